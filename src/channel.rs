@@ -1,0 +1,138 @@
+//! A channel that somebody reads: its recent run, and who waits for more of it.
+//!
+//! One lock, held for a few instructions and never across an await. Readers share the run and what
+//! a fresh join of a segment begins with; the channel knows no reader by name and queues for none.
+
+use crate::cursor::EventId;
+use crate::event::ChannelName;
+use crate::event_log::{EventLog, StoredEvent};
+use crate::segment::Segment;
+use crate::sse;
+use crate::store::{PageLimit, Store, StoreError};
+use crate::wakers::{Waitable, Wakers};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::OnceCell;
+
+/// One channel in memory.
+#[derive(Debug)]
+pub struct Channel {
+    name: ChannelName,
+    log: Mutex<EventLog>,
+    wakers: Wakers,
+    /// What the fresh joins of a segment begin with, by the instant at which the segment began.
+    fresh: Mutex<BTreeMap<u64, Arc<OnceCell<Fresh>>>>,
+    /// Appended to, and the readers not yet woken.
+    pub(crate) is_dirty: AtomicBool,
+    /// When the last reader left, in ms.
+    pub(crate) left_at: AtomicU64,
+}
+
+/// What a fresh join begins with.
+#[derive(Clone, Debug)]
+pub struct Fresh {
+    /// The place the live events follow.
+    pub position: EventId,
+    /// The blocks of the state, where the channel has one.
+    pub state: Option<Bytes>,
+}
+
+impl Channel {
+    pub(crate) fn new(name: ChannelName) -> Self {
+        Self {
+            name,
+            log: Mutex::new(EventLog::new(0)),
+            wakers: Wakers::default(),
+            fresh: Mutex::default(),
+            is_dirty: AtomicBool::new(false),
+            left_at: AtomicU64::new(0),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &ChannelName {
+        &self.name
+    }
+
+    /// The recent run. Keep the guard for a few instructions only.
+    pub fn log(&self) -> MutexGuard<'_, EventLog> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds events; the caller sees to the wake-up.
+    pub(crate) fn append(&self, previous: EventId, events: &[StoredEvent], bytes_max: usize) {
+        let mut log = self.log();
+        log.set_bytes_max(bytes_max);
+        log.append(previous, events);
+    }
+
+    /// Forgets all that was read from the store.
+    pub(crate) fn reset(&self) {
+        self.log().reset();
+        self.fresh().clear();
+    }
+
+    /// Whether the channel's readers were marked to be woken by this call.
+    pub(crate) fn mark_dirty(&self) -> bool {
+        !self.is_dirty.swap(true, Ordering::AcqRel)
+    }
+
+    /// What all fresh joins of a segment begin with: read from the store once a segment, so they
+    /// all get the same bytes.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn fresh_in(&self, segment: Segment, store: &dyn Store) -> Result<Fresh, StoreError> {
+        let starts_at = segment.starts_at;
+        let cell = self.fresh_cell(segment);
+        let fresh = cell.get_or_try_init(|| self.begin_fresh(starts_at, store)).await?.clone();
+        if self.log().covers(fresh.position) {
+            return Ok(fresh);
+        }
+        // Not in the run: it must still be kept, or the stream would begin with a hole.
+        let nothing = PageLimit { events: 0, bytes: 0 };
+        let page = store.read(&self.name, fresh.position, nothing).await?;
+        if page.trimmed_to <= fresh.position && fresh.position <= page.last {
+            return Ok(fresh);
+        }
+        self.fresh().remove(&starts_at);
+        self.begin_fresh(starts_at, store).await
+    }
+
+    async fn begin_fresh(&self, starts_at: u64, store: &dyn Store) -> Result<Fresh, StoreError> {
+        if !store.standing(&self.name).await?.keyed {
+            let position = self.log().position_before(starts_at);
+            let position = match position.filter(|_| !self.log().is_ended()) {
+                Some(position) => position,
+                None => store.position_before(&self.name, starts_at).await?,
+            };
+            return Ok(Fresh { position, state: None });
+        }
+        let state = store.state(&self.name).await?;
+        let mut blocks = Vec::new();
+        for stored in &state.events {
+            sse::event(&mut blocks, None, &stored.event);
+        }
+        Ok(Fresh { position: state.position, state: Some(blocks.into()) })
+    }
+
+    fn fresh_cell(&self, segment: Segment) -> Arc<OnceCell<Fresh>> {
+        let mut fresh = self.fresh();
+        let length = segment.ends_at - segment.starts_at;
+        // Each lane has its own current segment; those that are over are forgotten.
+        fresh.retain(|starts_at, _| starts_at + length > segment.starts_at);
+        fresh.entry(segment.starts_at).or_default().clone()
+    }
+
+    fn fresh(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<OnceCell<Fresh>>>> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waitable for Channel {
+    fn wakers(&self) -> &Wakers {
+        &self.wakers
+    }
+}

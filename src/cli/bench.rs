@@ -1,0 +1,360 @@
+//! `headwater bench`: subscribers and a publisher against a running origin, or a cache before it.
+//!
+//! Every event carries a number and the instant it was sent, so each subscriber can say by itself
+//! what came late, twice or not at all. Opened first, published to then, waited for at the end.
+
+use super::units::duration;
+use super::{block_on, fail};
+use crate::client::http::{self, Address, Connection, HttpError};
+use crate::client::{EventSource, Interruption, Signal};
+use clap::Args;
+use hdrhistogram::Histogram;
+use hyper::header::CONTENT_TYPE;
+use hyper::{Method, StatusCode};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+/// Connections being opened at once.
+const OPENING_MAX: usize = 256;
+/// How often the publisher sends what is due: at high rates a batch each.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(5);
+/// How long the last events may take to arrive.
+const ARRIVAL_TIME_MAX: Duration = Duration::from_secs(20);
+/// Quiet time before memory is read, so that it has settled.
+const SETTLE_PAUSE: Duration = Duration::from_secs(2);
+/// Latencies are kept in as many histograms, so that subscribers do not wait for one another.
+const HISTOGRAMS: usize = 16;
+
+#[derive(Args, Debug, Clone)]
+pub struct BenchArguments {
+    /// The origin, or a cache in front of it
+    #[arg(long, env = "HEADWATER_URL", default_value = "http://127.0.0.1:8080")]
+    url: Address,
+    /// Where to publish, when that is not where the subscribers read [default: --url]
+    #[arg(long)]
+    publish_url: Option<Address>,
+    /// The origin's admin listener; with it, the server's CPU and memory are measured too
+    #[arg(long, env = "HEADWATER_ADMIN_URL")]
+    admin_url: Option<Address>,
+    /// Channel to use
+    #[arg(long, default_value = "bench")]
+    channel: String,
+    /// Number of subscribers, a connection each (count)
+    #[arg(long, default_value_t = 100)]
+    subscribers: u64,
+    /// Events published a second (count)
+    #[arg(long, default_value_t = 10)]
+    rate: u64,
+    /// Bytes of data in each event (count, at least 50)
+    #[arg(long, default_value_t = 200)]
+    size: usize,
+    /// How long to publish (time)
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    duration: Duration,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What all subscribers together saw.
+struct Seen {
+    begun: Instant,
+    open: AtomicU64,
+    delivered: AtomicU64,
+    duplicates: AtomicU64,
+    missing: AtomicU64,
+    gap_events: AtomicU64,
+    reconnects: AtomicU64,
+    broken: AtomicU64,
+    /// Microseconds since `begun`.
+    last_delivery: AtomicU64,
+    latencies: [Mutex<Histogram<u64>>; HISTOGRAMS],
+}
+
+#[derive(Clone, Copy, Default)]
+struct Server {
+    cpu_seconds: f64,
+    resident_bytes: f64,
+}
+
+pub fn run(arguments: BenchArguments) -> ExitCode {
+    crate::process::raise_file_limit();
+    let as_json = arguments.json;
+    match block_on(bench(arguments)) {
+        Ok(Ok(result)) if as_json => println!("{result:#}"),
+        Ok(Ok(result)) => print(&result),
+        Ok(Err(error)) => return fail(&error),
+        Err(error) => return fail(&error),
+    }
+    ExitCode::SUCCESS
+}
+
+async fn bench(arguments: BenchArguments) -> Result<Value, HttpError> {
+    let seen = Arc::new(Seen::new()?);
+    let empty = server(&arguments).await?;
+    let (last, lasts) = watch::channel(None);
+    let mut subscribers = open_subscribers(&arguments, &seen, &lasts).await?;
+    sleep(SETTLE_PAUSE).await;
+    let idle = server(&arguments).await?;
+    let from = seen.micros();
+    let published = publish(&arguments, &seen).await?;
+    last.send_replace(Some(published));
+    let arrived = async { while subscribers.join_next().await.is_some() {} };
+    let is_complete = timeout(ARRIVAL_TIME_MAX, arrived).await.is_ok();
+    let busy = server(&arguments).await?;
+    subscribers.shutdown().await;
+    Ok(report(&arguments, &seen, published, from, is_complete, [empty, idle, busy]))
+}
+
+async fn open_subscribers(
+    arguments: &BenchArguments,
+    seen: &Arc<Seen>,
+    lasts: &watch::Receiver<Option<u64>>,
+) -> Result<JoinSet<()>, HttpError> {
+    let opening = Arc::new(Semaphore::new(OPENING_MAX));
+    let mut subscribers = JoinSet::new();
+    for index in 0..arguments.subscribers {
+        let path = format!("/channels/{}", arguments.channel);
+        let source = EventSource::new(arguments.url.clone(), path, None);
+        let (seen, lasts, opening) = (seen.clone(), lasts.clone(), opening.clone());
+        subscribers.spawn(subscriber(index, source, seen, lasts, opening));
+    }
+    let bar =
+        bar(arguments.subscribers, "opening {human_pos} of {human_len} subscribers {wide_bar}");
+    while seen.open.load(Relaxed) < arguments.subscribers {
+        bar.set_position(seen.open.load(Relaxed));
+        if subscribers.try_join_next().is_some() {
+            return Err(HttpError("a subscriber was refused".to_owned()));
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    bar.finish_and_clear();
+    Ok(subscribers)
+}
+
+async fn subscriber(
+    index: u64,
+    mut source: EventSource,
+    seen: Arc<Seen>,
+    mut lasts: watch::Receiver<Option<u64>>,
+    opening: Arc<Semaphore>,
+) {
+    // Never closed.
+    let mut permit = opening.acquire_owned().await.ok();
+    let mut number = None;
+    loop {
+        let signal = tokio::select! {
+            signal = source.next() => signal,
+            Ok(_) = lasts.wait_for(|last| last.is_some_and(|last| last <= number.unwrap_or(0))) => return,
+        };
+        match signal {
+            Signal::Opened => {
+                if permit.take().is_some() {
+                    seen.open.fetch_add(1, Relaxed);
+                }
+            }
+            Signal::Message(message) if message.kind == "message" => {
+                number = seen.note(index, number, &message.data);
+            }
+            Signal::Message(message) if message.kind == "gap" => {
+                seen.gap_events.fetch_add(1, Relaxed);
+            }
+            Signal::Message(_) => {}
+            Signal::Reconnecting { why, .. } => {
+                seen.reconnects.fetch_add(1, Relaxed);
+                if let Interruption::Broken(_) = why {
+                    seen.broken.fetch_add(1, Relaxed);
+                }
+            }
+            Signal::Closed { .. } => return,
+        }
+        if lasts.borrow_and_update().is_some_and(|last| Some(last) <= number) {
+            return;
+        }
+    }
+}
+
+/// Publishes what is due every few milliseconds. Returns the number of the last event.
+async fn publish(arguments: &BenchArguments, seen: &Seen) -> Result<u64, HttpError> {
+    let url = arguments.publish_url.as_ref().unwrap_or(&arguments.url);
+    let mut connection = Connection::open(url).await?;
+    let path = format!("/channels/{}", arguments.channel);
+    let total = (arguments.rate as f64 * arguments.duration.as_secs_f64()) as u64;
+    let bar = bar(total, "published {human_pos} of {human_len} {wide_bar} {msg}");
+    let mut ticks = interval(PUBLISH_PAUSE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let begun = Instant::now();
+    let mut published = 0;
+    while published < total {
+        ticks.tick().await;
+        let due = (begun.elapsed().as_secs_f64() * arguments.rate as f64) as u64 + 1;
+        let due = due.min(total);
+        if due == published {
+            continue;
+        }
+        let lines = (published + 1..=due).map(|number| seen.event(number, arguments.size));
+        let request = connection.request(Method::POST, &path);
+        let request = request.header(CONTENT_TYPE, "application/x-ndjson");
+        let answer = connection.send(request, lines.collect::<String>().into()).await?;
+        let status = answer.status();
+        let answer = http::text(answer).await?;
+        if status != StatusCode::CREATED {
+            return Err(HttpError(answer));
+        }
+        published = due;
+        bar.set_position(published);
+        bar.set_message(format!("{} delivered", seen.delivered.load(Relaxed)));
+    }
+    bar.finish_and_clear();
+    Ok(published)
+}
+
+impl Seen {
+    fn new() -> Result<Self, HttpError> {
+        let histogram = || Histogram::new(3).map_err(|error| HttpError(error.to_string()));
+        let histograms: Result<Vec<_>, _> =
+            (0..HISTOGRAMS).map(|_| histogram().map(Mutex::new)).collect();
+        let latencies = histograms?.try_into();
+        Ok(Self {
+            begun: Instant::now(),
+            open: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
+            duplicates: AtomicU64::new(0),
+            missing: AtomicU64::new(0),
+            gap_events: AtomicU64::new(0),
+            reconnects: AtomicU64::new(0),
+            broken: AtomicU64::new(0),
+            last_delivery: AtomicU64::new(0),
+            latencies: latencies.map_err(|_| HttpError("histograms".to_owned()))?,
+        })
+    }
+
+    fn micros(&self) -> u64 {
+        self.begun.elapsed().as_micros() as u64
+    }
+
+    /// A line of a batch: `[number, sent at, padding]` of `size` bytes.
+    fn event(&self, number: u64, size: usize) -> String {
+        let head = format!("[{number},{},\"", self.micros());
+        let padding = size.saturating_sub(head.len() + 2);
+        format!("{{\"data\":{head}{:x<padding$}\"]}}\n", "")
+    }
+
+    /// Takes an event in. Returns the highest number seen so far.
+    fn note(&self, index: u64, before: Option<u64>, data: &str) -> Option<u64> {
+        let mut parts = data.trim_start_matches('[').splitn(3, ',').map(str::parse::<u64>);
+        let (Some(Ok(number)), Some(Ok(sent_at))) = (parts.next(), parts.next()) else {
+            return before;
+        };
+        let now = self.micros();
+        self.delivered.fetch_add(1, Relaxed);
+        self.last_delivery.store(now, Relaxed);
+        let histogram = &self.latencies[index as usize % HISTOGRAMS];
+        let mut histogram = histogram.lock().unwrap_or_else(PoisonError::into_inner);
+        histogram.saturating_record(now.saturating_sub(sent_at).max(1));
+        match before {
+            Some(before) if number <= before => {
+                self.duplicates.fetch_add(1, Relaxed);
+                Some(before)
+            }
+            Some(before) => {
+                self.missing.fetch_add(number - before - 1, Relaxed);
+                Some(number)
+            }
+            None => {
+                self.missing.fetch_add(number - 1, Relaxed);
+                Some(number)
+            }
+        }
+    }
+}
+
+/// What the server used so far, by its own metrics; zero when it is not asked.
+async fn server(arguments: &BenchArguments) -> Result<Server, HttpError> {
+    let Some(admin) = &arguments.admin_url else { return Ok(Server::default()) };
+    let mut connection = Connection::open(admin).await?;
+    let request = connection.request(Method::GET, "/metrics");
+    let text = http::text(connection.send(request, Default::default()).await?).await?;
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or(0.0)
+    };
+    Ok(Server {
+        cpu_seconds: value("process_cpu_seconds"),
+        resident_bytes: value("process_resident_memory_bytes"),
+    })
+}
+
+fn report(
+    arguments: &BenchArguments,
+    seen: &Seen,
+    published: u64,
+    from: u64,
+    is_complete: bool,
+    [empty, idle, busy]: [Server; 3],
+) -> Value {
+    let mut latencies = Histogram::<u64>::clone(&lock(&seen.latencies[0]));
+    for other in &seen.latencies[1..] {
+        // Made alike, so they add up.
+        latencies.add(&*lock(other)).unwrap_or_default();
+    }
+    let ms = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
+    let delivered = seen.delivered.load(Relaxed);
+    let seconds = seen.last_delivery.load(Relaxed).saturating_sub(from) as f64 / 1e6;
+    let mut result = json!({
+        "subscribers": arguments.subscribers,
+        "rate": arguments.rate,
+        "size": arguments.size,
+        "published": published,
+        "delivered": delivered,
+        "delivered_per_second": (delivered as f64 / seconds.max(1e-6)).round(),
+        "latency_ms": { "p50": ms(0.5), "p90": ms(0.9), "p99": ms(0.99), "max": ms(1.0) },
+        "duplicates": seen.duplicates.load(Relaxed),
+        "gaps": seen.missing.load(Relaxed) + seen.gap_events.load(Relaxed),
+        "reconnects": seen.reconnects.load(Relaxed),
+        "broken": seen.broken.load(Relaxed),
+        "complete": is_complete,
+    });
+    if arguments.admin_url.is_some() {
+        let cpu_us = (busy.cpu_seconds - idle.cpu_seconds) * 1e6;
+        let memory = idle.resident_bytes - empty.resident_bytes;
+        result["server_cpu_us_per_delivery"] = json!(round(cpu_us / delivered.max(1) as f64));
+        result["server_kib_per_subscriber"] =
+            json!(round(memory / 1024.0 / arguments.subscribers.max(1) as f64));
+    }
+    result
+}
+
+fn print(result: &Value) {
+    let Value::Object(members) = result else { return };
+    for (name, value) in members {
+        match value {
+            Value::Object(parts) => {
+                let parts = parts.iter().map(|(name, value)| format!("{name} {value}"));
+                println!("{name:>28}  {}", parts.collect::<Vec<_>>().join(", "));
+            }
+            value => println!("{name:>28}  {value}"),
+        }
+    }
+}
+
+fn round(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Shown when standard error is a terminal, and only then.
+fn bar(length: u64, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template);
+    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

@@ -1,0 +1,360 @@
+//! `headwater serve`: flags to a [`Config`], then bind, run, and say how it ended.
+
+use super::units::{bytes, duration};
+use super::{EXIT_USAGE, fail};
+use crate::clock::Clock;
+use crate::config::{Config, HttpConfig, StoreAddress};
+use crate::demo;
+use crate::http::Origin;
+use crate::hub::Hub;
+use crate::live::Live;
+use crate::segment::{LANES_MAX, SEGMENT_MS, SegmentClock};
+use crate::server::{self, ServerConfig, Stopped};
+use crate::store::local::{Backing, LocalStore};
+use crate::store::{Limits, Store};
+use clap::Args;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Descriptors kept for the store, the listeners and what the libraries open.
+const SPARE_FILES: u64 = 64;
+/// Threads that read old events from the store; each reads for some microseconds at a time.
+const STORE_READERS: usize = 16;
+/// Pause between two sweeps of what is too old.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(Args, Debug)]
+pub struct ServeArguments {
+    /// Address that clients, publishers and caches connect to
+    #[arg(long, env = "HEADWATER_LISTEN", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Address of /metrics, /healthz and /readyz for operators
+    #[arg(long, env = "HEADWATER_ADMIN_LISTEN", default_value = "127.0.0.1:8081")]
+    admin_listen: SocketAddr,
+    /// Where events are kept: disk:<directory> or memory
+    #[arg(long, env = "HEADWATER_STORE", default_value = "disk:./headwater-data", value_parser = store_address)]
+    store: StoreAddress,
+    /// Longest wait for the store before a publish is refused or a stream put off (time)
+    #[arg(long, env = "HEADWATER_STORE_TIMEOUT", default_value = "2s", value_parser = duration)]
+    store_timeout: Duration,
+    /// Length of a segment; responses end at whole multiples of it (time, 1s to 10m)
+    #[arg(long, env = "HEADWATER_SEGMENT", default_value = "30s", value_parser = duration)]
+    segment: Duration,
+    /// Number of lanes that split the wave of reconnects at a boundary (1 to 64)
+    #[arg(long, env = "HEADWATER_LANES", default_value_t = 1)]
+    lanes: u64,
+    /// Where a client that broke off rejoins the crowd; 0 = at the boundary (time; 1s behind a CDN)
+    #[arg(long, env = "HEADWATER_REJOIN_TICK", default_value = "0", value_parser = duration)]
+    rejoin_tick: Duration,
+    /// Quiet time after which a stream sends a comment (time)
+    #[arg(long, env = "HEADWATER_HEARTBEAT", default_value = "5s", value_parser = duration)]
+    heartbeat: Duration,
+    /// Most events sent in one response; it ends early and the client goes on from there (size)
+    #[arg(long, env = "HEADWATER_SEGMENT_BYTES", default_value = "8MiB", value_parser = bytes)]
+    segment_bytes: u64,
+    /// Longest wait of a ?mode=hold request for an event (time)
+    #[arg(long, env = "HEADWATER_HOLD_TIMEOUT", default_value = "20s", value_parser = duration)]
+    hold_timeout: Duration,
+    /// How long a ?mode=hold answer waits for more events after its first (time)
+    #[arg(long, env = "HEADWATER_HOLD_LINGER", default_value = "20ms", value_parser = duration)]
+    hold_linger: Duration,
+    /// Most events in one ?mode=hold answer, which is built in memory (size)
+    #[arg(long, env = "HEADWATER_HOLD_BYTES", default_value = "1MiB", value_parser = bytes)]
+    hold_bytes: u64,
+    /// Drop events older than this (time)
+    #[arg(long, env = "HEADWATER_RETAIN_AGE", default_value = "24h", value_parser = duration)]
+    retain_age: Duration,
+    /// Most events kept in a channel (count)
+    #[arg(long, env = "HEADWATER_RETAIN_EVENTS", default_value_t = 100_000)]
+    retain_events: u64,
+    /// Most bytes of events kept in a channel (size)
+    #[arg(long, env = "HEADWATER_RETAIN_BYTES", default_value = "64MiB", value_parser = bytes)]
+    retain_bytes: u64,
+    /// Most channels in the store (count)
+    #[arg(long, env = "HEADWATER_MAX_CHANNELS", default_value_t = 100_000)]
+    max_channels: u64,
+    /// Forget a channel that has had no event, no state and no publish for this long (time)
+    #[arg(long, env = "HEADWATER_CHANNEL_IDLE", default_value = "7d", value_parser = duration)]
+    channel_idle: Duration,
+    /// Most keys in the state of one channel (count)
+    #[arg(long, env = "HEADWATER_MAX_KEYS", default_value_t = 10_000)]
+    max_keys: u64,
+    /// Most bytes in the state of one channel (size)
+    #[arg(long, env = "HEADWATER_MAX_STATE_BYTES", default_value = "8MiB", value_parser = bytes)]
+    max_state_bytes: u64,
+    /// Most bytes of events and state in the whole store (size)
+    #[arg(long, env = "HEADWATER_MAX_STORE_BYTES", default_value = "1GiB", value_parser = bytes)]
+    max_store_bytes: u64,
+    /// How long an Idempotency-Key is remembered (time)
+    #[arg(long, env = "HEADWATER_IDEMPOTENCY_AGE", default_value = "10m", value_parser = duration)]
+    idempotency_age: Duration,
+    /// Most Idempotency-Keys remembered at once (count)
+    #[arg(long, env = "HEADWATER_MAX_IDEMPOTENCY_KEYS", default_value_t = 1_000_000)]
+    max_idempotency_keys: u64,
+    /// Most bytes of one event's data (size)
+    #[arg(long, env = "HEADWATER_MAX_EVENT", default_value = "1MiB", value_parser = bytes)]
+    max_event: u64,
+    /// Most bytes of one NDJSON batch (size)
+    #[arg(long, env = "HEADWATER_MAX_BATCH", default_value = "8MiB", value_parser = bytes)]
+    max_batch: u64,
+    /// Most events in one NDJSON batch (count)
+    #[arg(long, env = "HEADWATER_MAX_BATCH_EVENTS", default_value_t = 10_000)]
+    max_batch_events: usize,
+    /// Most bytes of publishes being read at once (size)
+    #[arg(long, env = "HEADWATER_PUBLISH_BUFFER", default_value = "64MiB", value_parser = bytes)]
+    publish_buffer: u64,
+    /// Most events a second into one channel of this origin; 0 = no limit (count)
+    #[arg(long, env = "HEADWATER_PUBLISH_RATE", default_value_t = 0)]
+    publish_rate: u32,
+    /// Most bytes of recent events in memory, over all channels (size)
+    #[arg(long, env = "HEADWATER_LIVE_BYTES", default_value = "256MiB", value_parser = bytes)]
+    live_bytes: u64,
+    /// Most connections served at once; more are told to come back later (count)
+    #[arg(long, env = "HEADWATER_MAX_CONNECTIONS", default_value_t = 50_000)]
+    max_connections: usize,
+    /// How long a stopping process waits for its streams to reach their boundary (time)
+    #[arg(long, env = "HEADWATER_DRAIN_TIMEOUT", default_value = "75s", value_parser = duration)]
+    drain_timeout: Duration,
+    /// Origin whose pages may read the channels, as https://example.com; repeat for more [default: all]
+    #[arg(long = "cors-origin", env = "HEADWATER_CORS_ORIGIN", value_delimiter = ',')]
+    cors_origins: Vec<String>,
+    /// Send Surrogate-Key and Cache-Tag, for purging at a CDN
+    #[arg(long, env = "HEADWATER_SURROGATE_KEYS")]
+    surrogate_keys: bool,
+    /// Feed the channels departures and ticker, and show them at /
+    #[arg(long, env = "HEADWATER_DEMO")]
+    demo: bool,
+    /// Least severe messages on standard error: error, warn, info or debug
+    #[arg(long, env = "HEADWATER_LOG", default_value = "info")]
+    log: tracing::Level,
+}
+
+pub fn run(arguments: ServeArguments) -> ExitCode {
+    let log = arguments.log;
+    let config = match Config::try_from(arguments) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("headwater serve: {error}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(log)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(STORE_READERS)
+        .build();
+    let served = runtime.map_err(|error| error.to_string());
+    match served.and_then(|runtime| runtime.block_on(serve(config))) {
+        Ok(Stopped::Drained) => ExitCode::SUCCESS,
+        Ok(Stopped::Cut { connections }) => {
+            fail(&format!("stopped; {connections} streams were cut"))
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+async fn serve(mut config: Config) -> Result<Stopped, String> {
+    let listener = bind(config.listen, "--listen").await?;
+    let admin = bind(config.admin_listen, "--admin-listen").await?;
+    let files = crate::process::raise_file_limit();
+    let possible = files.saturating_sub(SPARE_FILES) as usize;
+    if possible < config.max_connections {
+        tracing::info!(files, connections = possible, "the file limit bounds the connections");
+        config.max_connections = possible;
+    }
+    let clock = Clock::default();
+    let live = Arc::new(Live::new(clock.clone(), config.live_bytes));
+    let local = Arc::new(open_store(&config, &clock, &live)?);
+    let store: Arc<dyn Store> = local.clone();
+    let hub = Hub::new(clock, config.segments, live, store.clone(), config.store_timeout);
+    let origin = Arc::new(Origin::new(Arc::new(hub), config.http.clone()));
+    let sweeps = async {
+        loop {
+            tokio::time::sleep(SWEEP_PAUSE).await;
+            local.sweep().await;
+            origin.sweep();
+        }
+    };
+    let server_config = ServerConfig {
+        max_connections: config.max_connections,
+        drain_timeout: config.drain_timeout,
+    };
+    let mut signals = StopSignals::listen().map_err(|error| error.to_string())?;
+    announce(&listener, &admin, &config);
+    let stopped = tokio::select! {
+        stopped = server::run(listener, admin, origin.clone(), server_config, async || signals.next().await) => stopped,
+        () = origin.hub.run() => Stopped::Drained,
+        () = sweeps => Stopped::Drained,
+        () = demo::feed(origin.hub.clone()), if config.demo => Stopped::Drained,
+    };
+    store.stop().await;
+    tracing::info!(?stopped, "stopped");
+    Ok(stopped)
+}
+
+async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, String> {
+    let why =
+        |error| format!("cannot listen on {address} ({flag}): {error}; choose another address");
+    TcpListener::bind(address).await.map_err(why)
+}
+
+fn open_store(config: &Config, clock: &Clock, live: &Arc<Live>) -> Result<LocalStore, String> {
+    let backing = match &config.store {
+        StoreAddress::Memory => Backing::Memory,
+        StoreAddress::Disk(directory) => Backing::Directory(directory.clone()),
+    };
+    LocalStore::open(backing, config.limits, clock.clone(), live.clone())
+        .map_err(|error| format!("{error} (--store)"))
+}
+
+/// The lines that scripts and people wait for.
+fn announce(listener: &TcpListener, admin: &TcpListener, config: &Config) {
+    let address = |listener: &TcpListener, flag: SocketAddr| listener.local_addr().unwrap_or(flag);
+    let address = (address(listener, config.listen), address(admin, config.admin_listen));
+    eprintln!("headwater: channels on http://{}/channels/", address.0);
+    eprintln!("headwater: metrics on http://{}/metrics", address.1);
+    if config.demo {
+        eprintln!("headwater: demo page on http://{}/", address.0);
+    }
+}
+
+/// SIGTERM and SIGINT. Both are the same wish.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> std::io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn store_address(text: &str) -> Result<StoreAddress, String> {
+    match text.split_once(':') {
+        None if text == "memory" => Ok(StoreAddress::Memory),
+        Some(("disk", directory)) if !directory.is_empty() => {
+            Ok(StoreAddress::Disk(directory.into()))
+        }
+        _ => Err("write it as disk:<directory> or memory".to_owned()),
+    }
+}
+
+impl TryFrom<ServeArguments> for Config {
+    type Error = String;
+
+    /// Checks; does nothing. No file, socket or clock is touched here.
+    fn try_from(arguments: ServeArguments) -> Result<Self, String> {
+        let segments = segments(&arguments)?;
+        let http = http_config(&arguments)?;
+        let limits = limits(&arguments)?;
+        let longest = Duration::from_millis(segments.longest_ms());
+        if arguments.drain_timeout < longest {
+            tracing::warn!(
+                ?longest,
+                "--drain-timeout is shorter than a response: stopping cuts some"
+            );
+        }
+        Ok(Self {
+            listen: arguments.listen,
+            admin_listen: arguments.admin_listen,
+            store: arguments.store,
+            limits,
+            store_timeout: positive(arguments.store_timeout, "--store-timeout")?,
+            segments,
+            http,
+            live_bytes: arguments.live_bytes as usize,
+            max_connections: arguments.max_connections,
+            drain_timeout: arguments.drain_timeout,
+            demo: arguments.demo,
+        })
+    }
+}
+
+fn segments(arguments: &ServeArguments) -> Result<SegmentClock, String> {
+    let length_ms = arguments.segment.as_millis() as u64;
+    if !SEGMENT_MS.contains(&length_ms) {
+        return Err("--segment takes 1s to 10m".to_owned());
+    }
+    if !(1..=LANES_MAX).contains(&arguments.lanes) {
+        return Err(format!("--lanes takes 1 to {LANES_MAX}"));
+    }
+    let rejoin_tick_ms = arguments.rejoin_tick.as_millis() as u64;
+    if rejoin_tick_ms >= length_ms {
+        return Err("--rejoin-tick takes less than --segment, or 0".to_owned());
+    }
+    Ok(SegmentClock { length_ms, lanes: arguments.lanes, rejoin_tick_ms })
+}
+
+fn http_config(arguments: &ServeArguments) -> Result<HttpConfig, String> {
+    let (event, segment) = (arguments.max_event, arguments.segment_bytes);
+    if event > segment || event > arguments.max_batch || event > arguments.retain_bytes {
+        let others = "--segment-bytes, --max-batch and --retain-bytes";
+        return Err(format!("--max-event may not be larger than {others}"));
+    }
+    Ok(HttpConfig {
+        heartbeat: positive(arguments.heartbeat, "--heartbeat")?,
+        segment_bytes: segment as usize,
+        hold_timeout: positive(arguments.hold_timeout, "--hold-timeout")?,
+        hold_linger: arguments.hold_linger,
+        hold_bytes: arguments.hold_bytes.max(1) as usize,
+        event_bytes: event as usize,
+        batch_bytes: arguments.max_batch as usize,
+        batch_events: arguments.max_batch_events,
+        publish_buffer: arguments.publish_buffer.max(arguments.max_batch * 2) as usize,
+        publish_rate: NonZeroU32::new(arguments.publish_rate),
+        cors_origins: arguments.cors_origins.clone(),
+        surrogate_keys: arguments.surrogate_keys,
+        demo: arguments.demo,
+    })
+}
+
+fn limits(arguments: &ServeArguments) -> Result<Limits, String> {
+    for (value, flag) in [
+        (arguments.retain_events, "--retain-events"),
+        (arguments.retain_bytes, "--retain-bytes"),
+        (arguments.max_channels, "--max-channels"),
+        (arguments.max_store_bytes, "--max-store-bytes"),
+    ] {
+        if value == 0 {
+            return Err(format!("{flag} takes 1 or more"));
+        }
+    }
+    Ok(Limits {
+        retain_age: positive(arguments.retain_age, "--retain-age")?,
+        retain_events: arguments.retain_events,
+        retain_bytes: arguments.retain_bytes,
+        channels: arguments.max_channels,
+        channel_idle: positive(arguments.channel_idle, "--channel-idle")?,
+        keys: arguments.max_keys,
+        state_bytes: arguments.max_state_bytes,
+        total_bytes: arguments.max_store_bytes,
+        idempotency_age: positive(arguments.idempotency_age, "--idempotency-age")?,
+        idempotency_keys: arguments.max_idempotency_keys,
+    })
+}
+
+fn positive(time: Duration, flag: &str) -> Result<Duration, String> {
+    match time.is_zero() {
+        true => Err(format!("{flag} takes more than 0")),
+        false => Ok(time),
+    }
+}

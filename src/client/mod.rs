@@ -1,0 +1,184 @@
+//! An `EventSource` for programs: what a browser does, without the browser.
+//!
+//! `tail`, `bench` and the tests read streams through this one client, so what they show is what
+//! native clients see: it reconnects after the time the stream gave, sends the last id it saw,
+//! dispatches only what has data, and ends for good on anything but a `200` event stream (WHATWG
+//! HTML, section 9.2). Blocks are parsed by `sse-stream`.
+
+pub mod http;
+
+use bytes::Bytes;
+use http::{Address, Connection, HttpError};
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
+use hyper::{Method, StatusCode};
+use sse_stream::{Sse, SseStream};
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_stream::StreamExt;
+
+/// Wait before a reconnect until a stream says otherwise; browsers take 2 to 5 s.
+const RETRY_DEFAULT: Duration = Duration::from_secs(3);
+
+/// One event as `EventSource` dispatches it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The type; `message` when the block named none.
+    pub kind: String,
+    /// The data.
+    pub data: String,
+    /// The last id seen, whether in this block or before.
+    pub last_event_id: String,
+}
+
+/// What happens to an event source.
+#[derive(Debug)]
+pub enum Signal {
+    /// A response began.
+    Opened,
+    /// An event.
+    Message(Message),
+    /// The response ended; the next one is asked for after this time. What the browser shows as
+    /// an `error` with `readyState` 0.
+    Reconnecting { after: Duration, why: Interruption },
+    /// It is over; nothing more comes. `readyState` 2.
+    Closed { status: Option<StatusCode>, why: String },
+}
+
+/// Why a response ended.
+#[derive(Debug)]
+pub enum Interruption {
+    /// Its body ended.
+    End,
+    /// The connection broke, or could not be made.
+    Broken(String),
+}
+
+/// A source of events.
+pub struct EventSource {
+    address: Address,
+    path: String,
+    last_event_id: String,
+    retry: Duration,
+    connection: Option<Connection>,
+    state: State,
+}
+
+enum State {
+    Waiting { until: Instant },
+    Open(Box<SseStream<Incoming>>),
+    Closed,
+}
+
+impl EventSource {
+    /// A source that connects when it is first asked for a signal. `cursor`: where to begin.
+    pub fn new(address: Address, path: impl Into<String>, cursor: Option<&str>) -> Self {
+        Self {
+            address,
+            path: path.into(),
+            last_event_id: cursor.unwrap_or_default().to_owned(),
+            retry: RETRY_DEFAULT,
+            connection: None,
+            state: State::Waiting { until: Instant::now() },
+        }
+    }
+
+    /// The last id seen: where a later source would go on.
+    pub fn last_event_id(&self) -> &str {
+        &self.last_event_id
+    }
+
+    /// Breaks the connection off, as a client does that loses its network. The next signal comes
+    /// from a new connection, after `after`.
+    pub fn disconnect(&mut self, after: Duration) {
+        self.connection = None;
+        self.state = State::Waiting { until: Instant::now() + after };
+    }
+
+    /// Moves to another server; takes effect with the next reconnect.
+    pub fn move_to(&mut self, address: Address) {
+        self.connection = None;
+        self.address = address;
+    }
+
+    /// The next thing that happens. Cancel safe: a call that is dropped loses no event.
+    pub async fn next(&mut self) -> Signal {
+        loop {
+            match &mut self.state {
+                State::Closed => std::future::pending().await,
+                State::Waiting { until } => {
+                    tokio::time::sleep_until(*until).await;
+                    return self.open().await;
+                }
+                State::Open(stream) => match stream.next().await {
+                    Some(Ok(block)) => {
+                        if let Some(message) = self.dispatch(block) {
+                            return Signal::Message(message);
+                        }
+                    }
+                    Some(Err(error)) => {
+                        return self.reconnect(Interruption::Broken(error.to_string()));
+                    }
+                    None => return self.reconnect(Interruption::End),
+                },
+            }
+        }
+    }
+
+    async fn open(&mut self) -> Signal {
+        // Should this call be dropped half-way, the next one begins anew.
+        let response = match self.request().await {
+            Ok(response) => response,
+            Err(HttpError(why)) => return self.reconnect(Interruption::Broken(why)),
+        };
+        let status = response.status();
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let is_stream = kind.is_some_and(|kind| kind.starts_with("text/event-stream"));
+        if status == StatusCode::OK && is_stream {
+            self.state = State::Open(Box::new(SseStream::new(response.into_body())));
+            return Signal::Opened;
+        }
+        self.state = State::Closed;
+        let why = match status {
+            StatusCode::NO_CONTENT => "there is nothing more".to_owned(),
+            _ => http::text(response).await.unwrap_or_default(),
+        };
+        Signal::Closed { status: Some(status), why }
+    }
+
+    async fn request(&mut self) -> Result<hyper::Response<Incoming>, HttpError> {
+        let mut connection = match self.connection.take().filter(Connection::is_open) {
+            Some(connection) => connection,
+            None => Connection::open(&self.address).await?,
+        };
+        let mut request = connection.request(Method::GET, &self.path);
+        request = request.header(ACCEPT, "text/event-stream").header(CACHE_CONTROL, "no-cache");
+        if !self.last_event_id.is_empty() {
+            request = request.header("last-event-id", &self.last_event_id);
+        }
+        let response = connection.send(request, Bytes::new()).await?;
+        self.connection = Some(connection);
+        Ok(response)
+    }
+
+    fn dispatch(&mut self, block: Sse) -> Option<Message> {
+        if let Some(retry) = block.retry {
+            self.retry = Duration::from_millis(retry);
+        }
+        if let Some(id) = block.id.filter(|id| !id.contains('\0')) {
+            self.last_event_id = id;
+        }
+        let data = block.data?;
+        let kind = block.event.filter(|kind| !kind.is_empty());
+        let kind = kind.unwrap_or_else(|| "message".to_owned());
+        Some(Message { kind, data, last_event_id: self.last_event_id.clone() })
+    }
+
+    fn reconnect(&mut self, why: Interruption) -> Signal {
+        if let Interruption::Broken(_) = why {
+            self.connection = None;
+        }
+        self.state = State::Waiting { until: Instant::now() + self.retry };
+        Signal::Reconnecting { after: self.retry, why }
+    }
+}

@@ -1,0 +1,74 @@
+//! Finished, checked values: what the command line becomes before anything is opened.
+
+use crate::segment::SegmentClock;
+use crate::store::Limits;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything `serve` needs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where clients, publishers and caches connect.
+    pub listen: SocketAddr,
+    /// Where metrics and health are read.
+    pub admin_listen: SocketAddr,
+    /// Where events are kept.
+    pub store: StoreAddress,
+    /// How much is kept.
+    pub limits: Limits,
+    /// Longest wait for the store before a request is answered without it.
+    pub store_timeout: Duration,
+    /// When responses end.
+    pub segments: SegmentClock,
+    /// What a client is sent, and may send.
+    pub http: HttpConfig,
+    /// Most bytes of recent events in memory.
+    pub live_bytes: usize,
+    /// Most connections served at once.
+    pub max_connections: usize,
+    /// How long a stopping process waits for its responses to end.
+    pub drain_timeout: Duration,
+    /// Feed the demo channels and serve their page.
+    pub demo: bool,
+}
+
+/// Which store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreAddress {
+    /// `memory`
+    Memory,
+    /// `disk:<directory>`
+    Disk(PathBuf),
+}
+
+/// What a client is sent, and may send.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// Quiet time after which a stream sends a comment.
+    pub heartbeat: Duration,
+    /// Most bytes of events in one response.
+    pub segment_bytes: usize,
+    /// Longest wait of a hold request for an event.
+    pub hold_timeout: Duration,
+    /// How long a hold answer waits for more events after its first.
+    pub hold_linger: Duration,
+    /// Most bytes of events in one hold answer, which is built in memory.
+    pub hold_bytes: usize,
+    /// Most bytes of one event's data.
+    pub event_bytes: usize,
+    /// Most bytes of a batch.
+    pub batch_bytes: usize,
+    /// Most events in a batch.
+    pub batch_events: usize,
+    /// Most bytes of publishes being read at once.
+    pub publish_buffer: usize,
+    /// Most events a second into one channel; `None`: no limit.
+    pub publish_rate: Option<std::num::NonZeroU32>,
+    /// Origins that may read; empty: all.
+    pub cors_origins: Vec<String>,
+    /// Send `Surrogate-Key` and `Cache-Tag`.
+    pub surrogate_keys: bool,
+    /// Serve the demo page at `/`.
+    pub demo: bool,
+}

@@ -1,0 +1,266 @@
+//! Where a client stands: event ids, and the cursors made of them.
+//!
+//! A cursor travels in `Last-Event-ID`, so its text is kept to what no browser sends a CORS
+//! preflight for (at most 128 bytes of `[0-9._-]`), and each cursor has one text only: it is part
+//! of every cache's key. A client's cursor is looked up, never trusted.
+
+use std::fmt;
+
+/// Above this many bytes a browser asks for permission first when it reconnects across origins
+/// (the Fetch standard's "CORS-safelisted request-header").
+pub const CURSOR_BYTES_MAX: usize = 128;
+/// Longest text read as a cursor: eight full positions and a mark, so that whatever
+/// [`Cursor`] writes it also reads.
+const CURSOR_BYTES_READ_MAX: usize = 8 * 42 + 43;
+/// Most channels in one stream.
+pub const CHANNELS_PER_STREAM_MAX: usize = 8;
+
+/// A place in a channel's log, and the id of the event there: `<ms>-<seq>`, as in Redis Streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventId {
+    /// Milliseconds since the Unix epoch, by the store's clock.
+    pub ms: u64,
+    /// Tells events of one millisecond apart.
+    pub seq: u64,
+}
+
+/// "I have everything up to and including these ids": one position a channel, in URL order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// One place for each channel of the stream.
+    pub positions: Vec<EventId>,
+    /// The instant (ms) at which the response that handed it out was to end. Moves no position.
+    pub mark: Option<u64>,
+}
+
+/// The text is not a cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotACursor;
+
+impl EventId {
+    /// The place before the first event.
+    pub const START: Self = Self { ms: 0, seq: 0 };
+
+    /// The next id of a store whose clock shows `now`: ids never go back, also when the clock does.
+    #[must_use]
+    pub fn next(self, now: u64) -> Self {
+        if now > self.ms {
+            return Self { ms: now, seq: 0 };
+        }
+        match self.seq.checked_add(1) {
+            Some(seq) => Self { ms: self.ms, seq },
+            None => Self { ms: self.ms + 1, seq: 0 },
+        }
+    }
+
+    /// Reads `<ms>-<seq>`.
+    ///
+    /// # Errors
+    /// When the text is anything else, a leading zero included.
+    pub fn parse(text: &str) -> Result<Self, NotACursor> {
+        let (ms, seq) = text.split_once('-').ok_or(NotACursor)?;
+        Ok(Self { ms: number(ms)?, seq: number(seq)? })
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.ms, self.seq)
+    }
+}
+
+impl Cursor {
+    /// Reads what [`Cursor`]'s `Display` writes.
+    ///
+    /// # Errors
+    /// When the text is anything else.
+    pub fn parse(text: &str) -> Result<Self, NotACursor> {
+        if text.len() > CURSOR_BYTES_READ_MAX {
+            return Err(NotACursor);
+        }
+        let cursor = match text.strip_prefix('.') {
+            Some(short) => Self::parse_short(short)?,
+            None => Self::parse_plain(text)?,
+        };
+        let count = cursor.positions.len();
+        if count > CHANNELS_PER_STREAM_MAX || cursor.to_string() != text {
+            return Err(NotACursor);
+        }
+        Ok(cursor)
+    }
+
+    fn parse_plain(text: &str) -> Result<Self, NotACursor> {
+        let (positions, mark) = split_mark(text)?;
+        let positions = positions.split('_').map(EventId::parse).collect::<Result<_, _>>()?;
+        Ok(Self { positions, mark })
+    }
+
+    fn parse_short(text: &str) -> Result<Self, NotACursor> {
+        let (positions, mark) = split_mark(text)?;
+        let mut parts = positions.split('_');
+        let newest = number(parts.next().ok_or(NotACursor)?)?;
+        let positions = parts.map(|part| short_position(newest, part)).collect::<Result<_, _>>()?;
+        Ok(Self { positions, mark })
+    }
+
+    fn plain(&self) -> String {
+        let positions: Vec<String> = self.positions.iter().map(EventId::to_string).collect();
+        positions.join("_")
+    }
+
+    /// `.<newest ms>` and then a position each as its distance from that: `_` alone for the place
+    /// before the first event, `_<ms back>` or `_<ms back>-<seq>` for the others.
+    fn short(&self) -> String {
+        let newest = self.positions.iter().map(|position| position.ms).max().unwrap_or(0);
+        let mut text = format!(".{newest}");
+        for position in &self.positions {
+            text.push('_');
+            if *position == EventId::START {
+                continue;
+            }
+            text.push_str(&(newest - position.ms).to_string());
+            if position.seq > 0 {
+                text.push_str(&format!("-{}", position.seq));
+            }
+        }
+        text
+    }
+}
+
+/// Plain wherever that fits; the short form exists because eight positions and a mark are 141
+/// bytes, more than [`CURSOR_BYTES_MAX`]. Eight channels that were all active within the last
+/// eleven days fit; where even the short form is longer, a reconnect across origins costs one
+/// preflight and nothing else.
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = self.mark.map(|mark| format!(".{mark}")).unwrap_or_default();
+        let plain = self.plain();
+        if plain.len() + mark.len() <= CURSOR_BYTES_MAX {
+            return write!(f, "{plain}{mark}");
+        }
+        write!(f, "{}{mark}", self.short())
+    }
+}
+
+fn split_mark(text: &str) -> Result<(&str, Option<u64>), NotACursor> {
+    match text.split_once('.') {
+        None => Ok((text, None)),
+        Some((positions, mark)) => Ok((positions, Some(number(mark)?))),
+    }
+}
+
+fn short_position(newest: u64, part: &str) -> Result<EventId, NotACursor> {
+    if part.is_empty() {
+        return Ok(EventId::START);
+    }
+    let (back, seq) = part.split_once('-').unwrap_or((part, "0"));
+    let ms = newest.checked_sub(number(back)?).ok_or(NotACursor)?;
+    Ok(EventId { ms, seq: number(seq)? })
+}
+
+/// Digits only, no sign, no leading zero: one text a number.
+fn number(text: &str) -> Result<u64, NotACursor> {
+    let canonical = text == "0" || !text.starts_with('0');
+    if !canonical || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(NotACursor);
+    }
+    text.parse().map_err(|_| NotACursor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn id(ms: u64, seq: u64) -> EventId {
+        EventId { ms, seq }
+    }
+
+    #[test]
+    fn ids_go_up_whatever_the_clock_does() {
+        assert_eq!(id(10, 3).next(11), id(11, 0));
+        assert_eq!(id(10, 3).next(10), id(10, 4));
+        assert_eq!(id(10, 3).next(2), id(10, 4));
+        assert_eq!(id(10, u64::MAX).next(2), id(11, 0));
+    }
+
+    #[test]
+    fn a_cursor_reads_as_the_contract_writes_it() {
+        let cursor = Cursor::parse("1795278400710-0").unwrap();
+        assert_eq!(cursor, Cursor { positions: vec![id(1795278400710, 0)], mark: None });
+        let cursor = Cursor::parse("1795278400710-2_0-0.1795278420000").unwrap();
+        assert_eq!(cursor.positions, [id(1795278400710, 2), id(0, 0)]);
+        assert_eq!(cursor.mark, Some(1795278420000));
+    }
+
+    #[test]
+    fn other_texts_are_not_cursors() {
+        let nine = ["1-0"; 9].join("_");
+        for text in [
+            "",
+            "-",
+            "1",
+            "1-",
+            "-1",
+            "1-0.",
+            "1-0_",
+            "_1-0",
+            "01-0",
+            "1-00",
+            "+1-0",
+            " 1-0",
+            "1-0 ",
+            "1-0.1.2",
+            "1-0.x",
+            "1-0\u{661}",
+            "18446744073709551616-0",
+            ".",
+            "._",
+            ".5_",
+            ".5_0",
+            ".5_6-0",
+            &nine,
+            &"1".repeat(500),
+            "unknown",
+            "urn:uuid:1",
+        ] {
+            assert_eq!(Cursor::parse(text), Err(NotACursor), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn eight_live_channels_and_a_mark_cost_no_preflight() {
+        let now = 1_795_278_420_000;
+        let positions: Vec<_> = (0..8).map(|n| id(now - n * 86_400_000, n * 10)).collect();
+        let text = Cursor { positions, mark: Some(now) }.to_string();
+        assert!(text.len() <= CURSOR_BYTES_MAX, "{} bytes: {text}", text.len());
+    }
+
+    fn any_id() -> impl Strategy<Value = EventId> {
+        prop_oneof![
+            Just(EventId::START),
+            (1_700_000_000_000..1_900_000_000_000u64, 0..2000u64).prop_map(|(m, s)| id(m, s)),
+            (any::<u64>(), any::<u64>()).prop_map(|(m, s)| id(m, s)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_cursor_comes_back_as_it_was(
+            positions in prop::collection::vec(any_id(), 1..=8),
+            mark in prop::option::of(any::<u64>()),
+        ) {
+            let cursor = Cursor { positions, mark };
+            let text = cursor.to_string();
+            prop_assert!(text.bytes().all(|b| b.is_ascii_digit() || b"._-".contains(&b)));
+            prop_assert_eq!(Cursor::parse(&text), Ok(cursor));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused_and_has_one_spelling(text in "[0-9._-]{0,140}|\\PC{0,40}") {
+            if let Ok(cursor) = Cursor::parse(&text) {
+                prop_assert_eq!(cursor.to_string(), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! `serve --demo`: an airport's departures board and a price ticker that run by themselves.
+//!
+//! Both are published as anybody would, through the hub; nothing here is known elsewhere. The
+//! ticker numbers its prices without a break, across restarts too, so that whoever watches can see
+//! that none is missing and none comes twice.
+
+use crate::event::{ChannelName, Event, Field};
+use crate::hub::Hub;
+use crate::store::{Publication, StoreError};
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+const BOARD_PAUSE: Duration = Duration::from_millis(900);
+const TICKER_PAUSE: Duration = Duration::from_millis(100);
+const FLIGHTS: usize = 12;
+const FAULT_PAUSE: Duration = Duration::from_secs(1);
+
+const CITIES: [&str; 16] = [
+    "Lisbon", "Oslo", "Nairobi", "Osaka", "Lima", "Cairo", "Dublin", "Hanoi", "Quito", "Vienna",
+    "Accra", "Athens", "Bogotá", "Perth", "Zürich", "Denver",
+];
+const STAGES: [&str; 5] = ["Scheduled", "Check-in", "Boarding", "Final call", "Departed"];
+const SYMBOLS: [(&str, f64); 6] = [
+    ("EURUSD", 1.07),
+    ("USDJPY", 151.3),
+    ("GBPUSD", 1.26),
+    ("BRENT", 82.4),
+    ("GOLD", 2391.0),
+    ("WHEAT", 5.71),
+];
+
+struct Flight {
+    number: u32,
+    city: &'static str,
+    gate: String,
+    minute: u64,
+    stage: usize,
+}
+
+/// Publishes for as long as it is polled.
+pub async fn feed(hub: Arc<Hub>) {
+    tokio::join!(departures(&hub), ticker(&hub));
+}
+
+async fn departures(hub: &Hub) {
+    let mut board: VecDeque<Flight> = VecDeque::new();
+    // A board left by an earlier run is cleared, so that no flight stays for ever.
+    while let Err(error) = clear(hub, "departures").await {
+        pause_after(&error).await;
+    }
+    loop {
+        if board.len() < FLIGHTS {
+            let flight = Flight::new(hub.clock.now() / 60_000 + 20 + 7 * board.len() as u64);
+            surely(hub, "departures", &flight.key(), flight.data()).await;
+            board.push_back(flight);
+            continue;
+        }
+        tokio::time::sleep(BOARD_PAUSE).await;
+        let early = random() as usize % FLIGHTS / 2;
+        board[early].stage += 1;
+        let data =
+            if board[early].stage < STAGES.len() { board[early].data() } else { String::new() };
+        surely(hub, "departures", &board[early].key(), data).await;
+        board.retain(|flight| flight.stage < STAGES.len());
+    }
+}
+
+async fn ticker(hub: &Hub) {
+    let mut number = loop {
+        match last_number(hub).await {
+            Ok(number) => break number,
+            Err(error) => pause_after(&error).await,
+        }
+    };
+    let mut prices = SYMBOLS;
+    let mut ticks = tokio::time::interval(TICKER_PAUSE);
+    loop {
+        ticks.tick().await;
+        number += 1;
+        let (symbol, price) = &mut prices[random() as usize % SYMBOLS.len()];
+        *price *= 1.0 + (random() % 2001) as f64 / 1e6 - 0.001;
+        let data = json!({ "n": number, "symbol": symbol, "price": (*price * 1e4).round() / 1e4 });
+        surely(hub, "ticker", symbol, data.to_string()).await;
+    }
+}
+
+async fn last_number(hub: &Hub) -> Result<u64, StoreError> {
+    let state = hub.store.state(&channel("ticker")?).await?;
+    let number = |data: &str| serde_json::from_str::<Value>(data).ok()?["n"].as_u64();
+    Ok(state.events.iter().filter_map(|stored| number(&stored.event.data)).max().unwrap_or(0))
+}
+
+async fn clear(hub: &Hub, name: &str) -> Result<(), StoreError> {
+    let state = hub.store.state(&channel(name)?).await?;
+    for stored in state.events {
+        let key = stored.event.key.as_ref().map(Field::as_str).unwrap_or_default();
+        publish(hub, name, key, String::new()).await?;
+    }
+    Ok(())
+}
+
+/// Publishes, again and again while the store is down.
+async fn surely(hub: &Hub, name: &str, key: &str, data: String) {
+    while let Err(error) = publish(hub, name, key, data.clone()).await {
+        pause_after(&error).await;
+    }
+}
+
+async fn publish(hub: &Hub, name: &str, key: &str, data: String) -> Result<(), StoreError> {
+    let event = Event { kind: None, key: Field::key(key).ok(), data: data.into() };
+    let channel = channel(name)?;
+    hub.publish(Publication { channel, events: vec![event], idempotency: None }).await?;
+    Ok(())
+}
+
+fn channel(name: &str) -> Result<ChannelName, StoreError> {
+    ChannelName::parse(name).map_err(|error| StoreError::Down(error.to_string()))
+}
+
+async fn pause_after(error: &StoreError) {
+    tracing::warn!(%error, "the demo cannot publish");
+    tokio::time::sleep(FAULT_PAUSE).await;
+}
+
+impl Flight {
+    fn new(minute: u64) -> Self {
+        Self {
+            number: 100 + (random() % 900) as u32,
+            city: CITIES[random() as usize % CITIES.len()],
+            gate: format!("{}{}", char::from(b'A' + (random() % 4) as u8), 1 + random() % 24),
+            minute,
+            stage: 0,
+        }
+    }
+
+    fn key(&self) -> String {
+        format!("HW{}", self.number)
+    }
+
+    fn data(&self) -> String {
+        let minute = self.minute % (24 * 60);
+        json!({
+            "flight": self.key(),
+            "to": self.city,
+            "time": format!("{:02}:{:02}", minute / 60, minute % 60),
+            "gate": self.gate,
+            "status": STAGES[self.stage.min(STAGES.len() - 1)],
+        })
+        .to_string()
+    }
+}
+
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,120 @@
+//! `?mode=hold`: the same blocks as a finished body, for caches that hand out nothing before its
+//! end (nginx, most CDNs without streaming collapse).
+//!
+//! The answer ends with its first events, or after a wait. One with events is true for ever: its
+//! bytes follow from the cursor and the log alone, its mark included, so the answers of two
+//! origins send all their clients on with one cursor.
+
+use super::Origin;
+use crate::body::BrokenOff;
+use crate::caching::{Ending, Freshness};
+use crate::hub::Joined;
+use crate::join::Asked;
+use crate::metrics::JoinKind;
+use crate::reader::{Lost, Step};
+use crate::segment::Span;
+use crate::sse;
+use bytes::Bytes;
+use std::future::poll_fn;
+use tokio::time::{Instant, timeout_at};
+
+/// One hold request being answered, for the counters.
+struct Counted<'a> {
+    origin: &'a Origin,
+    ending: Ending,
+}
+
+/// Events gathered for one answer.
+#[derive(Default)]
+struct Gathered {
+    bytes: Vec<u8>,
+    events: u64,
+    is_ended: bool,
+}
+
+impl Origin {
+    /// The body of a hold answer and how long it is true.
+    pub(super) async fn hold(
+        &self,
+        mut joined: Joined,
+        asked: &Asked,
+        lane: u64,
+    ) -> Result<(Bytes, Freshness), BrokenOff> {
+        self.hub.metrics.opened(JoinKind::Hold);
+        let mut counted = Counted { origin: self, ending: Ending::ClientGone };
+        let has_news = !joined.prelude.gap_reasons.is_empty() || !joined.prelude.state.is_empty();
+        let gathered = match self.gather(&mut joined, has_news).await {
+            Ok(gathered) => gathered,
+            Err(lost) => {
+                counted.ending = match lost {
+                    Lost::FellBehind => Ending::FellBehind,
+                    Lost::Store(_) => Ending::StoreLost,
+                };
+                return Err(BrokenOff(counted.ending));
+            }
+        };
+        let is_for_ever = gathered.events > 0 && !has_news && matches!(asked, Asked::After(_));
+        let span = self.hold_span(&joined, &gathered, lane);
+        let retry_ms = match is_for_ever {
+            true => sse::RETRY_PLANNED_MS,
+            false => sse::RETRY_EMPTY_HOLD_MS,
+        };
+        let Joined { reader, prelude, .. } = joined;
+        let mut body = prelude.pieces(span.segment.number, span.ends_at).concat();
+        body.extend_from_slice(&gathered.bytes);
+        if !gathered.is_ended {
+            let cursor = Joined::closing_cursor(&reader, span.ends_at);
+            sse::closing(&mut body, &cursor, span.next_number, retry_ms);
+        }
+        counted.ending = if gathered.is_ended { Ending::ChannelEnd } else { Ending::Boundary };
+        self.hub.metrics.sent(gathered.events, body.len());
+        // An ended channel may be opened again.
+        let is_final = is_for_ever && !gathered.is_ended;
+        Ok((body.into(), if is_final { Freshness::Forever } else { Freshness::Second }))
+    }
+
+    async fn gather(&self, joined: &mut Joined, has_news: bool) -> Result<Gathered, Lost> {
+        let mut gathered = Gathered::default();
+        let wait = if has_news { self.config.hold_linger } else { self.config.hold_timeout };
+        let mut deadline = Instant::now() + wait;
+        while gathered.bytes.len() < self.config.hold_bytes {
+            let room = self.config.hold_bytes - gathered.bytes.len();
+            let step = poll_fn(|context| joined.reader.poll_next(context, room));
+            let Ok(step) = timeout_at(deadline, step).await else { break };
+            match step? {
+                Step::Ended => {
+                    gathered.is_ended = true;
+                    break;
+                }
+                Step::Events(delivery) => {
+                    if gathered.events == 0 {
+                        deadline = deadline.min(Instant::now() + self.config.hold_linger);
+                    }
+                    gathered.bytes.extend_from_slice(&delivery.bytes);
+                    gathered.events += delivery.events;
+                }
+            }
+        }
+        Ok(gathered)
+    }
+
+    /// The segment a hold answer is labelled with: with events, the one of its newest event, which
+    /// every origin works out alike; without, until the whole second after now.
+    fn hold_span(&self, joined: &Joined, gathered: &Gathered, lane: u64) -> Span {
+        let segments = &self.hub.segments;
+        if gathered.events == 0 {
+            let now = self.hub.clock.now();
+            return segments.span_until(lane, now, (now / 1_000 + 1) * 1_000);
+        }
+        let newest = joined.reader.positions().iter().map(|position| position.ms).max();
+        let newest = newest.unwrap_or_default();
+        let ends_at = segments.segment_at(lane, newest).ends_at;
+        segments.span_until(lane, newest, ends_at)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.origin.hub.metrics.ended(self.ending);
+    }
+}

@@ -1,0 +1,210 @@
+//! Requests in, answers out: which path, which method, which headers every answer carries.
+//!
+//! One file an answer. Status codes stand only in this folder; what is true about channels and
+//! time is decided further in.
+
+mod history;
+mod hold;
+mod problem;
+mod publish;
+mod route;
+mod subscribe;
+
+use crate::body::AnswerBody;
+use crate::caching::Freshness;
+use crate::config::HttpConfig;
+use crate::hub::Hub;
+use hyper::body::Incoming;
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONNECTION,
+    CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, VARY,
+};
+use hyper::{Method, Request, Response, StatusCode, Version};
+use problem::Problem;
+use publish::Publishing;
+use route::{Query, Route};
+use std::sync::Arc;
+
+/// The page of `serve --demo`.
+const DEMO_PAGE: &str = include_str!("../demo/page.html");
+const CHANNEL_METHODS: &str = "GET, HEAD, POST, DELETE, OPTIONS";
+const READ_METHODS: &str = "GET, HEAD, OPTIONS";
+
+type Answer = Response<AnswerBody>;
+
+/// What every request is answered with.
+pub struct Origin {
+    /// Channels, segments and the store.
+    pub hub: Arc<Hub>,
+    config: HttpConfig,
+    publishing: Publishing,
+}
+
+/// What is asked of one request beside what it says itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Served.
+    Normal,
+    /// One connection too many: streams are sent away for a while.
+    Overloaded,
+    /// On the admin listener.
+    Admin,
+}
+
+impl Origin {
+    /// An origin on a hub.
+    pub fn new(hub: Arc<Hub>, config: HttpConfig) -> Self {
+        Self { publishing: Publishing::new(&config), hub, config }
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, request: Request<Incoming>, admission: Admission) -> Answer {
+        let version = request.version();
+        let asked_origin = request.headers().get(ORIGIN).cloned();
+        let mut answer = match admission {
+            Admission::Admin => self.answer_admin(&request).await,
+            _ => self.route(request, admission).await,
+        }
+        .unwrap_or_else(Problem::into_response);
+        self.allow_origin(asked_origin.as_ref(), answer.headers_mut());
+        let must_close = self.hub.is_draining() || admission == Admission::Overloaded;
+        if must_close && version < Version::HTTP_2 {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+
+    /// Drops what the rate limit no longer needs to know.
+    pub fn sweep(&self) {
+        self.publishing.sweep();
+    }
+
+    async fn route(
+        &self,
+        request: Request<Incoming>,
+        admission: Admission,
+    ) -> Result<Answer, Problem> {
+        let route = Route::parse(request.uri().path())?;
+        if request.method() == Method::OPTIONS {
+            return Ok(preflight(&route));
+        }
+        let query = Query::parse(request.uri().query().unwrap_or_default())?;
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        match route {
+            Route::Channels(names) if is_read => {
+                self.subscribe(&request, &names, &query, admission).await
+            }
+            Route::Channels(names) => self.write(request, names, &query).await,
+            _ if !is_read => Err(Problem::method(READ_METHODS)),
+            Route::History(name) => self.history(&name, &query).await,
+            Route::State(name) => self.state(&name).await,
+            Route::Home if self.config.demo => Ok(page()),
+            Route::Home => Err(Problem::not_found("the demo page is there with serve --demo")),
+            Route::Health => Ok(text("ok\n".to_owned())),
+            Route::Ready => self.ready().await,
+            Route::Metrics => {
+                Err(Problem::not_found("metrics are on the admin listener (--admin-listen)"))
+            }
+        }
+    }
+
+    async fn answer_admin(&self, request: &Request<Incoming>) -> Result<Answer, Problem> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Err(Problem::method(READ_METHODS));
+        }
+        match Route::parse(request.uri().path())? {
+            Route::Metrics => {
+                let mut answer = text(self.hub.metrics.text());
+                let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+                Ok(answer)
+            }
+            Route::Health => Ok(text("ok\n".to_owned())),
+            Route::Ready => self.ready().await,
+            _ => Err(Problem::not_found("here are /metrics, /healthz and /readyz")),
+        }
+    }
+
+    async fn ready(&self) -> Result<Answer, Problem> {
+        if self.hub.is_draining() {
+            return Err(Problem::unavailable("draining", "the process is about to end", 1));
+        }
+        self.hub.in_time(self.hub.store.ready()).await?;
+        Ok(text("ready\n".to_owned()))
+    }
+
+    fn allow_origin(&self, asked: Option<&HeaderValue>, headers: &mut HeaderMap) {
+        let allowed = &self.config.cors_origins;
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Headwater-Shed"));
+        if allowed.is_empty() {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            return;
+        }
+        headers.append(VARY, HeaderValue::from_static("Origin"));
+        let is_allowed =
+            |asked: &&HeaderValue| allowed.iter().any(|one| one.as_bytes() == asked.as_bytes());
+        if let Some(origin) = asked.filter(is_allowed) {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        }
+    }
+}
+
+/// The whole answer to a client whose request's head did not arrive in time, as it goes on the
+/// wire: hyper has no answer for that.
+pub fn too_slow_a_head() -> Vec<u8> {
+    let detail = "the request's head did not arrive in time; send it in one piece";
+    let title = "The request was too slow";
+    let body = Problem::new(StatusCode::REQUEST_TIMEOUT, "slow-head", title, detail).json();
+    format!(
+        "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/problem+json\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+fn preflight(route: &Route) -> Answer {
+    let methods = match route {
+        Route::Channels(_) => CHANNEL_METHODS,
+        _ => READ_METHODS,
+    };
+    let mut answer = Response::new(AnswerBody::Full(Default::default()));
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    let headers = answer.headers_mut();
+    headers.insert(ALLOW, HeaderValue::from_static(methods));
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
+    let taken = "Last-Event-ID, Cache-Control, Content-Type, Idempotency-Key";
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(taken));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    answer
+}
+
+fn page() -> Answer {
+    let mut answer = text(DEMO_PAGE.to_owned());
+    let kind = HeaderValue::from_static("text/html; charset=utf-8");
+    answer.headers_mut().insert(CONTENT_TYPE, kind);
+    answer
+}
+
+fn text(text: String) -> Answer {
+    let mut answer = Response::new(AnswerBody::Full(text.into()));
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, header(&Freshness::Never.cache_control(0)));
+    answer
+}
+
+fn json(status: StatusCode, body: String, cache_control: &str) -> Answer {
+    let mut answer = Response::new(AnswerBody::Full(body.into()));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, header(cache_control));
+    answer
+}
+
+/// Text of our own making, which a header can always hold.
+fn header(value: &str) -> HeaderValue {
+    HeaderValue::from_str(value).unwrap_or(HeaderValue::from_static(""))
+}

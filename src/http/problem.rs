@@ -1,0 +1,149 @@
+//! Errors as RFC 9457 `application/problem+json`: a stable `type`, what happened, and what to do.
+
+use crate::body::AnswerBody;
+use crate::store::StoreError;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+use serde_json::{Map, Value, json};
+
+/// An answer that says no.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// The status code.
+    pub status: StatusCode,
+    /// The last part of the `type`; never changes its meaning.
+    pub slug: &'static str,
+    title: &'static str,
+    detail: String,
+    members: Map<String, Value>,
+    retry_after_s: Option<u64>,
+    allow: Option<&'static str>,
+}
+
+/// Seconds after which a publisher may try again when the store is down.
+const RETRY_STORE_S: u64 = 2;
+
+impl Problem {
+    /// A problem; `detail` says what to do about it.
+    pub fn new(
+        status: StatusCode,
+        slug: &'static str,
+        title: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
+        let detail = detail.into();
+        let (members, retry_after_s, allow) = (Map::new(), None, None);
+        Self { status, slug, title, detail, members, retry_after_s, allow }
+    }
+
+    /// `400` about one part of the request.
+    pub fn bad_field(field: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-field", "A part of the request is wrong", detail)
+            .with("field", field)
+    }
+
+    /// `404` for a path.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", "There is nothing here", detail)
+    }
+
+    /// `413` with the limit.
+    pub fn too_large(what: &str, limit: usize, flag: &str) -> Self {
+        let detail =
+            format!("{what} may be at most {limit} bytes long; send less at once, or raise {flag}");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too much at once", detail)
+            .with("limit", limit)
+    }
+
+    /// `405` with what is allowed.
+    pub fn method(allow: &'static str) -> Self {
+        let detail = format!("this path takes {allow}");
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        Self { allow: Some(allow), ..Self::new(status, "method", "Not this method", detail) }
+    }
+
+    /// `503`: try again later.
+    pub fn unavailable(slug: &'static str, detail: impl Into<String>, retry_after_s: u64) -> Self {
+        let title = "Not now";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, slug, title, detail).retry_after(retry_after_s)
+    }
+
+    /// Adds a member to the body.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Says when to try again.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// The body.
+    pub fn json(&self) -> String {
+        let mut body = json!({
+            "type": format!("urn:headwater:problem:{}", self.slug),
+            "title": self.title,
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        if let Value::Object(body) = &mut body {
+            body.extend(self.members.clone());
+        }
+        body.to_string()
+    }
+
+    /// The whole answer. No cache keeps it, but for the second in which a herd may share it.
+    pub fn into_response(self) -> Response<AnswerBody> {
+        let mut response = Response::new(AnswerBody::Full(self.json().into()));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        if let Some(allow) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Closed => Self::new(
+                StatusCode::CONFLICT,
+                "channel-closed",
+                "The channel has ended",
+                "it takes events again after DELETE with ?reopen=1",
+            ),
+            StoreError::KeyReused => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency-key-reused",
+                "The Idempotency-Key stands for another publish",
+                "use a new key for each publish, and the same one only to repeat it unchanged",
+            )
+            .with("field", "Idempotency-Key"),
+            StoreError::Limit { what, limit, flag } => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "limit-reached",
+                "A limit of this origin is reached",
+                format!(
+                    "{what}: the limit is {limit}; nothing of this request was stored; \
+                     drop what is not needed, or raise {flag}"
+                ),
+            )
+            .with("limit", limit),
+            StoreError::Down(why) => Self::unavailable(
+                "store-down",
+                format!("the store does not answer ({why}); nothing was accepted, try again"),
+                RETRY_STORE_S,
+            ),
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! `GET /channels/{name}`: a cacheable stream, or the reason why there is none right now.
+//!
+//! Native `EventSource` ends for good on anything but a `200`, so a fault that will pass is a
+//! short, collapsible `200` that sends the client away for a while.
+
+use super::problem::Problem;
+use super::route::Query;
+use super::{Admission, Answer, Origin, header};
+use crate::body::{AnswerBody, StreamBody};
+use crate::caching::Freshness;
+use crate::cursor::Cursor;
+use crate::event::ChannelName;
+use crate::hub::{Join, Joined};
+use crate::join::Asked;
+use crate::metrics::JoinKind;
+use crate::sse;
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
+use hyper::{Method, Request, Response, StatusCode};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::ops::RangeInclusive;
+
+/// Waits that a client is sent away with, in ms: spread, so that a crowd does not come back as one.
+const SHED_RETRY_MS: RangeInclusive<u64> = 5_000..=15_000;
+
+/// How the stream is delivered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Stream,
+    Hold,
+}
+
+/// Why a client is sent away.
+#[derive(Clone, Copy)]
+enum ShedReason {
+    Connections,
+    Store,
+}
+
+impl Origin {
+    pub(super) async fn subscribe(
+        &self,
+        request: &Request<Incoming>,
+        names: &[ChannelName],
+        query: &Query,
+        admission: Admission,
+    ) -> Result<Answer, Problem> {
+        let mode = mode(query)?;
+        let lane = self.lane(query)?;
+        let asked = asked(request.headers(), query, names.len())?;
+        if admission == Admission::Overloaded {
+            return self.shed(request.headers(), ShedReason::Connections);
+        }
+        let joined = match self.hub.join(names, &asked, lane, mode == Mode::Hold).await {
+            Ok(Join::Stream(joined)) => joined,
+            Ok(Join::NothingLeft) => return Ok(self.nothing_left(names)),
+            Err(error) => {
+                tracing::warn!(%error, "a stream cannot begin");
+                return self.shed(request.headers(), ShedReason::Store);
+            }
+        };
+        if request.method() == Method::HEAD {
+            let freshness = match mode {
+                Mode::Stream => Freshness::Segment { ends_at: joined.span.ends_at },
+                Mode::Hold => Freshness::Second,
+            };
+            return Ok(self.stream_answer(names, freshness, AnswerBody::Head));
+        }
+        joined.prelude.gap_reasons.iter().for_each(|reason| self.hub.metrics.gap(reason.as_str()));
+        match mode {
+            Mode::Stream => Ok(self.stream(names, *joined, &asked)),
+            Mode::Hold => match self.hold(*joined, &asked, lane).await {
+                Ok((body, freshness)) => {
+                    Ok(self.stream_answer(names, freshness, AnswerBody::Full(body)))
+                }
+                Err(_) => self.shed(request.headers(), ShedReason::Store),
+            },
+        }
+    }
+
+    fn stream(&self, names: &[ChannelName], joined: Joined, asked: &Asked) -> Answer {
+        let kind = match asked {
+            Asked::After(_) => JoinKind::Cursor,
+            Asked::Fresh | Asked::Foreign(_) => JoinKind::Fresh,
+        };
+        let freshness = Freshness::Segment { ends_at: joined.span.ends_at };
+        let (heartbeat, bytes_max) = (self.config.heartbeat, self.config.segment_bytes);
+        let body = StreamBody::new(self.hub.clone(), joined, kind, heartbeat, bytes_max);
+        self.stream_answer(names, freshness, AnswerBody::Stream(Box::new(body)))
+    }
+
+    fn stream_answer(
+        &self,
+        names: &[ChannelName],
+        freshness: Freshness,
+        body: AnswerBody,
+    ) -> Answer {
+        let mut answer = Response::new(body);
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        self.cache_headers(names, freshness, headers);
+        answer
+    }
+
+    fn cache_headers(&self, names: &[ChannelName], freshness: Freshness, headers: &mut HeaderMap) {
+        let cache_control = freshness.cache_control(self.hub.clock.now());
+        headers.insert(CACHE_CONTROL, header(&cache_control));
+        headers.insert(VARY, HeaderValue::from_static("Last-Event-ID"));
+        if self.config.surrogate_keys {
+            let keys: Vec<String> = names.iter().map(|name| format!("headwater-{name}")).collect();
+            headers.insert("surrogate-key", header(&format!("headwater {}", keys.join(" "))));
+            headers.insert("cache-tag", header(&format!("headwater,{}", keys.join(","))));
+        }
+    }
+
+    /// Tells `EventSource` to stop.
+    fn nothing_left(&self, names: &[ChannelName]) -> Answer {
+        let mut answer = Response::new(AnswerBody::Full(Default::default()));
+        *answer.status_mut() = StatusCode::NO_CONTENT;
+        self.cache_headers(names, Freshness::Second, answer.headers_mut());
+        answer
+    }
+
+    fn shed(&self, headers: &HeaderMap, reason: ShedReason) -> Result<Answer, Problem> {
+        self.hub.metrics.shed(reason.as_str());
+        let retry_ms = spread(SHED_RETRY_MS);
+        if !accepts_event_stream(headers) {
+            let (slug, detail) = (reason.as_str(), reason.explanation());
+            return Err(Problem::unavailable(slug, detail, retry_ms / 1_000));
+        }
+        let body = sse::shed(retry_ms, reason.explanation());
+        let mut answer = self.stream_answer(&[], Freshness::Second, AnswerBody::Full(body.into()));
+        let reason = HeaderValue::from_static(reason.as_str());
+        answer.headers_mut().insert("headwater-shed", reason);
+        Ok(answer)
+    }
+
+    fn lane(&self, query: &Query) -> Result<u64, Problem> {
+        let Some(raw) = &query.lane else { return Ok(0) };
+        let lanes = self.hub.segments.lanes;
+        raw.parse().ok().filter(|lane| *lane < lanes).ok_or_else(|| {
+            let detail = format!("?lane= takes a whole number from 0 to {}", lanes - 1);
+            Problem::bad_field("lane", detail).with("limit", lanes - 1)
+        })
+    }
+}
+
+impl ShedReason {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Store => "store",
+        }
+    }
+
+    fn explanation(self) -> &'static str {
+        match self {
+            Self::Connections => {
+                "connections: this origin serves as many as it may, come back later"
+            }
+            Self::Store => "store: the log cannot be read right now, come back later",
+        }
+    }
+}
+
+fn mode(query: &Query) -> Result<Mode, Problem> {
+    match query.mode.as_deref() {
+        None | Some("stream") => Ok(Mode::Stream),
+        Some("hold") => Ok(Mode::Hold),
+        Some(_) => Err(Problem::bad_field("mode", "?mode= takes stream or hold")),
+    }
+}
+
+/// `Last-Event-ID` goes first: it is where the client is now, `?after=` where it once began.
+fn asked(headers: &HeaderMap, query: &Query, channels: usize) -> Result<Asked, Problem> {
+    let from_header = headers.get("last-event-id").map(HeaderValue::as_bytes);
+    if let Some(raw) = from_header.filter(|raw| !raw.is_empty()) {
+        return Ok(Asked::from_last_event_id(raw, channels));
+    }
+    let Some(raw) = &query.after else { return Ok(Asked::Fresh) };
+    let cursor = Cursor::parse(raw).ok().filter(|cursor| cursor.positions.len() == channels);
+    cursor.map(Asked::After).ok_or_else(|| {
+        let detail = format!(
+            "?after= takes a cursor of {channels} channel(s) as an event's id shows it, or 0-0 for the beginning"
+        );
+        Problem::bad_field("after", detail)
+    })
+}
+
+fn accepts_event_stream(headers: &HeaderMap) -> bool {
+    let mut ranges = headers.get_all(ACCEPT).iter().peekable();
+    if ranges.peek().is_none() {
+        return true;
+    }
+    ranges.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|range| {
+        let range = range.split(';').next().unwrap_or_default().trim();
+        ["text/event-stream", "text/*", "*/*"].iter().any(|wide| range.eq_ignore_ascii_case(wide))
+    })
+}
+
+/// Any value of the range, each as likely. Good enough to spread a crowd, not to keep a secret.
+fn spread(range: RangeInclusive<u64>) -> u64 {
+    let random = RandomState::new().build_hasher().finish();
+    range.start() + random % (range.end() - range.start() + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_cannot_read_a_stream_is_refused_one() {
+        let check = |accept: &[&str], expected| {
+            let mut headers = HeaderMap::new();
+            for value in accept {
+                headers.append(ACCEPT, HeaderValue::from_str(value).unwrap());
+            }
+            assert_eq!(accepts_event_stream(&headers), expected, "{accept:?}");
+        };
+        check(&[], true);
+        check(&["*/*"], true);
+        check(&["application/json, Text/Event-Stream;q=0.5"], true);
+        check(&["application/json", "text/*"], true);
+        check(&["application/json"], false);
+    }
+
+    #[test]
+    fn the_crowd_is_spread() {
+        let waits: std::collections::HashSet<u64> =
+            (0..100).map(|_| spread(SHED_RETRY_MS)).collect();
+        assert!(waits.iter().all(|wait| SHED_RETRY_MS.contains(wait)));
+        assert!(waits.len() > 50);
+    }
+}

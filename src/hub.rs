@@ -1,0 +1,294 @@
+//! The origin's middle: who asks for which channels, where the stream begins and when it ends.
+//!
+//! Everything HTTP comes in through [`Hub::join`] and [`Hub::publish`]; everything the store
+//! accepts comes in through [`Live`]. No socket and no header is known here.
+
+use crate::alarms::Alarms;
+use crate::clock::Clock;
+use crate::cursor::{Cursor, EventId};
+use crate::event::ChannelName;
+use crate::join::{Asked, Begin, Beginning};
+use crate::live::{Lease, Live};
+use crate::metrics::Metrics;
+use crate::reader::Reader;
+use crate::segment::{SegmentClock, Span};
+use crate::sse::{self, GapReason};
+use crate::store::{Publication, Published, Standing, Store, StoreError};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How long the end of a segment waits for events that the store gave an earlier id. It costs
+/// nobody an event: what comes later is the next response's.
+const SETTLE_MAX: Duration = Duration::from_millis(500);
+/// Pause between two sweeps of the channels in memory.
+const SWEEP_PAUSE: Duration = Duration::from_secs(5);
+
+/// Shared by every connection.
+pub struct Hub {
+    /// The time, by the store's clock.
+    pub clock: Clock,
+    /// When responses end.
+    pub segments: SegmentClock,
+    /// Channels in memory.
+    pub live: Arc<Live>,
+    /// Where events are kept.
+    pub store: Arc<dyn Store>,
+    /// The ends of responses.
+    pub ends: Alarms,
+    /// The next comments of quiet streams.
+    pub heartbeats: Alarms,
+    /// What happened so far.
+    pub metrics: Metrics,
+    store_timeout: Duration,
+    /// While draining: the instant (ms) by which every response ends; 0 before.
+    drain_by: AtomicU64,
+}
+
+/// A stream that can begin.
+pub struct Joined {
+    /// Its events.
+    pub reader: Reader,
+    /// When it ends.
+    pub span: Span,
+    /// What the client must be told is missing, and the state.
+    pub prelude: Prelude,
+}
+
+/// What comes before the events.
+pub struct Prelude {
+    /// The cursor the events begin after.
+    pub cursor: Cursor,
+    /// Blocks that tell of gaps.
+    pub gaps: Vec<u8>,
+    /// Their reasons.
+    pub gap_reasons: Vec<GapReason>,
+    /// Blocks of state, a piece a channel; empty where there is none.
+    pub state: Vec<Bytes>,
+}
+
+/// What came of an attempt to join.
+pub enum Join {
+    /// A stream.
+    Stream(Box<Joined>),
+    /// The channels have ended, and the client has all of it.
+    NothingLeft,
+}
+
+impl Hub {
+    /// A hub on a store that tells `live`.
+    pub fn new(
+        clock: Clock,
+        segments: SegmentClock,
+        live: Arc<Live>,
+        store: Arc<dyn Store>,
+        store_timeout: Duration,
+    ) -> Self {
+        Self {
+            ends: Alarms::new(clock.clone()),
+            heartbeats: Alarms::new(clock.clone()),
+            metrics: Metrics::new(),
+            drain_by: AtomicU64::new(0),
+            clock,
+            segments,
+            live,
+            store,
+            store_timeout,
+        }
+    }
+
+    /// Wakes, ends and sweeps for as long as it is polled.
+    pub async fn run(&self) {
+        let ends = async {
+            let settle = async |alarm: Arc<crate::alarms::Alarm>| {
+                let settled = self.store.settle(alarm.at());
+                // Late or not, the responses end: their cursors are right either way.
+                tokio::time::timeout(SETTLE_MAX, settled).await.ok();
+                alarm.ring();
+            };
+            loop {
+                settle(self.ends.next_due().await).await;
+            }
+        };
+        let heartbeats = async {
+            loop {
+                self.heartbeats.next_due().await.ring();
+            }
+        };
+        let sweeps = async {
+            loop {
+                tokio::time::sleep(SWEEP_PAUSE).await;
+                self.live.sweep();
+            }
+        };
+        tokio::join!(ends, heartbeats, sweeps, self.live.announce());
+    }
+
+    /// Begins a stream of `names`; `hold`: it ends with its first event, not with a segment.
+    ///
+    /// # Errors
+    /// When the store was needed and does not answer in time.
+    pub async fn join(
+        &self,
+        names: &[ChannelName],
+        asked: &Asked,
+        lane: u64,
+        hold: bool,
+    ) -> Result<Join, StoreError> {
+        let join = self.join_patiently(names, asked, lane, hold);
+        tokio::time::timeout(self.store_timeout, join).await.unwrap_or_else(|_| Err(too_slow()))
+    }
+
+    async fn join_patiently(
+        &self,
+        names: &[ChannelName],
+        asked: &Asked,
+        lane: u64,
+        hold: bool,
+    ) -> Result<Join, StoreError> {
+        let leases: Vec<Lease> = names.iter().map(|name| self.live.open(name)).collect();
+        let span = self.span(lane, asked.is_straggler());
+        let Some(beginning) = self.beginning(names, &leases, asked).await? else {
+            return Ok(Join::NothingLeft);
+        };
+        let mut gaps = Vec::new();
+        beginning.gaps.iter().for_each(|gap| sse::gap(&mut gaps, gap));
+        let all_after = beginning.begins.iter().all(|begin| matches!(begin, Begin::After(_)));
+        let (mut positions, mut state) = (Vec::new(), Vec::new());
+        for (lease, begin) in leases.iter().zip(&beginning.begins) {
+            positions.push(match begin {
+                Begin::After(position) => *position,
+                Begin::Fresh => {
+                    let fresh = lease.fresh_in(span.segment, &*self.store).await?;
+                    state.extend(fresh.state);
+                    fresh.position
+                }
+            });
+        }
+        let cursor = match asked {
+            Asked::After(cursor) if all_after => cursor.clone(),
+            _ => Cursor { positions: positions.clone(), mark: None },
+        };
+        let until_ms = if hold { u64::MAX } else { span.ends_at };
+        let leases = leases.into_iter().zip(positions).collect();
+        let reader = Reader::new(self.store.clone(), leases, until_ms);
+        let gap_reasons = beginning.gaps.iter().map(|gap| gap.reason).collect();
+        let prelude = Prelude { cursor, gaps, gap_reasons, state };
+        Ok(Join::Stream(Box::new(Joined { reader, span, prelude })))
+    }
+
+    /// `None`: every channel has ended and the client has its end.
+    async fn beginning(
+        &self,
+        names: &[ChannelName],
+        leases: &[Lease],
+        asked: &Asked,
+    ) -> Result<Option<Beginning>, StoreError> {
+        if let Asked::Fresh = asked {
+            return Ok(Some(Beginning::fresh(names.len())));
+        }
+        if let Asked::After(cursor) = asked
+            && leases.iter().zip(&cursor.positions).all(|(lease, at)| is_in_run(lease, *at))
+        {
+            return Ok(Some(Beginning::after(cursor)));
+        }
+        let mut standings = Vec::with_capacity(names.len());
+        for name in names {
+            standings.push(self.store.standing(name).await?);
+        }
+        Ok(match asked {
+            Asked::After(cursor) => {
+                let has_all =
+                    |(at, standing): (&EventId, &Standing)| standing.closed && *at == standing.last;
+                let is_over = cursor.positions.iter().zip(&standings).all(has_all);
+                (!is_over).then(|| Beginning::decide(cursor, names, &standings))
+            }
+            Asked::Foreign(requested) => Some(Beginning::foreign(requested, &standings)),
+            Asked::Fresh => Some(Beginning::fresh(names.len())),
+        })
+    }
+
+    /// Accepts a publish.
+    ///
+    /// # Errors
+    /// As the store says, and when it does not answer in time.
+    pub async fn publish(&self, publication: Publication) -> Result<Published, StoreError> {
+        let events = publication.events.len() as u64;
+        let bytes: usize = publication.events.iter().map(crate::event::Event::weight).sum();
+        let published = self.in_time(self.store.publish(publication)).await?;
+        if !published.repeated {
+            self.metrics.published(events, bytes as u64);
+        }
+        Ok(published)
+    }
+
+    /// Waits for the store, but not for ever.
+    ///
+    /// # Errors
+    /// As the store says, and when it does not answer in time.
+    pub async fn in_time<T>(
+        &self,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        tokio::time::timeout(self.store_timeout, answer).await.unwrap_or_else(|_| Err(too_slow()))
+    }
+
+    /// From now on no response runs over its next boundary.
+    pub fn begin_drain(&self) {
+        let by = self.clock.now() + self.segments.longest_ms();
+        self.drain_by.store(by, Ordering::Relaxed);
+    }
+
+    /// Whether the process is about to end.
+    pub fn is_draining(&self) -> bool {
+        self.drain_by.load(Ordering::Relaxed) != 0
+    }
+
+    fn span(&self, lane: u64, straggler: bool) -> Span {
+        let now = self.clock.now();
+        let span = self.segments.span(lane, now, straggler);
+        if !self.is_draining() || span.ends_at <= span.segment.ends_at {
+            return span;
+        }
+        self.segments.span_until(lane, now, span.segment.ends_at)
+    }
+}
+
+impl Joined {
+    /// The cursor of all that was handed out so far, marked with the instant `ends_at`.
+    pub fn closing_cursor(reader: &Reader, ends_at: u64) -> String {
+        Cursor { positions: reader.positions(), mark: Some(ends_at) }.to_string()
+    }
+}
+
+impl Prelude {
+    /// The blocks before the events: opening, gaps, state and its closing.
+    pub fn pieces(self, number: u64, ends_at: u64) -> Vec<Bytes> {
+        let cursor = self.cursor.to_string();
+        let has_state = !self.state.is_empty();
+        let mut head = Vec::with_capacity(256);
+        sse::opening(&mut head, (!has_state).then_some(&cursor), number, ends_at);
+        head.extend_from_slice(&self.gaps);
+        let mut pieces = vec![Bytes::from(head)];
+        if has_state {
+            pieces.extend(self.state.into_iter().filter(|state| !state.is_empty()));
+            let mut closing = Vec::with_capacity(128);
+            sse::state_closing(&mut closing, &cursor, number, ends_at);
+            pieces.push(closing.into());
+        }
+        pieces
+    }
+}
+
+/// Whether the run alone shows that the client's place is in the log and more may come after it.
+fn is_in_run(lease: &Lease, position: EventId) -> bool {
+    let log = lease.log();
+    let is_within = log.covers(position) && log.last().is_some_and(|last| position <= last);
+    // Behind an end the store is asked: the channel may have been opened again, or not.
+    is_within && !(log.is_ended() && log.last() == Some(position))
+}
+
+fn too_slow() -> StoreError {
+    StoreError::Down("no answer in time (--store-timeout)".to_owned())
+}

@@ -1,0 +1,169 @@
+//! Where a stream begins, decided from what the client asked for and what the log holds.
+//!
+//! A cursor that cannot be honoured is never an HTTP error, because any non-200 ends a native
+//! `EventSource` for good; and never silence. It becomes a `gap` event, and the stream goes on.
+
+use crate::cursor::{Cursor, EventId};
+use crate::event::ChannelName;
+use crate::sse::{Gap, GapReason};
+use crate::store::Standing;
+
+/// Longest part of a foreign `Last-Event-ID` that a `gap` event repeats, in characters.
+const REQUESTED_CHARS_MAX: usize = 200;
+
+/// What a client asked to begin after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Nothing: a fresh join.
+    Fresh,
+    /// One of our cursors.
+    After(Cursor),
+    /// A `Last-Event-ID` that is not ours.
+    Foreign(String),
+}
+
+/// Where one channel of a stream begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// After this place.
+    After(EventId),
+    /// As a fresh join: with the state where there is one, else at the start of the segment.
+    Fresh,
+}
+
+/// How a stream begins: a `Begin` for each channel, and what the client must be told is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// In the order of the channels.
+    pub begins: Vec<Begin>,
+    /// What is missing.
+    pub gaps: Vec<Gap>,
+}
+
+impl Asked {
+    /// Reads a `Last-Event-ID` for a stream of `channels` channels. Nothing is refused.
+    pub fn from_last_event_id(raw: &[u8], channels: usize) -> Self {
+        if raw.is_empty() {
+            return Self::Fresh;
+        }
+        let ours = std::str::from_utf8(raw).ok().and_then(|text| Cursor::parse(text).ok());
+        match ours.filter(|cursor| cursor.positions.len() == channels) {
+            Some(cursor) => Self::After(cursor),
+            None => {
+                let text = String::from_utf8_lossy(raw);
+                Self::Foreign(text.chars().take(REQUESTED_CHARS_MAX).collect())
+            }
+        }
+    }
+
+    /// Whether this is a cursor without a mark: its client broke off inside a segment.
+    pub fn is_straggler(&self) -> bool {
+        matches!(self, Self::After(cursor) if cursor.mark.is_none())
+    }
+}
+
+impl Beginning {
+    /// Everything anew.
+    pub fn fresh(channels: usize) -> Self {
+        Self { begins: vec![Begin::Fresh; channels], gaps: Vec::new() }
+    }
+
+    /// After a cursor that needs no look at the log.
+    pub fn after(cursor: &Cursor) -> Self {
+        let begins = cursor.positions.iter().map(|position| Begin::After(*position)).collect();
+        Self { begins, gaps: Vec::new() }
+    }
+
+    /// After something that is not a cursor of ours.
+    pub fn foreign(requested: &str, standings: &[Standing]) -> Self {
+        let oldest = match standings {
+            [only] => only.oldest,
+            _ => None,
+        };
+        let requested = requested.to_owned();
+        let gap = Gap { reason: GapReason::Unknown, requested, oldest, channel: None };
+        Self { begins: vec![Begin::Fresh; standings.len()], gaps: vec![gap] }
+    }
+
+    /// After a cursor, each of its positions held against the log of its channel.
+    pub fn decide(cursor: &Cursor, names: &[ChannelName], standings: &[Standing]) -> Self {
+        let mut beginning = Self { begins: Vec::new(), gaps: Vec::new() };
+        for ((position, name), standing) in cursor.positions.iter().zip(names).zip(standings) {
+            let (begin, reason) = place(*position, standing);
+            beginning.begins.push(begin);
+            beginning.gaps.extend(reason.map(|reason| Gap {
+                reason,
+                requested: cursor.to_string(),
+                oldest: standing.oldest,
+                channel: (names.len() > 1).then(|| name.clone()),
+            }));
+        }
+        beginning
+    }
+}
+
+fn place(position: EventId, standing: &Standing) -> (Begin, Option<GapReason>) {
+    if position > standing.last {
+        return (Begin::Fresh, Some(GapReason::Ahead));
+    }
+    if position >= standing.trimmed_to {
+        return (Begin::After(position), None);
+    }
+    let begin = if standing.keyed { Begin::Fresh } else { Begin::After(position) };
+    (begin, Some(GapReason::Trimmed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(ms: u64) -> EventId {
+        EventId { ms, seq: 0 }
+    }
+
+    fn standing(keyed: bool) -> Standing {
+        Standing { last: id(9), oldest: Some(id(5)), trimmed_to: id(4), closed: false, keyed }
+    }
+
+    #[test]
+    fn a_position_is_honoured_trimmed_or_ahead() {
+        let check = |position, keyed, expected| {
+            assert_eq!(place(position, &standing(keyed)), expected, "{position}");
+        };
+        check(id(9), false, (Begin::After(id(9)), None));
+        check(id(4), false, (Begin::After(id(4)), None));
+        check(id(3), false, (Begin::After(id(3)), Some(GapReason::Trimmed)));
+        check(id(3), true, (Begin::Fresh, Some(GapReason::Trimmed)));
+        check(EventId::START, false, (Begin::After(EventId::START), Some(GapReason::Trimmed)));
+        check(id(10), true, (Begin::Fresh, Some(GapReason::Ahead)));
+        let empty = Standing::default();
+        assert_eq!(place(EventId::START, &empty), (Begin::After(EventId::START), None));
+        assert_eq!(place(id(1), &empty), (Begin::Fresh, Some(GapReason::Ahead)));
+    }
+
+    #[test]
+    fn a_last_event_id_of_another_server_or_another_stream_is_not_ours() {
+        let foreign = |raw: &[u8], channels| {
+            assert!(matches!(Asked::from_last_event_id(raw, channels), Asked::Foreign(_)));
+        };
+        foreign(b"urn:uuid:5e94c686-2c0b-4f9b-958c-92ccc3bbb4eb", 1);
+        foreign(b"1-0_2-0", 1);
+        foreign(b"1-0", 2);
+        foreign(b"\xff\xfe", 1);
+        assert_eq!(Asked::from_last_event_id(b"", 1), Asked::Fresh);
+        assert!(Asked::from_last_event_id(b"1-0", 1).is_straggler());
+        assert!(!Asked::from_last_event_id(b"1-0.5", 1).is_straggler());
+    }
+
+    #[test]
+    fn each_channel_of_a_stream_is_held_against_its_own_log() {
+        let names = ["a", "b"].map(|name| ChannelName::parse(name).unwrap());
+        let cursor = Cursor { positions: vec![id(9), id(3)], mark: Some(7) };
+        let beginning = Beginning::decide(&cursor, &names, &[standing(false), standing(true)]);
+        assert_eq!(beginning.begins, [Begin::After(id(9)), Begin::Fresh]);
+        let [gap] = &beginning.gaps[..] else { panic!("one gap") };
+        assert_eq!(gap.requested, "9-0_3-0.7");
+        assert_eq!(gap.channel.as_ref(), Some(&names[1]));
+        assert_eq!(gap.oldest, Some(id(5)));
+    }
+}

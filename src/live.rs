@@ -1,0 +1,156 @@
+//! The channels in memory: those that somebody reads, or read a moment ago.
+//!
+//! A channel is here from the moment a reader opens it, and from then on it is told of every event
+//! the store accepts; what came before is the store's to give. One that nobody published to leaves
+//! with its last reader; the others stay for a minute, because at a boundary all readers leave and
+//! come back at once. The memory of all runs together is bounded by one budget.
+
+use crate::channel::Channel;
+use crate::clock::Clock;
+use crate::cursor::EventId;
+use crate::event::ChannelName;
+use crate::event_log::StoredEvent;
+use crate::store::Listener;
+use crate::wakers::Waitable;
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// How long a channel without readers stays, in ms.
+const LINGER_MS: u64 = 60_000;
+/// Most and least bytes of one channel's run, whatever the budget.
+const RUN_BYTES_MAX: usize = 4 * 1024 * 1024;
+const RUN_BYTES_MIN: usize = 32 * 1024;
+
+/// The channels in memory.
+#[derive(Debug)]
+pub struct Live {
+    clock: Clock,
+    bytes_max: usize,
+    channels: Mutex<HashMap<ChannelName, Arc<Channel>>>,
+    dirty: Mutex<Vec<Arc<Channel>>>,
+    announce: Notify,
+}
+
+/// A reader's hold on a channel: keeps it in memory.
+#[derive(Debug)]
+pub struct Lease {
+    live: Arc<Live>,
+    channel: Arc<Channel>,
+}
+
+impl Live {
+    /// No channels yet, and at most about `bytes_max` bytes of recent events in all.
+    pub fn new(clock: Clock, bytes_max: usize) -> Self {
+        Self {
+            clock,
+            bytes_max,
+            channels: Mutex::default(),
+            dirty: Mutex::default(),
+            announce: Notify::new(),
+        }
+    }
+
+    /// Holds a channel in memory.
+    pub fn open(self: &Arc<Self>, name: &ChannelName) -> Lease {
+        let mut channels = self.channels();
+        let channel = channels
+            .entry(name.clone())
+            .or_insert_with(|| Arc::new(Channel::new(name.clone())))
+            .clone();
+        Lease { live: self.clone(), channel }
+    }
+
+    /// How many channels are in memory.
+    pub fn len(&self) -> usize {
+        self.channels().len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Lets go of channels that nobody has read for a while.
+    pub fn sweep(&self) {
+        let now = self.clock.machine_now();
+        self.channels().retain(|_, channel| {
+            let left_at = channel.left_at.load(Ordering::Relaxed);
+            Arc::strong_count(channel) > 1 || now < left_at.saturating_add(LINGER_MS)
+        });
+    }
+
+    /// Wakes readers for as long as it is polled. Apart from the appending, so that the store does
+    /// not wait for ten thousand wake-ups; and events that come while it works share the next.
+    pub async fn announce(&self) {
+        loop {
+            self.announce.notified().await;
+            let dirty = std::mem::take(&mut *self.dirty());
+            for channel in dirty {
+                channel.is_dirty.store(false, Ordering::Release);
+                channel.wakers().wake_all();
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn mark_dirty(&self, channel: Arc<Channel>) {
+        if channel.mark_dirty() {
+            self.dirty().push(channel);
+            self.announce.notify_one();
+        }
+    }
+
+    fn channels(&self) -> MutexGuard<'_, HashMap<ChannelName, Arc<Channel>>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn dirty(&self) -> MutexGuard<'_, Vec<Arc<Channel>>> {
+        self.dirty.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Listener for Live {
+    fn appended(&self, channel: &ChannelName, previous: EventId, events: &[StoredEvent]) {
+        let (channel, count) = {
+            let channels = self.channels();
+            let Some(channel) = channels.get(channel) else { return };
+            (channel.clone(), channels.len())
+        };
+        let share = (self.bytes_max / count).clamp(RUN_BYTES_MIN, RUN_BYTES_MAX);
+        channel.append(previous, events, share);
+        self.mark_dirty(channel);
+    }
+
+    fn lost_place(&self) {
+        let channels: Vec<_> = self.channels().values().cloned().collect();
+        for channel in channels {
+            channel.reset();
+            self.mark_dirty(channel);
+        }
+    }
+}
+
+impl Deref for Lease {
+    type Target = Arc<Channel>;
+
+    fn deref(&self) -> &Arc<Channel> {
+        &self.channel
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.channel.left_at.store(self.live.clock.machine_now(), Ordering::Relaxed);
+        let never_published = self.channel.log().last().is_none();
+        if never_published {
+            let mut channels = self.live.channels();
+            // This hold and the map's: nobody else reads it, and under the lock nobody can begin.
+            if Arc::strong_count(&self.channel) == 2 {
+                channels.remove(self.channel.name());
+            }
+        }
+    }
+}

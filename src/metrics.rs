@@ -1,0 +1,160 @@
+//! What happened so far, for Prometheus. Counters only go up; label values are a closed set.
+
+use crate::caching::Ending;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+type Labels = [(&'static str, &'static str); 1];
+
+/// How a client joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinKind {
+    /// Without a cursor.
+    Fresh,
+    /// With one.
+    Cursor,
+    /// In `?mode=hold`.
+    Hold,
+}
+
+/// All counters of the process.
+pub struct Metrics {
+    registry: Registry,
+    streams_opened: [Counter; 3],
+    /// Streams and hold requests being answered.
+    pub streams_open: Gauge,
+    /// Connections, whatever they do.
+    pub connections_open: Gauge,
+    ended: Family<Labels, Counter>,
+    shed: Family<Labels, Counter>,
+    refused: Family<Labels, Counter>,
+    gaps: Family<Labels, Counter>,
+    events_in: Counter,
+    event_bytes_in: Counter,
+    events_out: Counter,
+    bytes_out: Counter,
+    cpu_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
+    resident_bytes: Gauge,
+}
+
+impl JoinKind {
+    const ALL: [Self; 3] = [Self::Fresh, Self::Cursor, Self::Hold];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Cursor => "cursor",
+            Self::Hold => "hold",
+        }
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let opened = Family::<Labels, Counter>::default();
+        let kind = |kind: JoinKind| opened.get_or_create(&[("kind", kind.as_str())]).clone();
+        let mut metrics = Self {
+            registry: Registry::default(),
+            streams_opened: JoinKind::ALL.map(kind),
+            streams_open: Gauge::default(),
+            connections_open: Gauge::default(),
+            ended: Family::default(),
+            shed: Family::default(),
+            refused: Family::default(),
+            gaps: Family::default(),
+            events_in: Counter::default(),
+            event_bytes_in: Counter::default(),
+            events_out: Counter::default(),
+            bytes_out: Counter::default(),
+            cpu_seconds: Gauge::default(),
+            resident_bytes: Gauge::default(),
+        };
+        metrics.register(opened);
+        metrics
+    }
+
+    fn register(&mut self, opened: Family<Labels, Counter>) {
+        let own = self.registry.sub_registry_with_prefix("headwater");
+        own.register("streams_opened", "Streams begun, by how the client joined", opened);
+        own.register("streams_open", "Streams being served", self.streams_open.clone());
+        let open = self.connections_open.clone();
+        own.register("connections_open", "Connections accepted and not yet closed", open);
+        own.register("streams_ended", "Streams ended, by reason", self.ended.clone());
+        own.register("streams_shed", "Stream requests sent away, by reason", self.shed.clone());
+        let refused = self.refused.clone();
+        own.register("publishes_refused", "Publishes not accepted, by problem", refused);
+        own.register("gaps", "Gap events sent, by reason", self.gaps.clone());
+        own.register("events_in", "Events accepted", self.events_in.clone());
+        let bytes_in = self.event_bytes_in.clone();
+        let (bytes, seconds) = (Unit::Bytes, Unit::Seconds);
+        own.register_with_unit("events_in", "Bytes of events accepted", bytes.clone(), bytes_in);
+        own.register("events_out", "Events sent, once for each client", self.events_out.clone());
+        let bytes_out = self.bytes_out.clone();
+        own.register_with_unit("streams_out", "Bytes of streams sent", bytes.clone(), bytes_out);
+        let process = self.registry.sub_registry_with_prefix("process");
+        let cpu = self.cpu_seconds.clone();
+        process.register_with_unit("cpu", "User and system time used so far", seconds, cpu);
+        let resident = self.resident_bytes.clone();
+        process.register_with_unit("resident_memory", "Memory in use", bytes, resident);
+    }
+
+    /// A stream began.
+    pub fn opened(&self, kind: JoinKind) {
+        self.streams_opened[kind as usize].inc();
+        self.streams_open.inc();
+    }
+
+    /// A stream ended.
+    pub fn ended(&self, ending: Ending) {
+        self.streams_open.dec();
+        self.ended.get_or_create(&[("reason", ending.as_str())]).inc();
+    }
+
+    /// A client was sent away for a while.
+    pub fn shed(&self, reason: &'static str) {
+        self.shed.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// A publish was not accepted.
+    pub fn refused(&self, problem: &'static str) {
+        self.refused.get_or_create(&[("problem", problem)]).inc();
+    }
+
+    /// A client was told that something is missing.
+    pub fn gap(&self, reason: &'static str) {
+        self.gaps.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Events were accepted.
+    pub fn published(&self, events: u64, bytes: u64) {
+        self.events_in.inc_by(events);
+        self.event_bytes_in.inc_by(bytes);
+    }
+
+    /// A stream handed bytes to its connection.
+    pub fn sent(&self, events: u64, bytes: usize) {
+        self.events_out.inc_by(events);
+        self.bytes_out.inc_by(bytes as u64);
+    }
+
+    /// All of it in the OpenMetrics text format.
+    pub fn text(&self) -> String {
+        let usage = crate::process::usage();
+        self.cpu_seconds.set(usage.cpu_seconds);
+        self.resident_bytes.set(usage.resident_bytes);
+        let mut text = String::new();
+        // A String takes all text.
+        encode(&mut text, &self.registry).unwrap_or_default();
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,220 @@
+//! A batch of events as a publisher sends it: one JSON object a line, all or nothing.
+//!
+//! A `data` string is used as it is; any other JSON is kept in its compact form with its numbers
+//! and the order of its members untouched, so what goes out is what came in.
+
+use crate::event::{Event, Field, FieldError};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
+
+/// Limits on one publish.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimits {
+    /// Most events in a batch.
+    pub events: usize,
+    /// Most bytes of one event's data.
+    pub event_bytes: usize,
+}
+
+/// Why a batch was refused: nothing of it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchError {
+    /// The line, counted from 1; 0 for the batch as a whole.
+    pub line: usize,
+    /// The member at fault, where there is one.
+    pub field: Option<&'static str>,
+    /// What is wrong.
+    pub problem: BatchProblem,
+}
+
+/// What is wrong with a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BatchProblem {
+    /// Not one JSON object with the members we know.
+    Json(String),
+    /// No event at all.
+    Empty,
+    /// More events than the limit.
+    TooMany { limit: usize },
+    /// An event's data is larger than the limit.
+    TooLarge { bytes: usize, limit: usize },
+    /// `event` or `key` was refused.
+    Field(FieldError),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line<'a> {
+    #[serde(borrow)]
+    data: &'a RawValue,
+    #[serde(borrow)]
+    event: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    key: Option<Cow<'a, str>>,
+}
+
+/// Reads a batch. Blank lines are passed over.
+///
+/// # Errors
+/// Names the first line at fault, and the field and the limit where there is one.
+pub fn parse_batch(text: &str, limits: BatchLimits) -> Result<Vec<Event>, BatchError> {
+    let mut events = Vec::new();
+    for (index, line) in text.split('\n').enumerate() {
+        if line.trim_matches([' ', '\t', '\r']).is_empty() {
+            continue;
+        }
+        if events.len() == limits.events {
+            let problem = BatchProblem::TooMany { limit: limits.events };
+            return Err(BatchError { line: index + 1, field: None, problem });
+        }
+        let event = parse_line(line, limits).map_err(|(field, problem)| BatchError {
+            line: index + 1,
+            field,
+            problem,
+        })?;
+        events.push(event);
+    }
+    if events.is_empty() {
+        return Err(BatchError { line: 0, field: None, problem: BatchProblem::Empty });
+    }
+    Ok(events)
+}
+
+fn parse_line(
+    line: &str,
+    limits: BatchLimits,
+) -> Result<Event, (Option<&'static str>, BatchProblem)> {
+    let json = |error: serde_json::Error| (None, BatchProblem::Json(error.to_string()));
+    let line: Line<'_> = serde_json::from_str(line).map_err(json)?;
+    let data = match line.data.get() {
+        text if text.starts_with('"') => serde_json::from_str::<String>(text).map_err(json)?,
+        other => compact(other),
+    };
+    if data.len() > limits.event_bytes {
+        let (bytes, limit) = (data.len(), limits.event_bytes);
+        return Err((Some("data"), BatchProblem::TooLarge { bytes, limit }));
+    }
+    let kind = line.event.as_deref().map(Field::kind).transpose();
+    let key = line.key.as_deref().map(Field::key).transpose();
+    Ok(Event {
+        kind: kind.map_err(|error| (Some("event"), BatchProblem::Field(error)))?,
+        key: key.map_err(|error| (Some("key"), BatchProblem::Field(error)))?,
+        data: data.into(),
+    })
+}
+
+/// Valid JSON without the white space between its tokens.
+fn compact(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    let (mut in_string, mut escaped) = (false, false);
+    for c in json.chars() {
+        if in_string {
+            (escaped, in_string) = (c == '\\' && !escaped, c != '"' || escaped);
+        } else if c == '"' {
+            in_string = true;
+        } else if matches!(c, ' ' | '\t' | '\r' | '\n') {
+            continue;
+        }
+        out.push(c);
+    }
+    out
+}
+
+impl fmt::Display for BatchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.line > 0 {
+            write!(f, "line {}: ", self.line)?;
+        }
+        if let Some(field) = self.field {
+            write!(f, "\"{field}\" ")?;
+        }
+        match &self.problem {
+            BatchProblem::Json(error) => write!(f, "not an event as JSON: {error}"),
+            BatchProblem::Empty => write!(f, "the batch holds no event"),
+            BatchProblem::TooMany { limit } => write!(f, "a batch holds at most {limit} events"),
+            BatchProblem::TooLarge { bytes, limit } => {
+                write!(f, "is {bytes} bytes long, the limit is {limit}")
+            }
+            BatchProblem::Field(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for BatchError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LIMITS: BatchLimits = BatchLimits { events: 3, event_bytes: 40 };
+
+    fn datas(text: &str) -> Vec<String> {
+        let events = parse_batch(text, LIMITS).unwrap();
+        events.into_iter().map(|event| event.data.into()).collect()
+    }
+
+    #[test]
+    fn a_string_is_used_as_it_is_and_other_json_in_its_compact_form() {
+        assert_eq!(datas(r#"{"data":"a\nb"}"#), ["a\nb"]);
+        assert_eq!(
+            datas("{\"data\": { \"z\" : 1.50, \"a\":[ 1 , \"x \\\" y\" ] } }\r\n\n"),
+            [r#"{"z":1.50,"a":[1,"x \" y"]}"#]
+        );
+        assert_eq!(
+            datas("{\"data\":null}\n{\"data\":12345678901234567890123}"),
+            ["null", "12345678901234567890123"]
+        );
+    }
+
+    #[test]
+    fn type_and_key_come_along() {
+        let events = parse_batch(r#"{"key":"k\u0031","event":"e","data":""}"#, LIMITS).unwrap();
+        assert_eq!(events, [Event::stored(Some("e"), Some("k1"), "")]);
+    }
+
+    #[test]
+    fn a_refusal_names_the_line_the_field_and_the_limit() {
+        let check = |text: &str, expected: &str| {
+            let error = parse_batch(text, LIMITS).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error:?} lacks {expected:?}");
+        };
+        check("", "the batch holds no event");
+        check("\n \n", "the batch holds no event");
+        check("{\"data\":1}\n[]", "line 2: not an event as JSON");
+        check("{\"data\":1}\n\n{\"dat\":1}", "line 3: not an event as JSON: unknown field `dat`");
+        check("{}", "missing field `data`");
+        check(r#"{"data":1,"event":"gap"}"#, "line 1: \"event\" is reserved");
+        check(r#"{"data":1,"key":"a\nb"}"#, "line 1: \"key\" holds a line break");
+        check(r#"{"data":1,"key":""}"#, "line 1: \"key\" is empty");
+        check(&format!(r#"{{"data":"{}"}}"#, "x".repeat(41)), "41 bytes long, the limit is 40");
+        check(&"{\"data\":1}\n".repeat(4), "line 4: a batch holds at most 3 events");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "\\PC{0,60}|(\\{\"data\":[^\n]{0,12}\\}\n?){0,4}") {
+            if let Ok(events) = parse_batch(&text, LIMITS) {
+                prop_assert!((1..=3).contains(&events.len()));
+            }
+        }
+
+        #[test]
+        fn compact_json_means_the_same(text in r#"[\[\]{}:,"\\ 0-9a-z]{0,30}"#) {
+            if let Ok(value) = serde_json::from_str::<serde_json::Value>(&text) {
+                let again: serde_json::Value = serde_json::from_str(&compact(&text)).unwrap();
+                prop_assert_eq!(again, value);
+            }
+        }
+
+        #[test]
+        fn strings_come_out_as_they_went_in(data in "\\PC{0,10}[\r\n\t\0]?\\PC{0,10}") {
+            let limits = BatchLimits { events: 1, event_bytes: 1000 };
+            let line = serde_json::json!({ "data": data }).to_string();
+            let events = parse_batch(&line, limits).unwrap();
+            prop_assert_eq!(&*events[0].data, data);
+        }
+    }
+}

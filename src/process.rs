@@ -1,0 +1,48 @@
+//! What this process costs the machine, and what the machine lets it have.
+
+/// Resources used so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// User and system time of all threads.
+    pub cpu_seconds: f64,
+    /// Resident memory.
+    pub resident_bytes: i64,
+}
+
+/// Clock ticks in a second as `/proc` counts them: 100 on every Linux that Rust runs on.
+const TICKS_PER_SECOND: f64 = 100.0;
+const PAGE_BYTES: i64 = 4_096;
+
+/// Read from `/proc/self`; zero where there is none.
+pub fn usage() -> Usage {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    parse(&read("/proc/self/stat"), &read("/proc/self/statm"))
+}
+
+/// Lets the process open as many files as the machine allows. Returns that number.
+pub fn raise_file_limit() -> u64 {
+    rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1_024)
+}
+
+fn parse(stat: &str, statm: &str) -> Usage {
+    // The second field is the program's name in parentheses and may hold anything.
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks: f64 =
+        after_name.split_whitespace().skip(11).take(2).flat_map(str::parse::<f64>).sum();
+    let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<i64>().ok());
+    Usage { cpu_seconds: ticks / TICKS_PER_SECOND, resident_bytes: pages.unwrap_or(0) * PAGE_BYTES }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proc_is_read_behind_the_name() {
+        let stat = "42 (a) b) S 1 1 1 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 3 0 1 2 3";
+        let usage = parse(stat, "100 25 10 1 0 2 0");
+        assert_eq!(usage.cpu_seconds, 3.0);
+        assert_eq!(usage.resident_bytes, 25 * 4096);
+        assert_eq!(parse("", "").cpu_seconds, 0.0);
+    }
+}

@@ -1,0 +1,146 @@
+//! Where one response ends and the next begins.
+//!
+//! Every origin cuts its responses at the same wall-clock instants, so a cache in front holds one
+//! object a segment and hands it to everyone. The cut depends on the clock alone, never on
+//! traffic. Clients therefore reconnect together: that is the point, do not add jitter here.
+//! Lanes and the rejoin tick bound the size and the number of those reconnects.
+//!
+//! Pure: the caller passes `now`. `clock.rs` is the only reader of a clock.
+
+/// Shortest and longest segment a configuration may ask for, in ms. Below a second the
+/// reconnects cost more than the cache saves; above ten minutes a drain takes too long.
+pub const SEGMENT_MS: std::ops::RangeInclusive<u64> = 1_000..=600_000;
+/// Most lanes: with more, each holds too few clients to collapse.
+pub const LANES_MAX: u64 = 64;
+/// A response is not begun for less than this, in ms: it runs on to the next boundary instead.
+const LEAST_LEFT_MS: u64 = 2_000;
+
+/// The instants at which responses end.
+#[derive(Clone, Copy, Debug)]
+pub struct SegmentClock {
+    /// Segment length T, in ms.
+    pub length_ms: u64,
+    /// Number of lanes L; lane j's boundaries are shifted by `j*T/L`.
+    pub lanes: u64,
+    /// Where a cursor without a mark rejoins the crowd, in ms; 0 = at the boundary only.
+    pub rejoin_tick_ms: u64,
+}
+
+/// One span of time, half open: `starts_at <= t < ends_at`, in ms since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// How many whole segments lie before it.
+    pub number: u64,
+    /// First instant.
+    pub starts_at: u64,
+    /// First instant after it.
+    pub ends_at: u64,
+}
+
+/// One response's life: the segment it begins in and the instant at which it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The segment that was running when the response began.
+    pub segment: Segment,
+    /// When the response ends; the following boundary where too little was left of this one.
+    pub ends_at: u64,
+    /// The segment that begins, or goes on, at `ends_at`.
+    pub next_number: u64,
+}
+
+impl SegmentClock {
+    /// The segment of `lane` that `now` lies in.
+    pub fn segment_at(&self, lane: u64, now: u64) -> Segment {
+        let offset = lane * self.length_ms / self.lanes;
+        let number = now.saturating_sub(offset) / self.length_ms;
+        let starts_at = number * self.length_ms + offset;
+        Segment { number, starts_at, ends_at: starts_at + self.length_ms }
+    }
+
+    /// The life of a response that begins at `now`. `straggler`: it answers a cursor without a
+    /// mark, whose client broke off somewhere inside a segment.
+    pub fn span(&self, lane: u64, now: u64, straggler: bool) -> Span {
+        let segment = self.segment_at(lane, now);
+        let left = segment.ends_at - now.max(segment.starts_at);
+        let run_on = left < LEAST_LEFT_MS.min(self.length_ms / 2);
+        let boundary = segment.ends_at + if run_on { self.length_ms } else { 0 };
+        let ends_at = match self.rejoin_tick_ms {
+            tick if tick > 0 && straggler => boundary.min((now / tick + 1) * tick),
+            _ => boundary,
+        };
+        self.span_until(lane, now, ends_at)
+    }
+
+    /// The life of a response that begins at `now` and ends at `ends_at`, wherever that lies.
+    pub fn span_until(&self, lane: u64, now: u64, ends_at: u64) -> Span {
+        let next_number = self.segment_at(lane, ends_at).number;
+        Span { segment: self.segment_at(lane, now), ends_at, next_number }
+    }
+
+    /// The longest that any response lives, in ms: what a drain has to wait for.
+    pub fn longest_ms(&self) -> u64 {
+        self.length_ms + LEAST_LEFT_MS.min(self.length_ms / 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const CLOCK: SegmentClock = SegmentClock { length_ms: 30_000, lanes: 1, rejoin_tick_ms: 0 };
+
+    #[test]
+    fn a_boundary_belongs_to_the_segment_it_opens() {
+        let check = |now, number, starts_at, ends_at| {
+            assert_eq!(CLOCK.segment_at(0, now), Segment { number, starts_at, ends_at });
+        };
+        check(29_999, 0, 0, 30_000);
+        check(30_000, 1, 30_000, 60_000);
+        check(1_795_278_400_710, 59_842_613, 1_795_278_390_000, 1_795_278_420_000);
+    }
+
+    #[test]
+    fn with_too_little_left_a_response_runs_on() {
+        assert_eq!(CLOCK.span(0, 28_000, false).ends_at, 30_000);
+        assert_eq!(CLOCK.span(0, 28_001, false).ends_at, 60_000);
+        assert_eq!(CLOCK.span(0, 28_001, false).next_number, 2);
+        let short = SegmentClock { length_ms: 2_000, ..CLOCK };
+        assert_eq!(short.span(0, 1_000, false).ends_at, 2_000);
+        assert_eq!(short.span(0, 1_001, false).ends_at, 4_000);
+    }
+
+    #[test]
+    fn a_straggler_rejoins_at_the_next_tick_and_at_the_boundary_at_the_latest() {
+        let clock = SegmentClock { rejoin_tick_ms: 1_000, ..CLOCK };
+        assert_eq!(clock.span(0, 3_200, true).ends_at, 4_000);
+        assert_eq!(clock.span(0, 3_200, true).next_number, 0);
+        assert_eq!(clock.span(0, 3_000, true).ends_at, 4_000);
+        assert_eq!(clock.span(0, 29_500, true).ends_at, 30_000);
+        assert_eq!(clock.span(0, 3_200, false).ends_at, 30_000);
+    }
+
+    #[test]
+    fn lanes_split_the_wave_evenly() {
+        let clock = SegmentClock { lanes: 3, ..CLOCK };
+        let ends: Vec<u64> = (0..3).map(|lane| clock.segment_at(lane, 45_000).ends_at).collect();
+        assert_eq!(ends, [60_000, 70_000, 50_000]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_instant_lies_in_one_segment_and_no_response_outlives_its_bound(
+            length_ms in SEGMENT_MS, lanes in 1..=LANES_MAX, tick in 0u64..10_000,
+            lane in 0..LANES_MAX, now in 1_000_000u64..4_000_000_000_000, straggler: bool,
+        ) {
+            let clock = SegmentClock { length_ms, lanes, rejoin_tick_ms: tick };
+            let lane = lane % lanes;
+            let segment = clock.segment_at(lane, now);
+            prop_assert!(segment.starts_at <= now && now < segment.ends_at);
+            prop_assert_eq!(clock.segment_at(lane, segment.ends_at).number, segment.number + 1);
+            let span = clock.span(lane, now, straggler);
+            prop_assert!(span.ends_at > now);
+            prop_assert!(span.ends_at - now <= clock.longest_ms());
+        }
+    }
+}

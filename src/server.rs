@@ -1,0 +1,289 @@
+//! Accepts connections and drains them; the only place that listens.
+//!
+//! [`run`] is the only way in, for `main` and for every test: it is given its listeners and its
+//! stop. A connection speaks HTTP/1.1 or, by its first bytes, HTTP/2 (h2c with prior knowledge).
+//! Draining is "accept no more, wait for the boundary": streams end by themselves, so nothing is
+//! cut and no client notices more than a reconnect.
+
+use crate::http::{Admission, Origin};
+use crate::socket::{Requests, Socket};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// How long the head of a request may take: a slow one holds a place and sends nothing.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a connection may be idle: longer than what caches keep theirs for (60 s), so that it
+/// is the cache that closes and no request meets a closing connection.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(75);
+/// Most bytes of a request's head, and about what hyper queues for a slow client.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Most HTTP/2 streams on a connection: a CDN's shield sends all its requests over few.
+const H2_STREAMS_MAX: u32 = 10_000;
+/// Connections over `--max-connections` that are still told to come back later; more are closed.
+const OVERLOAD_CONNECTIONS: usize = 512;
+/// How long connections without a stream may take to close when the process ends.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
+/// How HTTP/2 begins (RFC 9113, section 3.4).
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What `run` needs beside the origin.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerConfig {
+    /// Most connections served at once.
+    pub max_connections: usize,
+    /// How long a stopping process waits for its streams.
+    pub drain_timeout: Duration,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// Every stream reached its end.
+    Drained,
+    /// So many connections were cut.
+    Cut { connections: usize },
+}
+
+/// What the connections are to do. Goes forward only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    Draining,
+    Closing,
+}
+
+struct Server {
+    origin: Arc<Origin>,
+    config: ServerConfig,
+    phase: watch::Receiver<Phase>,
+}
+
+/// Serves until `stop` says so the first time, then drains until it says so again.
+///
+/// `stop` is asked for a new future each time: a second signal cuts what still runs.
+pub async fn run(
+    listener: TcpListener,
+    admin: TcpListener,
+    origin: Arc<Origin>,
+    config: ServerConfig,
+    mut stop: impl AsyncFnMut(),
+) -> Stopped {
+    let (phase, phases) = watch::channel(Phase::Serving);
+    let server = Server { origin: origin.clone(), config, phase: phases };
+    let serve = async {
+        let mut connections = JoinSet::new();
+        server.accept_until(stop(), listener, &mut connections).await;
+        tracing::info!(connections = connections.len(), "draining");
+        origin.hub.begin_drain();
+        phase.send_replace(Phase::Draining);
+        let is_drained = tokio::select! {
+            ended = timeout(config.drain_timeout, streams_to_end(&origin)) => ended.is_ok(),
+            () = stop() => false,
+        };
+        phase.send_replace(Phase::Closing);
+        close(connections, is_drained, &origin).await
+    };
+    tokio::select! {
+        never = server.serve_admin(&admin) => never,
+        stopped = serve => stopped,
+    }
+}
+
+impl Server {
+    async fn accept_until(
+        &self,
+        stop: impl Future<Output = ()>,
+        listener: TcpListener,
+        connections: &mut JoinSet<()>,
+    ) {
+        let mut stop = pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => return,
+                accepted = accept(&listener) => {
+                    let Some(stream) = accepted else { continue };
+                    self.spawn(stream, connections);
+                }
+                // Forgets finished connections, so the set stays as big as the load.
+                Some(_) = connections.join_next() => self.note_connections(connections.len()),
+            }
+        }
+    }
+
+    /// Answers operators until the very end: they watch the drain here.
+    async fn serve_admin(&self, admin: &TcpListener) -> Stopped {
+        let mut connections = JoinSet::new();
+        loop {
+            let Some(stream) = accept(admin).await else { continue };
+            while connections.try_join_next().is_some() {}
+            if connections.len() < OVERLOAD_CONNECTIONS {
+                connections.spawn(self.connection(stream, Admission::Admin));
+            }
+        }
+    }
+
+    fn spawn(&self, stream: TcpStream, connections: &mut JoinSet<()>) {
+        let count = connections.len();
+        if count >= self.config.max_connections + OVERLOAD_CONNECTIONS {
+            return;
+        }
+        let admission = match count < self.config.max_connections {
+            true => Admission::Normal,
+            false => Admission::Overloaded,
+        };
+        connections.spawn(self.connection(stream, admission));
+        self.note_connections(connections.len());
+    }
+
+    fn note_connections(&self, count: usize) {
+        self.origin.hub.metrics.connections_open.set(count as i64);
+    }
+
+    fn connection(
+        &self,
+        stream: TcpStream,
+        admission: Admission,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let (origin, mut phase) = (self.origin.clone(), self.phase.clone());
+        async move {
+            let Ok(Ok(is_h2)) = timeout(IDLE_TIME_MAX, speaks_h2(&stream)).await else { return };
+            if is_h2 {
+                // Few and large: in a box, so that the many small ones stay small.
+                Box::pin(serve_h2(stream, origin, admission, phase)).await;
+            } else {
+                serve_h1(stream, origin, admission, &mut phase).await;
+            }
+        }
+    }
+}
+
+async fn serve_h1(
+    stream: TcpStream,
+    origin: Arc<Origin>,
+    admission: Admission,
+    phase: &mut watch::Receiver<Phase>,
+) {
+    let requests = Arc::new(Requests::default());
+    let socket = TokioIo::new(Socket::new(stream, requests.clone(), HEAD_TIME_MAX));
+    let service = service_fn(move |request| {
+        let (origin, requests) = (origin.clone(), requests.clone());
+        requests.begin();
+        // In a box: a request's future is many times larger than an idle stream's connection.
+        Box::pin(async move {
+            let answer = origin.answer(request, admission).await;
+            requests.answered();
+            Ok::<_, Infallible>(answer)
+        }) as Pin<Box<dyn Future<Output = _> + Send>>
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE_TIME_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(socket, service);
+    let mut connection = pin!(connection);
+    loop {
+        tokio::select! {
+            // How it ended is the client's affair; a stream's own end is counted with the stream.
+            _ended = connection.as_mut() => return,
+            () = reached(phase, Phase::Closing) => connection.as_mut().graceful_shutdown(),
+        }
+    }
+}
+
+async fn serve_h2(
+    stream: TcpStream,
+    origin: Arc<Origin>,
+    admission: Admission,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let socket = TokioIo::new(Socket::new(stream, Arc::default(), HEAD_TIME_MAX));
+    let service = service_fn(move |request| {
+        let origin = origin.clone();
+        async move { Ok::<_, Infallible>(origin.answer(request, admission).await) }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .max_concurrent_streams(H2_STREAMS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .serve_connection(socket, service);
+    let mut connection = pin!(connection);
+    loop {
+        tokio::select! {
+            _ended = connection.as_mut() => return,
+            // GOAWAY: what runs goes on, what is new goes elsewhere.
+            () = reached(&mut phase, Phase::Draining) => connection.as_mut().graceful_shutdown(),
+        }
+    }
+}
+
+/// Ends once, when the phase has come; never again after that.
+async fn reached(phase: &mut watch::Receiver<Phase>, wanted: Phase) {
+    loop {
+        if phase.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        let now = *phase.borrow();
+        if now == wanted || (wanted == Phase::Draining && now == Phase::Closing) {
+            return;
+        }
+    }
+}
+
+/// Looks at the first bytes and leaves them where they are.
+async fn speaks_h2(stream: &TcpStream) -> std::io::Result<bool> {
+    let mut seen = [0; H2_PREFACE.len()];
+    loop {
+        let count = stream.peek(&mut seen).await?;
+        if count == 0 || seen[..count] != H2_PREFACE[..count] {
+            return Ok(false);
+        }
+        if count == H2_PREFACE.len() {
+            return Ok(true);
+        }
+        // The bytes seen so far keep the socket readable, so wait for more of them by time.
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn accept(listener: &TcpListener) -> Option<TcpStream> {
+    match listener.accept().await {
+        Ok((stream, _)) => Some(stream),
+        Err(error) => {
+            // Out of descriptors, most likely: let some close first.
+            tracing::warn!(%error, "cannot accept a connection");
+            sleep(Duration::from_millis(100)).await;
+            None
+        }
+    }
+}
+
+async fn streams_to_end(origin: &Origin) {
+    while origin.hub.metrics.streams_open.get() > 0 {
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Lets idle connections close and answers finish; after a cut, waits for nothing.
+async fn close(mut connections: JoinSet<()>, is_drained: bool, origin: &Origin) -> Stopped {
+    let streams = origin.hub.metrics.streams_open.get();
+    if is_drained {
+        let all = async { while connections.join_next().await.is_some() {} };
+        timeout(CLOSE_TIME_MAX, all).await.ok();
+    }
+    connections.shutdown().await;
+    match is_drained {
+        true => Stopped::Drained,
+        false => Stopped::Cut { connections: streams as usize },
+    }
+}

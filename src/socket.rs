@@ -1,0 +1,142 @@
+//! One accepted TCP connection as hyper reads and writes it.
+//!
+//! Two things that hyper leaves open are decided here. A request's head must arrive within a time
+//! of its own, much shorter than the time a cache may keep an idle connection, and whoever is too
+//! slow is told so. And a client that closes its sending side after a request still gets its
+//! answer (`nc -N` does, and old HTTP clients), while the same thing on a stream is taken for a
+//! client that went away, because waiting for a write to fail would keep its place for seconds.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+/// Unread bytes a client may leave for this long before its connection is cut: hyper has no write
+/// timeout, and does not poll a body while its client does not read.
+const UNREAD_MAX: Duration = Duration::from_secs(30);
+/// Bytes the kernel takes ahead of a slow client: what lags stays in the shared log instead.
+const UNSENT_BYTES: u32 = 32 * 1024;
+
+/// The connection.
+pub struct Socket {
+    stream: TcpStream,
+    requests: Arc<Requests>,
+    head_time: Duration,
+    slow_head: Option<SlowHead>,
+}
+
+/// What the service tells the socket of the requests on it.
+#[derive(Debug, Default)]
+pub struct Requests {
+    begun: AtomicU64,
+    is_answering: AtomicBool,
+}
+
+struct SlowHead {
+    begun: u64,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Requests {
+    /// A request's head was read.
+    pub fn begin(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.is_answering.store(true, Ordering::Release);
+    }
+
+    /// Its answer is finished, or is a stream.
+    pub fn answered(&self) {
+        self.is_answering.store(false, Ordering::Release);
+    }
+}
+
+impl Socket {
+    /// Takes a connection over. `head_time`: how long a request's head may take.
+    pub fn new(stream: TcpStream, requests: Arc<Requests>, head_time: Duration) -> Self {
+        let socket = socket2::SockRef::from(&stream);
+        // Hints to the kernel: where one is unknown the connection works all the same.
+        socket.set_tcp_nodelay(true).ok();
+        socket.set_tcp_user_timeout(Some(UNREAD_MAX)).ok();
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES).ok();
+        Self { stream, requests, head_time, slow_head: None }
+    }
+
+    fn poll_slow_head(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        let begun = self.requests.begun.load(Ordering::Relaxed);
+        let Some(slow) = self.slow_head.as_mut().filter(|slow| slow.begun == begun) else {
+            self.slow_head = None;
+            return Poll::Pending;
+        };
+        ready!(slow.sleep.as_mut().poll(context));
+        let answer = crate::http::too_slow_a_head();
+        // The last word to a client that may not be reading: one try.
+        self.stream.try_write(&answer).ok();
+        Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the request's head took too long"))
+    }
+
+    fn note_read(&mut self, is_answering: bool) {
+        if is_answering || self.slow_head.is_some() {
+            return;
+        }
+        let sleep = Box::pin(tokio::time::sleep_until(Instant::now() + self.head_time));
+        self.slow_head =
+            Some(SlowHead { begun: self.requests.begun.load(Ordering::Relaxed), sleep });
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let is_answering = self.requests.is_answering.load(Ordering::Acquire);
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.stream).poll_read(context, buffer) {
+            Poll::Ready(Ok(())) if buffer.filled().len() == before && is_answering => Poll::Pending,
+            Poll::Ready(Ok(())) => {
+                if buffer.filled().len() > before {
+                    self.note_read(is_answering);
+                }
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => self.poll_slow_head(context).map(Err),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

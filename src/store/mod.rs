@@ -1,0 +1,190 @@
+//! Where events are kept. One trait; every store passes one conformance suite (`tests/it`).
+//!
+//! A store gives ids, keeps events and the state made of them, and tells the hub of every event
+//! that it has accepted, in order, with the id of the event before it: a break in that chain is
+//! how a lost event is noticed. Everything a reader needs beyond the hub's recent run is read
+//! from here in bounded pages.
+
+pub mod local;
+mod record;
+
+use crate::cursor::EventId;
+use crate::event::{ChannelName, Event};
+use crate::event_log::StoredEvent;
+use std::fmt;
+use std::pin::Pin;
+use std::time::Duration;
+
+/// What a store promises, later.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// How much is kept, and how much is accepted. A limit on growth each; `Duration`s and bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Events older than this are dropped.
+    pub retain_age: Duration,
+    /// Most events kept in a channel.
+    pub retain_events: u64,
+    /// Most bytes of events kept in a channel.
+    pub retain_bytes: u64,
+    /// Most channels; a name costs memory for as long as it is known.
+    pub channels: u64,
+    /// A channel without events, state and publishes for this long is forgotten.
+    pub channel_idle: Duration,
+    /// Most keys in one channel's state; every fresh join is sent all of it.
+    pub keys: u64,
+    /// Most bytes of one channel's state.
+    pub state_bytes: u64,
+    /// Most bytes of events and state in the whole store.
+    pub total_bytes: u64,
+    /// How long an idempotency key is remembered.
+    pub idempotency_age: Duration,
+    /// Most idempotency keys remembered at once.
+    pub idempotency_keys: u64,
+}
+
+/// One publish: one or more events for one channel, all or nothing.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    /// Where to.
+    pub channel: ChannelName,
+    /// At least one.
+    pub events: Vec<Event>,
+    /// The publisher's key for this publish, and a digest of all that it said.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// What makes a repeated publish recognisable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The `Idempotency-Key`.
+    pub key: String,
+    /// Digest of what was published with it.
+    pub digest: u128,
+}
+
+/// An accepted publish: the ids of its events, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// One id an event.
+    pub ids: Vec<EventId>,
+    /// Whether this was a repetition, and nothing was stored.
+    pub repeated: bool,
+}
+
+/// Why a publish, a close or a read was refused. Nothing is half done after one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreError {
+    /// The channel has ended.
+    Closed,
+    /// The idempotency key was used for something else.
+    KeyReused,
+    /// A limit is reached; what was not stored can be tried again once something was dropped.
+    Limit { what: &'static str, limit: u64, flag: &'static str },
+    /// The store cannot be reached or written. The text is for the operator.
+    Down(String),
+}
+
+/// What a channel's log looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The newest id given, also when its event is no longer kept.
+    pub last: EventId,
+    /// The oldest event still kept.
+    pub oldest: Option<EventId>,
+    /// The newest event that is no longer kept; `0-0` while all are.
+    pub trimmed_to: EventId,
+    /// Whether the channel has ended.
+    pub closed: bool,
+    /// Whether it has state.
+    pub keyed: bool,
+}
+
+/// Consecutive events of one channel.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// The events after the given place.
+    pub events: Vec<StoredEvent>,
+    /// Whether that was all there is.
+    pub complete: bool,
+    /// As in [`Standing`]; later than the given place means that the page has a hole before it.
+    pub trimmed_to: EventId,
+    /// As in [`Standing`]; earlier than the given place means that the log has lost events.
+    pub last: EventId,
+}
+
+/// The newest event of each key, oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// The place in the log at which it was taken.
+    pub position: EventId,
+    /// The events.
+    pub events: Vec<StoredEvent>,
+}
+
+/// Most of one page.
+#[derive(Clone, Copy, Debug)]
+pub struct PageLimit {
+    /// Most events.
+    pub events: usize,
+    /// Most bytes, but one event at least.
+    pub bytes: usize,
+}
+
+/// Told of everything that a store accepts. Calls for one channel come in the order of its ids.
+pub trait Listener: Send + Sync + 'static {
+    /// `events` follow the event `previous` of `channel`, with nothing between.
+    fn appended(&self, channel: &ChannelName, previous: EventId, events: &[StoredEvent]);
+    /// Something may have been missed: everything in memory is to be read again.
+    fn lost_place(&self);
+}
+
+/// A place to keep events.
+pub trait Store: Send + Sync + 'static {
+    /// Accepts a publish, durably where the store is durable.
+    fn publish(&self, publication: Publication) -> Answer<'_, Result<Published, StoreError>>;
+    /// Ends a channel. Returns the id of its `end` event, the first one when it had ended already.
+    fn close<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<EventId, StoreError>>;
+    /// Lets an ended channel take events again; does nothing to another.
+    fn reopen<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<(), StoreError>>;
+    /// What a channel's log looks like; all zero for one that nobody has published to.
+    fn standing<'a>(&'a self, channel: &'a ChannelName)
+    -> Answer<'a, Result<Standing, StoreError>>;
+    /// The last place in a channel before the instant `ms`.
+    fn position_before<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        ms: u64,
+    ) -> Answer<'a, Result<EventId, StoreError>>;
+    /// The events after `position`.
+    fn read<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        position: EventId,
+        limit: PageLimit,
+    ) -> Answer<'a, Result<Page, StoreError>>;
+    /// A channel's state.
+    fn state<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<State, StoreError>>;
+    /// Ends once the listener was told of everything with an id before the instant `ms`, which
+    /// has passed by the store's clock.
+    fn settle(&self, ms: u64) -> Answer<'_, ()>;
+    /// Whether the store can be read and written.
+    fn ready(&self) -> Answer<'_, Result<(), StoreError>>;
+    /// Ends the store's own tasks; what it accepted is kept.
+    fn stop(&self) -> Answer<'_, ()>;
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => write!(f, "the channel has ended"),
+            Self::KeyReused => write!(f, "the idempotency key was used for another publish"),
+            Self::Limit { what, limit, flag } => {
+                write!(f, "{what}: the limit is {limit} ({flag})")
+            }
+            Self::Down(why) => write!(f, "the store does not answer: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
