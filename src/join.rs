@@ -109,7 +109,8 @@ fn place(position: EventId, standing: &Standing) -> (Begin, Option<GapReason>) {
     if position >= standing.trimmed_to {
         return (Begin::After(position), None);
     }
-    let begin = if standing.keyed { Begin::Fresh } else { Begin::After(position) };
+    // What is kept goes on behind the hole; state makes up for it.
+    let begin = if standing.keyed { Begin::Fresh } else { Begin::After(standing.trimmed_to) };
     (begin, Some(GapReason::Trimmed))
 }
 
@@ -132,9 +133,9 @@ mod tests {
         };
         check(id(9), false, (Begin::After(id(9)), None));
         check(id(4), false, (Begin::After(id(4)), None));
-        check(id(3), false, (Begin::After(id(3)), Some(GapReason::Trimmed)));
+        check(id(3), false, (Begin::After(id(4)), Some(GapReason::Trimmed)));
         check(id(3), true, (Begin::Fresh, Some(GapReason::Trimmed)));
-        check(EventId::START, false, (Begin::After(EventId::START), Some(GapReason::Trimmed)));
+        check(EventId::START, false, (Begin::After(id(4)), Some(GapReason::Trimmed)));
         check(id(10), true, (Begin::Fresh, Some(GapReason::Ahead)));
         let empty = Standing::default();
         assert_eq!(place(EventId::START, &empty), (Begin::After(EventId::START), None));

@@ -7,15 +7,18 @@
 
 use crate::http::{Admission, Origin};
 use crate::socket::{Requests, Socket};
+use crate::wakers::{Waitable, Waiting, Wakers};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Context;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -54,17 +57,17 @@ pub enum Stopped {
 }
 
 /// What the connections are to do. Goes forward only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Serving,
-    Draining,
-    Closing,
+#[derive(Debug, Default)]
+struct Phase {
+    is_draining: AtomicBool,
+    is_closing: AtomicBool,
+    wakers: Wakers,
 }
 
 struct Server {
     origin: Arc<Origin>,
     config: ServerConfig,
-    phase: watch::Receiver<Phase>,
+    phase: Arc<Phase>,
 }
 
 /// Serves until `stop` says so the first time, then drains until it says so again.
@@ -77,19 +80,19 @@ pub async fn run(
     config: ServerConfig,
     mut stop: impl AsyncFnMut(),
 ) -> Stopped {
-    let (phase, phases) = watch::channel(Phase::Serving);
-    let server = Server { origin: origin.clone(), config, phase: phases };
+    let phase = Arc::new(Phase::default());
+    let server = Server { origin: origin.clone(), config, phase: phase.clone() };
     let serve = async {
         let mut connections = JoinSet::new();
         server.accept_until(stop(), listener, &mut connections).await;
         tracing::info!(connections = connections.len(), "draining");
         origin.hub.begin_drain();
-        phase.send_replace(Phase::Draining);
+        phase.begin(&phase.is_draining);
         let is_drained = tokio::select! {
             ended = timeout(config.drain_timeout, streams_to_end(&origin)) => ended.is_ok(),
             () = stop() => false,
         };
-        phase.send_replace(Phase::Closing);
+        phase.begin(&phase.is_closing);
         close(connections, is_drained, &origin).await
     };
     tokio::select! {
@@ -153,25 +156,20 @@ impl Server {
         stream: TcpStream,
         admission: Admission,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let (origin, mut phase) = (self.origin.clone(), self.phase.clone());
+        let (origin, phase) = (self.origin.clone(), self.phase.clone());
         async move {
             let Ok(Ok(is_h2)) = timeout(IDLE_TIME_MAX, speaks_h2(&stream)).await else { return };
             if is_h2 {
                 // Few and large: in a box, so that the many small ones stay small.
                 Box::pin(serve_h2(stream, origin, admission, phase)).await;
             } else {
-                serve_h1(stream, origin, admission, &mut phase).await;
+                serve_h1(stream, origin, admission, phase).await;
             }
         }
     }
 }
 
-async fn serve_h1(
-    stream: TcpStream,
-    origin: Arc<Origin>,
-    admission: Admission,
-    phase: &mut watch::Receiver<Phase>,
-) {
+async fn serve_h1(stream: TcpStream, origin: Arc<Origin>, admission: Admission, phase: Arc<Phase>) {
     let requests = Arc::new(Requests::default());
     let socket = TokioIo::new(Socket::new(stream, requests.clone(), HEAD_TIME_MAX));
     let service = service_fn(move |request| {
@@ -190,21 +188,20 @@ async fn serve_h1(
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(socket, service);
     let mut connection = pin!(connection);
-    loop {
-        tokio::select! {
-            // How it ended is the client's affair; a stream's own end is counted with the stream.
-            _ended = connection.as_mut() => return,
-            () = reached(phase, Phase::Closing) => connection.as_mut().graceful_shutdown(),
+    let mut waiting = Waiting::new(phase);
+    let mut is_told = false;
+    // How it ended is the client's affair; a stream's own end is counted with the stream.
+    let _ended = poll_fn(|context| {
+        if !is_told && waiting.reached(context, |phase| &phase.is_closing) {
+            is_told = true;
+            connection.as_mut().graceful_shutdown();
         }
-    }
+        connection.as_mut().poll(context)
+    })
+    .await;
 }
 
-async fn serve_h2(
-    stream: TcpStream,
-    origin: Arc<Origin>,
-    admission: Admission,
-    mut phase: watch::Receiver<Phase>,
-) {
+async fn serve_h2(stream: TcpStream, origin: Arc<Origin>, admission: Admission, phase: Arc<Phase>) {
     let socket = TokioIo::new(Socket::new(stream, Arc::default(), HEAD_TIME_MAX));
     let service = service_fn(move |request| {
         let origin = origin.clone();
@@ -218,25 +215,37 @@ async fn serve_h2(
         .max_header_list_size(HEAD_BYTES_MAX as u32)
         .serve_connection(socket, service);
     let mut connection = pin!(connection);
-    loop {
-        tokio::select! {
-            _ended = connection.as_mut() => return,
-            // GOAWAY: what runs goes on, what is new goes elsewhere.
-            () = reached(&mut phase, Phase::Draining) => connection.as_mut().graceful_shutdown(),
+    let mut waiting = Waiting::new(phase);
+    let mut is_told = false;
+    let _ended = poll_fn(|context| {
+        // GOAWAY: what runs goes on, what is new goes elsewhere.
+        if !is_told && waiting.reached(context, |phase| &phase.is_draining) {
+            is_told = true;
+            connection.as_mut().graceful_shutdown();
         }
+        connection.as_mut().poll(context)
+    })
+    .await;
+}
+
+impl Phase {
+    fn begin(&self, phase: &AtomicBool) {
+        phase.store(true, Ordering::Release);
+        self.wakers.wake_all();
     }
 }
 
-/// Ends once, when the phase has come; never again after that.
-async fn reached(phase: &mut watch::Receiver<Phase>, wanted: Phase) {
-    loop {
-        if phase.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-        let now = *phase.borrow();
-        if now == wanted || (wanted == Phase::Draining && now == Phase::Closing) {
-            return;
-        }
+impl Waitable for Phase {
+    fn wakers(&self) -> &Wakers {
+        &self.wakers
+    }
+}
+
+impl Waiting<Phase> {
+    /// Whether a phase has come; when not, this task is woken once it does.
+    fn reached(&mut self, context: &Context<'_>, phase: fn(&Phase) -> &AtomicBool) -> bool {
+        self.register(context.waker());
+        phase(self.on()).load(Ordering::Acquire)
     }
 }
 

@@ -29,6 +29,8 @@ const PUBLISH_PAUSE: Duration = Duration::from_millis(5);
 const ARRIVAL_TIME_MAX: Duration = Duration::from_secs(20);
 /// Quiet time before memory is read, so that it has settled.
 const SETTLE_PAUSE: Duration = Duration::from_secs(2);
+/// Longest latency told apart from longer ones, in microseconds.
+const LATENCY_US_MAX: u64 = 60_000_000;
 /// Latencies are kept in as many histograms, so that subscribers do not wait for one another.
 const HISTOGRAMS: usize = 16;
 
@@ -218,7 +220,10 @@ async fn publish(arguments: &BenchArguments, seen: &Seen) -> Result<u64, HttpErr
 
 impl Seen {
     fn new() -> Result<Self, HttpError> {
-        let histogram = || Histogram::new(3).map_err(|error| HttpError(error.to_string()));
+        let histogram = || {
+            let histogram = Histogram::new_with_bounds(1, LATENCY_US_MAX, 3);
+            histogram.map_err(|error| HttpError(error.to_string()))
+        };
         let histograms: Result<Vec<_>, _> =
             (0..HISTOGRAMS).map(|_| histogram().map(Mutex::new)).collect();
         let latencies = histograms?.try_into();
@@ -300,7 +305,7 @@ fn report(
     is_complete: bool,
     [empty, idle, busy]: [Server; 3],
 ) -> Value {
-    let mut latencies = Histogram::<u64>::clone(&lock(&seen.latencies[0]));
+    let mut latencies = lock(&seen.latencies[0]).clone();
     for other in &seen.latencies[1..] {
         // Made alike, so they add up.
         latencies.add(&*lock(other)).unwrap_or_default();

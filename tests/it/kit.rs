@@ -1,0 +1,304 @@
+//! What the tests share: the real binary on free ports, and small ways to talk to it.
+
+use bytes::Bytes;
+use headwater::client::EventSource;
+use headwater::client::http::{Address, Connection, HttpError, text};
+use headwater::client::{Message, Signal};
+use hyper::header::HeaderMap;
+use hyper::{Method, StatusCode};
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+pub const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
+/// Nothing in a test may take longer than this to happen.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running `headwater serve`. Ends with the value.
+pub struct Origin {
+    child: Child,
+    arguments: Vec<String>,
+    wrapper: Vec<String>,
+    pub listen: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Origin {
+    /// With a store in memory and the default settings.
+    pub fn start() -> Self {
+        Self::with(&["--store", "memory"])
+    }
+
+    /// With these flags; the ports are free ones.
+    pub fn with(flags: &[&str]) -> Self {
+        Self::wrapped(&[], flags)
+    }
+
+    /// As `with`, started by another command (`faketime`, `prlimit`).
+    pub fn wrapped(wrapper: &[&str], flags: &[&str]) -> Self {
+        let fixed = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        let arguments = fixed.iter().chain(flags).map(|flag| flag.to_string()).collect();
+        let wrapper = wrapper.iter().map(|word| word.to_string()).collect();
+        Self::launch(wrapper, arguments)
+    }
+
+    fn launch(wrapper: Vec<String>, arguments: Vec<String>) -> Self {
+        let mut words = wrapper.iter().map(String::as_str).chain([BINARY]);
+        let mut command = Command::new(words.next().expect("a command"));
+        command.args(words).args(&arguments).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let lines = BufReader::new(child.stderr.take().expect("standard error is piped")).lines();
+        let (send, receive) = mpsc::channel();
+        // Ends with the process; its lines go on to the test's own output.
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
+                if let (Some(address), true) = (address, line.starts_with("headwater: ")) {
+                    send.send(address.parse::<SocketAddr>().expect("an address")).ok();
+                } else {
+                    println!("{line}");
+                }
+            }
+        });
+        let address = || receive.recv_timeout(PATIENCE).expect("it says where it listens");
+        let (listen, admin) = (address(), address());
+        Self { child, arguments, wrapper, listen, admin }
+    }
+
+    /// Starts again what was ended, on the same ports with the same flags.
+    pub fn start_again(&mut self) {
+        let mut arguments = self.arguments.clone();
+        arguments[2] = self.listen.to_string();
+        arguments[4] = self.admin.to_string();
+        *self = Self::launch(self.wrapper.clone(), arguments);
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it is gone");
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let words = [format!("-{name}"), self.pid().to_string()];
+        assert!(Command::new("kill").args(words).status().expect("kill runs").success());
+    }
+
+    /// Waits for the process to end by itself.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let waited = async {
+            loop {
+                if let Some(status) = self.child.try_wait().expect("a child") {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), waited).await.expect("it ends")
+    }
+
+    pub fn address(&self) -> Address {
+        format!("http://{}", self.listen).parse().expect("an address")
+    }
+
+    pub fn source(&self, path: &str, cursor: Option<&str>) -> EventSource {
+        EventSource::new(self.address(), path, cursor)
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.request(Method::GET, path, &[], "").await
+    }
+
+    pub async fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        self.request(Method::POST, path, headers, body.to_owned()).await
+    }
+
+    pub async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        let answer = self.try_request(method, path, headers, body.into()).await;
+        answer.expect("the origin answers")
+    }
+
+    pub async fn try_request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Answer, HttpError> {
+        request(&self.address(), method, path, headers, body).await
+    }
+
+    /// Publishes one event; its id.
+    pub async fn publish(&self, channel: &str, data: &str) -> String {
+        self.publish_with(channel, "", data).await
+    }
+
+    /// Publishes one event with a query; its id.
+    pub async fn publish_with(&self, channel: &str, query: &str, data: &str) -> String {
+        let answer = self.post(&format!("/channels/{channel}?{query}"), &[], data).await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        answer.json()["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Publishes a batch; its ids.
+    pub async fn publish_lines(&self, channel: &str, lines: &str) -> Vec<String> {
+        let kind = [("content-type", "application/x-ndjson")];
+        let answer = self.post(&format!("/channels/{channel}"), &kind, lines).await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        let answer = answer.json();
+        let ids = answer["ids"].as_array().expect("ids").iter();
+        ids.map(|id| id.as_str().expect("an id").to_owned()).collect()
+    }
+
+    /// Sends bytes as they are; the open connection.
+    pub async fn raw(&self, bytes: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(self.listen).await.expect("it listens");
+        stream.write_all(bytes).await.expect("it reads");
+        stream
+    }
+
+    /// A counter or gauge, 0 where it has not been touched.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let admin = format!("http://{}", self.admin).parse().expect("an address");
+        let answer = request(&admin, Method::GET, "/metrics", &[], Bytes::new()).await;
+        let text = answer.expect("metrics").body;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).expect("a JSON body")
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().expect("text"))
+    }
+
+    /// Checks that this is a problem with everything a tired person needs.
+    pub fn assert_problem(&self, status: u16, slug: &str) -> Value {
+        assert_eq!(self.status, status, "{}", self.body);
+        assert_eq!(self.header("content-type"), Some("application/problem+json"));
+        let problem = self.json();
+        assert_eq!(problem["type"], format!("urn:headwater:problem:{slug}"));
+        assert_eq!(problem["status"], status);
+        assert!(problem["title"].as_str().is_some_and(|title| !title.is_empty()));
+        assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
+        problem
+    }
+}
+
+pub async fn request(
+    address: &Address,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Bytes,
+) -> Result<Answer, HttpError> {
+    let mut connection = Connection::open(address).await?;
+    let mut request = connection.request(method, path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let answer = connection.send(request, body).await?;
+    let (status, headers) = (answer.status(), answer.headers().clone());
+    Ok(Answer { status, headers, body: text(answer).await? })
+}
+
+/// The next event that is not a `segment` block.
+pub async fn next_message(source: &mut EventSource) -> Message {
+    let next = async {
+        loop {
+            match source.next().await {
+                Signal::Message(message) if message.kind != "segment" => return message,
+                Signal::Closed { status, why } => panic!("closed: {status:?} {why}"),
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, next).await.expect("an event comes")
+}
+
+/// Reads until `enough` says so of all that came, or the stream ends; fails when it takes too long.
+pub async fn read_until(stream: &mut TcpStream, enough: impl Fn(&str) -> bool) -> String {
+    let mut all = Vec::new();
+    let read = async {
+        let mut buffer = [0; 16 * 1024];
+        while !enough(&String::from_utf8_lossy(&all)) {
+            match stream.read(&mut buffer).await {
+                Ok(0) | Err(_) => break,
+                Ok(count) => all.extend_from_slice(&buffer[..count]),
+            }
+        }
+    };
+    let outcome = tokio::time::timeout(PATIENCE, read).await;
+    let text = String::from_utf8_lossy(&all).into_owned();
+    assert!(outcome.is_ok(), "too little came: {text:?}");
+    text
+}
+
+/// The request for a stream, as bytes.
+pub fn get(path: &str, cursor: Option<&str>) -> Vec<u8> {
+    let cursor = cursor.map(|cursor| format!("Last-Event-ID: {cursor}\r\n")).unwrap_or_default();
+    format!("GET {path} HTTP/1.1\r\nHost: x\r\n{cursor}\r\n").into_bytes()
+}
+
+/// What a chunked body says, and whether its last chunk came.
+pub fn unchunk(answer: &str) -> (String, bool) {
+    let mut rest = answer.split_once("\r\n\r\n").expect("a head").1;
+    let mut body = String::new();
+    while let Some((size, after)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).expect("a chunk size");
+        if size == 0 {
+            return (body, true);
+        }
+        let Some(chunk) = after.get(..size) else { break };
+        body.push_str(chunk);
+        rest = after.get(size + 2..).unwrap_or_default();
+    }
+    (body, false)
+}
+
+/// Milliseconds since the Unix epoch.
+pub fn now_ms() -> u64 {
+    headwater::clock::Clock::default().machine_now()
+}
+
+/// Waits until `now` lies at least `after` ms behind a multiple of `length`, and at most `before`.
+pub async fn wait_for_phase(length: u64, after: u64, before: u64) {
+    while !(after..before).contains(&(now_ms() % length)) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

@@ -1,0 +1,287 @@
+//! The bytes of a stream, block by block, as the contract shows them.
+
+use crate::kit::{Origin, get, now_ms, read_until, unchunk, wait_for_phase};
+use hyper::Method;
+use serde_json::json;
+
+const T: u64 = 30_000;
+
+/// Requests a stream early in a segment, and reads until `until` has come.
+async fn body_until(origin: &Origin, path: &str, cursor: Option<&str>, until: &str) -> String {
+    let mut stream = origin.raw(&get(path, cursor)).await;
+    let answer = read_until(&mut stream, |text| text.contains(until)).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    unchunk(&answer).0
+}
+
+fn opening(cursor: Option<&str>) -> String {
+    let number = now_ms() / T;
+    let id = cursor.map(|cursor| format!("id: {cursor}\n")).unwrap_or_default();
+    let ends_at = (number + 1) * T;
+    format!(
+        "retry: 3000\nevent: segment\n{id}data: {{\"segment\":{number},\"ends_at\":{ends_at}}}\n\n"
+    )
+}
+
+#[tokio::test]
+async fn a_fresh_join_gets_the_segment_so_far_and_then_what_comes() {
+    let origin = Origin::start();
+    wait_for_phase(T, 0, T - 6_000).await;
+    let first = origin.publish_with("a", "event=price", r#"{"bid":1.0712}"#).await;
+    let mut stream = origin.raw(&get("/channels/a", None)).await;
+    let so_far = read_until(&mut stream, |text| text.contains("1.0712}\n\n")).await;
+    let second = origin.publish("a", "b\r\nc").await;
+    let live = read_until(&mut stream, |text| text.contains("c\n\n")).await;
+    let (body, _) = unchunk(&(so_far + &live));
+    let expected = opening(Some("0-0"))
+        + &format!("id: {first}\nevent: price\ndata: {{\"bid\":1.0712}}\n\n")
+        + &format!("id: {second}\ndata: b\ndata: c\n\n");
+    assert_eq!(body, expected);
+}
+
+#[tokio::test]
+async fn a_cursor_gets_everything_after_it_once_and_in_order() {
+    let origin = Origin::start();
+    wait_for_phase(T, 0, T - 6_000).await;
+    let ids = origin.publish_lines("a", "{\"data\":\"1\"}\n{\"data\":2}\n{\"data\":[3, 4]}").await;
+    let last = "data: [3,4]\n\n";
+    let body = body_until(&origin, "/channels/a", Some(&ids[0]), last).await;
+    let rest = format!("id: {}\ndata: 2\n\nid: {}\ndata: [3,4]\n\n", ids[1], ids[2]);
+    assert_eq!(body, opening(Some(&ids[0])) + &rest);
+    // The same by query, and the header goes before it.
+    let path = format!("/channels/a?after={}", ids[0]);
+    assert_eq!(body_until(&origin, &path, None, last).await, body);
+    let path = "/channels/a?after=0-0";
+    assert_eq!(body_until(&origin, path, Some(&ids[0]), last).await, body);
+    // A mark moves no position.
+    let marked = format!("{}.1795278420000", ids[0]);
+    let marked_body = body_until(&origin, "/channels/a", Some(&marked), last).await;
+    assert_eq!(marked_body, opening(Some(&marked)) + &rest);
+}
+
+#[tokio::test]
+async fn any_data_comes_out_as_the_format_allows() {
+    let origin = Origin::start();
+    wait_for_phase(T, 0, T - 8_000).await;
+    let large = "x".repeat(64 * 1024);
+    let mut expected = opening(Some("0-0"));
+    for (data, lines) in [
+        ("", "data:\n".to_owned()),
+        ("a\nb", "data: a\ndata: b\n".to_owned()),
+        ("a\rb", "data: a\ndata: b\n".to_owned()),
+        ("a\r\n\r\nb\n", "data: a\ndata:\ndata: b\ndata:\n".to_owned()),
+        (" id: 5", "data:  id: 5\n".to_owned()),
+        ("👩‍🚀 ünï", "data: 👩‍🚀 ünï\n".to_owned()),
+        (large.as_str(), format!("data: {large}\n")),
+    ] {
+        let id = origin.publish("a", data).await;
+        expected += &format!("id: {id}\n{lines}\n");
+    }
+    let id = origin.publish("a", "last").await;
+    expected += &format!("id: {id}\ndata: last\n\n");
+    assert_eq!(body_until(&origin, "/channels/a", None, "data: last\n\n").await, expected);
+}
+
+#[tokio::test]
+async fn an_emoji_cut_across_reads_of_the_publish_arrives_whole() {
+    use tokio::io::AsyncWriteExt;
+    let origin = Origin::start();
+    let emoji = "👩‍🚀".as_bytes();
+    let head =
+        format!("POST /channels/a HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", emoji.len());
+    let mut stream = origin.raw(head.as_bytes()).await;
+    for byte in emoji {
+        stream.write_all(&[*byte]).await.unwrap();
+        stream.flush().await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let answer = read_until(&mut stream, |text| text.contains('}')).await;
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    let history = origin.get("/channels/a/history").await.json();
+    assert_eq!(history["events"][0]["data"], "👩‍🚀");
+}
+
+#[tokio::test]
+async fn a_channel_with_keys_begins_with_its_state() {
+    let origin = Origin::start();
+    wait_for_phase(T, 0, T - 6_000).await;
+    origin.publish_with("a", "key=x", "old").await;
+    origin.publish_with("a", "key=gone&event=e", "y").await;
+    origin.publish_with("a", "key=x&event=e", "new").await;
+    origin.publish("a", "no key").await;
+    let removal = origin.publish_with("a", "key=gone", "").await;
+    let mut stream = origin.raw(&get("/channels/a", None)).await;
+    let state = read_until(&mut stream, |text| text.contains("\"state\":1}\n\n")).await;
+    let live = origin.publish("a", "live").await;
+    let rest = read_until(&mut stream, |text| text.contains("live\n\n")).await;
+    let number = now_ms() / T;
+    let expected = opening(None)
+        + "event: e\ndata: new\n\n"
+        + &format!(
+            "event: segment\nid: {removal}\ndata: {{\"segment\":{number},\"ends_at\":{},\"state\":1}}\n\n",
+            (number + 1) * T
+        )
+        + &format!("id: {live}\ndata: live\n\n");
+    assert_eq!(unchunk(&(state + &rest)).0, expected);
+    let state = origin.get("/channels/a/state").await;
+    let expected = json!({ "event": "e", "key": "x", "data": "new" });
+    let event = &state.json()["events"][0];
+    for name in ["event", "key", "data"] {
+        assert_eq!(event[name], expected[name]);
+    }
+    assert_eq!(state.json()["cursor"], live);
+}
+
+#[tokio::test]
+async fn a_segment_ends_with_the_place_to_go_on_from_marked_with_its_end() {
+    let origin = Origin::with(&["--store", "memory", "--segment", "1s"]);
+    let id = origin.publish("a", "x").await;
+    for cursor in [None, Some(id.as_str())] {
+        let mut stream = origin.raw(&get("/channels/a", cursor)).await;
+        let answer = read_until(&mut stream, |text| text.ends_with("\r\n0\r\n\r\n")).await;
+        let (body, is_whole) = unchunk(&answer);
+        assert!(is_whole);
+        let ends_at: u64 =
+            body.split("\"ends_at\":").nth(1).unwrap().split('}').next().unwrap().parse().unwrap();
+        let last = if body.contains("data: x\n") || cursor.is_some() { id.as_str() } else { "?" };
+        let closing = format!(
+            "retry: 100\nevent: segment\nid: {last}.{ends_at}\ndata: {{\"segment\":{}}}\n\n",
+            ends_at / 1_000
+        );
+        assert!(body.ends_with(&closing), "{body:?} does not end with {closing:?}");
+        assert_eq!(ends_at % 1_000, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_quiet_stream_shows_that_it_lives() {
+    let origin = Origin::with(&["--store", "memory", "--heartbeat", "500ms"]);
+    let mut stream = origin.raw(&get("/channels/a", None)).await;
+    let answer = read_until(&mut stream, |text| text.matches("\r\n:\n\n\r\n").count() == 3).await;
+    assert!(answer.contains("3\r\n:\n\n\r\n"));
+}
+
+#[tokio::test]
+async fn a_cursor_that_cannot_be_honoured_opens_with_a_gap_event() {
+    let origin = Origin::with(&["--store", "memory", "--retain-events", "2"]);
+    wait_for_phase(T, 0, T - 8_000).await;
+    let ids = origin.publish_lines("a", &"{\"data\":0}\n".repeat(5)).await;
+    let kept = format!("id: {}\ndata: 0\n\nid: {}\ndata: 0\n\n", ids[3], ids[4]);
+    let gap = |reason: &str, requested: &str, oldest: &str| {
+        format!(
+            "event: gap\ndata: {{\"reason\":\"{reason}\",\"requested\":\"{requested}\",\"oldest\":{oldest}}}\n\n"
+        )
+    };
+    let oldest = format!("\"{}\"", ids[3]);
+    // Older than what is kept: what is kept follows.
+    let body =
+        body_until(&origin, "/channels/a", Some(&ids[0]), &format!("{}\ndata: 0\n\n", ids[4]))
+            .await;
+    assert_eq!(body, opening(Some(&ids[0])) + &gap("trimmed", &ids[0], &oldest) + &kept);
+    // Not ours, as after a migration: a fresh join.
+    let foreign = "urn:uuid:5e94c686";
+    let body =
+        body_until(&origin, "/channels/a", Some(foreign), &format!("{}\ndata: 0\n\n", ids[4]))
+            .await;
+    assert_eq!(body, opening(Some(&ids[2])) + &gap("unknown", foreign, &oldest) + &kept);
+    // Ahead of the log: a fresh join.
+    let ahead = "99999999999999-0";
+    let body =
+        body_until(&origin, "/channels/a", Some(ahead), &format!("{}\ndata: 0\n\n", ids[4])).await;
+    assert_eq!(body, opening(Some(&ids[2])) + &gap("ahead", ahead, &oldest) + &kept);
+    let body = body_until(&origin, "/channels/empty", Some(ahead), "gap").await;
+    assert_eq!(body, opening(Some("0-0")) + &gap("ahead", ahead, "null"));
+    // With state, the state makes up for what was trimmed.
+    let keyed = origin.publish_with("a", "key=k", "s").await;
+    let body = body_until(&origin, "/channels/a", Some(&ids[0]), "state\":1}\n\n").await;
+    let oldest = format!("\"{}\"", ids[4]);
+    assert!(
+        body.starts_with(&(opening(None) + &gap("trimmed", &ids[0], &oldest) + "data: s\n\n")),
+        "{body}"
+    );
+    assert!(body.contains(&format!("event: segment\nid: {keyed}\n")));
+    // The closing cursor of a trimmed stream is past the hole.
+    assert_eq!(origin.metric("headwater_gaps_total{reason=\"trimmed\"}").await, 2.0);
+}
+
+#[tokio::test]
+async fn several_channels_make_one_stream_with_one_cursor() {
+    let origin = Origin::start();
+    wait_for_phase(T, 0, T - 8_000).await;
+    let a1 = origin.publish("a", "a1").await;
+    let b1 = origin.publish("b", "b1").await;
+    let a2 = origin.publish("a", "a2").await;
+    let mut stream = origin.raw(&get("/channels/b,a", None)).await;
+    let so_far = read_until(&mut stream, |text| text.contains("a2\n\n")).await;
+    let b2 = origin.publish("b", "b2").await;
+    let live = read_until(&mut stream, |text| text.contains("b2\n\n")).await;
+    let expected = opening(Some("0-0_0-0"))
+        + &format!("id: 0-0_{a1}\ndata: a1\n\n")
+        + &format!("id: {b1}_{a1}\ndata: b1\n\n")
+        + &format!("id: {b1}_{a2}\ndata: a2\n\n")
+        + &format!("id: {b2}_{a2}\ndata: b2\n\n");
+    assert_eq!(unchunk(&(so_far + &live)).0, expected);
+    let cursor = format!("{b1}_{a1}");
+    let body = body_until(&origin, "/channels/b,a", Some(&cursor), "b2\n\n").await;
+    let expected =
+        opening(Some(&cursor)) + &format!("id: {b1}_{a2}\ndata: a2\n\nid: {b2}_{a2}\ndata: b2\n\n");
+    assert_eq!(body, expected);
+    let eight = "/channels/1,2,3,4,5,6,7,8";
+    assert_eq!(origin.request(Method::HEAD, eight, &[], "").await.status, 200);
+    assert_eq!(origin.get("/channels/1,2,3,4,5,6,7,8,9").await.status, 404);
+}
+
+#[tokio::test]
+async fn an_ended_channel_gives_what_is_left_then_its_end_and_then_nothing() {
+    let origin = Origin::start();
+    wait_for_phase(T, 0, T - 8_000).await;
+    let first = origin.publish("a", "x").await;
+    let mut live = origin.raw(&get("/channels/a", None)).await;
+    read_until(&mut live, |text| text.contains("data: x")).await;
+    let ended = origin.request(Method::DELETE, "/channels/a", &[], "").await;
+    assert_eq!(ended.status, 200);
+    let end = ended.json()["id"].as_str().unwrap().to_owned();
+    let rest = read_until(&mut live, |text| text.ends_with("0\r\n\r\n")).await;
+    let block = format!("id: {end}\nevent: end\ndata: {{}}\n\n");
+    assert!(rest.contains(&block), "{rest}");
+    // A second end is the first one.
+    let again = origin.request(Method::DELETE, "/channels/a", &[], "").await;
+    assert_eq!(again.json()["id"], end.as_str());
+    let mut stream = origin.raw(&get("/channels/a", Some(&first))).await;
+    let answer = read_until(&mut stream, |text| text.ends_with("0\r\n\r\n")).await;
+    assert_eq!(unchunk(&answer), (opening(Some(&first)) + &block, true));
+    let request = [("last-event-id", end.as_str())];
+    let nothing = origin.request(Method::GET, "/channels/a", &request, "").await;
+    assert_eq!((nothing.status.as_u16(), nothing.body.as_str()), (204, ""));
+    origin.post("/channels/a", &[], "y").await.assert_problem(409, "channel-closed");
+    // Opened again, it goes on behind its end.
+    let opened = origin.request(Method::DELETE, "/channels/a?reopen=1", &[], "").await;
+    assert_eq!(opened.status, 200);
+    let mut stream = origin.raw(&get("/channels/a", Some(&end))).await;
+    read_until(&mut stream, |text| text.contains("ends_at")).await;
+    let later = origin.publish("a", "later").await;
+    let text = read_until(&mut stream, |text| text.contains("later\n\n")).await;
+    assert!(text.contains(&format!("id: {later}\ndata: later\n\n")), "{text}");
+}
+
+#[tokio::test]
+async fn a_response_that_is_full_ends_early_and_its_cursor_goes_on() {
+    let origin =
+        Origin::with(&["--store", "memory", "--segment-bytes", "1MiB", "--max-event", "64KiB"]);
+    let lines = format!("{{\"data\":\"{}\"}}\n", "x".repeat(1_000)).repeat(2_500);
+    let ids = origin.publish_lines("a", &lines).await;
+    let (mut cursor, mut seen) = ("0-0".to_owned(), Vec::new());
+    for _ in 0..2 {
+        let mut stream = origin.raw(&get("/channels/a", Some(&cursor))).await;
+        let answer = read_until(&mut stream, |text| text.ends_with("\r\n0\r\n\r\n")).await;
+        let (body, is_whole) = unchunk(&answer);
+        assert!(is_whole && body.len() < 1_200_000);
+        let mut events: Vec<_> =
+            body.lines().filter_map(|line| line.strip_prefix("id: ")).collect();
+        cursor = events.pop().unwrap().to_owned();
+        assert!(cursor.starts_with(events[events.len() - 1]) && cursor.contains('.'));
+        seen.extend(events[1..].iter().map(|id| id.to_string()));
+    }
+    assert_eq!(seen, ids[..seen.len()]);
+    assert!(seen.len() > 1_800, "{}", seen.len());
+}
