@@ -162,7 +162,7 @@ impl Reader {
                 return Some(Delivery { bytes: piece.bytes, events: piece.events });
             }
             Read::CaughtUp => {}
-            Read::BeforeRun => self.ask_store(0),
+            Read::BeforeRun => self.ask_store(0, bytes_max),
         }
         None
     }
@@ -201,7 +201,7 @@ impl Reader {
             match read {
                 Ok(pieces) => tail.ahead.extend(pieces),
                 Err(Read::BeforeRun) => {
-                    self.ask_store(index);
+                    self.ask_store(index, PAGE.bytes);
                     return false;
                 }
                 Err(_) => {}
@@ -210,7 +210,7 @@ impl Reader {
         true
     }
 
-    fn ask_store(&mut self, index: usize) {
+    fn ask_store(&mut self, index: usize, bytes_max: usize) {
         let tail = &self.tails[index];
         let (generation, base) = {
             let log = tail.lease.log();
@@ -218,7 +218,8 @@ impl Reader {
         };
         let (store, position) = (self.store.clone(), tail.position);
         let name = tail.lease.name().clone();
-        let page = Box::pin(async move { store.read(&name, position, PAGE).await });
+        let limit = PageLimit { bytes: PAGE.bytes.min(bytes_max), ..PAGE };
+        let page = Box::pin(async move { store.read(&name, position, limit).await });
         self.paging = Some(Paging { tail: index, generation, base, page });
     }
 

@@ -302,3 +302,51 @@ pub async fn wait_for_phase(length: u64, after: u64, before: u64) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// Numbers that look random and are the same in every run.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    /// Marsaglia's xorshift64.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+/// A small file system of its own, to be filled up.
+pub struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    pub fn of(size: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = format!("size={size}");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(directory.path());
+        assert!(mount.status().expect("mount runs").success(), "a tmpfs is mounted (needs root)");
+        Self(directory)
+    }
+
+    pub fn path(&self) -> &std::path::Path {
+        self.0.path()
+    }
+
+    pub fn resize(&self, size: &str) {
+        let options = format!("remount,size={size}");
+        let mount = Command::new("mount").args(["-o", &options]).arg(self.path()).status();
+        assert!(mount.expect("mount runs").success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: whoever still has a file open there keeps it until it ends.
+        Command::new("umount").arg("-l").arg(self.0.path()).status().ok();
+    }
+}

@@ -69,6 +69,8 @@ impl Writer {
         let mut catalog = read_catalog(&database)?;
         // Also an id that was given and then lost with a failed commit is not given again.
         catalog.totals.last = catalog.totals.last.max(self.catalog.totals.last);
+        // Ids of a time that this machine's clock has yet to reach: segments go on from there too.
+        self.clock.at_least(catalog.totals.last.ms);
         self.catalog = catalog;
         self.slot.set(Some(Arc::new(database)));
         Ok(())

@@ -1,0 +1,189 @@
+//! What was acknowledged stays: through kills, a clock that goes back, and a full disk.
+
+use crate::kit::{Origin, PATIENCE, SmallDisk, next_message};
+use hyper::Method;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+fn disk(path: &std::path::Path) -> String {
+    format!("disk:{}", path.display())
+}
+
+/// Every event of a channel, page by page: id and data.
+async fn history(origin: &Origin, channel: &str) -> Vec<(String, String)> {
+    let (mut events, mut after) = (Vec::new(), "0-0".to_owned());
+    loop {
+        let path = format!("/channels/{channel}/history?limit=1000&after={after}");
+        let page = origin.get(&path).await.json();
+        let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+        let new: Vec<_> = page["events"].as_array().expect("events").iter().collect();
+        events.extend(new.iter().map(|event| (text(&event["id"]), text(&event["data"]))));
+        if new.is_empty() {
+            return events;
+        }
+        after = text(&page["next"]);
+    }
+}
+
+/// Publishes from several tasks until the origin is gone; what was acknowledged.
+async fn publish_until_killed(
+    origin: &Arc<Mutex<Origin>>,
+    round: usize,
+) -> HashMap<String, String> {
+    let mut publishers = JoinSet::new();
+    for publisher in 0..4 {
+        let origin = origin.lock().await;
+        let address = origin.address();
+        publishers.spawn(async move {
+            let mut acknowledged = HashMap::new();
+            for number in 0.. {
+                let data = format!("{round} {publisher} {number}");
+                let body = data.clone().into();
+                let path = "/channels/a";
+                let answer = crate::kit::request(&address, Method::POST, path, &[], body).await;
+                let Ok(answer) = answer else { break };
+                assert_eq!(answer.status, 201, "{}", answer.body);
+                acknowledged.insert(answer.json()["id"].as_str().expect("an id").to_owned(), data);
+            }
+            acknowledged
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    origin.lock().await.kill();
+    publishers.join_all().await.into_iter().flatten().collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_to_a_kill_and_no_id_is_used_twice() {
+    let data = tempfile::tempdir().unwrap();
+    let flags = ["--store", &disk(data.path()), "--segment", "2s", "--publish-rate", "0"];
+    let origin = Arc::new(Mutex::new(Origin::with(&flags)));
+    let first = origin.lock().await.publish("a", "first").await;
+    let mut source = origin.lock().await.source("/channels/a?after=0-0", None);
+    let mut acknowledged = HashMap::from([(first, "first".to_owned())]);
+    let follower = tokio::spawn(async move {
+        let mut followed = Vec::new();
+        loop {
+            let message = next_message(&mut source).await;
+            assert_eq!(message.kind, "message", "{}", message.data);
+            followed.push((message.last_event_id, message.data.clone()));
+            if message.data == "last" {
+                return followed;
+            }
+        }
+    });
+    for round in 0..3 {
+        let newest: Option<String> =
+            history(&*origin.lock().await, "a").await.pop().map(|(id, _)| id);
+        let new = publish_until_killed(&origin, round).await;
+        assert!(new.len() > 10, "{} publishes prove little", new.len());
+        origin.lock().await.start_again();
+        let after = |id: &str| headwater::cursor::EventId::parse(id).unwrap();
+        let newest = after(&newest.unwrap());
+        assert!(new.keys().all(|id| after(id) > newest), "ids only go up");
+        for (id, data) in new {
+            assert_eq!(acknowledged.insert(id, data), None, "no id is given twice");
+        }
+    }
+    origin.lock().await.publish("a", "last").await;
+    let kept = history(&*origin.lock().await, "a").await;
+    let by_id: HashMap<_, _> = kept.iter().cloned().collect();
+    assert_eq!(by_id.len(), kept.len());
+    for (id, data) in &acknowledged {
+        assert_eq!(by_id.get(id), Some(data), "{id} was acknowledged");
+    }
+    // A client that was there all the time has the whole log, in order and once.
+    let followed =
+        tokio::time::timeout(PATIENCE, follower).await.expect("it has the last").unwrap();
+    assert_eq!(followed, kept);
+}
+
+#[tokio::test]
+async fn a_kill_keeps_state_idempotency_and_the_end_of_a_channel() {
+    let data = tempfile::tempdir().unwrap();
+    let mut origin = Origin::with(&["--store", &disk(data.path())]);
+    origin.publish_with("a", "key=k&event=e", "v").await;
+    let key = [("idempotency-key", "once")];
+    let first = origin.post("/channels/a", &key, "x").await;
+    let end = origin.request(Method::DELETE, "/channels/ended", &[], "").await.json();
+    origin.kill();
+    origin.start_again();
+    assert_eq!(origin.get("/channels/a/state").await.json()["events"][0]["data"], "v");
+    let again = origin.post("/channels/a", &key, "x").await;
+    assert_eq!((again.status.as_u16(), &again.body), (200, &first.body));
+    origin.post("/channels/ended", &[], "x").await.assert_problem(409, "channel-closed");
+    assert_eq!(origin.request(Method::DELETE, "/channels/ended", &[], "").await.json(), end);
+}
+
+#[tokio::test]
+async fn ids_go_on_when_the_machine_starts_again_with_its_clock_behind() {
+    let data = tempfile::tempdir().unwrap();
+    let store = disk(data.path());
+    let id = |text: String| headwater::cursor::EventId::parse(&text).unwrap();
+    let before = {
+        let origin = Origin::with(&["--store", &store]);
+        id(origin.publish("a", "x").await)
+    };
+    let origin = Origin::wrapped(&["faketime", "-f", "-1h"], &["--store", &store]);
+    let after = id(origin.publish("a", "y").await);
+    assert!(after > before);
+    assert!(after.ms < before.ms + 60_000, "time goes on from there");
+    let mut source = origin.source("/channels/a", Some(&before.to_string()));
+    assert_eq!(next_message(&mut source).await.data, "y");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_publishes_loses_nothing_and_heals_by_itself() {
+    let small = SmallDisk::of("6m");
+    let origin = Origin::with(&["--store", &disk(small.path()), "--segment", "2s"]);
+    let mut source = origin.source("/channels/a?after=0-0", None);
+    let large = "x".repeat(100_000);
+    let mut acknowledged = Vec::new();
+    let refused = loop {
+        let answer = origin.post("/channels/a", &[], &large).await;
+        if answer.status != 201 {
+            break answer;
+        }
+        acknowledged.push(answer.json()["id"].as_str().unwrap().to_owned());
+    };
+    refused.assert_problem(503, "store-down");
+    assert_eq!(refused.header("retry-after"), Some("2"));
+    assert!(acknowledged.len() > 5);
+    for id in &acknowledged {
+        assert_eq!(next_message(&mut source).await.last_event_id, *id);
+    }
+    assert_eq!(origin.get("/healthz").await.status, 200);
+    small.resize("64m");
+    let healed = async {
+        loop {
+            let answer = origin.post("/channels/a", &[], "after").await;
+            if answer.status == 201 {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let answer = tokio::time::timeout(PATIENCE, healed).await.expect("it heals");
+    acknowledged.push(answer.json()["id"].as_str().unwrap().to_owned());
+    let kept: Vec<_> = history(&origin, "a").await.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(kept, acknowledged);
+    assert_eq!(next_message(&mut source).await.data, "after");
+}
+
+#[tokio::test]
+async fn two_processes_do_not_share_a_directory() {
+    let data = tempfile::tempdir().unwrap();
+    let store = disk(data.path());
+    let _first = Origin::with(&["--store", &store]);
+    let second = std::process::Command::new(crate::kit::BINARY)
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+        .args(["--store", &store])
+        .output()
+        .unwrap();
+    assert!(!second.status.success());
+    let error = String::from_utf8_lossy(&second.stderr);
+    assert!(error.contains("another process has it open"), "{error}");
+}

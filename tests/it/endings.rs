@@ -1,0 +1,194 @@
+//! How responses end: cleanly where their cursor is right, broken off everywhere else; and how the
+//! process itself ends.
+
+use crate::kit::{
+    Origin, PATIENCE, get, next_message, now_ms, read_until, unchunk, wait_for_phase,
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::Request;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpSocket, TcpStream};
+
+/// Keeps next to nothing, so that whoever stops reading soon falls off the tail.
+const SHORT_MEMORY: [&str; 10] = [
+    "--store",
+    "memory",
+    "--retain-events",
+    "5",
+    "--live-bytes",
+    "32KiB",
+    "--segment",
+    "30s",
+    "--max-event",
+    "128KiB",
+];
+
+/// A connection whose kernel buffers little.
+async fn narrow(origin: &Origin) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    socket.connect(origin.listen).await.unwrap()
+}
+
+async fn publish_much(origin: &Origin) {
+    let large = "x".repeat(100_000);
+    for _ in 0..200 {
+        origin.publish("a", &large).await;
+    }
+}
+
+#[tokio::test]
+async fn who_falls_off_the_tail_is_broken_off_and_told_of_the_gap_when_it_comes_back() {
+    let origin = Origin::with(&SHORT_MEMORY);
+    wait_for_phase(30_000, 0, 15_000).await;
+    let mut stream = narrow(&origin).await;
+    stream.write_all(&get("/channels/a", None)).await.unwrap();
+    let head = read_until(&mut stream, |text| text.contains("ends_at")).await;
+    publish_much(&origin).await;
+    let rest = read_until(&mut stream, |_| false).await;
+    let (body, is_whole) = unchunk(&(head + &rest));
+    assert!(!is_whole, "a body with a hole may not look whole");
+    assert!(!body.contains("retry: 100\n"));
+    let last = body.rsplit("id: ").next().unwrap().lines().next().unwrap().to_owned();
+    let ended = origin.metric("headwater_streams_ended_total{reason=\"fell_behind\"}").await;
+    assert_eq!(ended, 1.0);
+    let mut source = origin.source("/channels/a", Some(&last));
+    let message = next_message(&mut source).await;
+    assert_eq!(message.kind, "gap");
+    assert!(message.data.contains("\"trimmed\""), "{}", message.data);
+}
+
+#[tokio::test]
+async fn over_http_2_a_broken_end_is_a_reset() {
+    let origin = Origin::with(&SHORT_MEMORY);
+    wait_for_phase(30_000, 0, 15_000).await;
+    let stream = narrow(&origin).await;
+    let client = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(64 * 1024)
+        .handshake(TokioIo::new(stream))
+        .await;
+    let (mut sender, connection) = client.unwrap();
+    let driver = tokio::spawn(connection);
+    let request = Request::get(format!("http://{}/channels/a", origin.listen));
+    let answer = sender.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(answer.headers().get("connection").is_none());
+    publish_much(&origin).await;
+    let mut body = answer.into_body();
+    let error = loop {
+        match body.frame().await.expect("no clean end") {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    let source = std::error::Error::source(&error).expect("a cause").to_string();
+    assert!(source.contains("stream error received"), "{source}");
+    drop(sender);
+    driver.abort();
+}
+
+#[tokio::test]
+async fn a_drain_lets_every_stream_reach_its_boundary_and_answers_what_still_comes() {
+    let mut origin = Origin::with(&["--store", "memory", "--segment", "4s"]);
+    wait_for_phase(4_000, 0, 1_000).await;
+    let id = origin.publish("a", "x").await;
+    let mut stream = origin.raw(&get("/channels/a", None)).await;
+    read_until(&mut stream, |text| text.contains("data: x")).await;
+    // A cache's kept connection: one answer came over it already.
+    let mut kept = origin.raw(&get("/channels/a/history", None)).await;
+    read_until(&mut kept, |text| text.contains("next")).await;
+    origin.signal("TERM");
+    let ready = loop {
+        let admin = format!("http://{}", origin.admin).parse().unwrap();
+        let path = "/readyz";
+        let answer = crate::kit::request(&admin, hyper::Method::GET, path, &[], Bytes::new()).await;
+        let answer = answer.expect("the admin listener answers until the end");
+        if answer.status != 200 {
+            break answer;
+        }
+    };
+    ready.assert_problem(503, "draining");
+    assert!(TcpStream::connect(origin.listen).await.is_err(), "no more are accepted");
+    kept.write_all(&get("/channels/a", Some(&id))).await.unwrap();
+    let late = read_until(&mut kept, |text| text.ends_with("0\r\n\r\n")).await;
+    assert!(late.starts_with("HTTP/1.1 200"), "{late}");
+    assert!(late.contains("connection: close\r\n"), "{late}");
+    let (body, is_whole) = unchunk(&late);
+    let boundary = now_ms() / 4_000 * 4_000;
+    assert!(is_whole && body.ends_with("}\n\n"), "{body}");
+    assert!(body.contains(&format!("id: {id}.{boundary}\n")), "{body}");
+    let rest = read_until(&mut stream, |text| text.ends_with("0\r\n\r\n")).await;
+    assert!(rest.contains(&format!("id: {id}.{boundary}\n")), "{rest}");
+    assert!(origin.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_second_signal_or_the_drain_timeout_cuts_what_is_left() {
+    for by_signal in [true, false] {
+        let timeout = if by_signal { "60s" } else { "300ms" };
+        let flags = ["--store", "memory", "--segment", "60s", "--drain-timeout", timeout];
+        let mut origin = Origin::with(&flags);
+        let mut stream = origin.raw(&get("/channels/a", None)).await;
+        let head = read_until(&mut stream, |text| text.contains("ends_at")).await;
+        origin.signal("TERM");
+        if by_signal {
+            while TcpStream::connect(origin.listen).await.is_ok() {}
+            origin.signal("TERM");
+        }
+        let rest = read_until(&mut stream, |_| false).await;
+        assert!(!unchunk(&(head + &rest)).1, "a cut body may not look whole");
+        assert_eq!(origin.ended().await.code(), Some(1));
+    }
+}
+
+#[tokio::test]
+async fn all_clients_of_a_boundary_come_back_with_one_cursor() {
+    let origin = Origin::with(&["--store", "memory", "--segment", "1s"]);
+    let mut streams = Vec::new();
+    wait_for_phase(1_000, 0, 300).await;
+    for _ in 0..20 {
+        let mut stream = origin.raw(&get("/channels/a", None)).await;
+        read_until(&mut stream, |text| text.contains("ends_at")).await;
+        streams.push(stream);
+    }
+    let publish = async {
+        for number in 0..400 {
+            origin.publish("a", &number.to_string()).await;
+        }
+    };
+    let ends = async {
+        let mut ends = Vec::new();
+        for stream in &mut streams {
+            let text = read_until(stream, |text| text.ends_with("0\r\n\r\n")).await;
+            ends.push(text.rsplit("id: ").next().unwrap().to_owned());
+        }
+        ends
+    };
+    let ((), ends) = tokio::join!(publish, ends);
+    assert!(ends.iter().all(|end| *end == ends[0]), "{ends:?}");
+}
+
+#[tokio::test]
+async fn a_straggler_rejoins_the_crowd_at_the_next_tick() {
+    let flags = ["--store", "memory", "--segment", "10s", "--rejoin-tick", "500ms"];
+    let origin = Origin::with(&flags);
+    wait_for_phase(10_000, 0, 6_000).await;
+    let id = origin.publish("a", "x").await;
+    let mut stream = origin.raw(&get("/channels/a", Some(&id))).await;
+    let text = read_until(&mut stream, |text| text.ends_with("0\r\n\r\n")).await;
+    let (body, is_whole) = unchunk(&text);
+    let marked = body.rsplit("id: ").next().unwrap().lines().next().unwrap().to_owned();
+    let mark: u64 = marked.split('.').nth(1).unwrap().parse().unwrap();
+    assert!(is_whole && mark % 500 == 0 && marked.starts_with(&id), "{body}");
+    assert!(body.contains(&format!("\"ends_at\":{mark}}}")), "{body}");
+    // With a mark it runs to the boundary.
+    let mut stream = origin.raw(&get("/channels/a", Some(&marked))).await;
+    let head = read_until(&mut stream, |text| text.contains("ends_at")).await;
+    assert!(head.contains("0000}\n"), "{head}");
+    let quiet = read_until(&mut stream, |text| !text.is_empty());
+    let quiet = tokio::time::timeout(Duration::from_millis(700), quiet).await;
+    assert!(quiet.is_err() || PATIENCE.is_zero(), "it goes on over the next tick");
+}

@@ -1,0 +1,92 @@
+//! `?mode=hold`: finished bodies with the same blocks.
+
+use crate::kit::{Origin, wait_for_phase};
+use hyper::Method;
+
+const PATH: &str = "/channels/a?mode=hold";
+
+#[tokio::test]
+async fn a_hold_answer_waits_for_an_event_and_is_then_true_for_ever() {
+    let origin = Origin::start();
+    let first = origin.publish("a", "1").await;
+    let cursor = [("last-event-id", first.as_str())];
+    let held = origin.request(Method::GET, PATH, &cursor, "");
+    let publish = async {
+        while origin.metric("headwater_streams_opened_total{kind=\"hold\"}").await == 0.0 {}
+        origin.publish("a", "2").await
+    };
+    let (answer, second) = tokio::join!(held, publish);
+    assert_eq!(answer.header("cache-control"), Some("public, max-age=60"));
+    assert_eq!(answer.header("vary"), Some("Last-Event-ID"));
+    assert_eq!(answer.header("content-length"), Some(answer.body.len().to_string().as_str()));
+    let ms: u64 = second.split('-').next().unwrap().parse().unwrap();
+    let (number, ends_at) = (ms / 30_000, (ms / 30_000 + 1) * 30_000);
+    let expected = format!(
+        "retry: 3000\nevent: segment\nid: {first}\ndata: {{\"segment\":{number},\"ends_at\":{ends_at}}}\n\n\
+         id: {second}\ndata: 2\n\n\
+         retry: 100\nevent: segment\nid: {second}.{ends_at}\ndata: {{\"segment\":{}}}\n\n",
+        number + 1
+    );
+    assert_eq!(answer.body, expected);
+    // Asked again, whenever that is, it is the same answer.
+    let again = origin.request(Method::GET, PATH, &cursor, "").await;
+    assert_eq!(again.body, expected);
+}
+
+#[tokio::test]
+async fn a_burst_comes_in_one_answer() {
+    let origin = Origin::with(&["--store", "memory", "--hold-linger", "2s"]);
+    let first = origin.publish("a", "0").await;
+    let cursor = [("last-event-id", first.as_str())];
+    let held = origin.request(Method::GET, PATH, &cursor, "");
+    let publish = async {
+        while origin.metric("headwater_streams_opened_total{kind=\"hold\"}").await == 0.0 {}
+        for number in 1..=5 {
+            origin.publish("a", &number.to_string()).await;
+        }
+    };
+    let (answer, ()) = tokio::join!(held, publish);
+    assert_eq!(answer.body.matches("\ndata: ").count(), 2 + 5, "{}", answer.body);
+}
+
+#[tokio::test]
+async fn an_answer_without_events_moves_the_cursor_and_lets_nobody_spin() {
+    let origin = Origin::with(&["--store", "memory", "--hold-timeout", "300ms"]);
+    let id = origin.publish("a", "1").await;
+    let cursor = [("last-event-id", id.as_str())];
+    let answer = origin.request(Method::GET, PATH, &cursor, "").await;
+    assert_eq!(answer.header("cache-control"), Some("public, max-age=1"));
+    assert!(answer.body.contains("\n\nretry: 1000\nevent: segment\n"), "{}", answer.body);
+    assert!(answer.body.contains(&format!("\nid: {id}.")), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn a_fresh_join_and_a_gap_are_true_for_a_second_only() {
+    let origin = Origin::with(&["--store", "memory", "--retain-events", "1"]);
+    wait_for_phase(30_000, 0, 24_000).await;
+    origin.publish_lines("a", "{\"data\":1}\n{\"data\":2}").await;
+    let fresh = origin.get(PATH).await;
+    assert!(fresh.body.contains("data: 2\n\nretry: 1000\n"), "{}", fresh.body);
+    assert_eq!(fresh.header("cache-control"), Some("public, max-age=1"));
+    let gap = origin.get("/channels/a?mode=hold&after=0-0").await;
+    assert!(gap.body.contains("event: gap\n") && gap.body.contains("data: 2\n"), "{}", gap.body);
+    assert_eq!(gap.header("cache-control"), Some("public, max-age=1"));
+}
+
+#[tokio::test]
+async fn what_is_held_in_memory_is_bounded_and_the_rest_follows() {
+    let origin = Origin::with(&["--store", "memory", "--hold-bytes", "10KiB"]);
+    let line = format!("{{\"data\":\"{}\"}}\n", "x".repeat(1_000));
+    let ids = origin.publish_lines("a", &line.repeat(30)).await;
+    let (mut cursor, mut seen) = ("0-0".to_owned(), Vec::new());
+    while seen.len() < ids.len() {
+        let headers = [("last-event-id", cursor.as_str())];
+        let answer = origin.request(Method::GET, PATH, &headers, "").await;
+        assert!(answer.body.len() < 20_000);
+        let mut new: Vec<_> =
+            answer.body.lines().filter_map(|line| line.strip_prefix("id: ")).collect();
+        cursor = new.pop().unwrap().to_owned();
+        seen.extend(new[1..].iter().map(|id| id.to_string()));
+    }
+    assert_eq!(seen, ids);
+}
