@@ -62,6 +62,17 @@ impl Freshness {
 }
 
 impl Ending {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Boundary,
+        Self::Full,
+        Self::ChannelEnd,
+        Self::FellBehind,
+        Self::StoreLost,
+        Self::Cut,
+        Self::ClientGone,
+    ];
+
     /// A body that is not whole must not look whole: a cache would keep it and hand the hole to
     /// everyone. `false` means: break the transfer off (no last chunk, RST_STREAM).
     pub fn is_whole(self) -> bool {

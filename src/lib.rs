@@ -1,5 +1,35 @@
 //! Headwater: the SSE-first broadcast origin for CDN fan-out.
+//!
+//! # From above
+//!
+//! A publish goes `http/publish` → `hub` → `store`, which gives it an id, keeps it, and tells
+//! `live`; that appends it to the channel's recent run and wakes the readers. A stream goes
+//! `http/subscribe` → `hub::join`, which decides where it begins (`join`) and when it ends
+//! (`segment`), and becomes a `body` that pulls from a `reader`: the recent run where that reaches,
+//! the store before it. Nothing is queued for anyone.
+//!
+//! # Code map
+//!
+//! Arrows run one way, edges → spine → core; `tests/it/tidy.rs` keeps it so.
+//!
+//! - Core, pure (no tokio, no sockets, no clock): `event` what a publisher may say, `cursor` where a
+//!   client stands, `ndjson` batches, `sse` bytes, `event_log` the recent run, `segment` where
+//!   responses end, `caching` what a cache may do, `join` where a stream begins, `config`.
+//! - Spine (tokio's synchronisation, no sockets): `clock`, `wakers`, `alarms`, `channel`, `live`,
+//!   `reader`, `store`, `metrics`, `hub`.
+//! - Edges: `socket` and `server` (connections), `http` (requests), `body` (streams to hyper),
+//!   `client` (our `EventSource`), `cli` (commands), `demo`, `process`.
+//!
+//! # Invariants, most of them absences
+//!
+//! - No queue for a subscriber: a reader is a position, and replay and live are the same read.
+//! - No lock across an await.
+//! - No clean end but where the cursor is right (`caching::Ending::is_whole`).
+//! - No error answer to an `EventSource` for a fault that will pass.
+//! - No clock but in `clock`, no random cut: all responses of a lane end at the same instants.
+//! - No acknowledgement before the store has it for good, and nothing shown before that either.
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod alarms;
 pub mod body;

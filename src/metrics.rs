@@ -1,6 +1,7 @@
 //! What happened so far, for Prometheus. Counters only go up; label values are a closed set.
 
 use crate::caching::Ending;
+use crate::sse::GapReason;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -74,6 +75,7 @@ impl Metrics {
             resident_bytes: Gauge::default(),
         };
         metrics.register(opened);
+        metrics.begin_at_zero();
         metrics
     }
 
@@ -100,6 +102,20 @@ impl Metrics {
         process.register_with_unit("cpu", "User and system time used so far", seconds, cpu);
         let resident = self.resident_bytes.clone();
         process.register_with_unit("resident_memory", "Memory in use", bytes, resident);
+    }
+
+    /// A counter that is there from the start shows its first increase to who computes rates.
+    fn begin_at_zero(&self) {
+        for ending in Ending::ALL {
+            self.ended.get_or_create(&[("reason", ending.as_str())]);
+        }
+        for reason in ["connections", "store"] {
+            self.shed.get_or_create(&[("reason", reason)]);
+        }
+        for reason in [GapReason::Trimmed, GapReason::Unknown, GapReason::Ahead] {
+            self.gaps.get_or_create(&[("reason", reason.as_str())]);
+        }
+        self.refused.get_or_create(&[("problem", "store-down")]);
     }
 
     /// A stream began.

@@ -182,3 +182,72 @@ impl EventSource {
         Signal::Reconnecting { after: self.retry, why }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+    use crate::sse;
+    use proptest::prelude::*;
+    use sse_stream::SseByteStream;
+    use std::convert::Infallible;
+
+    /// The messages that a client gets from these chunks.
+    fn read(chunks: Vec<Bytes>) -> Vec<Message> {
+        let mut source = EventSource::new("http://x".parse().expect("an address"), "/", None);
+        let chunks = chunks.into_iter().map(Ok::<_, Infallible>);
+        let mut blocks = SseByteStream::new(tokio_stream::iter(chunks));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut messages = Vec::new();
+            while let Some(block) = blocks.next().await {
+                messages.extend(source.dispatch(block.expect("a block")));
+            }
+            messages
+        })
+    }
+
+    #[test]
+    fn a_client_dispatches_what_a_browser_would() {
+        let body = "\u{feff}retry: 9\n: comment\nid: 1\n\ndata\n\nevent:\ndata:a\ndata: b\r\nid: 2\rdata:  c\n\n\
+                    id: 3\nevent: e\n\ndata: last, id kept\n\ndata: no empty line behind";
+        let expected =
+            [("message", "", "1"), ("message", "a\nb\n c", "2"), ("message", "last, id kept", "3")];
+        let messages = read(vec![body.into()]);
+        let got: Vec<_> =
+            messages.iter().map(|m| (&*m.kind, &*m.data, &*m.last_event_id)).collect();
+        assert_eq!(got, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn any_chunking_reads_back_to_the_same_events(
+            events in prop::collection::vec(("\\PC{0,20}|[\r\n a👩‍🚀é:]{0,12}", prop::option::of("[a-z]{1,5}")), 1..8),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+        ) {
+            let mut body = Vec::new();
+            sse::opening(&mut body, Some("0-0"), 1, 2);
+            for (number, (data, kind)) in events.iter().enumerate() {
+                let event = Event::stored(kind.as_deref(), None, data);
+                sse::event(&mut body, Some(&format!("{number}-0")), &event);
+                body.extend_from_slice(sse::HEARTBEAT);
+            }
+            sse::closing(&mut body, "9-0.7", 2, 100);
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(body.len())).collect();
+            cuts.extend([0, body.len()]);
+            cuts.sort_unstable();
+            let chunk = |pair: &[usize]| Bytes::copy_from_slice(&body[pair[0]..pair[1]]);
+            let chunks = cuts.windows(2).map(chunk).filter(|chunk| !chunk.is_empty()).collect();
+            let messages = read(chunks);
+            prop_assert_eq!(messages.len(), events.len() + 2);
+            for (number, (data, kind)) in events.iter().enumerate() {
+                let message = &messages[number + 1];
+                let expected = data.replace("\r\n", "\n").replace('\r', "\n");
+                prop_assert_eq!(&message.data, &expected);
+                prop_assert_eq!(&message.kind, kind.as_deref().unwrap_or("message"));
+                prop_assert_eq!(&message.last_event_id, &format!("{number}-0"));
+            }
+            prop_assert_eq!(&messages[messages.len() - 1].last_event_id, "9-0.7");
+        }
+    }
+}

@@ -182,7 +182,7 @@ async fn a_straggler_rejoins_the_crowd_at_the_next_tick() {
     let (body, is_whole) = unchunk(&text);
     let marked = body.rsplit("id: ").next().unwrap().lines().next().unwrap().to_owned();
     let mark: u64 = marked.split('.').nth(1).unwrap().parse().unwrap();
-    assert!(is_whole && mark % 500 == 0 && marked.starts_with(&id), "{body}");
+    assert!(is_whole && mark.is_multiple_of(500) && marked.starts_with(&id), "{body}");
     assert!(body.contains(&format!("\"ends_at\":{mark}}}")), "{body}");
     // With a mark it runs to the boundary.
     let mut stream = origin.raw(&get("/channels/a", Some(&marked))).await;

@@ -1,9 +1,13 @@
 //! One binary for all tests against the real one; `kit` starts it on free ports.
 
+mod commands;
 mod crowd;
+mod docs;
 mod durability;
 mod endings;
+mod headers;
 mod hold;
 mod kit;
 mod stores;
 mod streams;
+mod tidy;

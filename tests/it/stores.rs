@@ -311,7 +311,7 @@ async fn the_listener_hears_of_all_in_order_with_no_break(open: impl Fn(Limits) 
     }
     store.close(&name("a")).await.unwrap();
     store.settle(0).await;
-    let told = told.0.lock().unwrap();
+    let told = std::mem::take(&mut *told.0.lock().unwrap());
     for channel in ["a", "b"] {
         let page = store.read(&name(channel), EventId::START, ALL).await.unwrap();
         let of_channel = told.iter().filter(|(name, ..)| name.as_str() == channel);

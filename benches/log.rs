@@ -1,0 +1,52 @@
+//! The hot path without sockets: appending to a run, and reading from it at the head and behind.
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use headwater::cursor::EventId;
+use headwater::event::Event;
+use headwater::event_log::{EventLog, Read, StoredEvent};
+use std::hint::black_box;
+
+const RUN_BYTES: usize = 4 * 1024 * 1024;
+
+fn stored(n: u64) -> StoredEvent {
+    let id = EventId { ms: n, seq: 0 };
+    StoredEvent { id, event: Event::stored(None, None, &"x".repeat(200)) }
+}
+
+fn filled(events: u64) -> EventLog {
+    let mut log = EventLog::new(RUN_BYTES);
+    for n in 1..=events {
+        log.append(EventId { ms: n - 1, seq: 0 }, &[stored(n)]);
+    }
+    log
+}
+
+fn log(criterion: &mut Criterion) {
+    criterion.bench_function("append a 200-byte event", |bencher| {
+        let mut log = EventLog::new(RUN_BYTES);
+        let mut n = 0;
+        bencher.iter(|| {
+            n += 1;
+            log.append(EventId { ms: n - 1, seq: 0 }, &[stored(n)]);
+        });
+    });
+    let log = filled(10_000);
+    criterion.bench_function("read the newest event", |bencher| {
+        bencher.iter(|| black_box(log.read(EventId { ms: 9_999, seq: 0 }, u64::MAX, 65_536)));
+    });
+    let mut group = criterion.benchmark_group("catch up");
+    group.throughput(Throughput::Elements(1_000));
+    group.bench_function("1,000 events", |bencher| {
+        bencher.iter(|| {
+            let mut position = EventId { ms: 9_000, seq: 0 };
+            while let Read::Events(piece) = log.read(position, u64::MAX, 65_536) {
+                position = piece.last;
+                black_box(piece.bytes);
+            }
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, log);
+criterion_main!(benches);

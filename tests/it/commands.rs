@@ -1,0 +1,94 @@
+//! The commands as people use them.
+
+use crate::kit::{BINARY, Origin};
+use serde_json::Value;
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+fn headwater(origin: &Origin, words: &[&str], input: &str) -> Output {
+    let mut command = Command::new(BINARY);
+    command.args(words).env("HEADWATER_URL", origin.address().to_string());
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut stdin = child.stdin.take().expect("standard input is piped");
+    stdin.write_all(input.as_bytes()).expect("it reads");
+    drop(stdin);
+    child.wait_with_output().expect("it ends")
+}
+
+fn stdout(output: &Output) -> &str {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    std::str::from_utf8(&output.stdout).expect("text")
+}
+
+#[tokio::test]
+async fn what_publish_sends_tail_prints() {
+    let origin = Origin::start();
+    let one =
+        headwater(&origin, &["publish", "a", "Grüße\n2", "--event", "e x", "--key", "k&"], "");
+    let id = stdout(&one).trim();
+    let state = origin.get("/channels/a/state").await.json();
+    assert_eq!((&state["events"][0]["id"], &state["events"][0]["key"]), (&id.into(), &"k&".into()));
+    let lines: String = (0..2_500).map(|number| format!("line {number}\n")).collect();
+    headwater(&origin, &["publish", "a"], &lines);
+    let tail = headwater(&origin, &["tail", "a", "--after", "0-0", "--count", "2501"], "");
+    assert_eq!(stdout(&tail), format!("e x: Grüße\n2\n{lines}"));
+    let as_json =
+        headwater(&origin, &["tail", "a", "--after", "0-0", "--count", "1", "--json"], "");
+    let event: Value = serde_json::from_str(stdout(&as_json)).expect("a JSON line");
+    assert_eq!((&event["event"], &event["data"]), (&"e x".into(), &"Grüße\n2".into()));
+    assert_eq!(event["id"], id);
+}
+
+#[tokio::test]
+async fn tail_ends_when_its_channel_does_and_complains_of_what_is_wrong() {
+    let origin = Origin::start();
+    origin.publish("a", "x").await;
+    origin.request(hyper::Method::DELETE, "/channels/a", &[], "").await;
+    let tail = headwater(&origin, &["tail", "a", "--after", "0-0"], "");
+    assert_eq!(stdout(&tail), "x\nend: {}\n");
+    let wrong = headwater(&origin, &["tail", "not/a/name"], "");
+    assert!(!wrong.status.success());
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("urn:headwater:problem:not-found"));
+    let refused = headwater(&origin, &["publish", "a", "y"], "");
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("channel-closed"));
+}
+
+#[tokio::test]
+async fn bench_counts_what_arrives() {
+    let origin = Origin::with(&["--store", "memory", "--segment", "1s"]);
+    let admin = format!("http://{}", origin.admin);
+    let words = ["bench", "--subscribers", "20", "--rate", "200", "--duration", "2s", "--json"];
+    let output = headwater(&origin, &[&words[..], &["--admin-url", &admin]].concat(), "");
+    let result: Value = serde_json::from_str(stdout(&output)).expect("JSON");
+    assert_eq!(result["published"], 400);
+    assert_eq!(result["delivered"], 20 * 400);
+    assert_eq!((&result["duplicates"], &result["gaps"]), (&0.into(), &0.into()));
+    assert!(result["reconnects"].as_u64() >= Some(20), "{result}");
+    assert!(result["server_cpu_us_per_delivery"].as_f64() > Some(0.0), "{result}");
+    assert!(result["latency_ms"]["p50"].as_f64() > Some(0.0), "{result}");
+}
+
+#[test]
+fn wrong_flags_are_explained_before_anything_is_opened() {
+    let check = |flags: &[&str], expected: &str| {
+        let output = Command::new(BINARY).arg("serve").args(flags).output().expect("it starts");
+        assert!(!output.status.success());
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains(expected), "{error:?} lacks {expected:?}");
+    };
+    check(&["--segment", "500ms"], "--segment takes 1s to 10m");
+    check(&["--segment", "30"], "write it as 30s");
+    check(&["--lanes", "65"], "--lanes takes 1 to 64");
+    check(&["--max-event", "64Kib?"], "write it as 64KiB");
+    check(&["--max-event", "1GiB"], "--max-event may not be larger than");
+    check(&["--store", "tape"], "write it as disk:<directory>");
+    check(&["--rejoin-tick", "1m"], "--rejoin-tick takes less than --segment");
+    check(&["--store", "disk:/proc/nowhere"], "cannot open /proc/nowhere");
+    check(&["--store", "memory", "--listen", "203.0.113.1:1"], "cannot listen on 203.0.113.1:1");
+}

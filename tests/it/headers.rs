@@ -1,0 +1,65 @@
+//! The headers of a stream, on which all caches depend.
+
+use crate::kit::{Origin, get, now_ms, read_until, wait_for_phase};
+use hyper::Method;
+
+/// The headers of an answer, in lower case.
+async fn head_of(origin: &Origin, path: &str) -> Vec<String> {
+    let mut stream = origin.raw(&get(path, None)).await;
+    let text = read_until(&mut stream, |text| text.contains("\r\n\r\n")).await;
+    let head = text.split("\r\n\r\n").next().unwrap().to_lowercase();
+    head.split("\r\n").map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn max_age_is_a_second_less_than_what_is_left_all_through_a_segment() {
+    let origin = Origin::with(&["--store", "memory", "--segment", "6s"]);
+    for phase in [100, 1_100, 2_600, 3_900, 4_500, 5_500] {
+        wait_for_phase(6_000, phase, phase + 400).await;
+        let before = now_ms();
+        let answer = origin.request(Method::HEAD, "/channels/a", &[], "").await;
+        let run_on = if 6_000 - before % 6_000 < 2_000 { 6_000 } else { 0 };
+        let left = |now: u64| 6_000 - now % 6_000 + run_on;
+        let expected = |now: u64| format!("public, max-age={}", (left(now) / 1_000 - 1).max(1));
+        let value = answer.header("cache-control").unwrap();
+        assert!(
+            [expected(before), expected(now_ms())].contains(&value.to_owned()),
+            "{phase}: {value}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_stream_has_what_a_cache_needs_and_nothing_that_stops_it() {
+    let origin = Origin::with(&["--store", "memory", "--surrogate-keys"]);
+    let head = head_of(&origin, "/channels/a,b").await;
+    assert_eq!(head[0], "http/1.1 200 ok");
+    for wanted in [
+        "content-type: text/event-stream",
+        "vary: last-event-id",
+        "transfer-encoding: chunked",
+        "surrogate-key: headwater headwater-a headwater-b",
+        "cache-tag: headwater,headwater-a,headwater-b",
+    ] {
+        assert!(head.contains(&wanted.to_owned()), "{wanted} is missing in {head:?}");
+    }
+    for forbidden in ["set-cookie", "content-encoding", "x-accel", "connection", "age", "etag"] {
+        let name = format!("{forbidden}:");
+        assert!(!head.iter().any(|line| line.starts_with(&name)), "{forbidden} in {head:?}");
+    }
+    assert_eq!(head.iter().filter(|line| line.starts_with("vary:")).count(), 1);
+}
+
+#[tokio::test]
+async fn history_pages_are_immutable_when_full_and_short_lived_when_not() {
+    let origin = Origin::start();
+    let ids = origin.publish_lines("a", &"{\"data\":\"x\"}\n".repeat(5)).await;
+    let full = origin.get("/channels/a/history?limit=2").await;
+    assert_eq!(full.header("cache-control"), Some("public, max-age=3600, immutable"));
+    assert_eq!(full.json()["next"], ids[1].as_str());
+    let last = origin.get(&format!("/channels/a/history?limit=9&after={}", ids[1])).await;
+    assert_eq!(last.header("cache-control"), Some("public, max-age=1"));
+    assert_eq!(last.json()["events"].as_array().unwrap().len(), 3);
+    let none = origin.get(&format!("/channels/a/history?after={}", ids[4])).await.json();
+    assert_eq!((&none["events"], &none["next"]), (&serde_json::json!([]), &ids[4].as_str().into()));
+}
