@@ -17,6 +17,8 @@ pub struct Config {
     pub store: StoreAddress,
     /// How much is kept.
     pub limits: Limits,
+    /// How Redis is used, where it is the store.
+    pub redis: RedisOptions,
     /// Longest wait for the store before a request is answered without it.
     pub store_timeout: Duration,
     /// When responses end.
@@ -40,6 +42,19 @@ pub enum StoreAddress {
     Memory,
     /// `disk:<directory>`
     Disk(PathBuf),
+    /// `redis://…`, `rediss://…`, `redis-sentinel://…` or `redis-cluster://…`
+    Redis(String),
+}
+
+/// How Redis is used.
+#[derive(Clone, Debug)]
+pub struct RedisOptions {
+    /// What all keys begin with.
+    pub prefix: String,
+    /// Number of shards.
+    pub shards: usize,
+    /// Replicas that must have a publish before it is acknowledged.
+    pub wait_replicas: u32,
 }
 
 /// What a client is sent, and may send.

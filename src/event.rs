@@ -123,6 +123,12 @@ impl Event {
         Self { kind: Some(Field("end".into())), key: None, data: "{}".into() }
     }
 
+    /// The event that tells a channel's readers that its log has lost the events up to `last`.
+    pub fn lost(last: &str) -> Self {
+        let data = format!(r#"{{"reason":"lost","requested":"{last}","oldest":null}}"#);
+        Self { kind: Some(Field("gap".into())), key: None, data: data.into() }
+    }
+
     /// Rebuilds an event that a store wrote, so its fields were checked when they came in.
     pub fn stored(kind: Option<&str>, key: Option<&str>, data: &str) -> Self {
         let field = |text: &str| Field(text.into());

@@ -107,15 +107,15 @@ impl Metrics {
     /// A counter that is there from the start shows its first increase to who computes rates.
     fn begin_at_zero(&self) {
         for ending in Ending::ALL {
-            self.ended.get_or_create(&[("reason", ending.as_str())]);
+            self.ended.get_or_create(&[("reason", ending.as_str())]).inc_by(0);
         }
         for reason in ["connections", "store"] {
-            self.shed.get_or_create(&[("reason", reason)]);
+            self.shed.get_or_create(&[("reason", reason)]).inc_by(0);
         }
         for reason in [GapReason::Trimmed, GapReason::Unknown, GapReason::Ahead] {
-            self.gaps.get_or_create(&[("reason", reason.as_str())]);
+            self.gaps.get_or_create(&[("reason", reason.as_str())]).inc_by(0);
         }
-        self.refused.get_or_create(&[("problem", "store-down")]);
+        self.refused.get_or_create(&[("problem", "store-down")]).inc_by(0);
     }
 
     /// A stream began.

@@ -3,7 +3,7 @@
 use super::units::{bytes, duration};
 use super::{EXIT_USAGE, fail};
 use crate::clock::Clock;
-use crate::config::{Config, HttpConfig, StoreAddress};
+use crate::config::{Config, HttpConfig, RedisOptions, StoreAddress};
 use crate::demo;
 use crate::http::Origin;
 use crate::hub::Hub;
@@ -11,6 +11,7 @@ use crate::live::Live;
 use crate::segment::{LANES_MAX, SEGMENT_MS, SegmentClock};
 use crate::server::{self, ServerConfig, Stopped};
 use crate::store::local::{Backing, LocalStore};
+use crate::store::redis::{RedisConfig, RedisStore, SHARDS_MAX};
 use crate::store::{Limits, Store};
 use clap::Args;
 use std::io::IsTerminal;
@@ -37,9 +38,19 @@ pub struct ServeArguments {
     /// Address of /metrics, /healthz and /readyz for operators
     #[arg(long, env = "HEADWATER_ADMIN_LISTEN", default_value = "127.0.0.1:8081")]
     admin_listen: SocketAddr,
-    /// Where events are kept: disk:<directory> or memory
+    /// Where events are kept: disk:<directory>, memory, or a redis://, rediss://, redis-sentinel://
+    /// or redis-cluster:// URL
     #[arg(long, env = "HEADWATER_STORE", default_value = "disk:./headwater-data", value_parser = store_address)]
     store: StoreAddress,
+    /// What all keys in Redis begin with; deployments that share a Redis differ in it
+    #[arg(long, env = "HEADWATER_REDIS_PREFIX", default_value = "headwater")]
+    redis_prefix: String,
+    /// Number of shards that channels are spread over in Redis; fixed for a prefix (1 to 64)
+    #[arg(long, env = "HEADWATER_REDIS_SHARDS", default_value_t = 4)]
+    redis_shards: usize,
+    /// Replicas of Redis that must have an event before it is acknowledged (count)
+    #[arg(long, env = "HEADWATER_REDIS_WAIT_REPLICAS", default_value_t = 0)]
+    redis_wait_replicas: u32,
     /// Longest wait for the store before a publish is refused or a stream put off (time)
     #[arg(long, env = "HEADWATER_STORE_TIMEOUT", default_value = "2s", value_parser = duration)]
     store_timeout: Duration,
@@ -174,14 +185,13 @@ async fn serve(mut config: Config) -> Result<Stopped, String> {
     }
     let clock = Clock::default();
     let live = Arc::new(Live::new(clock.clone(), config.live_bytes));
-    let local = Arc::new(open_store(&config, &clock, &live)?);
-    let store: Arc<dyn Store> = local.clone();
+    let store = open_store(&config, &clock, &live).await?;
     let hub = Hub::new(clock, config.segments, live, store.clone(), config.store_timeout);
     let origin = Arc::new(Origin::new(Arc::new(hub), config.http.clone()));
     let sweeps = async {
         loop {
             tokio::time::sleep(SWEEP_PAUSE).await;
-            local.sweep().await;
+            store.sweep().await;
             origin.sweep();
         }
     };
@@ -208,13 +218,27 @@ async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, String> {
     TcpListener::bind(address).await.map_err(why)
 }
 
-fn open_store(config: &Config, clock: &Clock, live: &Arc<Live>) -> Result<LocalStore, String> {
-    let backing = match &config.store {
-        StoreAddress::Memory => Backing::Memory,
-        StoreAddress::Disk(directory) => Backing::Directory(directory.clone()),
+async fn open_store(
+    config: &Config,
+    clock: &Clock,
+    live: &Arc<Live>,
+) -> Result<Arc<dyn Store>, String> {
+    let local = |backing| {
+        let store = LocalStore::open(backing, config.limits, clock.clone(), live.clone());
+        store.map(|store| Arc::new(store) as Arc<dyn Store>)
     };
-    LocalStore::open(backing, config.limits, clock.clone(), live.clone())
-        .map_err(|error| format!("{error} (--store)"))
+    let store = match &config.store {
+        StoreAddress::Memory => local(Backing::Memory),
+        StoreAddress::Disk(directory) => local(Backing::Directory(directory.clone())),
+        StoreAddress::Redis(url) => {
+            let RedisOptions { prefix, shards, wait_replicas } = config.redis.clone();
+            let timeout = config.store_timeout;
+            let redis = RedisConfig { url: url.clone(), prefix, shards, wait_replicas, timeout };
+            let store = RedisStore::open(redis, config.limits, clock.clone(), live.clone()).await;
+            store.map(|store| store as Arc<dyn Store>)
+        }
+    };
+    store.map_err(|error| format!("{error} (--store)"))
 }
 
 /// The lines that scripts and people wait for.
@@ -254,7 +278,10 @@ fn store_address(text: &str) -> Result<StoreAddress, String> {
         Some(("disk", directory)) if !directory.is_empty() => {
             Ok(StoreAddress::Disk(directory.into()))
         }
-        _ => Err("write it as disk:<directory> or memory".to_owned()),
+        Some((scheme, _)) if scheme.starts_with("redis") || scheme.starts_with("valkey") => {
+            Ok(StoreAddress::Redis(text.to_owned()))
+        }
+        _ => Err("write it as disk:<directory>, memory or a redis:// URL".to_owned()),
     }
 }
 
@@ -276,8 +303,9 @@ impl TryFrom<ServeArguments> for Config {
         Ok(Self {
             listen: arguments.listen,
             admin_listen: arguments.admin_listen,
-            store: arguments.store,
+            store: arguments.store.clone(),
             limits,
+            redis: redis_options(&arguments)?,
             store_timeout: positive(arguments.store_timeout, "--store-timeout")?,
             segments,
             http,
@@ -350,6 +378,18 @@ fn limits(arguments: &ServeArguments) -> Result<Limits, String> {
         idempotency_age: positive(arguments.idempotency_age, "--idempotency-age")?,
         idempotency_keys: arguments.max_idempotency_keys,
     })
+}
+
+fn redis_options(arguments: &ServeArguments) -> Result<RedisOptions, String> {
+    let prefix = arguments.redis_prefix.clone();
+    if prefix.is_empty() || prefix.contains(['{', '}']) {
+        return Err("--redis-prefix takes one or more characters, but no braces".to_owned());
+    }
+    if !(1..=SHARDS_MAX).contains(&arguments.redis_shards) {
+        return Err(format!("--redis-shards takes 1 to {SHARDS_MAX}"));
+    }
+    let (shards, wait_replicas) = (arguments.redis_shards, arguments.redis_wait_replicas);
+    Ok(RedisOptions { prefix, shards, wait_replicas })
 }
 
 fn positive(time: Duration, flag: &str) -> Result<Duration, String> {

@@ -7,6 +7,7 @@
 
 pub mod local;
 mod record;
+pub mod redis;
 
 use crate::cursor::EventId;
 use crate::event::{ChannelName, Event};
@@ -170,6 +171,10 @@ pub trait Store: Send + Sync + 'static {
     fn settle(&self, ms: u64) -> Answer<'_, ()>;
     /// Whether the store can be read and written.
     fn ready(&self) -> Answer<'_, Result<(), StoreError>>;
+    /// Drops what is too old; called every second. A store that sees to it by itself does nothing.
+    fn sweep(&self) -> Answer<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
     /// Ends the store's own tasks; what it accepted is kept.
     fn stop(&self) -> Answer<'_, ()>;
 }

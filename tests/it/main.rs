@@ -8,6 +8,8 @@ mod endings;
 mod headers;
 mod hold;
 mod kit;
+mod redis;
+mod redis_kit;
 mod stores;
 mod streams;
 mod tidy;

@@ -82,12 +82,6 @@ impl LocalStore {
         Ok(Self { database, commands, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Drops what is too old, once; `serve` calls it every second.
-    pub async fn sweep(&self) {
-        // A store that has stopped has nothing to sweep.
-        self.commands.send(Command::Sweep).await.ok();
-    }
-
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let stopped = || StoreError::Down("the store has stopped".to_owned());
@@ -177,6 +171,11 @@ impl Store for LocalStore {
 
     fn ready(&self) -> Answer<'_, Result<(), StoreError>> {
         Box::pin(async { self.database.get().map(drop) })
+    }
+
+    fn sweep(&self) -> Answer<'_, ()> {
+        // A store that has stopped has nothing to sweep.
+        Box::pin(async { self.commands.send(Command::Sweep).await.unwrap_or_default() })
     }
 
     fn stop(&self) -> Answer<'_, ()> {

@@ -1,0 +1,155 @@
+//! One connection to Redis (or to each node of a cluster), with the time limits fred leaves open.
+//!
+//! Found by experiment on fred 10.1, and the reason for each setting: without a policy it never
+//! reconnects; without a limit its queue grows for as long as Redis is away; a command to a silent
+//! peer waits for ever, and its own detection of silence never fires under steady writes. So every
+//! command has a time limit here, and a few that ran out in a row force a new connection.
+
+use super::reply::text;
+use crate::store::StoreError;
+use bytes::Bytes;
+use fred::clients::Client;
+use fred::error::{Error, ErrorKind};
+use fred::interfaces::ClientLike;
+use fred::types::config::{Config, Options, ReconnectPolicy};
+use fred::types::{Builder, ClusterHash, CustomCommand, Value};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// Commands that ran out of time in a row before the connection is made anew.
+const SILENT_MAX: u32 = 2;
+/// Commands that may wait for a connection; more are refused at once.
+const QUEUE_MAX: usize = 20_000;
+/// Longest wait for a connection, and for a forced new one.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
+/// Pauses between tries to connect, in ms.
+const RECONNECT_MS: (u32, u32) = (50, 1_000);
+
+/// A Lua script, run by its digest.
+pub struct Script {
+    lua: &'static str,
+    digest: String,
+}
+
+/// A connection.
+pub struct Link {
+    client: Client,
+    timeout: Duration,
+    silent: AtomicU32,
+}
+
+impl Script {
+    pub fn new(lua: &'static str) -> Self {
+        Self { lua, digest: fred::util::sha1_hash(lua) }
+    }
+}
+
+impl Link {
+    /// Begins to connect, and goes on trying for as long as it lives. `timeout`: of each command.
+    ///
+    /// # Errors
+    /// When the configuration cannot be right.
+    pub fn open(config: &Config, timeout: Duration) -> Result<Self, StoreError> {
+        let mut config = config.clone();
+        config.fail_fast = false;
+        let mut builder = Builder::from_config(config);
+        let (least, most) = RECONNECT_MS;
+        builder.set_policy(ReconnectPolicy::new_exponential(0, least, most, 2));
+        builder.with_connection_config(|connection| {
+            connection.connection_timeout = CONNECT_TIME_MAX;
+            connection.internal_command_timeout = CONNECT_TIME_MAX;
+            connection.max_command_attempts = 1;
+            connection.max_command_buffer_len = QUEUE_MAX;
+            connection.tcp.nodelay = Some(true);
+            connection.tcp.user_timeout = Some(2 * CONNECT_TIME_MAX);
+        });
+        builder.with_performance_config(|performance| {
+            performance.default_command_timeout = timeout;
+        });
+        let client = builder.build().map_err(|error| down(&error))?;
+        // Ends with the client.
+        let _task = client.connect();
+        Ok(Self { client, timeout, silent: AtomicU32::new(0) })
+    }
+
+    /// Waits for the first connection, for a while.
+    pub async fn connected(&self) -> Result<(), StoreError> {
+        let connected = tokio::time::timeout(self.timeout, self.client.wait_for_connect()).await;
+        let slow = |_| StoreError::Down("no connection in time".to_owned());
+        connected.map_err(slow)?.map_err(|error| down(&error))
+    }
+
+    /// Runs a script on the node that has `slot`.
+    pub async fn run(
+        &self,
+        script: &Script,
+        slot: u16,
+        keys: &[String],
+        arguments: &[Bytes],
+    ) -> Result<Value, Error> {
+        let run = async |name: &'static str, script: &str| {
+            let head = [Value::from(script), Value::from(keys.len() as i64)];
+            let keys = keys.iter().map(|key| Value::from(key.as_str()));
+            let arguments = arguments.iter().map(|argument| Value::Bytes(argument.clone()));
+            let words: Vec<Value> = head.into_iter().chain(keys).chain(arguments).collect();
+            self.command(name, slot, words, self.timeout).await
+        };
+        match run("EVALSHA", &script.digest).await {
+            Err(error) if error.details().starts_with("NOSCRIPT") => run("EVAL", script.lua).await,
+            result => result,
+        }
+    }
+
+    /// Sends a command, once, and waits for its answer for at most `timeout`.
+    pub async fn command(
+        &self,
+        name: &'static str,
+        slot: u16,
+        words: Vec<Value>,
+        timeout: Duration,
+    ) -> Result<Value, Error> {
+        let is_blocking = name == "XREAD";
+        let command = CustomCommand::new_static(name, ClusterHash::Custom(slot), is_blocking);
+        let options =
+            Options { timeout: Some(timeout), max_attempts: Some(1), ..Options::default() };
+        let result = self.client.with_options(&options).custom::<Value, _>(command, words).await;
+        match &result {
+            Err(error) if *error.kind() == ErrorKind::Timeout => self.note_silence().await,
+            _ => self.silent.store(0, Ordering::Relaxed),
+        }
+        result
+    }
+
+    /// Makes the connection anew. Whatever waits on the old one fails.
+    pub async fn reconnect(&self) {
+        // It goes on in the background when that takes longer.
+        tokio::time::timeout(CONNECT_TIME_MAX, self.client.force_reconnection()).await.ok();
+    }
+
+    async fn note_silence(&self) {
+        if self.silent.fetch_add(1, Ordering::Relaxed) + 1 == SILENT_MAX {
+            self.reconnect().await;
+            self.silent.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The eviction policy of the servers, as far as they tell.
+    pub async fn eviction_policy(&self, slot: u16) -> Option<String> {
+        let words = vec![Value::from("GET"), Value::from("maxmemory-policy")];
+        let answer = self.command("CONFIG", slot, words, self.timeout).await.ok()?;
+        match answer {
+            Value::Array(mut pair) => text(pair.pop()?).ok(),
+            Value::Map(map) => map.inner().into_values().next().and_then(|value| text(value).ok()),
+            _ => None,
+        }
+    }
+
+    pub async fn close(&self) {
+        tokio::time::timeout(self.timeout, self.client.quit()).await.ok();
+    }
+}
+
+/// What Redis or the way to it said, for the operator.
+pub fn down(error: &Error) -> StoreError {
+    StoreError::Down(format!("redis: {}", error.details()))
+}

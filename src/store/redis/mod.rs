@@ -1,0 +1,512 @@
+//! The store for more than one origin: Redis or Valkey, alone, behind Sentinel, or as a cluster.
+//!
+//! A publish is one script (`publish.lua`), atomic on the server: the idempotency key, the event in
+//! its channel's log, the state of its key, and the entry in the shard's firehose that wakes the
+//! origins (`tail.rs`). Origins hold nothing that Redis does not; each cuts its segments by Redis's
+//! clock. A publish that ran out of time is refused by the script itself when it arrives late, so
+//! that a `503` stays true.
+
+mod keys;
+mod link;
+mod reply;
+mod tail;
+
+use super::{
+    Answer, Idempotency, Limits, Listener, Page, PageLimit, Publication, Published, Standing,
+    State, Store, StoreError, record,
+};
+use crate::clock::Clock;
+use crate::cursor::EventId;
+use crate::event::{ChannelName, Event, Field};
+use bytes::Bytes;
+use fred::types::Value;
+use fred::types::config::Config;
+use keys::Keys;
+use link::{Link, Script, down};
+use reply::{array, bytes, id, id_if_any, next, number, text, unexpected};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tail::{Progress, Remembered};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// Most shards: each costs an origin a connection.
+pub const SHARDS_MAX: usize = 64;
+/// What a firehose keeps, for origins that were away: entries and bytes.
+const FIREHOSE_ENTRIES_MAX: usize = 20_000;
+const FIREHOSE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A publish is given up this long before its publisher is told so, for the answer's way back.
+const DEADLINE_MARGIN: Duration = Duration::from_millis(100);
+/// Pause before a publish whose connection broke is sent again.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// The clock is not corrected for less (ms), nor by an answer that took longer.
+const CLOCK_STEP_MS: i64 = 3;
+const CLOCK_ANSWER_TIME_MAX: Duration = Duration::from_millis(50);
+
+/// How to reach Redis, and how to use it.
+#[derive(Clone, Debug)]
+pub struct RedisConfig {
+    /// `redis://`, `rediss://`, `redis-sentinel://` or `redis-cluster://`.
+    pub url: String,
+    /// What all keys begin with.
+    pub prefix: String,
+    /// Number of shards; all origins must agree.
+    pub shards: usize,
+    /// Replicas that must have a publish before it is acknowledged.
+    pub wait_replicas: u32,
+    /// Longest time a publish or a read may take.
+    pub timeout: Duration,
+}
+
+/// The store.
+pub struct RedisStore {
+    config: RedisConfig,
+    keys: Keys,
+    limits: Limits,
+    clock: Clock,
+    listener: Arc<dyn Listener>,
+    link: Link,
+    scripts: Scripts,
+    progress: Vec<Progress>,
+    /// Redis's clock less this machine's, in ms.
+    clock_ahead_ms: AtomicI64,
+    /// Makes a key for each publish that comes without one.
+    publish_count: AtomicU64,
+    run: u64,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+struct Scripts {
+    publish: Script,
+    read: Script,
+    standing: Script,
+    before: Script,
+    state: Script,
+    head: Script,
+    reopen: Script,
+}
+
+/// What the publish script said.
+enum Said {
+    Stored { first: EventId, count: u64, entry: EventId, repeated: bool },
+    Closed(EventId),
+    Refused(StoreError),
+}
+
+impl RedisStore {
+    /// Connects, and begins to follow the log. Redis may be away: then it goes on trying.
+    ///
+    /// # Errors
+    /// When the URL is wrong, or another number of shards is in use.
+    pub async fn open(
+        config: RedisConfig,
+        limits: Limits,
+        clock: Clock,
+        listener: Arc<dyn Listener>,
+    ) -> Result<Arc<Self>, StoreError> {
+        let server = Config::from_url(&config.url).map_err(|error| down(&error))?;
+        let keys = Keys::new(&config.prefix, config.shards);
+        let store = Arc::new(Self {
+            link: Link::open(&server, config.timeout)?,
+            scripts: Scripts::new(),
+            progress: (0..config.shards).map(|_| Progress::new()).collect(),
+            clock_ahead_ms: AtomicI64::new(0),
+            publish_count: AtomicU64::new(0),
+            run: RandomState::new().build_hasher().finish(),
+            tasks: Mutex::default(),
+            config,
+            keys,
+            limits,
+            clock,
+            listener,
+        });
+        match store.link.connected().await {
+            Ok(()) => store.check_server().await?,
+            Err(error) => tracing::error!(%error, "redis is not there yet; trying on"),
+        }
+        for shard in 0..store.keys.shards() {
+            let link = Link::open(&server, store.config.timeout)?;
+            let mut tasks = store.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            tasks.spawn(tail::follow(store.clone(), shard, link));
+        }
+        Ok(store)
+    }
+
+    /// What must be right before anything is written.
+    async fn check_server(&self) -> Result<(), StoreError> {
+        for shard in 0..self.keys.shards() {
+            let policy = self.link.eviction_policy(self.keys.slot(shard)).await;
+            if let Some(policy) = policy.filter(|policy| policy != "noeviction") {
+                tracing::error!(
+                    %policy,
+                    "maxmemory-policy must be noeviction: with another, redis drops events that \
+                     were acknowledged when its memory is full"
+                );
+            }
+        }
+        let shards = self.keys.shards().to_string();
+        let key = Value::from(self.keys.shard_count());
+        let words = vec![key, Value::from(shards.as_str()), "NX".into(), "GET".into()];
+        let slot = self.keys.slot(0);
+        let known = self.link.command("SET", slot, words, self.config.timeout).await;
+        match known.map_err(|error| down(&error))? {
+            Value::Null => Ok(()),
+            known if text(known.clone())? == shards => Ok(()),
+            known => Err(StoreError::Down(format!(
+                "these keys are spread over {} shards; start with --redis-shards {0}, or with \
+                 another --redis-prefix",
+                text(known)?
+            ))),
+        }
+    }
+
+    async fn script(
+        &self,
+        script: &Script,
+        channel: &ChannelName,
+        keys: &[String],
+        arguments: &[Bytes],
+    ) -> Result<Value, StoreError> {
+        let slot = self.keys.slot(self.keys.shard_of(channel));
+        self.link.run(script, slot, keys, arguments).await.map_err(|error| down(&error))
+    }
+
+    /// Where a shard's firehose ends. Corrects the clock by the way.
+    async fn head(&self, shard: usize) -> Result<EventId, StoreError> {
+        self.head_and_time(shard).await.map(|(head, _)| head)
+    }
+
+    async fn head_and_time(&self, shard: usize) -> Result<(EventId, u64), StoreError> {
+        let (begun, asked) = (Instant::now(), self.clock.machine_now());
+        let key = self.keys.head(shard);
+        let answer = self.link.run(&self.scripts.head, self.keys.slot(shard), &[key], &[]).await;
+        let mut parts = array(answer.map_err(|error| down(&error))?)?.into_iter();
+        let (head, time) = (id(next(&mut parts)?)?, number(next(&mut parts)?)?);
+        let took = begun.elapsed();
+        if shard == 0 && took < CLOCK_ANSWER_TIME_MAX {
+            let middle = asked + took.as_millis() as u64 / 2;
+            let ahead = time as i64 - middle as i64;
+            if (ahead - self.clock_ahead_ms.load(Ordering::Relaxed)).abs() >= CLOCK_STEP_MS {
+                self.clock_ahead_ms.store(ahead, Ordering::Relaxed);
+                self.clock.correct(ahead);
+            }
+        }
+        Ok((head, time))
+    }
+
+    /// Whether an entry of the firehose is still there.
+    async fn has_entry(&self, shard: usize, entry: EventId) -> Result<bool, StoreError> {
+        let entry = entry.to_string();
+        let key = self.keys.firehose(shard);
+        let words = [key.as_str(), &entry, &entry].map(Value::from).into();
+        let slot = self.keys.slot(shard);
+        let found = self.link.command("XRANGE", slot, words, self.config.timeout).await;
+        Ok(!array(found.map_err(|error| down(&error))?)?.is_empty())
+    }
+
+    /// Puts a `gap` event into a channel whose events up to `last` are lost. Each loss is told
+    /// once, whichever origins saw it.
+    async fn announce_loss(&self, channel: &ChannelName, last: EventId) -> Result<(), StoreError> {
+        let event = Event::lost(&last.to_string());
+        let key = format!("\u{1}lost {last}");
+        let idempotency = Some(Idempotency { key, digest: 0 });
+        let publication =
+            Publication { channel: channel.clone(), events: vec![event], idempotency };
+        match self.store_publication(publication, false).await {
+            Ok(_) | Err(StoreError::Closed) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn store_publication(
+        &self,
+        publication: Publication,
+        ends: bool,
+    ) -> Result<Said, StoreError> {
+        let Publication { channel, events, idempotency } = publication;
+        let own_key = idempotency.is_none();
+        let idempotency = idempotency.unwrap_or_else(|| {
+            let count = self.publish_count.fetch_add(1, Ordering::Relaxed);
+            Idempotency { key: format!("\u{1}own {:016x} {count}", self.run), digest: 0 }
+        });
+        let patience = self.config.timeout.saturating_sub(DEADLINE_MARGIN);
+        let give_up = Instant::now() + patience;
+        let deadline = self.redis_now() + patience.as_millis() as u64;
+        let shard = self.keys.shard_of(&channel);
+        let keys = [
+            self.keys.firehose(shard),
+            self.keys.head(shard),
+            self.keys.log(&channel),
+            self.keys.meta(&channel),
+            self.keys.state(&channel),
+            self.keys.idempotency(&channel, &idempotency.key),
+        ];
+        let ttl = if own_key { self.config.timeout * 5 } else { self.limits.idempotency_age };
+        let arguments = self.arguments(&channel, &events, deadline, &idempotency, ttl, ends);
+        // With a key of its own a publish whose answer was lost can be sent again.
+        let answer = loop {
+            let script = &self.scripts.publish;
+            let run = self.link.run(script, self.keys.slot(shard), &keys, &arguments);
+            match tokio::time::timeout_at(give_up, run).await {
+                Ok(Ok(answer)) => break answer,
+                Ok(Err(error)) if is_broken(&error) && Instant::now() + RETRY_PAUSE < give_up => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                Ok(Err(error)) => return Err(down(&error)),
+                Err(_) => return Err(StoreError::Down("redis: no answer in time".to_owned())),
+            }
+        };
+        let said = self.said(answer)?;
+        if let Said::Stored { first, count, entry, .. } = said {
+            let last = EventId { ms: first.ms, seq: first.seq + count - 1 };
+            self.progress[shard].remember(entry, Remembered { channel, last });
+            self.wait_for_replicas(shard, give_up).await?;
+        }
+        Ok(said)
+    }
+
+    fn arguments(
+        &self,
+        channel: &ChannelName,
+        events: &[Event],
+        deadline: u64,
+        idempotency: &Idempotency,
+        ttl: Duration,
+        ends: bool,
+    ) -> Vec<Bytes> {
+        let Limits { retain_age, retain_events, retain_bytes, keys, state_bytes, .. } = self.limits;
+        let head = [
+            channel.to_string(),
+            deadline.to_string(),
+            retain_events.to_string(),
+            retain_age.as_millis().to_string(),
+            retain_bytes.to_string(),
+            keys.to_string(),
+            state_bytes.to_string(),
+            self.limits.channel_idle.as_millis().to_string(),
+            FIREHOSE_ENTRIES_MAX.to_string(),
+            FIREHOSE_BYTES_MAX.to_string(),
+            format!("{:032x}", idempotency.digest),
+            ttl.as_millis().to_string(),
+            if ends { "1" } else { "" }.to_owned(),
+        ];
+        let mut arguments: Vec<Bytes> = head.into_iter().map(Bytes::from).collect();
+        for event in events {
+            let key = event.key.as_ref().map(Field::as_str).unwrap_or_default().to_owned();
+            arguments.push(key.into());
+            arguments.push(Bytes::from_static(if event.removes_key() { b"1" } else { b"" }));
+            arguments.push(record::write_event(event).into());
+        }
+        arguments
+    }
+
+    fn said(&self, answer: Value) -> Result<Said, StoreError> {
+        let mut parts = array(answer)?.into_iter();
+        let limit = |what, limit, flag| Said::Refused(StoreError::Limit { what, limit, flag });
+        let word = text(next(&mut parts)?)?;
+        Ok(match word.as_str() {
+            "stored" | "repeated" => Said::Stored {
+                first: id(next(&mut parts)?)?,
+                count: number(next(&mut parts)?)?,
+                entry: id(next(&mut parts)?)?,
+                repeated: word == "repeated",
+            },
+            "closed" => Said::Closed(id(next(&mut parts)?)?),
+            "reused" => Said::Refused(StoreError::KeyReused),
+            "keys" => limit("too many keys in the channel", self.limits.keys, "--max-keys"),
+            "state" => {
+                limit("the channel's state, in bytes", self.limits.state_bytes, "--max-state-bytes")
+            }
+            "late" => Said::Refused(StoreError::Down("redis: it answered too late".to_owned())),
+            _ => return Err(unexpected()),
+        })
+    }
+
+    /// Until enough replicas have what this connection has written.
+    async fn wait_for_replicas(&self, shard: usize, give_up: Instant) -> Result<(), StoreError> {
+        let wanted = self.config.wait_replicas;
+        if wanted == 0 {
+            return Ok(());
+        }
+        let left = give_up.saturating_duration_since(Instant::now());
+        let words = vec![Value::from(i64::from(wanted)), Value::from(left.as_millis() as i64)];
+        let timeout = left + DEADLINE_MARGIN;
+        let slot = self.keys.slot(shard);
+        let answer = self.link.command("WAIT", slot, words, timeout).await;
+        match number(answer.map_err(|error| down(&error))?)? {
+            reached if reached >= u64::from(wanted) => Ok(()),
+            reached => Err(StoreError::Down(format!(
+                "redis: {reached} of {wanted} replicas have the event (--redis-wait-replicas)"
+            ))),
+        }
+    }
+
+    fn redis_now(&self) -> u64 {
+        let ahead = self.clock_ahead_ms.load(Ordering::Relaxed);
+        self.clock.machine_now().saturating_add_signed(ahead)
+    }
+
+    async fn settle_shard(&self, shard: usize, ms: u64) -> Result<(), StoreError> {
+        loop {
+            let (head, time) = self.head_and_time(shard).await?;
+            if time >= ms {
+                self.progress[shard].reached(head).await;
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(ms - time)).await;
+        }
+    }
+}
+
+impl Scripts {
+    fn new() -> Self {
+        Self {
+            publish: Script::new(include_str!("publish.lua")),
+            read: Script::new(include_str!("read.lua")),
+            standing: Script::new(include_str!("standing.lua")),
+            before: Script::new(include_str!("before.lua")),
+            state: Script::new(include_str!("state.lua")),
+            head: Script::new(include_str!("head.lua")),
+            reopen: Script::new("return redis.call('HDEL', KEYS[1], 'closed')"),
+        }
+    }
+}
+
+impl Store for RedisStore {
+    fn publish(&self, publication: Publication) -> Answer<'_, Result<Published, StoreError>> {
+        Box::pin(async move {
+            match self.store_publication(publication, false).await? {
+                Said::Stored { first: EventId { ms, seq }, count, repeated, .. } => {
+                    let ids = (0..count).map(|n| EventId { ms, seq: seq + n }).collect();
+                    Ok(Published { ids, repeated })
+                }
+                Said::Closed(_) => Err(StoreError::Closed),
+                Said::Refused(error) => Err(error),
+            }
+        })
+    }
+
+    fn close<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<EventId, StoreError>> {
+        Box::pin(async move {
+            let events = vec![Event::end()];
+            let publication = Publication { channel: channel.clone(), events, idempotency: None };
+            match self.store_publication(publication, true).await? {
+                Said::Stored { first: end, .. } | Said::Closed(end) => Ok(end),
+                Said::Refused(error) => Err(error),
+            }
+        })
+    }
+
+    fn reopen<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let keys = [self.keys.meta(channel)];
+            self.script(&self.scripts.reopen, channel, &keys, &[]).await.map(drop)
+        })
+    }
+
+    fn standing<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+    ) -> Answer<'a, Result<Standing, StoreError>> {
+        Box::pin(async move {
+            let keys = [self.keys.log(channel), self.keys.meta(channel), self.keys.state(channel)];
+            let answer = self.script(&self.scripts.standing, channel, &keys, &[]).await?;
+            let mut parts = array(answer)?.into_iter();
+            let last = id(next(&mut parts)?)?;
+            let closed = id_if_any(next(&mut parts)?)?.is_some();
+            let keyed = number(next(&mut parts)?)? > 0;
+            let oldest = id_if_any(next(&mut parts)?)?;
+            let before_oldest = id_if_any(next(&mut parts)?)?;
+            let trimmed_to = before_oldest.unwrap_or(last);
+            Ok(Standing { last, oldest, trimmed_to, closed, keyed })
+        })
+    }
+
+    fn position_before<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        ms: u64,
+    ) -> Answer<'a, Result<EventId, StoreError>> {
+        Box::pin(async move {
+            let keys = [self.keys.log(channel), self.keys.meta(channel)];
+            let arguments = [Bytes::from(ms.to_string())];
+            id(self.script(&self.scripts.before, channel, &keys, &arguments).await?)
+        })
+    }
+
+    fn read<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        position: EventId,
+        limit: PageLimit,
+    ) -> Answer<'a, Result<Page, StoreError>> {
+        Box::pin(async move {
+            let keys = [self.keys.log(channel), self.keys.meta(channel)];
+            let numbers = [position.to_string(), limit.events.to_string(), limit.bytes.to_string()];
+            let arguments = numbers.map(Bytes::from);
+            let answer = self.script(&self.scripts.read, channel, &keys, &arguments).await?;
+            let mut parts = array(answer)?.into_iter();
+            let last = id(next(&mut parts)?)?;
+            let _oldest = next(&mut parts)?;
+            let trimmed_to = id_if_any(next(&mut parts)?)?.unwrap_or(last);
+            let complete = text(next(&mut parts)?)? == "1";
+            let mut events = Vec::new();
+            while let Some(event_id) = parts.next() {
+                events.push(reply::stored(id(event_id)?, &bytes(next(&mut parts)?)?)?);
+            }
+            Ok(Page { events, complete, trimmed_to, last })
+        })
+    }
+
+    fn state<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<State, StoreError>> {
+        Box::pin(async move {
+            let keys = [self.keys.log(channel), self.keys.meta(channel), self.keys.state(channel)];
+            let answer = self.script(&self.scripts.state, channel, &keys, &[]).await?;
+            let mut parts = array(answer)?.into_iter();
+            let position = id(next(&mut parts)?)?;
+            let mut events = Vec::new();
+            while parts.next().is_some() {
+                events.push(reply::stored_state(&bytes(next(&mut parts)?)?)?);
+            }
+            events.sort_by_key(|stored| stored.id);
+            Ok(State { position, events })
+        })
+    }
+
+    fn settle(&self, ms: u64) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let shards = (0..self.keys.shards()).map(|shard| self.settle_shard(shard, ms));
+            // Where one does not answer, the others are settled all the same.
+            futures_util::future::join_all(shards).await;
+        })
+    }
+
+    fn ready(&self) -> Answer<'_, Result<(), StoreError>> {
+        Box::pin(async {
+            for shard in 0..self.keys.shards() {
+                self.head(shard).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn stop(&self) -> Answer<'_, ()> {
+        Box::pin(async {
+            let mut tasks =
+                std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+            tasks.shutdown().await;
+            self.link.close().await;
+        })
+    }
+}
+
+/// The connection, not the command, was at fault: nobody knows whether the script ran.
+fn is_broken(error: &fred::error::Error) -> bool {
+    use fred::error::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Cluster
+    )
+}

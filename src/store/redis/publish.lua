@@ -1,0 +1,111 @@
+-- One publish, or the end of a channel: checked, then stored, remembered and told, all at once.
+-- KEYS: firehose, firehose's head, log, meta, state, idempotency
+-- ARGV: name, deadline (ms), retain events, age (ms) and bytes, keys max, state bytes max,
+--       idle (ms), firehose events and bytes max, digest ('' = none), its ttl (ms), '1' to end
+--       the channel; then for each event: key, '1' to remove the key, record
+local firehose, head, log, meta, state, idempotency = unpack(KEYS)
+local name, deadline = ARGV[1], tonumber(ARGV[2])
+local retain_events, retain_age, retain_bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local keys_max, state_max, idle = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
+local firehose_max, firehose_bytes_max = tonumber(ARGV[9]), tonumber(ARGV[10])
+local digest, ttl, ends = ARGV[11], ARGV[12], ARGV[13] == '1'
+local FIRST = 14
+
+local function text(number) return string.format('%.0f', number) end
+
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+-- The publisher was told that this did not work; it must stay true.
+if now > deadline then return {'late'} end
+
+if digest ~= '' then
+  local first = redis.call('GET', idempotency)
+  if first then
+    local known, id, count, entry = string.match(first, '^(%x+) (%S+) (%d+) (%S+)$')
+    if known ~= digest then return {'reused'} end
+    return {'repeated', id, count, entry}
+  end
+end
+
+local known = redis.call('HMGET', meta, 'last', 'closed', 'bytes', 'state_bytes')
+local previous = known[1] or '0-0'
+if known[2] then return {'closed', known[2]} end
+
+-- What the publish does to the state: the last event of each key counts.
+local newest, order = {}, {}
+for at = FIRST, #ARGV, 3 do
+  local key = ARGV[at]
+  if key ~= '' then
+    if not newest[key] then order[#order + 1] = key end
+    newest[key] = at
+  end
+end
+local ms, seq = string.match(previous, '^(%d+)-(%d+)$')
+ms, seq = tonumber(ms), tonumber(seq) + 1
+if now > ms then ms, seq = now, 0 end
+local keys, state_bytes = redis.call('HLEN', state), tonumber(known[4] or '0')
+local keys_before, bytes_before = keys, state_bytes
+for _, key in ipairs(order) do
+  local at = newest[key]
+  local before = redis.call('HSTRLEN', state, key)
+  if before > 0 then keys, state_bytes = keys - 1, state_bytes - before end
+  if ARGV[at + 1] ~= '1' then
+    local id = text(ms) .. '-' .. text(seq + (at - FIRST) / 3)
+    keys, state_bytes = keys + 1, state_bytes + #id + 1 + #ARGV[at + 2]
+  end
+end
+if keys > keys_before and keys > keys_max then return {'keys'} end
+if state_bytes > bytes_before and state_bytes > state_max then return {'state'} end
+
+-- Nothing is refused from here on.
+local first = text(ms) .. '-' .. text(seq)
+local bytes, blob, last, link = tonumber(known[3] or '0'), {}, previous, previous
+for at = FIRST, #ARGV, 3 do
+  local record = ARGV[at + 2]
+  last = text(ms) .. '-' .. text(seq + (at - FIRST) / 3)
+  -- Every entry names the one before it, so a hole shows.
+  redis.call('XADD', log, last, 'p', link, 'e', record)
+  link = last
+  bytes = bytes + #record
+  blob[#blob + 1] = struct.pack('>I4', #record) .. record
+  if newest[ARGV[at]] == at then
+    if ARGV[at + 1] == '1' then
+      redis.call('HDEL', state, ARGV[at])
+    else
+      redis.call('HSET', state, ARGV[at], last .. ' ' .. record)
+    end
+  end
+end
+
+-- By count and age as Redis does it cheaply, in whole nodes; by bytes through the average.
+local length = redis.call('XLEN', log)
+redis.call('XTRIM', log, 'MAXLEN', '~', retain_events)
+redis.call('XTRIM', log, 'MINID', '~', text(math.max(now - retain_age, 0)))
+if bytes > retain_bytes then
+  redis.call('XTRIM', log, 'MAXLEN', '~', math.floor(length * retain_bytes / bytes))
+end
+bytes = math.floor(bytes * redis.call('XLEN', log) / length)
+
+redis.call('HSET', meta, 'last', last, 'bytes', text(bytes), 'state_bytes', text(state_bytes))
+if ends then redis.call('HSET', meta, 'closed', last) end
+redis.call('PEXPIRE', log, ARGV[4])
+if keys > 0 then redis.call('PERSIST', meta) else redis.call('PEXPIRE', meta, idle) end
+
+local before = redis.call('HMGET', head, 'last', 'bytes')
+blob = table.concat(blob)
+local entry = redis.call('XADD', firehose, '*', 'q', before[1] or '0-0', 'c', name, 'p', previous,
+  'i', first, 'b', blob)
+local total = tonumber(before[2] or '0') + #blob
+length = redis.call('XLEN', firehose)
+redis.call('XTRIM', firehose, 'MAXLEN', '~', firehose_max)
+if total > firehose_bytes_max then
+  redis.call('XTRIM', firehose, 'MAXLEN', '~', math.floor(length * firehose_bytes_max / total))
+end
+total = math.floor(total * redis.call('XLEN', firehose) / length)
+redis.call('HSET', head, 'last', entry, 'bytes', text(total))
+
+local count = text((#ARGV - FIRST + 1) / 3)
+if digest ~= '' then
+  redis.call('SET', idempotency, digest .. ' ' .. first .. ' ' .. count .. ' ' .. entry, 'PX', ttl)
+end
+return {'stored', first, count, entry}

@@ -1,0 +1,84 @@
+//! Replies of Redis as values. What does not have the expected form is an error, never a guess.
+
+use crate::cursor::EventId;
+use crate::event_log::StoredEvent;
+use crate::store::StoreError;
+use crate::store::record;
+use bytes::Bytes;
+use fred::types::Value;
+
+/// The values of an array.
+pub fn array(value: Value) -> Result<Vec<Value>, StoreError> {
+    match value {
+        Value::Array(values) => Ok(values),
+        Value::Null => Ok(Vec::new()),
+        _ => Err(unexpected()),
+    }
+}
+
+pub fn bytes(value: Value) -> Result<Bytes, StoreError> {
+    match value {
+        Value::Bytes(bytes) => Ok(bytes),
+        Value::String(text) => Ok(text.into_inner()),
+        _ => Err(unexpected()),
+    }
+}
+
+pub fn text(value: Value) -> Result<String, StoreError> {
+    match value {
+        Value::Integer(number) => Ok(number.to_string()),
+        other => String::from_utf8(bytes(other)?.into()).map_err(|_| unexpected()),
+    }
+}
+
+pub fn number(value: Value) -> Result<u64, StoreError> {
+    text(value)?.parse().map_err(|_| unexpected())
+}
+
+pub fn id(value: Value) -> Result<EventId, StoreError> {
+    EventId::parse(&text(value)?).map_err(|_| unexpected())
+}
+
+/// An id, or `None` for an empty text.
+pub fn id_if_any(value: Value) -> Result<Option<EventId>, StoreError> {
+    let text = text(value)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    EventId::parse(&text).map(Some).map_err(|_| unexpected())
+}
+
+/// The next of several values.
+pub fn next(values: &mut impl Iterator<Item = Value>) -> Result<Value, StoreError> {
+    values.next().ok_or_else(unexpected)
+}
+
+pub fn stored(id: EventId, record: &[u8]) -> Result<StoredEvent, StoreError> {
+    let event = record::read_event(record).map_err(|_| unexpected())?;
+    Ok(StoredEvent { id, event })
+}
+
+/// The events of a firehose entry: records with their lengths before them, ids counted from the
+/// first.
+pub fn stored_batch(first: EventId, blob: &[u8]) -> Result<Vec<StoredEvent>, StoreError> {
+    let (mut rest, mut events) = (blob, Vec::new());
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let length = u32::from_be_bytes(*length) as usize;
+        let (record, after) = after.split_at_checked(length).ok_or_else(unexpected)?;
+        let id = EventId { ms: first.ms, seq: first.seq + events.len() as u64 };
+        events.push(stored(id, record)?);
+        rest = after;
+    }
+    if rest.is_empty() { Ok(events) } else { Err(unexpected()) }
+}
+
+/// A row of the state: `<id> <record>`.
+pub fn stored_state(row: &[u8]) -> Result<StoredEvent, StoreError> {
+    let space = row.iter().position(|byte| *byte == b' ').ok_or_else(unexpected)?;
+    let id = std::str::from_utf8(&row[..space]).map_err(|_| unexpected())?;
+    stored(EventId::parse(id).map_err(|_| unexpected())?, &row[space + 1..])
+}
+
+pub fn unexpected() -> StoreError {
+    StoreError::Down("redis: a reply of a form this version does not know".to_owned())
+}

@@ -1,0 +1,304 @@
+//! Many origins on one Redis, and everything that can happen between them.
+
+use crate::kit::{
+    Origin, PATIENCE, Random, get, next_message, read_until, request, unchunk, wait_for_phase,
+};
+use crate::redis_kit::{RedisServer, Relay};
+use headwater::client::http::Address;
+use headwater::client::{EventSource, Signal};
+use hyper::Method;
+use std::collections::HashSet;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{interval, sleep, timeout};
+
+const CLIENTS: u64 = 300;
+const PUBLISHERS: u64 = 3;
+const RATE: u64 = 200;
+const LAST: &str = "the last";
+
+fn on(url: &str, segment: &str) -> Origin {
+    Origin::with(&["--store", url, "--segment", segment])
+}
+
+/// Publishes with an idempotency key of its own until it is acknowledged, at any of the origins.
+async fn publish_surely(addresses: &[Address], path: &str, key: &str, data: &str) {
+    for attempt in 0.. {
+        let address = &addresses[attempt % addresses.len()];
+        let headers = [("idempotency-key", key)];
+        let body = data.to_owned().into();
+        let publish = request(address, Method::POST, path, &headers, body);
+        if let Ok(Ok(answer)) = timeout(Duration::from_secs(5), publish).await
+            && (answer.status == 201 || answer.status == 200)
+        {
+            return;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The whole log of a channel: id and data.
+async fn log(origin: &Origin, channel: &str) -> Vec<(String, String)> {
+    let (mut events, mut after) = (Vec::new(), "0-0".to_owned());
+    loop {
+        let path = format!("/channels/{channel}/history?limit=1000&after={after}");
+        let page = origin.get(&path).await.json();
+        let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+        let new: Vec<_> = page["events"].as_array().expect("events").iter().collect();
+        events.extend(new.iter().map(|event| (text(&event["id"]), text(&event["data"]))));
+        if new.is_empty() {
+            return events;
+        }
+        after = text(&page["next"]);
+    }
+}
+
+/// Follows a channel to its last event, at another origin after every reconnect.
+async fn wander(
+    addresses: Vec<Address>,
+    path: &'static str,
+    mut random: Random,
+) -> Vec<(String, String)> {
+    let first = addresses[random.below(addresses.len() as u64) as usize].clone();
+    let mut source = EventSource::new(first, path, None);
+    let mut seen = Vec::new();
+    loop {
+        match source.next().await {
+            Signal::Message(message) if message.kind == "message" => {
+                let is_last = message.data == LAST;
+                seen.push((message.last_event_id, message.data));
+                if is_last {
+                    return seen;
+                }
+            }
+            Signal::Message(message) => assert_eq!(message.kind, "segment", "{}", message.data),
+            Signal::Opened => {}
+            Signal::Reconnecting { .. } => {
+                let next = random.below(addresses.len() as u64) as usize;
+                source.move_to(addresses[next].clone());
+            }
+            Signal::Closed { status, why } => panic!("closed for good: {status:?} {why}"),
+        }
+    }
+}
+
+/// A publisher at each origin, until told to stop; how many events were acknowledged.
+async fn publish_until(
+    publisher: u64,
+    addresses: Vec<Address>,
+    mut stop: watch::Receiver<bool>,
+) -> Vec<String> {
+    let mut ticks = interval(Duration::from_millis(1_000 * PUBLISHERS / RATE));
+    let mut acknowledged = Vec::new();
+    for number in 0.. {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = stop.wait_for(|stop| *stop) => break,
+        }
+        let data = format!("{publisher} {number}");
+        publish_surely(&addresses, "/channels/a", &data, &data).await;
+        acknowledged.push(data);
+    }
+    acknowledged
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_wander_between_origins_miss_nothing_whatever_fails() {
+    headwater::process::raise_file_limit();
+    let mut redis = RedisServer::with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let relay = Relay::to(redis.port).await;
+    let mut origins = vec![
+        on(&redis.url(), "2s"),
+        on(&redis.url(), "2s"),
+        on(&format!("redis://127.0.0.1:{}", relay.port), "2s"),
+    ];
+    let addresses: Vec<Address> = origins.iter().map(Origin::address).collect();
+    let mut clients = JoinSet::new();
+    for index in 0..CLIENTS {
+        clients.spawn(wander(addresses.clone(), "/channels/a", Random::new(index)));
+    }
+    let (stop, stopped) = watch::channel(false);
+    let mut publishers = JoinSet::new();
+    for publisher in 0..PUBLISHERS {
+        let mut addresses = addresses.clone();
+        addresses.rotate_left(publisher as usize);
+        publishers.spawn(publish_until(publisher, addresses, stopped.clone()));
+    }
+    for round in 0..3 {
+        sleep(Duration::from_secs(3)).await;
+        origins[round % 2].kill();
+        origins[round % 2].start_again();
+        match round {
+            0 => {
+                redis.signal("STOP");
+                sleep(Duration::from_secs(5)).await;
+                redis.signal("CONT");
+            }
+            1 => {
+                redis.kill();
+                sleep(Duration::from_millis(500)).await;
+                redis.start_again();
+            }
+            _ => {
+                relay.freeze(true);
+                sleep(Duration::from_secs(5)).await;
+                relay.freeze(false);
+            }
+        }
+    }
+    sleep(Duration::from_secs(3)).await;
+    stop.send_replace(true);
+    let acknowledged: Vec<String> = publishers.join_all().await.into_iter().flatten().collect();
+    publish_surely(&addresses, "/channels/a", LAST, LAST).await;
+    let seen =
+        timeout(Duration::from_secs(40), clients.join_all()).await.expect("all have the last");
+    let log = log(&origins[0], "a").await;
+    let stored: HashSet<&str> = log.iter().map(|(_, data)| data.as_str()).collect();
+    assert_eq!(stored.len(), log.len(), "each event is stored once");
+    assert!(acknowledged.iter().all(|data| stored.contains(data.as_str())));
+    assert!(acknowledged.len() > 1_000, "{} events prove little", acknowledged.len());
+    for seen in seen {
+        let first = log.iter().position(|event| *event == seen[0]).expect("it is in the log");
+        assert_eq!(seen, log[first..], "exactly once and in order");
+    }
+}
+
+#[tokio::test]
+async fn two_origins_with_different_clocks_answer_with_the_same_bytes() {
+    let redis = RedisServer::start();
+    let flags = ["--store", &redis.url(), "--segment", "4s"];
+    let origins = [
+        Origin::with(&flags),
+        Origin::wrapped(&["faketime", "-f", "+0.2s"], &flags),
+        Origin::wrapped(&["faketime", "-f", "-0.2s"], &flags),
+    ];
+    // Until each has seen Redis's clock.
+    for origin in &origins {
+        timeout(PATIENCE, async { while origin.get("/readyz").await.status != 200 {} })
+            .await
+            .expect("it is ready");
+    }
+    let cursor = origins[0].publish("a", "first").await;
+    wait_for_phase(4_000, 300, 1_000).await;
+    let streams = origins.each_ref().map(|origin| async {
+        let mut stream = origin.raw(&get("/channels/a", Some(&cursor))).await;
+        let answer = read_until(&mut stream, |text| text.ends_with("\r\n0\r\n\r\n")).await;
+        let (body, is_whole) = unchunk(&answer);
+        assert!(is_whole, "{answer}");
+        body.split_inclusive("\n\n").filter(|block| !block.starts_with(':')).collect::<String>()
+    });
+    // Over the boundary and beyond, at each of the origins.
+    let publish = async {
+        for number in 0..400 {
+            origins[number % 3].publish("a", &number.to_string()).await;
+        }
+    };
+    let [one, two, three] = streams;
+    let (one, two, three, ()) = tokio::join!(one, two, three, publish);
+    assert!(one.matches("\ndata: ").count() > 50, "{one}");
+    assert_eq!(one, two);
+    assert_eq!(one, three);
+}
+
+#[tokio::test]
+async fn while_redis_is_away_streams_go_on_and_publishes_say_so_and_then_all_resumes() {
+    let mut redis = RedisServer::with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let flags = ["--store", &redis.url(), "--store-timeout", "1s", "--heartbeat", "1s"];
+    let origin = Origin::with(&flags);
+    let first = origin.publish("a", "first").await;
+    let mut source = origin.source("/channels/a", Some("0-0"));
+    assert_eq!(next_message(&mut source).await.data, "first");
+    for is_silent in [true, false] {
+        if is_silent {
+            redis.signal("STOP")
+        } else {
+            redis.kill()
+        }
+        let begun = std::time::Instant::now();
+        let refused = origin.post("/channels/a", &[], "refused").await;
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        refused.assert_problem(503, "store-down");
+        assert!(refused.header("retry-after").is_some());
+        // A stream of what the origin holds begins all the same, and lives.
+        let mut stream = origin.raw(&get("/channels/a", Some(&first))).await;
+        let text = read_until(&mut stream, |text| text.contains("\r\n:\n\n\r\n")).await;
+        assert!(text.contains("ends_at"), "{text}");
+        // One that needs Redis is put off, for EventSource and for others.
+        let shed = origin.get("/channels/other").await;
+        assert_eq!((shed.status.as_u16(), shed.header("headwater-shed")), (200, Some("store")));
+        let accept = [("accept", "application/json")];
+        let refused = origin.request(Method::GET, "/channels/other", &accept, "").await;
+        refused.assert_problem(503, "store");
+        if is_silent {
+            redis.signal("CONT")
+        } else {
+            redis.start_again()
+        }
+        let back = async { while origin.post("/channels/b", &[], "probe").await.status != 201 {} };
+        timeout(PATIENCE, back).await.expect("it comes back by itself");
+        let data = format!("after {is_silent}");
+        let id = origin.publish("a", &data).await;
+        let message = next_message(&mut source).await;
+        assert_eq!(
+            (message.data, message.last_event_id),
+            (data, id),
+            "what was refused is not stored"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_full_or_read_only_redis_refuses_publishes_and_keeps_what_it_has() {
+    let redis = RedisServer::start();
+    let origin = on(&redis.url(), "4s");
+    let id = origin.publish("a", "kept").await;
+    redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    origin.post("/channels/a", &[], "x").await.assert_problem(503, "store-down");
+    redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    redis.command(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    origin.post("/channels/a", &[], "x").await.assert_problem(503, "store-down");
+    redis.command(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    let after = origin.publish("a", "after").await;
+    let ids: Vec<String> = log(&origin, "a").await.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(ids, [id, after]);
+}
+
+#[tokio::test]
+async fn a_publisher_that_repeats_through_a_restart_of_redis_is_stored_once() {
+    let mut redis = RedisServer::with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let origin = on(&redis.url(), "4s");
+    let addresses = [origin.address()];
+    let publish = async {
+        for number in 0..200 {
+            let data = number.to_string();
+            // Twice each, as a publisher does whose first answer was lost.
+            publish_surely(&addresses, "/channels/a", &data, &data).await;
+            publish_surely(&addresses, "/channels/a", &data, &data).await;
+        }
+    };
+    let restart = async {
+        for _ in 0..3 {
+            sleep(Duration::from_millis(300)).await;
+            redis.kill();
+            redis.start_again();
+        }
+    };
+    tokio::join!(publish, restart);
+    let datas: Vec<String> = log(&origin, "a").await.into_iter().map(|(_, data)| data).collect();
+    assert_eq!(datas, (0..200).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn origins_must_agree_on_the_number_of_shards() {
+    let redis = RedisServer::start();
+    let _first = on(&redis.url(), "4s");
+    let second = std::process::Command::new(crate::kit::BINARY)
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+        .args(["--store", &redis.url(), "--redis-shards", "7"])
+        .output()
+        .expect("it starts");
+    assert!(!second.status.success());
+    let error = String::from_utf8_lossy(&second.stderr);
+    assert!(error.contains("start with --redis-shards 4"), "{error}");
+}
