@@ -111,6 +111,14 @@ impl EventLog {
         self.evict();
     }
 
+    /// Says that `last` is the newest event of the log, by the store. A run that has not begun yet
+    /// begins there, and whoever stands there needs the store no more.
+    pub fn begin_at(&mut self, last: EventId) {
+        if self.base.is_none() {
+            self.base = Some(last);
+        }
+    }
+
     /// Forgets the run, so that every reader asks the store again.
     pub fn reset(&mut self) {
         self.entries.clear();

@@ -232,6 +232,9 @@ impl Reader {
         if page.last < tail.position {
             return Err(Lost::Store("the log ends before what was already sent".to_owned()));
         }
+        if page.complete {
+            tail.lease.log().begin_at(page.last);
+        }
         let (mut out, mut events) = (Vec::new(), 0);
         let mut stopped = None;
         for stored in &page.events {

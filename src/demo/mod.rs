@@ -47,13 +47,17 @@ pub async fn feed(hub: Arc<Hub>) {
 
 async fn departures(hub: &Hub) {
     let mut board: VecDeque<Flight> = VecDeque::new();
+    let mut numbers = (random() % 900) as u32..;
     // A board left by an earlier run is cleared, so that no flight stays for ever.
     while let Err(error) = clear(hub, "departures").await {
         pause_after(&error).await;
     }
     loop {
         if board.len() < FLIGHTS {
-            let flight = Flight::new(hub.clock.now() / 60_000 + 20 + 7 * board.len() as u64);
+            let flight = Flight::new(
+                100 + numbers.next().unwrap_or_default() % 900,
+                hub.clock.now() / 60_000 + 20 + 7 * board.len() as u64,
+            );
             surely(hub, "departures", &flight.key(), flight.data()).await;
             board.push_back(flight);
             continue;
@@ -97,6 +101,11 @@ async fn clear(hub: &Hub, name: &str) -> Result<(), StoreError> {
     let state = hub.store.state(&channel(name)?).await?;
     for stored in state.events {
         let key = stored.event.key.as_ref().map(Field::as_str).unwrap_or_default();
+        // An open page knows flights by what events say, and takes a departed one off the board.
+        if let Ok(mut flight) = serde_json::from_str::<Value>(&stored.event.data) {
+            flight["status"] = STAGES[STAGES.len() - 1].into();
+            publish(hub, name, key, flight.to_string()).await?;
+        }
         publish(hub, name, key, String::new()).await?;
     }
     Ok(())
@@ -126,9 +135,9 @@ async fn pause_after(error: &StoreError) {
 }
 
 impl Flight {
-    fn new(minute: u64) -> Self {
+    fn new(number: u32, minute: u64) -> Self {
         Self {
-            number: 100 + (random() % 900) as u32,
+            number,
             city: CITIES[random() as usize % CITIES.len()],
             gate: format!("{}{}", char::from(b'A' + (random() % 4) as u8), 1 + random() % 24),
             minute,

@@ -127,7 +127,7 @@ async fn ids_go_on_when_the_machine_starts_again_with_its_clock_behind() {
         let origin = Origin::with(&["--store", &store]);
         id(origin.publish("a", "x").await)
     };
-    let origin = Origin::wrapped(&["faketime", "-f", "-1h"], &["--store", &store]);
+    let origin = Origin::with_clock("-1h", &["--store", &store]);
     let after = id(origin.publish("a", "y").await);
     assert!(after > before);
     assert!(after.ms < before.ms + 60_000, "time goes on from there");

@@ -47,7 +47,15 @@ impl Origin {
         Self::wrapped(&[], flags)
     }
 
-    /// As `with`, started by another command (`faketime`, `prlimit`).
+    /// As `with`, on a machine whose clock is off by as much (`-1h`, `+0.2s`).
+    pub fn with_clock(off: &str, flags: &[&str]) -> Self {
+        // Not the command `faketime`: that stays in between, and is killed in its child's place.
+        let library = "LD_PRELOAD=/usr/$LIB/faketime/libfaketimeMT.so.1";
+        let off = format!("FAKETIME={off}");
+        Self::wrapped(&["env", library, &off, "FAKETIME_DONT_FAKE_MONOTONIC=1"], flags)
+    }
+
+    /// As `with`, started by another command that becomes it.
     pub fn wrapped(wrapper: &[&str], flags: &[&str]) -> Self {
         let fixed = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
         let arguments = fixed.iter().chain(flags).map(|flag| flag.to_string()).collect();

@@ -1,5 +1,6 @@
 //! One binary for all tests against the real one; `kit` starts it on free ports.
 
+mod browser;
 mod commands;
 mod crowd;
 mod docs;
@@ -8,6 +9,7 @@ mod endings;
 mod headers;
 mod hold;
 mod kit;
+mod page;
 mod redis;
 mod redis_kit;
 mod stores;

@@ -170,8 +170,8 @@ async fn two_origins_with_different_clocks_answer_with_the_same_bytes() {
     let flags = ["--store", &redis.url(), "--segment", "4s"];
     let origins = [
         Origin::with(&flags),
-        Origin::wrapped(&["faketime", "-f", "+0.2s"], &flags),
-        Origin::wrapped(&["faketime", "-f", "-0.2s"], &flags),
+        Origin::with_clock("+0.2s", &flags),
+        Origin::with_clock("-0.2s", &flags),
     ];
     // Until each has seen Redis's clock.
     for origin in &origins {

@@ -99,10 +99,17 @@ impl Progress {
 pub async fn follow(store: Arc<RedisStore>, shard: usize, link: Link) {
     let mut read = None;
     let mut looked_at = None;
+    let mut is_following = true;
     loop {
         let outcome = step(&store, shard, &link, &mut read, &mut looked_at).await;
-        if let Err(error) = outcome {
-            tracing::warn!(shard, %error, "the log is not followed");
+        if outcome.is_ok() != is_following {
+            is_following = outcome.is_ok();
+            match &outcome {
+                Ok(()) => tracing::info!(shard, "the log is followed again"),
+                Err(error) => tracing::warn!(shard, %error, "the log is not followed"),
+            }
+        }
+        if outcome.is_err() {
             looked_at = None;
             tokio::time::sleep(FAULT_PAUSE).await;
         }

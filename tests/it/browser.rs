@@ -1,0 +1,155 @@
+//! Headless Chromium for a test, driven by `chromedriver` over its plain HTTP WebDriver API.
+
+use crate::kit::{PATIENCE, request};
+use hyper::Method;
+use serde_json::{Value, json};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+const CHROMIUM: &str = "/usr/bin/chromium";
+const CHROMEDRIVER: &str = "/usr/bin/chromedriver";
+/// No sandbox and no /dev/shm, as in a container; no network but the test's own.
+const FLAGS: [&str; 9] = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+];
+
+/// A browser with one page. Ends with the value.
+pub struct Browser {
+    session: String,
+    // Dropped in this order: nobody writes to the profile any more when it goes.
+    driver: Driver,
+    _profile: TempDir,
+}
+
+/// A running `chromedriver`. Ends with the value; what it has started does not.
+struct Driver {
+    child: Child,
+    listen: SocketAddr,
+}
+
+impl Browser {
+    /// With a fresh profile and an empty page.
+    pub async fn start() -> Self {
+        let driver = Driver::start();
+        let profile = tempfile::tempdir().expect("a directory for the profile");
+        let data = format!("--user-data-dir={}", profile.path().display());
+        let flags: Vec<&str> = FLAGS.into_iter().chain([data.as_str()]).collect();
+        let patience = PATIENCE.as_millis() as u64;
+        let wanted = json!({
+            "goog:chromeOptions": { "binary": CHROMIUM, "args": flags },
+            "timeouts": { "pageLoad": patience, "script": patience },
+        });
+        let wanted = json!({ "capabilities": { "alwaysMatch": wanted } });
+        let opened = driver.command(Method::POST, "/session", &wanted).await;
+        let session = opened["sessionId"].as_str().expect("a session").to_owned();
+        Self { session, driver, _profile: profile }
+    }
+
+    /// Goes to a page, and waits until it has loaded.
+    pub async fn open(&self, url: &str) {
+        self.post("url", &json!({ "url": url })).await;
+    }
+
+    /// Runs the body of a function in the page; what it returns.
+    pub async fn run(&self, script: &str) -> Value {
+        self.post("execute/sync", &json!({ "script": script, "args": [] })).await
+    }
+
+    /// Waits until an expression is true in the page.
+    pub async fn wait_for(&self, condition: &str) {
+        let script = format!("return Boolean({condition})");
+        let wait = async {
+            while self.run(&script).await != true {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            let shown = self.run("return document.body.innerText").await;
+            panic!("the page does not come to {condition}; it shows {shown}");
+        }
+    }
+
+    async fn post(&self, command: &str, body: &Value) -> Value {
+        let path = format!("/session/{}/{command}", self.session);
+        self.driver.command(Method::POST, &path, body).await
+    }
+}
+
+impl Drop for Browser {
+    /// Ends Chromium, which would outlive its driver.
+    fn drop(&mut self) {
+        if let Err(error) = self.driver.end(&self.session) {
+            eprintln!("chromedriver does not end its session, Chromium may live on: {error}");
+        }
+    }
+}
+
+impl Driver {
+    fn start() -> Self {
+        let mut command = Command::new(CHROMEDRIVER);
+        command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap_or_else(|error| {
+            panic!("{CHROMEDRIVER} does not start (apt-get install chromium-driver): {error}")
+        });
+        let lines = BufReader::new(child.stdout.take().expect("standard output is piped")).lines();
+        let (send, receive) = mpsc::channel();
+        // Ends with the process, which must not find its standard output closed.
+        std::thread::spawn(move || {
+            for port in lines.map_while(Result::ok).filter_map(|line| port(&line)) {
+                send.send(port).ok();
+            }
+        });
+        let mut driver = Self { child, listen: (Ipv4Addr::LOCALHOST, 0).into() };
+        let port = receive.recv_timeout(PATIENCE).expect("chromedriver says where it listens");
+        driver.listen.set_port(port);
+        driver
+    }
+
+    async fn command(&self, method: Method, path: &str, body: &Value) -> Value {
+        let address = format!("http://{}", self.listen).parse().expect("an address");
+        let answer = request(&address, method, path, &[], body.to_string().into()).await;
+        let answer = answer.expect("chromedriver answers");
+        let value = answer.json()["value"].take();
+        assert!(answer.status.is_success(), "chromedriver refuses {path}: {}", value["message"]);
+        value
+    }
+
+    /// Without a runtime, as `Drop` has none. The answer comes when Chromium is gone.
+    fn end(&self, session: &str) -> io::Result<()> {
+        let mut stream = TcpStream::connect(self.listen)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let host = self.listen;
+        write!(stream, "DELETE /session/{session} HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
+        let mut status = [0; "HTTP/1.1 200".len()];
+        stream.read_exact(&mut status)?;
+        if &status != b"HTTP/1.1 200" {
+            return Err(io::Error::other(String::from_utf8_lossy(&status)));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// The port in `ChromeDriver was started successfully on port 4444.`
+fn port(line: &str) -> Option<u16> {
+    let port = line.split_once("started successfully on port ")?.1;
+    Some(port.trim_end_matches('.').parse().expect("a port"))
+}
