@@ -6,6 +6,7 @@ mod crowd;
 mod docs;
 mod durability;
 mod endings;
+mod failover;
 mod headers;
 mod hold;
 mod kit;

@@ -108,7 +108,7 @@ async fn clients_that_wander_between_origins_miss_nothing_whatever_fails() {
     headwater::process::raise_file_limit();
     let mut redis = RedisServer::with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let relay = Relay::to(redis.port).await;
-    let mut origins = vec![
+    let mut origins = [
         on(&redis.url(), "2s"),
         on(&redis.url(), "2s"),
         on(&format!("redis://127.0.0.1:{}", relay.port), "2s"),

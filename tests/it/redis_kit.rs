@@ -82,6 +82,10 @@ pub fn free_port() -> u16 {
 /// `None`: the port is taken.
 fn launch(directory: &TempDir, port: u16, flags: &[String]) -> Option<Child> {
     let mut command = Command::new("redis-server");
+    // A configuration file goes first.
+    let has_file = flags.first().is_some_and(|flag| !flag.starts_with("--"));
+    let (file, flags) = flags.split_at(usize::from(has_file));
+    command.args(file);
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--daemonize", "no"]);
     command.arg("--dir").arg(directory.path()).args(flags);
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
@@ -101,6 +105,7 @@ fn launch(directory: &TempDir, port: u16, flags: &[String]) -> Option<Child> {
 /// A way to a server that can stop passing anything on, without a word to either side.
 pub struct Relay {
     pub port: u16,
+    target: tokio::sync::watch::Sender<u16>,
     frozen: tokio::sync::watch::Sender<bool>,
     accepting: tokio::task::AbortHandle,
 }
@@ -110,19 +115,24 @@ impl Relay {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let own = listener.local_addr().expect("an address").port();
         let (frozen, watched) = tokio::sync::watch::channel(false);
+        let (target, targets) = tokio::sync::watch::channel(port);
         let accepting = tokio::spawn(async move {
             loop {
                 let (near, _) = listener.accept().await.expect("a connection");
-                let Ok(far) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await else {
-                    continue;
-                };
+                let target = ("127.0.0.1", *targets.borrow());
+                let Ok(far) = tokio::net::TcpStream::connect(target).await else { continue };
                 let ((near_read, near_write), (far_read, far_write)) =
                     (near.into_split(), far.into_split());
                 tokio::spawn(pass(near_read, far_write, watched.clone()));
                 tokio::spawn(pass(far_read, near_write, watched.clone()));
             }
         });
-        Self { port: own, frozen, accepting: accepting.abort_handle() }
+        Self { port: own, target, frozen, accepting: accepting.abort_handle() }
+    }
+
+    /// New connections go to another server, as behind an address that moves.
+    pub fn lead_to(&self, port: u16) {
+        self.target.send_replace(port);
     }
 
     pub fn freeze(&self, is_frozen: bool) {
@@ -151,5 +161,146 @@ async fn pass(
         if to.write_all(&buffer[..count]).await.is_err() {
             return;
         }
+    }
+}
+
+/// A master, a replica and three sentinels that watch them.
+pub struct Sentinels {
+    pub master: RedisServer,
+    pub replica: RedisServer,
+    sentinels: Vec<RedisServer>,
+}
+
+impl Sentinels {
+    pub fn start() -> Self {
+        let durable = ["--appendonly", "yes", "--appendfsync", "always"];
+        let master = RedisServer::with(&durable);
+        let of_master = ["--replicaof", &format!("127.0.0.1 {}", master.port)];
+        let replica = RedisServer::with(&[&durable[..], &of_master[..]].concat());
+        wait_until("the replica follows", || {
+            replica.command(&["INFO", "replication"]).contains("master_link_status:up")
+        });
+        let sentinels: Vec<_> = (0..3).map(|_| sentinel(master.port)).collect();
+        let this = Self { master, replica, sentinels };
+        wait_until("the sentinels know each other and the replica", || {
+            this.sentinels.iter().all(|sentinel| {
+                let known = sentinel.command(&["SENTINEL", "MASTER", "hw"]);
+                let value = |name| known.lines().skip_while(|line| *line != name).nth(1);
+                value("num-other-sentinels") == Some("2") && value("num-slaves") == Some("1")
+            })
+        });
+        this
+    }
+
+    pub fn url(&self) -> String {
+        let nodes: Vec<String> = self
+            .sentinels
+            .iter()
+            .map(|sentinel| format!("node=127.0.0.1:{}", sentinel.port))
+            .collect();
+        let first = self.sentinels[0].port;
+        format!(
+            "redis-sentinel://127.0.0.1:{first}?sentinelServiceName=hw&{}",
+            nodes[1..].join("&")
+        )
+    }
+
+    /// Kills the master, and waits until the replica has taken over.
+    pub fn fail_over(&mut self) {
+        self.master.kill();
+        wait_until("the replica is promoted", || {
+            self.replica.command(&["ROLE"]).starts_with("master")
+        });
+    }
+}
+
+fn sentinel(master: u16) -> RedisServer {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("sentinel.conf");
+    let rules = format!(
+        "sentinel monitor hw 127.0.0.1 {master} 2\nsentinel down-after-milliseconds hw 1000\n\
+         sentinel failover-timeout hw 6000\n"
+    );
+    std::fs::write(&path, rules).expect("a file");
+    let flags = vec![path.display().to_string(), "--sentinel".to_owned()];
+    loop {
+        let port = free_port();
+        if let Some(child) = launch(&directory, port, &flags) {
+            return RedisServer { child, directory, flags, port };
+        }
+    }
+}
+
+/// A cluster of three masters, each with a replica where asked for.
+pub struct Cluster {
+    pub nodes: Vec<RedisServer>,
+}
+
+impl Cluster {
+    pub fn start(replicas: usize) -> Self {
+        let mut nodes: Vec<RedisServer> = Vec::new();
+        while nodes.len() < 3 * (1 + replicas) {
+            let bus = free_port().to_string();
+            let flags = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500"];
+            let durable =
+                ["--cluster-port", &bus, "--appendonly", "yes", "--appendfsync", "always"];
+            nodes.push(RedisServer::with(&[&flags[..], &durable[..]].concat()));
+        }
+        let this = Self { nodes };
+        this.join(replicas);
+        this
+    }
+
+    /// As `redis-cli --cluster create` does, but with bus ports of our own.
+    fn join(&self, replicas: usize) {
+        let (first, others) = self.nodes.split_first().expect("a node");
+        for (index, node) in self.nodes.iter().enumerate() {
+            node.command(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]);
+        }
+        for node in others {
+            let words = ["CLUSTER", "MEET", "127.0.0.1", &node.port.to_string(), &node.flags[5]];
+            assert_eq!(first.command(&words), "OK");
+        }
+        for (master, (from, to)) in
+            [(0, 5_460), (5_461, 10_922), (10_923, 16_383)].iter().enumerate()
+        {
+            let words = ["CLUSTER", "ADDSLOTSRANGE", &from.to_string(), &to.to_string()];
+            assert_eq!(self.nodes[master].command(&words), "OK");
+        }
+        let all = self.nodes.len().to_string();
+        wait_until("all nodes know each other", || {
+            let known = format!("cluster_known_nodes:{all}");
+            self.nodes.iter().all(|node| node.command(&["CLUSTER", "INFO"]).contains(&known))
+        });
+        for (index, replica) in self.nodes[3..].iter().enumerate() {
+            let master = self.nodes[index % 3].command(&["CLUSTER", "MYID"]);
+            wait_until("a replica knows its master", || {
+                replica.command(&["CLUSTER", "REPLICATE", &master]) == "OK"
+            });
+        }
+        wait_until("the cluster is whole", || {
+            self.nodes
+                .iter()
+                .all(|node| node.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok"))
+                && self.nodes[3..].iter().all(|replica| {
+                    replica.command(&["INFO", "replication"]).contains("master_link_status:up")
+                })
+        });
+        assert_eq!(self.nodes.len(), 3 * (1 + replicas));
+    }
+
+    pub fn url(&self) -> String {
+        let nodes: Vec<String> =
+            self.nodes[1..].iter().map(|node| format!("node=127.0.0.1:{}", node.port)).collect();
+        format!("redis-cluster://127.0.0.1:{}?{}", self.nodes[0].port, nodes.join("&"))
+    }
+}
+
+pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{what}");
+        #[expect(clippy::disallowed_methods, reason = "no runtime here")]
+        std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -103,6 +103,6 @@ mod tests {
         let shards: Vec<_> = ["a", "b", "c", "ticker"]
             .map(|name| keys.shard_of(&ChannelName::parse(name).unwrap()))
             .into();
-        assert_eq!(shards, [2, 3, 2, 3]);
+        assert_eq!(shards, [3, 3, 3, 1]);
     }
 }

@@ -20,6 +20,9 @@ use std::time::Duration;
 const SILENT_MAX: u32 = 2;
 /// Commands that may wait for a connection; more are refused at once.
 const QUEUE_MAX: usize = 20_000;
+/// How often a command is written before it fails: reads may be repeated, and so may publishes,
+/// which carry a key of their own.
+const ATTEMPTS_MAX: u32 = 5;
 /// Longest wait for a connection, and for a forced new one.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 /// Pauses between tries to connect, in ms.
@@ -58,7 +61,7 @@ impl Link {
         builder.with_connection_config(|connection| {
             connection.connection_timeout = CONNECT_TIME_MAX;
             connection.internal_command_timeout = CONNECT_TIME_MAX;
-            connection.max_command_attempts = 1;
+            connection.max_command_attempts = ATTEMPTS_MAX;
             connection.max_command_buffer_len = QUEUE_MAX;
             connection.tcp.nodelay = Some(true);
             connection.tcp.user_timeout = Some(2 * CONNECT_TIME_MAX);
@@ -100,7 +103,7 @@ impl Link {
         }
     }
 
-    /// Sends a command, once, and waits for its answer for at most `timeout`.
+    /// Sends a command, and waits for its answer for at most `timeout`.
     pub async fn command(
         &self,
         name: &'static str,
@@ -110,8 +113,7 @@ impl Link {
     ) -> Result<Value, Error> {
         let is_blocking = name == "XREAD";
         let command = CustomCommand::new_static(name, ClusterHash::Custom(slot), is_blocking);
-        let options =
-            Options { timeout: Some(timeout), max_attempts: Some(1), ..Options::default() };
+        let options = Options { timeout: Some(timeout), ..Options::default() };
         let result = self.client.with_options(&options).custom::<Value, _>(command, words).await;
         match &result {
             Err(error) if *error.kind() == ErrorKind::Timeout => self.note_silence().await,

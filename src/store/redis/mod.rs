@@ -131,6 +131,10 @@ impl RedisStore {
             let mut tasks = store.tasks.lock().unwrap_or_else(PoisonError::into_inner);
             tasks.spawn(tail::follow(store.clone(), shard, link));
         }
+        // What is published from now on is told; unless Redis is away, which only delays it.
+        let begun = store.progress.iter().map(|progress| progress.reached(EventId::START));
+        let begun = futures_util::future::join_all(begun);
+        tokio::time::timeout(store.config.timeout, begun).await.ok();
         Ok(store)
     }
 

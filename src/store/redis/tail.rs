@@ -20,8 +20,10 @@ use crate::cursor::EventId;
 use crate::event::ChannelName;
 use crate::event_log::StoredEvent;
 use crate::store::StoreError;
+use fred::error::ErrorKind;
 use fred::types::Value;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -42,7 +44,8 @@ const REMEMBERED_MAX: usize = 20_000;
 /// How far a shard was read, and what was there.
 #[derive(Debug)]
 pub struct Progress {
-    read: watch::Sender<EventId>,
+    /// `None`: not yet begun.
+    read: watch::Sender<Option<EventId>>,
     remembered: Mutex<BTreeMap<EventId, Remembered>>,
 }
 
@@ -64,13 +67,13 @@ struct Entry {
 
 impl Progress {
     pub fn new() -> Self {
-        Self { read: watch::Sender::new(EventId::START), remembered: Mutex::default() }
+        Self { read: watch::Sender::new(None), remembered: Mutex::default() }
     }
 
     /// Ends once everything up to `entry` was read.
     pub async fn reached(&self, entry: EventId) {
         // The sender lives as long as the store.
-        self.read.subscribe().wait_for(|read| *read >= entry).await.ok();
+        self.read.subscribe().wait_for(|read| read.is_some_and(|read| read >= entry)).await.ok();
     }
 
     pub fn remember(&self, entry: EventId, what: Remembered) {
@@ -81,11 +84,16 @@ impl Progress {
         }
     }
 
-    /// Takes out what lies after `entry`.
-    fn forget_after(&self, entry: EventId) -> Vec<Remembered> {
+    /// What lies after `entry`.
+    fn after(&self, entry: EventId) -> Vec<Remembered> {
+        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = (Bound::Excluded(entry), Bound::Unbounded);
+        remembered.range(after).map(|(_, what)| what.clone()).collect()
+    }
+
+    fn forget_after(&self, entry: EventId) {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        let after = EventId { ms: entry.ms, seq: entry.seq + 1 };
-        remembered.split_off(&after).into_values().collect()
+        remembered.retain(|known, _| *known <= entry);
     }
 
     /// Remembered entries, the newest first.
@@ -138,8 +146,11 @@ async fn step(
             position
         }
     };
-    *read = Some(position);
-    progress.read.send_if_modified(|seen| std::mem::replace(seen, position) != position);
+    if read.replace(position).is_none() {
+        // Readers that came before this may wait for an event that was not told.
+        store.listener.lost_place();
+        progress.read.send_replace(Some(position));
+    }
     for entry in read_entries(store, shard, link, position).await? {
         let position = read.unwrap_or_default();
         if entry.before < position {
@@ -154,7 +165,7 @@ async fn step(
         progress.remember(entry.id, Remembered { channel: entry.channel.clone(), last });
         store.listener.appended(&entry.channel, entry.previous, &entry.events);
         *read = Some(entry.id);
-        progress.read.send_replace(entry.id);
+        progress.read.send_replace(Some(entry.id));
     }
     Ok(())
 }
@@ -171,7 +182,7 @@ async fn handle_loss(store: &RedisStore, shard: usize) -> Result<EventId, StoreE
         }
     }
     let mut lost: BTreeMap<ChannelName, EventId> = BTreeMap::new();
-    for Remembered { channel, last } in progress.forget_after(common) {
+    for Remembered { channel, last } in progress.after(common) {
         let newest = lost.entry(channel).or_default();
         *newest = last.max(*newest);
     }
@@ -179,8 +190,10 @@ async fn handle_loss(store: &RedisStore, shard: usize) -> Result<EventId, StoreE
     for (channel, last) in lost {
         store.announce_loss(&channel, last).await?;
     }
+    // Only now: had one not been told, all would be told again.
+    progress.forget_after(common);
     store.listener.lost_place();
-    progress.read.send_replace(common);
+    progress.read.send_replace(Some(common));
     Ok(common)
 }
 
@@ -200,8 +213,10 @@ async fn read_entries(
     let answer = match answer {
         Ok(answer) => answer,
         Err(error) => {
-            // Also one that only timed out: it still occupies the connection.
-            link.reconnect().await;
+            if *error.kind() == ErrorKind::Timeout {
+                // It still occupies the connection.
+                link.reconnect().await;
+            }
             return Err(super::link::down(&error));
         }
     };
