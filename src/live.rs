@@ -144,7 +144,8 @@ impl Deref for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.channel.left_at.store(self.live.clock.machine_now(), Ordering::Relaxed);
-        let never_published = self.channel.log().last().is_none();
+        let last = self.channel.log().last();
+        let never_published = last.is_none_or(|last| last == EventId::START);
         if never_published {
             let mut channels = self.live.channels();
             // This hold and the map's: nobody else reads it, and under the lock nobody can begin.

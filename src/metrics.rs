@@ -29,6 +29,8 @@ pub struct Metrics {
     pub streams_open: Gauge,
     /// Connections, whatever they do.
     pub connections_open: Gauge,
+    /// Channels in memory.
+    pub channels_live: Gauge,
     ended: Family<Labels, Counter>,
     shed: Family<Labels, Counter>,
     refused: Family<Labels, Counter>,
@@ -63,6 +65,7 @@ impl Metrics {
             streams_opened: JoinKind::ALL.map(kind),
             streams_open: Gauge::default(),
             connections_open: Gauge::default(),
+            channels_live: Gauge::default(),
             ended: Family::default(),
             shed: Family::default(),
             refused: Family::default(),
@@ -85,6 +88,7 @@ impl Metrics {
         own.register("streams_open", "Streams being served", self.streams_open.clone());
         let open = self.connections_open.clone();
         own.register("connections_open", "Connections accepted and not yet closed", open);
+        own.register("channels_live", "Channels in memory", self.channels_live.clone());
         own.register("streams_ended", "Streams ended, by reason", self.ended.clone());
         own.register("streams_shed", "Stream requests sent away, by reason", self.shed.clone());
         let refused = self.refused.clone();

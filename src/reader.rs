@@ -232,7 +232,8 @@ impl Reader {
         if page.last < tail.position {
             return Err(Lost::Store("the log ends before what was already sent".to_owned()));
         }
-        if page.complete {
+        // Of an ended channel only the store knows whether it was opened again.
+        if page.complete && !page.closed {
             tail.lease.log().begin_at(page.last);
         }
         let (mut out, mut events) = (Vec::new(), 0);

@@ -112,6 +112,8 @@ pub struct Page {
     pub trimmed_to: EventId,
     /// As in [`Standing`]; earlier than the given place means that the log has lost events.
     pub last: EventId,
+    /// Whether the channel has ended.
+    pub closed: bool,
 }
 
 /// The newest event of each key, oldest first.

@@ -285,3 +285,16 @@ async fn a_response_that_is_full_ends_early_and_its_cursor_goes_on() {
     assert_eq!(seen, ids[..seen.len()]);
     assert!(seen.len() > 1_800, "{}", seen.len());
 }
+
+#[tokio::test]
+async fn asking_for_a_channel_that_nobody_published_to_leaves_nothing_behind() {
+    let origin = Origin::start();
+    for number in 0..50 {
+        let mut stream = origin.raw(&get(&format!("/channels/empty{number}"), None)).await;
+        let answer = read_until(&mut stream, |text| text.contains("ends_at")).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(origin.metric("headwater_channels_live").await >= 1.0);
+    }
+    let forgotten = async { while origin.metric("headwater_channels_live").await > 0.0 {} };
+    tokio::time::timeout(crate::kit::PATIENCE, forgotten).await.expect("all are forgotten");
+}

@@ -88,7 +88,8 @@ impl Snapshot {
         };
         let table = self.0.open_table(EVENTS).map_err(down)?;
         let ChannelRecord { trimmed_to, last, .. } = channel;
-        let mut page = Page { trimmed_to, last, complete: true, ..Page::default() };
+        let closed = channel.closed != EventId::START;
+        let mut page = Page { trimmed_to, last, closed, complete: true, ..Page::default() };
         let mut bytes = 0;
         for row in table.range(after(channel.number, position)).map_err(down)? {
             let (key, value) = row.map_err(down)?;

@@ -8,39 +8,34 @@
 
 mod keys;
 mod link;
+mod publish;
 mod reply;
 mod tail;
 
 use super::{
-    Answer, Idempotency, Limits, Listener, Page, PageLimit, Publication, Published, Standing,
-    State, Store, StoreError, record,
+    Answer, Limits, Listener, Page, PageLimit, Publication, Published, Standing, State, Store,
+    StoreError,
 };
 use crate::clock::Clock;
 use crate::cursor::EventId;
-use crate::event::{ChannelName, Event, Field};
+use crate::event::{ChannelName, Event};
 use bytes::Bytes;
 use fred::types::Value;
 use fred::types::config::Config;
 use keys::Keys;
 use link::{Link, Script, down};
-use reply::{array, bytes, id, id_if_any, next, number, text, unexpected};
+use publish::Said;
+use reply::{array, bytes, id, id_if_any, next, number, text};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tail::{Progress, Remembered};
+use tail::Progress;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// Most shards: each costs an origin a connection.
 pub const SHARDS_MAX: usize = 64;
-/// What a firehose keeps, for origins that were away: entries and bytes.
-const FIREHOSE_ENTRIES_MAX: usize = 20_000;
-const FIREHOSE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// A publish is given up this long before its publisher is told so, for the answer's way back.
-const DEADLINE_MARGIN: Duration = Duration::from_millis(100);
-/// Pause before a publish whose connection broke is sent again.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// The clock is not corrected for less (ms), nor by an answer that took longer.
 const CLOCK_STEP_MS: i64 = 3;
 const CLOCK_ANSWER_TIME_MAX: Duration = Duration::from_millis(50);
@@ -86,13 +81,6 @@ struct Scripts {
     state: Script,
     head: Script,
     reopen: Script,
-}
-
-/// What the publish script said.
-enum Said {
-    Stored { first: EventId, count: u64, entry: EventId, repeated: bool },
-    Closed(EventId),
-    Refused(StoreError),
 }
 
 impl RedisStore {
@@ -177,15 +165,12 @@ impl RedisStore {
         self.link.run(script, slot, keys, arguments).await.map_err(|error| down(&error))
     }
 
-    /// Where a shard's firehose ends. Corrects the clock by the way.
-    async fn head(&self, shard: usize) -> Result<EventId, StoreError> {
-        self.head_and_time(shard).await.map(|(head, _)| head)
-    }
-
-    async fn head_and_time(&self, shard: usize) -> Result<(EventId, u64), StoreError> {
+    /// Where a shard's firehose ends, by one connection, and the time there. Corrects the clock by
+    /// the way.
+    async fn head(&self, link: &Link, shard: usize) -> Result<(EventId, u64), StoreError> {
         let (begun, asked) = (Instant::now(), self.clock.machine_now());
         let key = self.keys.head(shard);
-        let answer = self.link.run(&self.scripts.head, self.keys.slot(shard), &[key], &[]).await;
+        let answer = link.run(&self.scripts.head, self.keys.slot(shard), &[key], &[]).await;
         let mut parts = array(answer.map_err(|error| down(&error))?)?.into_iter();
         let (head, time) = (id(next(&mut parts)?)?, number(next(&mut parts)?)?);
         let took = begun.elapsed();
@@ -200,161 +185,9 @@ impl RedisStore {
         Ok((head, time))
     }
 
-    /// Whether an entry of the firehose is still there.
-    async fn has_entry(&self, shard: usize, entry: EventId) -> Result<bool, StoreError> {
-        let entry = entry.to_string();
-        let key = self.keys.firehose(shard);
-        let words = [key.as_str(), &entry, &entry].map(Value::from).into();
-        let slot = self.keys.slot(shard);
-        let found = self.link.command("XRANGE", slot, words, self.config.timeout).await;
-        Ok(!array(found.map_err(|error| down(&error))?)?.is_empty())
-    }
-
-    /// Puts a `gap` event into a channel whose events up to `last` are lost. Each loss is told
-    /// once, whichever origins saw it.
-    async fn announce_loss(&self, channel: &ChannelName, last: EventId) -> Result<(), StoreError> {
-        let event = Event::lost(&last.to_string());
-        let key = format!("\u{1}lost {last}");
-        let idempotency = Some(Idempotency { key, digest: 0 });
-        let publication =
-            Publication { channel: channel.clone(), events: vec![event], idempotency };
-        match self.store_publication(publication, false).await {
-            Ok(_) | Err(StoreError::Closed) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn store_publication(
-        &self,
-        publication: Publication,
-        ends: bool,
-    ) -> Result<Said, StoreError> {
-        let Publication { channel, events, idempotency } = publication;
-        let own_key = idempotency.is_none();
-        let idempotency = idempotency.unwrap_or_else(|| {
-            let count = self.publish_count.fetch_add(1, Ordering::Relaxed);
-            Idempotency { key: format!("\u{1}own {:016x} {count}", self.run), digest: 0 }
-        });
-        let patience = self.config.timeout.saturating_sub(DEADLINE_MARGIN);
-        let give_up = Instant::now() + patience;
-        let deadline = self.redis_now() + patience.as_millis() as u64;
-        let shard = self.keys.shard_of(&channel);
-        let keys = [
-            self.keys.firehose(shard),
-            self.keys.head(shard),
-            self.keys.log(&channel),
-            self.keys.meta(&channel),
-            self.keys.state(&channel),
-            self.keys.idempotency(&channel, &idempotency.key),
-        ];
-        let ttl = if own_key { self.config.timeout * 5 } else { self.limits.idempotency_age };
-        let arguments = self.arguments(&channel, &events, deadline, &idempotency, ttl, ends);
-        // With a key of its own a publish whose answer was lost can be sent again.
-        let answer = loop {
-            let script = &self.scripts.publish;
-            let run = self.link.run(script, self.keys.slot(shard), &keys, &arguments);
-            match tokio::time::timeout_at(give_up, run).await {
-                Ok(Ok(answer)) => break answer,
-                Ok(Err(error)) if is_broken(&error) && Instant::now() + RETRY_PAUSE < give_up => {
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                }
-                Ok(Err(error)) => return Err(down(&error)),
-                Err(_) => return Err(StoreError::Down("redis: no answer in time".to_owned())),
-            }
-        };
-        let said = self.said(answer)?;
-        if let Said::Stored { first, count, entry, .. } = said {
-            let last = EventId { ms: first.ms, seq: first.seq + count - 1 };
-            self.progress[shard].remember(entry, Remembered { channel, last });
-            self.wait_for_replicas(shard, give_up).await?;
-        }
-        Ok(said)
-    }
-
-    fn arguments(
-        &self,
-        channel: &ChannelName,
-        events: &[Event],
-        deadline: u64,
-        idempotency: &Idempotency,
-        ttl: Duration,
-        ends: bool,
-    ) -> Vec<Bytes> {
-        let Limits { retain_age, retain_events, retain_bytes, keys, state_bytes, .. } = self.limits;
-        let head = [
-            channel.to_string(),
-            deadline.to_string(),
-            retain_events.to_string(),
-            retain_age.as_millis().to_string(),
-            retain_bytes.to_string(),
-            keys.to_string(),
-            state_bytes.to_string(),
-            self.limits.channel_idle.as_millis().to_string(),
-            FIREHOSE_ENTRIES_MAX.to_string(),
-            FIREHOSE_BYTES_MAX.to_string(),
-            format!("{:032x}", idempotency.digest),
-            ttl.as_millis().to_string(),
-            if ends { "1" } else { "" }.to_owned(),
-        ];
-        let mut arguments: Vec<Bytes> = head.into_iter().map(Bytes::from).collect();
-        for event in events {
-            let key = event.key.as_ref().map(Field::as_str).unwrap_or_default().to_owned();
-            arguments.push(key.into());
-            arguments.push(Bytes::from_static(if event.removes_key() { b"1" } else { b"" }));
-            arguments.push(record::write_event(event).into());
-        }
-        arguments
-    }
-
-    fn said(&self, answer: Value) -> Result<Said, StoreError> {
-        let mut parts = array(answer)?.into_iter();
-        let limit = |what, limit, flag| Said::Refused(StoreError::Limit { what, limit, flag });
-        let word = text(next(&mut parts)?)?;
-        Ok(match word.as_str() {
-            "stored" | "repeated" => Said::Stored {
-                first: id(next(&mut parts)?)?,
-                count: number(next(&mut parts)?)?,
-                entry: id(next(&mut parts)?)?,
-                repeated: word == "repeated",
-            },
-            "closed" => Said::Closed(id(next(&mut parts)?)?),
-            "reused" => Said::Refused(StoreError::KeyReused),
-            "keys" => limit("too many keys in the channel", self.limits.keys, "--max-keys"),
-            "state" => {
-                limit("the channel's state, in bytes", self.limits.state_bytes, "--max-state-bytes")
-            }
-            "late" => Said::Refused(StoreError::Down("redis: it answered too late".to_owned())),
-            _ => return Err(unexpected()),
-        })
-    }
-
-    /// Until enough replicas have what this connection has written.
-    async fn wait_for_replicas(&self, shard: usize, give_up: Instant) -> Result<(), StoreError> {
-        let wanted = self.config.wait_replicas;
-        if wanted == 0 {
-            return Ok(());
-        }
-        let left = give_up.saturating_duration_since(Instant::now());
-        let words = vec![Value::from(i64::from(wanted)), Value::from(left.as_millis() as i64)];
-        let timeout = left + DEADLINE_MARGIN;
-        let slot = self.keys.slot(shard);
-        let answer = self.link.command("WAIT", slot, words, timeout).await;
-        match number(answer.map_err(|error| down(&error))?)? {
-            reached if reached >= u64::from(wanted) => Ok(()),
-            reached => Err(StoreError::Down(format!(
-                "redis: {reached} of {wanted} replicas have the event (--redis-wait-replicas)"
-            ))),
-        }
-    }
-
-    fn redis_now(&self) -> u64 {
-        let ahead = self.clock_ahead_ms.load(Ordering::Relaxed);
-        self.clock.machine_now().saturating_add_signed(ahead)
-    }
-
     async fn settle_shard(&self, shard: usize, ms: u64) -> Result<(), StoreError> {
         loop {
-            let (head, time) = self.head_and_time(shard).await?;
+            let (head, time) = self.head(&self.link, shard).await?;
             if time >= ms {
                 self.progress[shard].reached(head).await;
                 return Ok(());
@@ -381,7 +214,7 @@ impl Scripts {
 impl Store for RedisStore {
     fn publish(&self, publication: Publication) -> Answer<'_, Result<Published, StoreError>> {
         Box::pin(async move {
-            match self.store_publication(publication, false).await? {
+            match self.store_publication(publication, false, self.config.wait_replicas).await? {
                 Said::Stored { first: EventId { ms, seq }, count, repeated, .. } => {
                     let ids = (0..count).map(|n| EventId { ms, seq: seq + n }).collect();
                     Ok(Published { ids, repeated })
@@ -396,7 +229,7 @@ impl Store for RedisStore {
         Box::pin(async move {
             let events = vec![Event::end()];
             let publication = Publication { channel: channel.clone(), events, idempotency: None };
-            match self.store_publication(publication, true).await? {
+            match self.store_publication(publication, true, self.config.wait_replicas).await? {
                 Said::Stored { first: end, .. } | Said::Closed(end) => Ok(end),
                 Said::Refused(error) => Err(error),
             }
@@ -453,14 +286,14 @@ impl Store for RedisStore {
             let answer = self.script(&self.scripts.read, channel, &keys, &arguments).await?;
             let mut parts = array(answer)?.into_iter();
             let last = id(next(&mut parts)?)?;
-            let _oldest = next(&mut parts)?;
+            let closed = id_if_any(next(&mut parts)?)?.is_some();
             let trimmed_to = id_if_any(next(&mut parts)?)?.unwrap_or(last);
             let complete = text(next(&mut parts)?)? == "1";
             let mut events = Vec::new();
             while let Some(event_id) = parts.next() {
                 events.push(reply::stored(id(event_id)?, &bytes(next(&mut parts)?)?)?);
             }
-            Ok(Page { events, complete, trimmed_to, last })
+            Ok(Page { events, complete, trimmed_to, last, closed })
         })
     }
 
@@ -490,7 +323,7 @@ impl Store for RedisStore {
     fn ready(&self) -> Answer<'_, Result<(), StoreError>> {
         Box::pin(async {
             for shard in 0..self.keys.shards() {
-                self.head(shard).await?;
+                self.head(&self.link, shard).await?;
             }
             Ok(())
         })
@@ -504,13 +337,4 @@ impl Store for RedisStore {
             self.link.close().await;
         })
     }
-}
-
-/// The connection, not the command, was at fault: nobody knows whether the script ran.
-fn is_broken(error: &fred::error::Error) -> bool {
-    use fred::error::ErrorKind;
-    matches!(
-        error.kind(),
-        ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Cluster
-    )
 }

@@ -1,12 +1,12 @@
 -- A page of a channel's log after a place, bounded in events and in bytes.
 -- KEYS: log, meta    ARGV: position, events max, bytes max
--- Returns last, id of the oldest event ('' = none), what came before that, '1' when this was all,
--- then id and record of each event.
+-- Returns last, the end's id ('' = open), what came before the oldest event ('' = none is kept), '1'
+-- when this was all, then id and record of each event.
 local log, meta = unpack(KEYS)
 local events_max, bytes_max = tonumber(ARGV[2]), tonumber(ARGV[3])
 local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
-local page = {redis.call('HGET', meta, 'last') or '0-0', oldest and oldest[1] or '',
-  oldest and oldest[2][2] or '', '1'}
+local known = redis.call('HMGET', meta, 'last', 'closed')
+local page = {known[1] or '0-0', known[2] or '', oldest and oldest[2][2] or '', '1'}
 local position, events, bytes = ARGV[1], 0, 0
 while true do
   local entries = redis.call('XRANGE', log, '(' .. position, '+', 'COUNT', 32)

@@ -14,7 +14,7 @@
 //! replica that lagged), and then every channel concerned is told in its own stream.
 
 use super::RedisStore;
-use super::link::Link;
+use super::link::{Link, down};
 use super::reply::{self, array, id, next, text, unexpected};
 use crate::cursor::EventId;
 use crate::event::ChannelName;
@@ -23,7 +23,6 @@ use crate::store::StoreError;
 use fred::error::ErrorKind;
 use fred::types::Value;
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -84,22 +83,15 @@ impl Progress {
         }
     }
 
-    /// What lies after `entry`.
-    fn after(&self, entry: EventId) -> Vec<Remembered> {
-        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        let after = (Bound::Excluded(entry), Bound::Unbounded);
-        remembered.range(after).map(|(_, what)| what.clone()).collect()
-    }
-
-    fn forget_after(&self, entry: EventId) {
+    fn forget(&self, entries: &[EventId]) {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.retain(|known, _| *known <= entry);
+        remembered.retain(|known, _| !entries.contains(known));
     }
 
-    /// Remembered entries, the newest first.
-    fn newest_first(&self) -> Vec<EventId> {
+    /// All that is remembered, the newest first.
+    fn newest_first(&self) -> Vec<(EventId, Remembered)> {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.keys().rev().copied().collect()
+        remembered.iter().rev().map(|(entry, what)| (*entry, what.clone())).collect()
     }
 }
 
@@ -136,11 +128,12 @@ async fn step(
     let position = match *read {
         Some(position) if !is_due => position,
         known => {
-            let head = store.head(shard).await?;
+            // Over the connection that is followed: after a failover another may lead elsewhere.
+            let (head, _) = store.head(link, shard).await?;
             *looked_at = Some(Instant::now());
             let position = known.unwrap_or(head);
             if head < position {
-                *read = Some(handle_loss(store, shard).await?);
+                *read = Some(handle_loss(store, shard, link, position).await?);
                 return Ok(());
             }
             position
@@ -154,7 +147,7 @@ async fn step(
     for entry in read_entries(store, shard, link, position).await? {
         let position = read.unwrap_or_default();
         if entry.before < position {
-            *read = Some(handle_loss(store, shard).await?);
+            *read = Some(handle_loss(store, shard, link, position).await?);
             return Ok(());
         }
         if entry.before > position {
@@ -170,31 +163,54 @@ async fn step(
     Ok(())
 }
 
-/// The log has lost entries that were read, or acknowledged, here. Says so in every channel
-/// concerned, and begins anew from where the log and what was seen agree.
-async fn handle_loss(store: &RedisStore, shard: usize) -> Result<EventId, StoreError> {
+/// The log has lost entries that were read up to `position`, or acknowledged, here. Says so in
+/// every channel concerned, and begins anew from where the log and what was read agree.
+async fn handle_loss(
+    store: &RedisStore,
+    shard: usize,
+    link: &Link,
+    position: EventId,
+) -> Result<EventId, StoreError> {
     let progress = &store.progress[shard];
     let mut common = EventId::START;
-    for entry in progress.newest_first() {
-        if store.has_entry(shard, entry).await? {
+    let (mut entries, mut lost) = (Vec::new(), BTreeMap::<ChannelName, EventId>::new());
+    for (entry, Remembered { channel, last }) in progress.newest_first() {
+        if !has_entry(store, shard, link, entry).await? {
+            entries.push(entry);
+            let newest = lost.entry(channel).or_default();
+            *newest = last.max(*newest);
+        } else if entry <= position {
             common = entry;
             break;
         }
+        // What is there and was not read yet was acknowledged by the new server.
     }
-    let mut lost: BTreeMap<ChannelName, EventId> = BTreeMap::new();
-    for Remembered { channel, last } in progress.after(common) {
-        let newest = lost.entry(channel).or_default();
-        *newest = last.max(*newest);
-    }
-    tracing::error!(shard, channels = lost.len(), "redis has lost acknowledged events");
+    tracing::error!(
+        shard, channels = lost.len(), kept = %common,
+        "redis has lost events that were read or acknowledged here"
+    );
     for (channel, last) in lost {
         store.announce_loss(&channel, last).await?;
     }
     // Only now: had one not been told, all would be told again.
-    progress.forget_after(common);
+    progress.forget(&entries);
     store.listener.lost_place();
     progress.read.send_replace(Some(common));
     Ok(common)
+}
+
+/// Whether an entry of the firehose is still there.
+async fn has_entry(
+    store: &RedisStore,
+    shard: usize,
+    link: &Link,
+    entry: EventId,
+) -> Result<bool, StoreError> {
+    let (key, entry) = (store.keys.firehose(shard), entry.to_string());
+    let words = [key.as_str(), &entry, &entry].map(Value::from).into();
+    let slot = store.keys.slot(shard);
+    let found = link.command("XRANGE", slot, words, store.config.timeout).await;
+    Ok(!array(found.map_err(|error| down(&error))?)?.is_empty())
 }
 
 async fn read_entries(
@@ -217,7 +233,7 @@ async fn read_entries(
                 // It still occupies the connection.
                 link.reconnect().await;
             }
-            return Err(super::link::down(&error));
+            return Err(down(&error));
         }
     };
     let streams = match answer {

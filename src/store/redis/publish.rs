@@ -1,0 +1,192 @@
+//! Publishing: one script, sent until it is answered or its time is over.
+
+use super::RedisStore;
+use super::link::down;
+use super::reply::{array, id, next, number, text, unexpected};
+use super::tail::Remembered;
+use crate::cursor::EventId;
+use crate::event::{ChannelName, Event, Field};
+use crate::store::{Idempotency, Limits, Publication, StoreError, record};
+use bytes::Bytes;
+use fred::error::{Error, ErrorKind};
+use fred::types::Value;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What a firehose keeps, for origins that were away: entries and bytes.
+const FIREHOSE_ENTRIES_MAX: usize = 20_000;
+const FIREHOSE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A publish is given up this long before its publisher is told so, for the answer's way back.
+const DEADLINE_MARGIN: Duration = Duration::from_millis(100);
+/// Pause before a publish whose connection broke is sent again.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the publish script said.
+pub enum Said {
+    Stored { first: EventId, count: u64, entry: EventId, repeated: bool },
+    Closed(EventId),
+    Refused(StoreError),
+}
+
+impl RedisStore {
+    /// Puts a `gap` event into a channel whose events up to `last` are lost. Each loss is told
+    /// once, whichever origins saw it.
+    pub async fn announce_loss(
+        &self,
+        channel: &ChannelName,
+        last: EventId,
+    ) -> Result<(), StoreError> {
+        let event = Event::lost(&last.to_string());
+        let key = format!("\u{1}lost {last}");
+        let idempotency = Some(Idempotency { key, digest: 0 });
+        let publication =
+            Publication { channel: channel.clone(), events: vec![event], idempotency };
+        // Should this be lost too, that is noticed as well.
+        match self.store_publication(publication, false, 0).await {
+            Ok(_) | Err(StoreError::Closed) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub async fn store_publication(
+        &self,
+        publication: Publication,
+        ends: bool,
+        replicas: u32,
+    ) -> Result<Said, StoreError> {
+        let Publication { channel, events, idempotency } = publication;
+        let own_key = idempotency.is_none();
+        let idempotency = idempotency.unwrap_or_else(|| {
+            let count = self.publish_count.fetch_add(1, Ordering::Relaxed);
+            Idempotency { key: format!("\u{1}own {:016x} {count}", self.run), digest: 0 }
+        });
+        let patience = self.config.timeout.saturating_sub(DEADLINE_MARGIN);
+        let give_up = Instant::now() + patience;
+        let deadline = self.redis_now() + patience.as_millis() as u64;
+        let shard = self.keys.shard_of(&channel);
+        let keys = [
+            self.keys.firehose(shard),
+            self.keys.head(shard),
+            self.keys.log(&channel),
+            self.keys.meta(&channel),
+            self.keys.state(&channel),
+            self.keys.idempotency(&channel, &idempotency.key),
+        ];
+        let ttl = if own_key { self.config.timeout * 5 } else { self.limits.idempotency_age };
+        let arguments = self.arguments(&channel, &events, deadline, &idempotency, ttl, ends);
+        // With a key of its own a publish whose answer was lost can be sent again.
+        let answer = loop {
+            let script = &self.scripts.publish;
+            let run = self.link.run(script, self.keys.slot(shard), &keys, &arguments);
+            match tokio::time::timeout_at(give_up, run).await {
+                Ok(Ok(answer)) => break answer,
+                Ok(Err(error)) if is_broken(&error) && Instant::now() + RETRY_PAUSE < give_up => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                Ok(Err(error)) => return Err(down(&error)),
+                Err(_) => return Err(StoreError::Down("redis: no answer in time".to_owned())),
+            }
+        };
+        let said = self.said(answer)?;
+        if let Said::Stored { first, count, entry, .. } = said {
+            let last = EventId { ms: first.ms, seq: first.seq + count - 1 };
+            self.progress[shard].remember(entry, Remembered { channel, last });
+            self.wait_for_replicas(shard, replicas, give_up).await?;
+        }
+        Ok(said)
+    }
+
+    fn arguments(
+        &self,
+        channel: &ChannelName,
+        events: &[Event],
+        deadline: u64,
+        idempotency: &Idempotency,
+        ttl: Duration,
+        ends: bool,
+    ) -> Vec<Bytes> {
+        let Limits { retain_age, retain_events, retain_bytes, keys, state_bytes, .. } = self.limits;
+        let head = [
+            channel.to_string(),
+            deadline.to_string(),
+            retain_events.to_string(),
+            retain_age.as_millis().to_string(),
+            retain_bytes.to_string(),
+            keys.to_string(),
+            state_bytes.to_string(),
+            self.limits.channel_idle.as_millis().to_string(),
+            FIREHOSE_ENTRIES_MAX.to_string(),
+            FIREHOSE_BYTES_MAX.to_string(),
+            format!("{:032x}", idempotency.digest),
+            ttl.as_millis().to_string(),
+            if ends { "1" } else { "" }.to_owned(),
+        ];
+        let mut arguments: Vec<Bytes> = head.into_iter().map(Bytes::from).collect();
+        for event in events {
+            let key = event.key.as_ref().map(Field::as_str).unwrap_or_default().to_owned();
+            arguments.push(key.into());
+            arguments.push(Bytes::from_static(if event.removes_key() { b"1" } else { b"" }));
+            arguments.push(record::write_event(event).into());
+        }
+        arguments
+    }
+
+    fn said(&self, answer: Value) -> Result<Said, StoreError> {
+        let mut parts = array(answer)?.into_iter();
+        let limit = |what, limit, flag| Said::Refused(StoreError::Limit { what, limit, flag });
+        let word = text(next(&mut parts)?)?;
+        Ok(match word.as_str() {
+            "stored" | "repeated" => Said::Stored {
+                first: id(next(&mut parts)?)?,
+                count: number(next(&mut parts)?)?,
+                entry: id(next(&mut parts)?)?,
+                repeated: word == "repeated",
+            },
+            "closed" => Said::Closed(id(next(&mut parts)?)?),
+            "reused" => Said::Refused(StoreError::KeyReused),
+            "keys" => limit("too many keys in the channel", self.limits.keys, "--max-keys"),
+            "state" => {
+                limit("the channel's state, in bytes", self.limits.state_bytes, "--max-state-bytes")
+            }
+            "late" => Said::Refused(StoreError::Down("redis: it answered too late".to_owned())),
+            _ => return Err(unexpected()),
+        })
+    }
+
+    /// Until enough replicas have what this connection has written.
+    async fn wait_for_replicas(
+        &self,
+        shard: usize,
+        wanted: u32,
+        give_up: Instant,
+    ) -> Result<(), StoreError> {
+        if wanted == 0 {
+            return Ok(());
+        }
+        let left = give_up.saturating_duration_since(Instant::now());
+        let words = vec![Value::from(i64::from(wanted)), Value::from(left.as_millis() as i64)];
+        let timeout = left + DEADLINE_MARGIN;
+        let slot = self.keys.slot(shard);
+        let answer = self.link.command("WAIT", slot, words, timeout).await;
+        match number(answer.map_err(|error| down(&error))?)? {
+            reached if reached >= u64::from(wanted) => Ok(()),
+            reached => Err(StoreError::Down(format!(
+                "redis: {reached} of {wanted} replicas have the event (--redis-wait-replicas)"
+            ))),
+        }
+    }
+
+    fn redis_now(&self) -> u64 {
+        let ahead = self.clock_ahead_ms.load(Ordering::Relaxed);
+        self.clock.machine_now().saturating_add_signed(ahead)
+    }
+}
+
+/// The connection, not the command, was at fault: nobody knows whether the script ran.
+fn is_broken(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Cluster
+    )
+}
