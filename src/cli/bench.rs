@@ -45,9 +45,12 @@ pub struct BenchArguments {
     /// The origin's admin listener; with it, the server's CPU and memory are measured too
     #[arg(long, env = "HEADWATER_ADMIN_URL")]
     admin_url: Option<Address>,
-    /// Channel to use
+    /// Channel to use; with several, what their names begin with
     #[arg(long, default_value = "bench")]
     channel: String,
+    /// Number of channels that subscribers and events are spread over (count)
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    channels: u64,
     /// Number of subscribers, a connection each (count)
     #[arg(long, default_value_t = 100)]
     subscribers: u64,
@@ -78,6 +81,13 @@ struct Seen {
     /// Microseconds since `begun`.
     last_delivery: AtomicU64,
     latencies: [Mutex<Histogram<u64>>; HISTOGRAMS],
+}
+
+/// Which events are a subscriber's: those whose number leaves the same rest as its index.
+#[derive(Clone, Copy)]
+struct Place {
+    index: u64,
+    step: u64,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -123,10 +133,10 @@ async fn open_subscribers(
     let opening = Arc::new(Semaphore::new(OPENING_MAX));
     let mut subscribers = JoinSet::new();
     for index in 0..arguments.subscribers {
-        let path = format!("/channels/{}", arguments.channel);
-        let source = EventSource::new(arguments.url.clone(), path, None);
+        let source = EventSource::new(arguments.url.clone(), arguments.path(index), None);
+        let place = Place { index, step: arguments.channels };
         let (seen, lasts, opening) = (seen.clone(), lasts.clone(), opening.clone());
-        subscribers.spawn(subscriber(index, source, seen, lasts, opening));
+        subscribers.spawn(subscriber(place, source, seen, lasts, opening));
     }
     let bar =
         bar(arguments.subscribers, "opening {human_pos} of {human_len} subscribers {wide_bar}");
@@ -142,7 +152,7 @@ async fn open_subscribers(
 }
 
 async fn subscriber(
-    index: u64,
+    place: Place,
     mut source: EventSource,
     seen: Arc<Seen>,
     mut lasts: watch::Receiver<Option<u64>>,
@@ -154,7 +164,7 @@ async fn subscriber(
     loop {
         let signal = tokio::select! {
             signal = source.next() => signal,
-            Ok(_) = lasts.wait_for(|last| last.is_some_and(|last| last <= number.unwrap_or(0))) => return,
+            Ok(_) = lasts.wait_for(|last| place.has_all(number, *last)) => return,
         };
         match signal {
             Signal::Opened => {
@@ -163,7 +173,7 @@ async fn subscriber(
                 }
             }
             Signal::Message(message) if message.kind == "message" => {
-                number = seen.note(index, number, &message.data);
+                number = seen.note(place, number, &message.data);
             }
             Signal::Message(message) if message.kind == "gap" => {
                 seen.gap_events.fetch_add(1, Relaxed);
@@ -177,7 +187,7 @@ async fn subscriber(
             }
             Signal::Closed { .. } => return,
         }
-        if lasts.borrow_and_update().is_some_and(|last| Some(last) <= number) {
+        if place.has_all(number, *lasts.borrow_and_update()) {
             return;
         }
     }
@@ -187,7 +197,6 @@ async fn subscriber(
 async fn publish(arguments: &BenchArguments, seen: &Seen) -> Result<u64, HttpError> {
     let url = arguments.publish_url.as_ref().unwrap_or(&arguments.url);
     let mut connection = Connection::open(url).await?;
-    let path = format!("/channels/{}", arguments.channel);
     let total = (arguments.rate as f64 * arguments.duration.as_secs_f64()) as u64;
     let bar = bar(total, "published {human_pos} of {human_len} {wide_bar} {msg}");
     let mut ticks = interval(PUBLISH_PAUSE);
@@ -201,21 +210,45 @@ async fn publish(arguments: &BenchArguments, seen: &Seen) -> Result<u64, HttpErr
         if due == published {
             continue;
         }
-        let lines = (published + 1..=due).map(|number| seen.event(number, arguments.size));
-        let request = connection.request(Method::POST, &path);
-        let request = request.header(CONTENT_TYPE, "application/x-ndjson");
-        let answer = connection.send(request, lines.collect::<String>().into()).await?;
-        let status = answer.status();
-        let answer = http::text(answer).await?;
-        if status != StatusCode::CREATED {
-            return Err(HttpError(answer));
+        // One channel gets all of them in one batch, several get theirs one by one.
+        let at_once = if arguments.channels == 1 { due - published } else { 1 };
+        while published < due {
+            let lines = published + 1..=published + at_once;
+            let lines = lines.map(|number| seen.event(number, arguments.size)).collect::<String>();
+            published += at_once;
+            let request = connection.request(Method::POST, &arguments.path(published));
+            let request = request.header(CONTENT_TYPE, "application/x-ndjson");
+            let answer = connection.send(request, lines.into()).await?;
+            let status = answer.status();
+            let answer = http::text(answer).await?;
+            if status != StatusCode::CREATED {
+                return Err(HttpError(answer));
+            }
         }
-        published = due;
         bar.set_position(published);
         bar.set_message(format!("{} delivered", seen.delivered.load(Relaxed)));
     }
     bar.finish_and_clear();
     Ok(published)
+}
+
+impl BenchArguments {
+    /// Where the subscriber of this index reads, and the event of this number goes.
+    fn path(&self, number: u64) -> String {
+        match self.channels {
+            1 => format!("/channels/{}", self.channel),
+            channels => format!("/channels/{}-{}", self.channel, number % channels),
+        }
+    }
+}
+
+impl Place {
+    /// Whether the last of `published` events that go to this subscriber's channel has come.
+    fn has_all(self, seen: Option<u64>, published: Option<u64>) -> bool {
+        let Some(published) = published else { return false };
+        let behind = (published + self.step - self.index % self.step) % self.step;
+        seen.unwrap_or(0) >= published.saturating_sub(behind)
+    }
 }
 
 impl Seen {
@@ -253,7 +286,7 @@ impl Seen {
     }
 
     /// Takes an event in. Returns the highest number seen so far.
-    fn note(&self, index: u64, before: Option<u64>, data: &str) -> Option<u64> {
+    fn note(&self, place: Place, before: Option<u64>, data: &str) -> Option<u64> {
         let mut parts = data.trim_start_matches('[').splitn(3, ',').map(str::parse::<u64>);
         let (Some(Ok(number)), Some(Ok(sent_at))) = (parts.next(), parts.next()) else {
             return before;
@@ -261,7 +294,7 @@ impl Seen {
         let now = self.micros();
         self.delivered.fetch_add(1, Relaxed);
         self.last_delivery.store(now, Relaxed);
-        let histogram = &self.latencies[index as usize % HISTOGRAMS];
+        let histogram = &self.latencies[place.index as usize % HISTOGRAMS];
         let mut histogram = histogram.lock().unwrap_or_else(PoisonError::into_inner);
         histogram.saturating_record(now.saturating_sub(sent_at).max(1));
         match before {
@@ -270,11 +303,11 @@ impl Seen {
                 Some(before)
             }
             Some(before) => {
-                self.missing.fetch_add(number - before - 1, Relaxed);
+                self.missing.fetch_add((number - before) / place.step - 1, Relaxed);
                 Some(number)
             }
             None => {
-                self.missing.fetch_add(number - 1, Relaxed);
+                self.missing.fetch_add((number - 1) / place.step, Relaxed);
                 Some(number)
             }
         }
@@ -315,6 +348,7 @@ fn report(
     let seconds = seen.last_delivery.load(Relaxed).saturating_sub(from) as f64 / 1e6;
     let mut result = json!({
         "subscribers": arguments.subscribers,
+        "channels": arguments.channels,
         "rate": arguments.rate,
         "size": arguments.size,
         "published": published,

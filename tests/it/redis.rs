@@ -302,3 +302,36 @@ async fn origins_must_agree_on_the_number_of_shards() {
     let error = String::from_utf8_lossy(&second.stderr);
     assert!(error.contains("start with --redis-shards 4"), "{error}");
 }
+
+/// Commands that Redis was sent by an idle origin in a while, beside those that ask for the number.
+async fn commands_while_idle(redis: &RedisServer) -> u64 {
+    let count = || -> u64 {
+        let info = redis.command(&["INFO", "stats"]);
+        let line = info.lines().find_map(|line| line.strip_prefix("total_commands_processed:"));
+        line.expect("a count").trim().parse().expect("a number")
+    };
+    let before = count();
+    sleep(Duration::from_secs(4)).await;
+    count() - before
+}
+
+#[tokio::test]
+async fn idle_channels_cost_redis_nothing() {
+    let redis = RedisServer::start();
+    let origin = on(&redis.url(), "60s");
+    let few = commands_while_idle(&redis).await;
+    for number in 0..500 {
+        origin.publish(&format!("idle{number}"), "x").await;
+    }
+    // Some of them are read, and still idle.
+    let mut streams = Vec::new();
+    for number in 0..100 {
+        let mut stream = origin.raw(&get(&format!("/channels/idle{number}"), Some("0-0"))).await;
+        read_until(&mut stream, |text| text.contains("data: x")).await;
+        streams.push(stream);
+    }
+    let many = commands_while_idle(&redis).await;
+    // A look a second and a read for each shard, whatever the number of channels; a round more or
+    // less falls into the time.
+    assert!(many <= few + 16, "{few} commands with no channel, {many} with 500");
+}
