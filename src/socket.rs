@@ -1,10 +1,12 @@
 //! One accepted TCP connection as hyper reads and writes it.
 //!
-//! Two things that hyper leaves open are decided here. A request's head must arrive within a time
-//! of its own, much shorter than the time a cache may keep an idle connection, and whoever is too
-//! slow is told so. And a client that closes its sending side after a request still gets its
-//! answer (`nc -N` does, and old HTTP clients), while the same thing on a stream is taken for a
-//! client that went away, because waiting for a write to fail would keep its place for seconds.
+//! Three things that hyper leaves open are decided here. A request's head must arrive within a
+//! time of its own, much shorter than the time a cache may keep an idle connection, and whoever is
+//! too slow is told so. A client that closes its sending side after a request still gets its
+//! answer (`nc -N` does, and old HTTP clients; hyper's `half_close`), while the same thing on a
+//! stream is taken for a client that went away, because waiting for a write to fail would keep its
+//! place for seconds. And a stream that must be broken off over HTTP/1.0 ends with a reset: its
+//! body has no length and no last chunk, so after a plain close a cache would take it for whole.
 
 use std::io;
 use std::pin::Pin;
@@ -26,8 +28,9 @@ const UNSENT_BYTES: u32 = 32 * 1024;
 pub struct Socket {
     stream: TcpStream,
     requests: Arc<Requests>,
-    head_time: Duration,
+    head_time: Option<Duration>,
     slow_head: Option<SlowHead>,
+    is_shut: bool,
 }
 
 /// What the service tells the socket of the requests on it.
@@ -35,6 +38,20 @@ pub struct Socket {
 pub struct Requests {
     begun: AtomicU64,
     is_answering: AtomicBool,
+    is_streaming: AtomicBool,
+    /// Closing is what ends the stream.
+    is_unbounded: AtomicBool,
+}
+
+/// What an answer is to its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// Finished bytes.
+    Finished,
+    /// A stream whose end is marked.
+    Stream,
+    /// A stream that ends with the connection, as in HTTP/1.0.
+    UnboundedStream,
 }
 
 struct SlowHead {
@@ -46,24 +63,33 @@ impl Requests {
     /// A request's head was read.
     pub fn begin(&self) {
         self.begun.fetch_add(1, Ordering::Relaxed);
+        self.is_streaming.store(false, Ordering::Relaxed);
         self.is_answering.store(true, Ordering::Release);
     }
 
-    /// Its answer is finished, or is a stream.
-    pub fn answered(&self) {
+    /// Its answer is known.
+    pub fn answered(&self, answered: Answered) {
+        self.is_unbounded.store(answered == Answered::UnboundedStream, Ordering::Relaxed);
+        self.is_streaming.store(answered != Answered::Finished, Ordering::Relaxed);
         self.is_answering.store(false, Ordering::Release);
+    }
+
+    /// Whether a request was read.
+    pub fn any(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) > 0
     }
 }
 
 impl Socket {
-    /// Takes a connection over. `head_time`: how long a request's head may take.
-    pub fn new(stream: TcpStream, requests: Arc<Requests>, head_time: Duration) -> Self {
+    /// Takes a connection over. `head_time`: how long a request's head may take, where bytes from
+    /// the client are requests and nothing else.
+    pub fn new(stream: TcpStream, requests: Arc<Requests>, head_time: Option<Duration>) -> Self {
         let socket = socket2::SockRef::from(&stream);
         // Hints to the kernel: where one is unknown the connection works all the same.
         socket.set_tcp_nodelay(true).ok();
         socket.set_tcp_user_timeout(Some(UNREAD_MAX)).ok();
         socket.set_tcp_notsent_lowat(UNSENT_BYTES).ok();
-        Self { stream, requests, head_time, slow_head: None }
+        Self { stream, requests, head_time, slow_head: None, is_shut: false }
     }
 
     fn poll_slow_head(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
@@ -79,13 +105,38 @@ impl Socket {
         Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the request's head took too long"))
     }
 
-    fn note_read(&mut self, is_answering: bool) {
-        if is_answering || self.slow_head.is_some() {
+    fn note_read(&mut self) {
+        let is_answering = self.requests.is_answering.load(Ordering::Acquire);
+        let Some(head_time) = self.head_time.filter(|_| !is_answering) else { return };
+        if self.slow_head.is_some() {
             return;
         }
-        let sleep = Box::pin(tokio::time::sleep_until(Instant::now() + self.head_time));
+        let sleep = Box::pin(tokio::time::sleep_until(Instant::now() + head_time));
         self.slow_head =
             Some(SlowHead { begun: self.requests.begun.load(Ordering::Relaxed), sleep });
+    }
+
+    /// Hyper reads nothing while it answers, so here a stream learns that its client went away.
+    fn look_for_client(&self, context: &mut Context<'_>) -> io::Result<()> {
+        if !self.requests.is_streaming.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        match self.stream.poll_peek(context, &mut ReadBuf::new(&mut [0])) {
+            Poll::Ready(Ok(0)) => Err(io::ErrorKind::ConnectionAborted.into()),
+            Poll::Ready(Err(error)) => Err(error),
+            // Pending, or the beginning of a next request.
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let requests = &self.requests;
+        let is_streaming = requests.is_streaming.load(Ordering::Relaxed);
+        if is_streaming && requests.is_unbounded.load(Ordering::Relaxed) && !self.is_shut {
+            socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).ok();
+        }
     }
 }
 
@@ -95,13 +146,11 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let is_answering = self.requests.is_answering.load(Ordering::Acquire);
         let before = buffer.filled().len();
         match Pin::new(&mut self.stream).poll_read(context, buffer) {
-            Poll::Ready(Ok(())) if buffer.filled().len() == before && is_answering => Poll::Pending,
             Poll::Ready(Ok(())) => {
                 if buffer.filled().len() > before {
-                    self.note_read(is_answering);
+                    self.note_read();
                 }
                 Poll::Ready(Ok(()))
             }
@@ -133,10 +182,12 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+        Poll::Ready(self.look_for_client(context))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_shut = true;
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

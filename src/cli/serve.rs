@@ -20,9 +20,12 @@ use std::num::NonZeroU32;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// Connections that may wait to be accepted. A crowd reconnects as one, and whoever finds the
+/// queue full loses a second; the kernel makes it no longer than `net.core.somaxconn`.
+const BACKLOG: u32 = 65_535;
 /// Descriptors kept for the store, the listeners and what the libraries open.
 const SPARE_FILES: u64 = 64;
 /// Threads that read old events from the store; each reads for some microseconds at a time.
@@ -175,8 +178,8 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
 }
 
 async fn serve(mut config: Config) -> Result<Stopped, String> {
-    let listener = bind(config.listen, "--listen").await?;
-    let admin = bind(config.admin_listen, "--admin-listen").await?;
+    let listener = bind(config.listen, "--listen")?;
+    let admin = bind(config.admin_listen, "--admin-listen")?;
     let files = crate::process::raise_file_limit();
     let possible = files.saturating_sub(SPARE_FILES) as usize;
     if possible < config.max_connections {
@@ -212,10 +215,17 @@ async fn serve(mut config: Config) -> Result<Stopped, String> {
     Ok(stopped)
 }
 
-async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, String> {
-    let why =
-        |error| format!("cannot listen on {address} ({flag}): {error}; choose another address");
-    TcpListener::bind(address).await.map_err(why)
+fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, String> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    let why = |error: std::io::Error| {
+        format!("cannot listen on {address} ({flag}): {error}; choose another address")
+    };
+    listen().map_err(why)
 }
 
 async fn open_store(

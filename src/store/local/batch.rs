@@ -247,7 +247,7 @@ impl<'t> Batch<'t> {
     ) -> Result<(), Failure> {
         let limits = &self.limits;
         let bytes: usize = events.iter().map(|event| EVENT_ROW_OVERHEAD + event.weight()).sum();
-        let total = self.totals.bytes + bytes as u64;
+        let total = (self.totals.bytes + bytes as u64).saturating_add_signed(change.bytes);
         within(total, limits.total_bytes, "the store is full, in bytes", "--max-store-bytes")?;
         if change.keys > 0 {
             let keys = record.keys.saturating_add_signed(change.keys);
