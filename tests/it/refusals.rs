@@ -22,7 +22,7 @@ fn bad_field(field: &str) -> Refusal<'static> {
     (400, "bad-field", json!({ "field": field }))
 }
 
-/// As many channels as the state, the history and the streams of `channel` show: none.
+/// That neither the history nor the state of `channel` holds anything.
 async fn assert_untouched(origin: &Origin, channel: &str) {
     for leaf in ["history", "state"] {
         let answer = origin.get(&format!("/channels/{channel}/{leaf}")).await;
