@@ -22,6 +22,8 @@ use std::time::Duration;
 
 /// Heartbeats fall on a grid of this many ms, so that many streams share one timer.
 const HEARTBEAT_GRID_MS: u64 = 250;
+/// Events after which a stream's counts are added to all others'; and at each comment and its end.
+const UNREPORTED_EVENTS_MAX: u64 = 32;
 /// A reader that has not taken all of its segment this long (ms) after its end goes on in the
 /// next response instead: its cursor is right wherever it stands.
 const OVERRUN_MS: u64 = 5_000;
@@ -47,7 +49,16 @@ pub struct StreamBody {
     heartbeat: Waiting<Alarm>,
     heartbeat_ms: u64,
     sent_at: u64,
+    unreported: Unreported,
     ending: Option<Ending>,
+}
+
+/// What was sent and not yet counted for all to see: the counters are shared by all streams, and
+/// to touch them for every event costs more than to read it.
+#[derive(Default)]
+struct Unreported {
+    events: u64,
+    bytes: usize,
 }
 
 /// The transfer is broken off, for this reason.
@@ -72,6 +83,7 @@ impl StreamBody {
             heartbeat: hub.heartbeats.at(on_grid(sent_at + heartbeat_ms)),
             ready: prelude.pieces(span.segment.number, span.ends_at).into(),
             bytes_left: bytes_max,
+            unreported: Unreported::default(),
             ending: None,
             reader,
             span,
@@ -83,7 +95,7 @@ impl StreamBody {
 
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
         if let Some(piece) = self.ready.pop_front() {
-            self.hub.metrics.sent(0, piece.len());
+            self.count(0, piece.len());
             return Poll::Ready(Some(Ok(piece)));
         }
         if self.ending.is_some() {
@@ -93,7 +105,7 @@ impl StreamBody {
         let is_over = self.end.poll_rung(context.waker());
         match self.reader.poll_next(context, self.bytes_left) {
             Poll::Ready(Ok(Step::Events(delivery))) => {
-                self.hub.metrics.sent(delivery.events, delivery.bytes.len());
+                self.count(delivery.events, delivery.bytes.len());
                 self.sent_at = self.hub.clock.now();
                 self.bytes_left = self.bytes_left.saturating_sub(delivery.bytes.len());
                 if self.bytes_left == 0 {
@@ -128,11 +140,25 @@ impl StreamBody {
             }
             self.heartbeat = self.hub.heartbeats.at(on_grid(self.sent_at + self.heartbeat_ms));
             if is_quiet {
-                self.hub.metrics.sent(0, sse::HEARTBEAT.len());
+                self.count(0, sse::HEARTBEAT.len());
+                self.report();
                 return Poll::Ready(Some(Ok(Bytes::from_static(sse::HEARTBEAT))));
             }
         }
         Poll::Pending
+    }
+
+    fn count(&mut self, events: u64, bytes: usize) {
+        self.unreported.events += events;
+        self.unreported.bytes += bytes;
+        if self.unreported.events >= UNREPORTED_EVENTS_MAX {
+            self.report();
+        }
+    }
+
+    fn report(&mut self) {
+        let Unreported { events, bytes } = std::mem::take(&mut self.unreported);
+        self.hub.metrics.sent(events, bytes);
     }
 
     fn close(&mut self, ending: Ending) {
@@ -163,6 +189,7 @@ fn on_grid(ms: u64) -> u64 {
 
 impl Drop for StreamBody {
     fn drop(&mut self) {
+        self.report();
         let gone = if self.hub.is_draining() { Ending::Cut } else { Ending::ClientGone };
         self.hub.metrics.ended(self.ending.unwrap_or(gone));
     }
