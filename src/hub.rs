@@ -15,9 +15,11 @@ use crate::segment::{SegmentClock, Span};
 use crate::sse::{self, GapReason};
 use crate::store::{Publication, Published, Standing, Store, StoreError};
 use bytes::Bytes;
+use futures_util::stream::FuturesUnordered;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio_stream::StreamExt;
 
 /// How long the end of a segment waits for events that the store gave an earlier id. It costs
 /// nobody an event: what comes later is the next response's.
@@ -107,8 +109,13 @@ impl Hub {
                 tokio::time::timeout(SETTLE_MAX, settled).await.ok();
                 alarm.ring();
             };
+            // Side by side: while the store is silent, each end waits its own time and no longer.
+            let mut settling = FuturesUnordered::new();
             loop {
-                settle(self.ends.next_due().await).await;
+                tokio::select! {
+                    alarm = self.ends.next_due() => settling.push(settle(alarm)),
+                    Some(()) = settling.next() => {}
+                }
             }
         };
         let heartbeats = async {

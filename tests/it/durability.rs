@@ -12,22 +12,6 @@ fn disk(path: &std::path::Path) -> String {
     format!("disk:{}", path.display())
 }
 
-/// Every event of a channel, page by page: id and data.
-async fn history(origin: &Origin, channel: &str) -> Vec<(String, String)> {
-    let (mut events, mut after) = (Vec::new(), "0-0".to_owned());
-    loop {
-        let path = format!("/channels/{channel}/history?limit=1000&after={after}");
-        let page = origin.get(&path).await.json();
-        let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
-        let new: Vec<_> = page["events"].as_array().expect("events").iter().collect();
-        events.extend(new.iter().map(|event| (text(&event["id"]), text(&event["data"]))));
-        if new.is_empty() {
-            return events;
-        }
-        after = text(&page["next"]);
-    }
-}
-
 /// Publishes from several tasks until the origin is gone; what was acknowledged.
 async fn publish_until_killed(
     origin: &Arc<Mutex<Origin>>,
@@ -76,8 +60,7 @@ async fn nothing_acknowledged_is_lost_to_a_kill_and_no_id_is_used_twice() {
         }
     });
     for round in 0..3 {
-        let newest: Option<String> =
-            history(&*origin.lock().await, "a").await.pop().map(|(id, _)| id);
+        let newest: Option<String> = origin.lock().await.log("a").await.pop().map(|(id, _)| id);
         let new = publish_until_killed(&origin, round).await;
         assert!(new.len() > 10, "{} publishes prove little", new.len());
         origin.lock().await.start_again();
@@ -89,7 +72,7 @@ async fn nothing_acknowledged_is_lost_to_a_kill_and_no_id_is_used_twice() {
         }
     }
     origin.lock().await.publish("a", "last").await;
-    let kept = history(&*origin.lock().await, "a").await;
+    let kept = origin.lock().await.log("a").await;
     let by_id: HashMap<_, _> = kept.iter().cloned().collect();
     assert_eq!(by_id.len(), kept.len());
     for (id, data) in &acknowledged {
@@ -168,7 +151,7 @@ async fn a_full_disk_refuses_publishes_loses_nothing_and_heals_by_itself() {
     };
     let answer = tokio::time::timeout(PATIENCE, healed).await.expect("it heals");
     acknowledged.push(answer.json()["id"].as_str().unwrap().to_owned());
-    let kept: Vec<_> = history(&origin, "a").await.into_iter().map(|(id, _)| id).collect();
+    let kept: Vec<_> = origin.log("a").await.into_iter().map(|(id, _)| id).collect();
     assert_eq!(kept, acknowledged);
     assert_eq!(next_message(&mut source).await.data, "after");
 }

@@ -182,6 +182,23 @@ impl Origin {
         ids.map(|id| id.as_str().expect("an id").to_owned()).collect()
     }
 
+    /// Every event of a channel that has no type of its own, page by page: id and data.
+    pub async fn log(&self, channel: &str) -> Vec<(String, String)> {
+        let (mut events, mut after) = (Vec::new(), "0-0".to_owned());
+        loop {
+            let path = format!("/channels/{channel}/history?limit=1000&after={after}");
+            let page = self.get(&path).await.json();
+            let text = |value: &Value| value.as_str().expect("text").to_owned();
+            let new = page["events"].as_array().expect("events");
+            let untyped = new.iter().filter(|event| event["event"].is_null());
+            events.extend(untyped.map(|event| (text(&event["id"]), text(&event["data"]))));
+            if new.is_empty() {
+                return events;
+            }
+            after = text(&page["next"]);
+        }
+    }
+
     /// Sends bytes as they are; the open connection.
     pub async fn raw(&self, bytes: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(self.listen).await.expect("it listens");

@@ -38,22 +38,6 @@ async fn publish_surely(addresses: &[Address], path: &str, key: &str, data: &str
     }
 }
 
-/// The whole log of a channel: id and data.
-async fn log(origin: &Origin, channel: &str) -> Vec<(String, String)> {
-    let (mut events, mut after) = (Vec::new(), "0-0".to_owned());
-    loop {
-        let path = format!("/channels/{channel}/history?limit=1000&after={after}");
-        let page = origin.get(&path).await.json();
-        let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
-        let new: Vec<_> = page["events"].as_array().expect("events").iter().collect();
-        events.extend(new.iter().map(|event| (text(&event["id"]), text(&event["data"]))));
-        if new.is_empty() {
-            return events;
-        }
-        after = text(&page["next"]);
-    }
-}
-
 /// Follows a channel to its last event, at another origin after every reconnect.
 async fn wander(
     addresses: Vec<Address>,
@@ -153,7 +137,7 @@ async fn clients_that_wander_between_origins_miss_nothing_whatever_fails() {
     publish_surely(&addresses, "/channels/a", LAST, LAST).await;
     let seen =
         timeout(Duration::from_secs(40), clients.join_all()).await.expect("all have the last");
-    let log = log(&origins[0], "a").await;
+    let log = origins[0].log("a").await;
     let stored: HashSet<&str> = log.iter().map(|(_, data)| data.as_str()).collect();
     assert_eq!(stored.len(), log.len(), "each event is stored once");
     assert!(acknowledged.iter().all(|data| stored.contains(data.as_str())));
@@ -260,7 +244,7 @@ async fn a_full_or_read_only_redis_refuses_publishes_and_keeps_what_it_has() {
     origin.post("/channels/a", &[], "x").await.assert_problem(503, "store-down");
     redis.command(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
     let after = origin.publish("a", "after").await;
-    let ids: Vec<String> = log(&origin, "a").await.into_iter().map(|(id, _)| id).collect();
+    let ids: Vec<String> = origin.log("a").await.into_iter().map(|(id, _)| id).collect();
     assert_eq!(ids, [id, after]);
 }
 
@@ -285,7 +269,7 @@ async fn a_publisher_that_repeats_through_a_restart_of_redis_is_stored_once() {
         }
     };
     tokio::join!(publish, restart);
-    let datas: Vec<String> = log(&origin, "a").await.into_iter().map(|(_, data)| data).collect();
+    let datas: Vec<String> = origin.log("a").await.into_iter().map(|(_, data)| data).collect();
     assert_eq!(datas, (0..200).map(|number| number.to_string()).collect::<Vec<_>>());
 }
 
