@@ -4,8 +4,7 @@ use clap::Parser;
 use headwater::cli;
 use std::process::ExitCode;
 
-/// Of the usual allocators the one that leaves least behind for many small connections
-/// (resident KiB for an idle one: jemalloc 9.3, glibc 12.0, mimalloc 20.2; docs/performance.md).
+/// Chosen for many small connections: it gives back what they leave behind.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -287,6 +287,26 @@ async fn origins_must_agree_on_the_number_of_shards() {
     assert!(error.contains("start with --redis-shards 4"), "{error}");
 }
 
+#[tokio::test]
+async fn origins_must_agree_on_the_shards_also_when_redis_comes_later() {
+    let mut redis = RedisServer::with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    on(&redis.url(), "4s").publish("a", "x").await;
+    redis.kill();
+    let flags = ["--store", &redis.url(), "--redis-shards", "7", "--store-timeout", "1s"];
+    let origin = Origin::with(&flags);
+    redis.start_again();
+    let told = async {
+        loop {
+            let answer = origin.post("/channels/a", &[], "y").await;
+            let problem = answer.assert_problem(503, "store-down");
+            if problem["detail"].to_string().contains("start with --redis-shards 4") {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, told).await.expect("it says what is wrong");
+}
+
 /// Commands that Redis was sent by an idle origin in a while, beside those that ask for the number.
 async fn commands_while_idle(redis: &RedisServer) -> u64 {
     let count = || -> u64 {

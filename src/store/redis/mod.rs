@@ -31,6 +31,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tail::Progress;
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -65,6 +66,8 @@ pub struct RedisStore {
     link: Link,
     scripts: Scripts,
     progress: Vec<Progress>,
+    /// Set once the server was found to be right; nothing is written or followed before.
+    checked: OnceCell<()>,
     /// Redis's clock less this machine's, in ms.
     clock_ahead_ms: AtomicI64,
     /// Makes a key for each publish that comes without one.
@@ -100,6 +103,7 @@ impl RedisStore {
             link: Link::open(&server, config.timeout)?,
             scripts: Scripts::new(),
             progress: (0..config.shards).map(|_| Progress::new()).collect(),
+            checked: OnceCell::new(),
             clock_ahead_ms: AtomicI64::new(0),
             publish_count: AtomicU64::new(0),
             run: RandomState::new().build_hasher().finish(),
@@ -111,7 +115,7 @@ impl RedisStore {
             listener,
         });
         match store.link.connected().await {
-            Ok(()) => store.check_server().await?,
+            Ok(()) => store.checked().await?,
             Err(error) => tracing::error!(%error, "redis is not there yet; trying on"),
         }
         for shard in 0..store.keys.shards() {
@@ -124,6 +128,11 @@ impl RedisStore {
         let begun = futures_util::future::join_all(begun);
         tokio::time::timeout(store.config.timeout, begun).await.ok();
         Ok(store)
+    }
+
+    /// Checks the server, until it was found to be right once: it may be away when we start.
+    async fn checked(&self) -> Result<(), StoreError> {
+        self.checked.get_or_try_init(|| self.check_server()).await.copied()
     }
 
     /// What must be right before anything is written.

@@ -55,6 +55,7 @@ impl RedisStore {
         ends: bool,
         replicas: u32,
     ) -> Result<Said, StoreError> {
+        self.checked().await?;
         let Publication { channel, events, idempotency } = publication;
         let own_key = idempotency.is_none();
         let idempotency = idempotency.unwrap_or_else(|| {

@@ -123,6 +123,7 @@ async fn step(
     read: &mut Option<EventId>,
     looked_at: &mut Option<Instant>,
 ) -> Result<(), StoreError> {
+    store.checked().await?;
     let progress = &store.progress[shard];
     let is_due = looked_at.is_none_or(|at| at.elapsed() >= LOOK_PAUSE);
     let position = match *read {
