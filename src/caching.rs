@@ -99,7 +99,7 @@ impl Ending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segment::{SEGMENT_MS, SegmentClock};
+    use crate::segment::{Arrival, SEGMENT_MS, SegmentClock};
     use proptest::prelude::*;
 
     #[test]
@@ -121,7 +121,8 @@ mod tests {
             now in 1_000_000u64..4_000_000_000_000, straggler: bool,
         ) {
             let clock = SegmentClock { length_ms, lanes, rejoin_tick_ms: tick };
-            let ends_at = clock.span(lanes - 1, now, straggler).ends_at;
+            let arrival = if straggler { Arrival::Straggler } else { Arrival::Fresh };
+            let ends_at = clock.span(lanes - 1, now, arrival).ends_at;
             let value = Freshness::Segment { ends_at }.cache_control(now);
             let seconds: u64 = value.strip_prefix("public, max-age=").unwrap().parse().unwrap();
             prop_assert_eq!(seconds, std::cmp::max(1, ((ends_at - now) / 1000).saturating_sub(1)));

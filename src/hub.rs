@@ -11,7 +11,7 @@ use crate::join::{Asked, Begin, Beginning};
 use crate::live::{Lease, Live};
 use crate::metrics::Metrics;
 use crate::reader::Reader;
-use crate::segment::{SegmentClock, Span};
+use crate::segment::{Arrival, SegmentClock, Span};
 use crate::sse::{self, GapReason};
 use crate::store::{Publication, Published, Standing, Store, StoreError};
 use bytes::Bytes;
@@ -155,7 +155,7 @@ impl Hub {
         hold: bool,
     ) -> Result<Join, StoreError> {
         let leases: Vec<Lease> = names.iter().map(|name| self.live.open(name)).collect();
-        let span = self.span(lane, asked.is_straggler());
+        let span = self.span(lane, asked.arrival());
         let Some(beginning) = self.beginning(names, &leases, asked).await? else {
             return Ok(Join::NothingLeft);
         };
@@ -252,9 +252,9 @@ impl Hub {
         self.drain_by.load(Ordering::Relaxed) != 0
     }
 
-    fn span(&self, lane: u64, straggler: bool) -> Span {
+    fn span(&self, lane: u64, arrival: Arrival) -> Span {
         let now = self.clock.now();
-        let span = self.segments.span(lane, now, straggler);
+        let span = self.segments.span(lane, now, arrival);
         if !self.is_draining() || span.ends_at <= span.segment.ends_at {
             return span;
         }

@@ -5,6 +5,7 @@
 
 use crate::cursor::{Cursor, EventId};
 use crate::event::ChannelName;
+use crate::segment::Arrival;
 use crate::sse::{Gap, GapReason};
 use crate::store::Standing;
 
@@ -56,9 +57,13 @@ impl Asked {
         }
     }
 
-    /// Whether this is a cursor without a mark: its client broke off inside a segment.
-    pub fn is_straggler(&self) -> bool {
-        matches!(self, Self::After(cursor) if cursor.mark.is_none())
+    /// How the client comes to the segment that is running.
+    pub fn arrival(&self) -> Arrival {
+        match self {
+            Self::After(Cursor { mark: None, .. }) => Arrival::Straggler,
+            Self::After(Cursor { mark: Some(mark), .. }) => Arrival::Marked(*mark),
+            Self::Fresh | Self::Foreign(_) => Arrival::Fresh,
+        }
     }
 }
 
@@ -152,8 +157,10 @@ mod tests {
         foreign(b"1-0", 2);
         foreign(b"\xff\xfe", 1);
         assert_eq!(Asked::from_last_event_id(b"", 1), Asked::Fresh);
-        assert!(Asked::from_last_event_id(b"1-0", 1).is_straggler());
-        assert!(!Asked::from_last_event_id(b"1-0.5", 1).is_straggler());
+        let arrival = |raw: &[u8]| Asked::from_last_event_id(raw, 1).arrival();
+        assert_eq!(arrival(b"1-0"), Arrival::Straggler);
+        assert_eq!(arrival(b"1-0.5"), Arrival::Marked(5));
+        assert_eq!(arrival(b"x"), Arrival::Fresh);
     }
 
     #[test]

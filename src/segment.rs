@@ -26,6 +26,17 @@ pub struct SegmentClock {
     pub rejoin_tick_ms: u64,
 }
 
+/// How a client comes, which decides how long its response lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// Without a cursor, or with one that nothing is known about.
+    Fresh,
+    /// With a cursor without a mark: it broke off somewhere inside a segment.
+    Straggler,
+    /// With the cursor of a response that ended as planned, at this instant (ms).
+    Marked(u64),
+}
+
 /// One span of time, half open: `starts_at <= t < ends_at`, in ms since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -57,15 +68,23 @@ impl SegmentClock {
         Segment { number, starts_at, ends_at: starts_at + self.length_ms }
     }
 
-    /// The life of a response that begins at `now`. `straggler`: it answers a cursor without a
-    /// mark, whose client broke off somewhere inside a segment.
-    pub fn span(&self, lane: u64, now: u64, straggler: bool) -> Span {
+    /// The life of a response that begins at `now`.
+    ///
+    /// Who comes from a tick of this very segment leaves with its crowd, however little is left:
+    /// running on, the last ticks' responses would lie beside all of the next segment's.
+    pub fn span(&self, lane: u64, now: u64, arrival: Arrival) -> Span {
         let segment = self.segment_at(lane, now);
         let left = segment.ends_at - now.max(segment.starts_at);
-        let run_on = left < LEAST_LEFT_MS.min(self.length_ms / 2);
+        let from_tick = match arrival {
+            Arrival::Marked(mark) => segment.starts_at < mark && mark < segment.ends_at,
+            Arrival::Fresh | Arrival::Straggler => false,
+        };
+        let run_on = left < LEAST_LEFT_MS.min(self.length_ms / 2) && !from_tick;
         let boundary = segment.ends_at + if run_on { self.length_ms } else { 0 };
         let ends_at = match self.rejoin_tick_ms {
-            tick if tick > 0 && straggler => boundary.min((now / tick + 1) * tick),
+            tick if tick > 0 && arrival == Arrival::Straggler => {
+                boundary.min((now / tick + 1) * tick)
+            }
             _ => boundary,
         };
         self.span_until(lane, now, ends_at)
@@ -102,22 +121,31 @@ mod tests {
 
     #[test]
     fn with_too_little_left_a_response_runs_on() {
-        assert_eq!(CLOCK.span(0, 28_000, false).ends_at, 30_000);
-        assert_eq!(CLOCK.span(0, 28_001, false).ends_at, 60_000);
-        assert_eq!(CLOCK.span(0, 28_001, false).next_number, 2);
+        assert_eq!(CLOCK.span(0, 28_000, Arrival::Fresh).ends_at, 30_000);
+        assert_eq!(CLOCK.span(0, 28_001, Arrival::Fresh).ends_at, 60_000);
+        assert_eq!(CLOCK.span(0, 28_001, Arrival::Marked(0)).next_number, 2);
         let short = SegmentClock { length_ms: 2_000, ..CLOCK };
-        assert_eq!(short.span(0, 1_000, false).ends_at, 2_000);
-        assert_eq!(short.span(0, 1_001, false).ends_at, 4_000);
+        assert_eq!(short.span(0, 1_000, Arrival::Fresh).ends_at, 2_000);
+        assert_eq!(short.span(0, 1_001, Arrival::Fresh).ends_at, 4_000);
     }
 
     #[test]
     fn a_straggler_rejoins_at_the_next_tick_and_at_the_boundary_at_the_latest() {
         let clock = SegmentClock { rejoin_tick_ms: 1_000, ..CLOCK };
-        assert_eq!(clock.span(0, 3_200, true).ends_at, 4_000);
-        assert_eq!(clock.span(0, 3_200, true).next_number, 0);
-        assert_eq!(clock.span(0, 3_000, true).ends_at, 4_000);
-        assert_eq!(clock.span(0, 29_500, true).ends_at, 30_000);
-        assert_eq!(clock.span(0, 3_200, false).ends_at, 30_000);
+        assert_eq!(clock.span(0, 3_200, Arrival::Straggler).ends_at, 4_000);
+        assert_eq!(clock.span(0, 3_200, Arrival::Straggler).next_number, 0);
+        assert_eq!(clock.span(0, 3_000, Arrival::Straggler).ends_at, 4_000);
+        assert_eq!(clock.span(0, 29_500, Arrival::Straggler).ends_at, 30_000);
+        assert_eq!(clock.span(0, 3_200, Arrival::Fresh).ends_at, 30_000);
+    }
+
+    #[test]
+    fn who_comes_from_a_tick_leaves_with_the_crowd_of_its_segment() {
+        let clock = SegmentClock { rejoin_tick_ms: 1_000, ..CLOCK };
+        assert_eq!(clock.span(0, 29_100, Arrival::Marked(29_000)).ends_at, 30_000);
+        assert_eq!(clock.span(0, 30_100, Arrival::Marked(30_000)).ends_at, 60_000);
+        // One of an earlier segment comes late, as anybody may.
+        assert_eq!(clock.span(0, 59_100, Arrival::Marked(29_000)).ends_at, 90_000);
     }
 
     #[test]
@@ -127,18 +155,23 @@ mod tests {
         assert_eq!(ends, [60_000, 70_000, 50_000]);
     }
 
+    fn any_arrival() -> impl Strategy<Value = Arrival> {
+        let mark = 1_000_000u64..4_000_000_000_000;
+        prop_oneof![Just(Arrival::Fresh), Just(Arrival::Straggler), mark.prop_map(Arrival::Marked)]
+    }
+
     proptest! {
         #[test]
         fn every_instant_lies_in_one_segment_and_no_response_outlives_its_bound(
             length_ms in SEGMENT_MS, lanes in 1..=LANES_MAX, tick in 0u64..10_000,
-            lane in 0..LANES_MAX, now in 1_000_000u64..4_000_000_000_000, straggler: bool,
+            lane in 0..LANES_MAX, now in 1_000_000u64..4_000_000_000_000, arrival in any_arrival(),
         ) {
             let clock = SegmentClock { length_ms, lanes, rejoin_tick_ms: tick };
             let lane = lane % lanes;
             let segment = clock.segment_at(lane, now);
             prop_assert!(segment.starts_at <= now && now < segment.ends_at);
             prop_assert_eq!(clock.segment_at(lane, segment.ends_at).number, segment.number + 1);
-            let span = clock.span(lane, now, straggler);
+            let span = clock.span(lane, now, arrival);
             prop_assert!(span.ends_at > now);
             prop_assert!(span.ends_at - now <= clock.longest_ms());
         }

@@ -5,6 +5,7 @@
 
 mod history;
 mod hold;
+pub mod probe;
 mod problem;
 mod publish;
 mod route;
@@ -21,6 +22,7 @@ use hyper::header::{
     CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, VARY,
 };
 use hyper::{Method, Request, Response, StatusCode, Version};
+use probe::{RESPONSE_HEADER, Responses};
 use problem::Problem;
 use publish::Publishing;
 use route::{Query, Route};
@@ -39,6 +41,7 @@ pub struct Origin {
     pub hub: Arc<Hub>,
     config: HttpConfig,
     publishing: Publishing,
+    responses: Responses,
 }
 
 /// What is asked of one request beside what it says itself.
@@ -55,7 +58,8 @@ pub enum Admission {
 impl Origin {
     /// An origin on a hub.
     pub fn new(hub: Arc<Hub>, config: HttpConfig) -> Self {
-        Self { publishing: Publishing::new(&config), hub, config }
+        let publishing = Publishing::new(&config);
+        Self { publishing, hub, config, responses: Responses::default() }
     }
 
     /// Answers one request.
@@ -93,7 +97,14 @@ impl Origin {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match route {
             Route::Channels(names) if is_read => {
-                self.subscribe(&request, &names, &query, admission).await
+                let mode = if query.mode.as_deref() == Some("hold") { "hold" } else { "stream" };
+                let name = self.responses.next(&request, mode);
+                let mut answer = self.subscribe(&request, &names, &query, admission).await?;
+                answer.headers_mut().insert(RESPONSE_HEADER, name);
+                Ok(answer)
+            }
+            Route::Channels(names) if probe::is_fault(&names) => {
+                Err(Problem::not_found("this channel takes no events, it is there to fail"))
             }
             Route::Channels(names) => self.write(request, names, &query).await,
             _ if !is_read => Err(Problem::method(READ_METHODS)),

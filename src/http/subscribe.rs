@@ -3,6 +3,7 @@
 //! Native `EventSource` ends for good on anything but a `200`, so a fault that will pass is a
 //! short, collapsible `200` that sends the client away for a while.
 
+use super::probe;
 use super::problem::Problem;
 use super::route::Query;
 use super::{Admission, Answer, Origin, header};
@@ -45,6 +46,10 @@ impl Origin {
         query: &Query,
         admission: Admission,
     ) -> Result<Answer, Problem> {
+        if probe::is_fault(names) {
+            let detail = "this channel fails on purpose, for headwater doctor";
+            return Err(Problem::unavailable("fault", detail, 1));
+        }
         let mode = mode(query)?;
         let lane = self.lane(query)?;
         let asked = asked(request.headers(), query, names.len())?;

@@ -1,0 +1,263 @@
+# Headwater behind Varnish 7.1 or newer: one origin request for a segment, however many clients.
+#
+# Every client that was live at a segment's end comes back with the same cursor (Last-Event-ID).
+# The cursor is part of the cache key, the response is streamed to all who ask for that key while
+# it is still being fetched, and it is never handed out past its end. What a client may vary is
+# brought into one spelling first, and a failing origin never shows: any answer but a 200 would
+# end a browser's EventSource for good.
+#
+# Run it so (`headwater edge varnish --origin HOST:PORT` prints this file filled in):
+#
+#   varnishd -a :6081 -f headwater.vcl -s malloc,1g -s Transient=malloc,1g \
+#     -p thread_pools=2 -p thread_pool_min=200 -p thread_pool_max=10000 \
+#     -p thread_pool_add_delay=0 -p thread_queue_limit=10000 -p send_timeout=630
+#
+#   threads        A streaming client holds a worker thread, and so does every fetch: the number of
+#                  clients is thread_pools x thread_pool_max. About 70 KiB a client.
+#   thread_queue_limit  At a boundary all clients come back within a moment. With the default of 20
+#                  those that find no free thread yet are dropped instead of queued.
+#   Transient      Holds what lives for less than `shortlived` (10 s); without a size it has no bound.
+#   send_timeout   Cuts a response that takes longer, so it must exceed the longest --segment (10 min).
+#
+# TLS and HTTP/2 go in front: nginx/varnish.conf.
+vcl 4.1;
+
+import directors;
+import std;
+
+backend headwater {
+    .host = "127.0.0.1";
+    .port = "8080";
+    .connect_timeout = 1s;
+    # A hold request is answered after --hold-timeout (20 s) at the latest.
+    .first_byte_timeout = 30s;
+    # A quiet stream sends a comment every 5 s (--heartbeat).
+    .between_bytes_timeout = 20s;
+}
+
+# Who may PURGE.
+acl headwater_operators {
+    "127.0.0.1";
+    "::1";
+}
+
+sub headwater_settings {
+    # As the origin's --lanes; 1 = off.
+    set req.http.Headwater-Lanes = "1";
+}
+
+sub vcl_init {
+    # Only for its hash of a text.
+    new headwater_hash = directors.shard();
+}
+
+sub vcl_recv {
+    unset req.http.Headwater-Path;
+    unset req.http.Headwater-Cache;
+    call headwater_settings;
+    if (req.method == "PURGE") {
+        call headwater_purge;
+    }
+    if (req.url ~ "^/ws(\?|$)" && req.http.Upgrade ~ "(?i)^websocket$") {
+        return (pipe);
+    }
+    if (req.method == "GET" || req.method == "HEAD") {
+        call headwater_path;
+    }
+    # Publishes, and what is not a channel. A request with credentials is the origin's to judge.
+    if (!req.http.Headwater-Path || req.http.Authorization) {
+        return (pass);
+    }
+    call headwater_cursor;
+    call headwater_query;
+    # Nothing of a client's own goes into an answer that is shared.
+    unset req.http.Cookie;
+    unset req.http.Range;
+    unset req.http.If-Range;
+    unset req.http.If-None-Match;
+    unset req.http.If-Modified-Since;
+    unset req.http.Accept-Encoding;
+    unset req.http.Pragma;
+    # EventSource always sends no-cache; here it would mean an origin request each.
+    unset req.http.Cache-Control;
+    return (hash);
+}
+
+sub headwater_path {
+    if (req.url ~ "^/channels/") {
+        set req.url = regsuball(req.url, "(?i)%2c", ",");
+    }
+    if (req.url ~ "^/channels/[A-Za-z0-9][A-Za-z0-9._~,-]*(\?|$)") {
+        set req.http.Headwater-Path = "stream";
+    } else if (req.url ~ "^/channels/[A-Za-z0-9][A-Za-z0-9._~-]*/(history|state)(\?|$)") {
+        set req.http.Headwater-Path = "history";
+    }
+}
+
+# What is no cursor of ours is one and the same to the origin (a `gap` event), so it is one key.
+sub headwater_cursor {
+    std.collect(req.http.Last-Event-ID);
+    if (req.http.Last-Event-ID == "" || req.http.Headwater-Path != "stream") {
+        unset req.http.Last-Event-ID;
+    } else if (req.http.Last-Event-ID && req.http.Last-Event-ID !~ "^[0-9._-]{1,384}$") {
+        set req.http.Last-Event-ID = "unknown";
+    }
+}
+
+# The known parameters, once each, in one order; what the origin would refuse gets one spelling.
+sub headwater_query {
+    set req.http.Headwater-Query = "";
+    # Where a client once began no longer matters when it says where it is.
+    if (req.url ~ "[?&]after=[^&]" && !req.http.Last-Event-ID) {
+        set req.http.Headwater-Value = regsub(req.url, "^[^?]*\?(?:.*?&)??after=([^&]*).*$", "\1");
+        if (req.http.Headwater-Value !~ "^[0-9._-]{1,384}$") {
+            set req.http.Headwater-Value = "malformed";
+        }
+        set req.http.Headwater-Query = "&after=" + req.http.Headwater-Value;
+    }
+    if (req.http.Headwater-Path == "stream") {
+        call headwater_lane;
+    } else if (req.url ~ "[?&]limit=[^&]") {
+        set req.http.Headwater-Value = regsub(req.url, "^[^?]*\?(?:.*?&)??limit=([^&]*).*$", "\1");
+        if (req.http.Headwater-Value !~ "^[0-9]{1,4}$") {
+            set req.http.Headwater-Value = "malformed";
+        }
+        set req.http.Headwater-Query = req.http.Headwater-Query + "&limit=" + req.http.Headwater-Value;
+    }
+    if (req.http.Headwater-Path == "stream" && req.url ~ "[?&]mode=[^&]") {
+        set req.http.Headwater-Value = regsub(req.url, "^[^?]*\?(?:.*?&)??mode=([^&]*).*$", "\1");
+        if (req.http.Headwater-Value !~ "^(hold|stream)$") {
+            set req.http.Headwater-Value = "malformed";
+        }
+        if (req.http.Headwater-Value != "stream") {
+            set req.http.Headwater-Query = req.http.Headwater-Query + "&mode=" + req.http.Headwater-Value;
+        }
+    }
+    set req.url = regsub(req.url, "\?.*$", "") + regsub(req.http.Headwater-Query, "^&", "?");
+    unset req.http.Headwater-Query;
+    unset req.http.Headwater-Value;
+}
+
+# With --lanes the wave of reconnects at a boundary is split; a client stays in its lane.
+sub headwater_lane {
+    if (req.url ~ "[?&]lane=[^&]") {
+        set req.http.Headwater-Value = regsub(req.url, "^[^?]*\?(?:.*?&)??lane=([^&]*).*$", "\1");
+        if (req.http.Headwater-Value !~ "^[0-9]{1,2}$") {
+            set req.http.Headwater-Value = "malformed";
+        }
+        set req.http.Headwater-Query = req.http.Headwater-Query + "&lane=" + req.http.Headwater-Value;
+    } else if (std.integer(req.http.Headwater-Lanes, 1) > 1) {
+        # Varnish has no modulo. X-Forwarded-For ends in the address that Varnish saw, and begins
+        # with the client's where a TLS proxy in front has written it.
+        set req.http.Headwater-Value = headwater_hash.key(req.http.X-Forwarded-For)
+            - (headwater_hash.key(req.http.X-Forwarded-For) / std.integer(req.http.Headwater-Lanes, 1))
+            * std.integer(req.http.Headwater-Lanes, 1);
+        set req.http.Headwater-Query = req.http.Headwater-Query + "&lane=" + req.http.Headwater-Value;
+    }
+}
+
+sub vcl_hash {
+    # On top of the URL and the host, which the built-in code adds.
+    if (req.http.Headwater-Path == "stream") {
+        hash_data(req.http.Last-Event-ID);
+    }
+}
+
+sub vcl_hit {
+    set req.http.Headwater-Cache = "hit";
+}
+
+sub vcl_miss {
+    set req.http.Headwater-Cache = "fwd=uri-miss";
+}
+
+sub vcl_pass {
+    set req.http.Headwater-Cache = "fwd=bypass";
+}
+
+sub vcl_pipe {
+    set bereq.http.Upgrade = req.http.Upgrade;
+    set bereq.http.Connection = "Upgrade";
+}
+
+sub vcl_backend_fetch {
+    unset bereq.http.Headwater-Lanes;
+    unset bereq.http.Headwater-Cache;
+    if (bereq.http.Headwater-Path) {
+        # Varnish asks for gzip by itself, and a compressed stream is held back.
+        unset bereq.http.Accept-Encoding;
+    }
+    if (bereq.http.Headwater-Path == "stream") {
+        # The answer is for everyone, so it must not depend on what the first one accepts.
+        set bereq.http.Accept = "text/event-stream";
+    }
+}
+
+sub vcl_backend_response {
+    if (bereq.http.Headwater-Path) {
+        # For PURGE.
+        set beresp.http.Headwater-Channels = regsub(bereq.url, "^/channels/([^/?]*).*$", "\1");
+        # An answer is true until its max-age and no longer: a finished segment that is handed out
+        # again sends its clients round in a circle.
+        set beresp.grace = 0s;
+        set beresp.keep = 0s;
+        set beresp.do_gzip = false;
+        set beresp.do_stream = true;
+        unset beresp.http.Set-Cookie;
+    }
+    if (bereq.http.Headwater-Path == "stream" && (beresp.status >= 500 || beresp.status == 429)) {
+        return (error(503));
+    }
+    if (bereq.http.Headwater-Path && !bereq.uncacheable
+        && (beresp.status == 204 || beresp.status == 429 || beresp.status >= 500)) {
+        # Otherwise a herd that meets one of these is served one by one.
+        set beresp.ttl = 1s;
+        return (deliver);
+    }
+    # beresp.ttl stays what max-age and Age make it, also behind another cache.
+}
+
+sub vcl_backend_error {
+    set beresp.grace = 0s;
+    set beresp.keep = 0s;
+    set beresp.http.Access-Control-Allow-Origin = "*";
+    if (bereq.http.Headwater-Path == "stream") {
+        # Kept for a second: an origin that is down sees one try a second and cursor.
+        set beresp.ttl = 1s;
+        set beresp.status = 200;
+        set beresp.reason = "OK";
+        set beresp.http.Content-Type = "text/event-stream";
+        set beresp.http.Cache-Control = "public, max-age=1";
+        set beresp.http.Headwater-Shed = "edge";
+        synthetic("retry: " + std.integer(real=std.random(2000, 5000)) + {"
+
+"});
+        return (deliver);
+    }
+    set beresp.http.Content-Type = "application/problem+json";
+    set beresp.http.Cache-Control = "no-store";
+    set beresp.http.Retry-After = "2";
+    synthetic("""{"type":"urn:headwater:problem:origin-unreachable","title":"The origin cannot be reached","status":503,"detail":"the cache in front got no answer; whether a publish was accepted is not known, repeat it with its Idempotency-Key"}""");
+    return (deliver);
+}
+
+sub vcl_deliver {
+    # RFC 9211.
+    set resp.http.Cache-Status = "headwater-varnish; " + req.http.Headwater-Cache;
+    unset resp.http.Headwater-Channels;
+}
+
+# PURGE /channels/{name} forgets every answer of a channel, whatever its cursor.
+sub headwater_purge {
+    if (client.ip !~ headwater_operators) {
+        return (synth(403, "PURGE is for headwater_operators"));
+    }
+    if (req.url !~ "^/channels/[A-Za-z0-9][A-Za-z0-9._~-]*$") {
+        return (synth(400, "PURGE takes /channels/{name}"));
+    }
+    if (!std.ban("obj.http.Headwater-Channels ~ (^|,)"
+        + regsuball(regsub(req.url, "^/channels/", ""), "\.", "[.]") + "(,|$)")) {
+        return (synth(500, std.ban_error()));
+    }
+    return (synth(200, "purged"));
+}
