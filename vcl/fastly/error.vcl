@@ -24,6 +24,7 @@ if (req.http.Headwater-Path == "stream"
   set obj.http.Cache-Control = "no-store";
   set obj.http.Retry-After = "2";
   set obj.http.Access-Control-Allow-Origin = "*";
-  synthetic {"{"type":"urn:headwater:problem:origin-unreachable","title":"Origin unreachable","status":503,"detail":"The edge had no answer from the origin. Send it again; a publish with the same Idempotency-Key is stored once."}"};
+  # The space before the last brace keeps it from ending the VCL string.
+  synthetic {"{"type":"urn:headwater:problem:origin-unreachable","title":"Origin unreachable","status":503,"detail":"The edge had no answer from the origin. Send it again; a publish with the same Idempotency-Key is stored once." }"};
   return(deliver);
 }

@@ -1,7 +1,7 @@
 # @scope: hash
 # A cursor is part of what a stream is asked for, so it is part of its name.
-# Vary: Last-Event-ID says the same, but keeps all cursors of a channel under
-# one hash, where Fastly limits how many variants an object may have.
+# Vary: Last-Event-ID says the same, but puts all cursors of a channel under one
+# hash, as variants to be searched, and collapses only when the answer is known.
 
 if (req.http.Headwater-Path == "stream" && req.http.Last-Event-ID) {
   # Without the mark between them a host's end and a cursor's start could be one text.

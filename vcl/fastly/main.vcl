@@ -9,7 +9,7 @@ include "init";
 # API. To have those, delete this block and the line that chooses it.
 backend headwater {
   .dynamic = true;
-  .share_key = "YOUR_SERVICE_ID";
+  .share_key = "YOURSERVICEID";
   .host = "origin.example.com";
   .port = "443";
   .ssl = true;
@@ -31,7 +31,7 @@ backend headwater {
     .timeout = 1s;
     .window = 4;
     .threshold = 2;
-    .initial = 1;
+    .initial = 2;
   }
 }
 

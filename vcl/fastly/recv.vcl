@@ -16,10 +16,11 @@ declare local var.headwater_client STRING;
 unset req.http.Headwater-Path;
 
 if (req.method == "GET" || req.method == "HEAD") {
-  # Browsers escape the comma of a list or do not; the crowd must not split on it.
+  # Clients escape the comma of a list or do not; the crowd must not split on it.
+  # \x25 is the percent sign, which Fastly would take for an escape of its own.
   if (fastly.ff.visits_this_service == 0 && req.restarts == 0
-      && req.url.path ~ "(?i)^/channels/[^/]*%2C") {
-    set req.url = regsuball(req.url.path, "(?i)%2C", ",") regsub(req.url, "^[^?]*", "");
+      && req.url.path ~ "(?i)^/channels/[^/]*\x252C") {
+    set req.url = regsuball(req.url.path, "(?i)\x252C", ",") regsub(req.url, "^[^?]*", "");
   }
 
   if (req.url.path ~ "^/channels/[A-Za-z0-9][A-Za-z0-9._~-]*(,[A-Za-z0-9][A-Za-z0-9._~-]*){0,7}$") {
@@ -97,7 +98,7 @@ if (req.http.Headwater-Path && fastly.ff.visits_this_service == 0 && req.restart
       set var.headwater_client = client.ip;
       set var.headwater_lane = std.strtol(substr(digest.hash_sha256(var.headwater_client), 0, 7), 16);
       set var.headwater_lane %= var.headwater_lanes;
-      set var.headwater_query = var.headwater_query "&lane=" var.headwater_lane;
+      set var.headwater_query = var.headwater_query "&lane=" std.itoa(var.headwater_lane);
     }
 
     if (var.headwater_given ~ "&mode(=[^&]*|)&") {
