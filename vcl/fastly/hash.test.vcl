@@ -4,12 +4,10 @@
 // @scope: hash
 // @suite: the cursor is part of a stream's key
 sub test_hash_cursor {
-  declare local var.without STRING;
   set req.url = "/channels/a";
   set req.http.Headwater-Path = "stream";
   unset req.http.Last-Event-ID;
   testing.call_subroutine("vcl_hash");
-  set var.without = req.hash;
   assert.not_contains(req.hash, "#1-0");
   set req.http.Last-Event-ID = "1-0";
   testing.call_subroutine("vcl_hash");

@@ -12,11 +12,11 @@ sub test_miss {
   set bereq.http.Headwater-Path = "x";
   testing.call_subroutine("vcl_miss");
   assert.state(fetch);
-  assert.is_notset(bereq.http.Cookie);
-  assert.is_notset(bereq.http.Referer);
-  assert.is_notset(bereq.http.User-Agent);
-  assert.is_notset(bereq.http.X-Forwarded-For);
-  assert.is_notset(bereq.http.Headwater-Path);
+  assert.not_match(bereq.http.Cookie, ".");
+  assert.not_match(bereq.http.Referer, ".");
+  assert.not_match(bereq.http.User-Agent, ".");
+  assert.not_match(bereq.http.X-Forwarded-For, ".");
+  assert.not_match(bereq.http.Headwater-Path, ".");
   assert.equal(bereq.between_bytes_timeout, 20s);
   assert.equal(bereq.first_byte_timeout, 30s);
 }

@@ -9,7 +9,7 @@ sub test_pass {
   set bereq.http.X-Forwarded-For = "192.0.2.1";
   testing.call_subroutine("vcl_pass");
   assert.state(pass);
-  assert.is_notset(bereq.http.Headwater-Path);
+  assert.not_match(bereq.http.Headwater-Path, ".");
   assert.equal(bereq.http.X-Forwarded-For, "192.0.2.1");
   assert.equal(bereq.between_bytes_timeout, 20s);
   assert.equal(bereq.first_byte_timeout, 30s);
