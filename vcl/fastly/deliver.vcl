@@ -1,0 +1,38 @@
+# @scope: deliver
+# Says in the standard header (RFC 9211) what the cache did, so that a check of
+# the collapsing needs nothing but curl. Only the edge speaks; a shield's word
+# would be stored with the object and repeated to everyone.
+
+declare local var.headwater_status STRING;
+
+if (req.http.Headwater-Path && fastly.ff.visits_this_service == 0) {
+  set var.headwater_status = {""headwater-edge""};
+  if (fastly_info.state ~ "^(HIT-SYNTH|ERROR|BG-ERROR)") {
+    set var.headwater_status = var.headwater_status "; detail=synthetic";
+  } elseif (fastly_info.state ~ "^HIT-STALE") {
+    set var.headwater_status = var.headwater_status "; hit; detail=stale";
+  } elseif (fastly_info.state ~ "-REFRESH") {
+    set var.headwater_status = var.headwater_status "; fwd=stale";
+  } elseif (fastly_info.state ~ "^HIT($|-)") {
+    set var.headwater_status = var.headwater_status "; hit";
+  } elseif (fastly_info.state ~ "^(PASS|HITPASS)") {
+    set var.headwater_status = var.headwater_status "; fwd=bypass";
+  } elseif (fastly_info.state ~ "^MISS") {
+    set var.headwater_status = var.headwater_status "; fwd=uri-miss";
+    # Waited for another client's request instead of making one.
+    if (fastly_info.state ~ "-WAIT") {
+      set var.headwater_status = var.headwater_status "; collapsed";
+    }
+  }
+
+  # A list: caches nearer the origin stand before us.
+  if (resp.http.Cache-Status) {
+    set resp.http.Cache-Status = resp.http.Cache-Status ", " var.headwater_status;
+  } else {
+    set resp.http.Cache-Status = var.headwater_status;
+  }
+
+  # For purging, not for clients.
+  unset resp.http.Surrogate-Key;
+  unset resp.http.Cache-Tag;
+}

@@ -1,0 +1,38 @@
+// Promises of hit.vcl: what is done with a kept refusal.
+// Each runs the whole vcl_hit of main.vcl.
+
+// @scope: hit
+// @suite: a kept refusal is answered anew, and anything else as it is
+sub test_hit {
+  set req.http.Headwater-Path = "stream";
+  set obj.http.Headwater-Shed = "edge";
+  testing.call_subroutine("vcl_hit");
+  assert.error(690);
+}
+
+// @scope: hit
+// @suite: a refusal by the origin itself is delivered as it is
+sub test_hit_origin {
+  set req.http.Headwater-Path = "stream";
+  set obj.http.Headwater-Shed = "connections";
+  testing.call_subroutine("vcl_hit");
+  assert.state(deliver);
+}
+
+// @scope: hit
+// @suite: a stream is delivered as it is
+sub test_hit_stream {
+  set req.http.Headwater-Path = "stream";
+  unset obj.http.Headwater-Shed;
+  testing.call_subroutine("vcl_hit");
+  assert.state(deliver);
+}
+
+// @scope: hit
+// @suite: the mark of a refusal means nothing on other paths
+sub test_hit_foreign {
+  unset req.http.Headwater-Path;
+  set obj.http.Headwater-Shed = "edge";
+  testing.call_subroutine("vcl_hit");
+  assert.state(deliver);
+}

@@ -1,0 +1,18 @@
+# @scope: miss
+# One request stands for a crowd here, so it must not look like any one of its
+# members. Also widens the waits: a backend left at Fastly's defaults would end
+# quiet streams, and take what came so far for the whole.
+
+if (req.http.Headwater-Path) {
+  if (req.http.Authorization) {
+    return(pass);
+  }
+  # Two heartbeats may be lost; a hold answer may take 20 s to its first byte.
+  set bereq.between_bytes_timeout = 20s;
+  set bereq.first_byte_timeout = 30s;
+  unset bereq.http.Cookie;
+  unset bereq.http.Referer;
+  unset bereq.http.User-Agent;
+  unset bereq.http.X-Forwarded-For;
+  unset bereq.http.Headwater-Path;
+}

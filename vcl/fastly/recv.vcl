@@ -1,0 +1,142 @@
+# @scope: recv
+# Gives all clients of one crowd the same request, so that the cache sees one
+# key instead of thousands. What a client can vary without meaning to (query
+# order, cookies, encodings) is dropped; what it must not vary is replaced by
+# one word, so that nonsense costs the origin one request and not one each.
+
+declare local var.headwater_given STRING;
+declare local var.headwater_value STRING;
+declare local var.headwater_query STRING;
+declare local var.headwater_lanes INTEGER;
+declare local var.headwater_lane INTEGER;
+declare local var.headwater_client STRING;
+
+# The other files act on this mark. Every hop derives it from method and path,
+# so it need not travel to a shield, and a client's own copy never counts.
+unset req.http.Headwater-Path;
+
+if (req.method == "GET" || req.method == "HEAD") {
+  # Clients escape the comma of a list or do not; the crowd must not split on it.
+  # \x25 is the percent sign, which Fastly would take for an escape of its own.
+  if (fastly.ff.visits_this_service == 0 && req.restarts == 0
+      && req.url.path ~ "(?i)^/channels/[^/]*\x252C") {
+    set req.url = regsuball(req.url.path, "(?i)\x252C", ",") regsub(req.url, "^[^?]*", "");
+  }
+
+  if (req.url.path ~ "^/channels/[A-Za-z0-9][A-Za-z0-9._~-]*(,[A-Za-z0-9][A-Za-z0-9._~-]*){0,7}$") {
+    set req.http.Headwater-Path = "stream";
+  } elseif (req.url.path ~ "^/channels/[A-Za-z0-9][A-Za-z0-9._~-]*/(history|state)$") {
+    set req.http.Headwater-Path = "history";
+  }
+
+  # Needs the WebSockets product on the service; it does not work through a shield.
+  if (req.method == "GET" && req.url.path == "/ws" && req.http.Upgrade ~ "(?i)^websocket$") {
+    return(upgrade);
+  }
+}
+
+# A shield gets a request that the edge has already made canonical. Doing it
+# again there would be wrong for lanes: its client is the edge, not the browser.
+if (req.http.Headwater-Path && fastly.ff.visits_this_service == 0 && req.restarts == 0) {
+  unset req.http.Cookie;
+  unset req.http.Range;
+  unset req.http.If-Range;
+  unset req.http.If-None-Match;
+  unset req.http.If-Modified-Since;
+  unset req.http.Accept-Encoding;
+  # Every EventSource sends no-cache; it asks for freshness that a live stream has.
+  unset req.http.Cache-Control;
+  unset req.http.Pragma;
+
+  if (req.http.Headwater-Path == "stream") {
+    set req.http.Accept = "text/event-stream";
+    # Two header lines become one value, which then is no cursor, instead of one
+    # line deciding the key and the other the answer.
+    std.collect(req.http.Last-Event-ID);
+    if (req.http.Last-Event-ID == "") {
+      unset req.http.Last-Event-ID;
+    } elseif (req.http.Last-Event-ID && req.http.Last-Event-ID !~ "^[0-9._-]{1,384}$") {
+      set req.http.Last-Event-ID = "unknown";
+    }
+  } else {
+    unset req.http.Last-Event-ID;
+  }
+
+  # Written with both ends closed, a parameter is always "&name=value&"; the
+  # first of a name wins, also when it stands there without a value.
+  set var.headwater_given = "&" req.url.qs "&";
+  set var.headwater_query = "";
+
+  # The origin heeds Last-Event-ID before ?after=, so with the header the
+  # parameter would only split a crowd by where its members once began.
+  if (var.headwater_given ~ "&after(=[^&]*|)&" && !req.http.Last-Event-ID) {
+    set var.headwater_value = re.group.1;
+    if (var.headwater_value ~ "^=[0-9._-]{1,384}$") {
+      set var.headwater_query = var.headwater_query "&after" var.headwater_value;
+    } elseif (var.headwater_value !~ "^=?$") {
+      set var.headwater_query = var.headwater_query "&after=malformed";
+    }
+  }
+
+  if (req.http.Headwater-Path == "stream") {
+    if (var.headwater_given ~ "&lane(=[^&]*|)&") {
+      set var.headwater_value = re.group.1;
+      if (var.headwater_value ~ "^=[0-9]{1,2}$") {
+        set var.headwater_query = var.headwater_query "&lane" var.headwater_value;
+      } elseif (var.headwater_value !~ "^=?$") {
+        set var.headwater_query = var.headwater_query "&lane=malformed";
+      }
+    }
+
+    # By address, so that one client keeps its lane from segment to segment; a
+    # new lane at every reconnect would wait out a different boundary each time.
+    # Linted alone, this file cannot see the table of init.vcl.
+    // falco-ignore-next-line
+    set var.headwater_lanes = std.atoi(table.lookup(headwater, "lanes", "1"));
+    if (var.headwater_lanes > 64) {
+      set var.headwater_lanes = 64;
+    }
+    if (var.headwater_lanes > 1 && var.headwater_query !~ "&lane=") {
+      set var.headwater_client = client.ip;
+      set var.headwater_lane = std.strtol(substr(digest.hash_sha256(var.headwater_client), 0, 7), 16);
+      set var.headwater_lane %= var.headwater_lanes;
+      set var.headwater_query = var.headwater_query "&lane=" std.itoa(var.headwater_lane);
+    }
+
+    if (var.headwater_given ~ "&mode(=[^&]*|)&") {
+      set var.headwater_value = re.group.1;
+      # mode=stream is the default, and a default is not said. A word the origin
+      # may know is left for it to refuse.
+      if (var.headwater_value ~ "^=[a-z]{1,16}$") {
+        if (var.headwater_value != "=stream") {
+          set var.headwater_query = var.headwater_query "&mode" var.headwater_value;
+        }
+      } elseif (var.headwater_value !~ "^=?$") {
+        set var.headwater_query = var.headwater_query "&mode=malformed";
+      }
+    }
+  } else {
+    if (var.headwater_given ~ "&limit(=[^&]*|)&") {
+      set var.headwater_value = re.group.1;
+      if (var.headwater_value ~ "^=[0-9]{1,4}$") {
+        set var.headwater_query = var.headwater_query "&limit" var.headwater_value;
+      } elseif (var.headwater_value !~ "^=?$") {
+        set var.headwater_query = var.headwater_query "&limit=malformed";
+      }
+    }
+  }
+
+  set req.url = req.url.path regsub(var.headwater_query, "^&", "?");
+}
+
+# Until private channels exist, nothing that carries a credential may be shared.
+# vcl_miss does the pass: a return here would leave vcl_recv before Fastly has
+# chosen the backend, and so miss the shield. These two keep the request from
+# finding an object or waiting for one on its way there.
+if (req.http.Headwater-Path && req.http.Authorization) {
+  set req.hash_always_miss = true;
+  set req.hash_ignore_busy = true;
+}
+
+# POST, DELETE and OPTIONS need nothing here: the code that follows every recv
+# snippet passes all that is not GET, HEAD or a purge.
