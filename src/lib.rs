@@ -14,7 +14,8 @@
 //!
 //! - Core, pure (no tokio, no sockets, no clock): `event` what a publisher may say, `cursor` where a
 //!   client stands, `ndjson` batches, `sse` bytes, `event_log` the recent run, `segment` where
-//!   responses end, `caching` what a cache may do, `join` where a stream begins, `config`.
+//!   responses end, `caching` what a cache may do, `join` where a stream begins, `config`,
+//!   `edge` the configurations of caches.
 //! - Spine (tokio's synchronisation, no sockets): `clock`, `wakers`, `alarms`, `channel`, `live`,
 //!   `reader`, `store`, `metrics`, `hub`.
 //! - Edges: `socket` and `server` (connections), `http` (requests), `body` (streams to hyper),
@@ -41,6 +42,7 @@ pub mod clock;
 pub mod config;
 pub mod cursor;
 pub mod demo;
+pub mod edge;
 pub mod event;
 pub mod event_log;
 pub mod http;

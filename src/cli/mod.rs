@@ -2,6 +2,7 @@
 //! flag's help is what `--help` shows, with its unit.
 
 mod bench;
+mod edge;
 mod publish;
 mod serve;
 mod tail;
@@ -26,6 +27,8 @@ enum Command {
     Publish(publish::PublishArguments),
     /// Print a channel's events as they come; reconnects and keeps its place
     Tail(tail::TailArguments),
+    /// Print the configuration of a cache in front: Varnish, nginx or Fastly
+    Edge(edge::EdgeArguments),
     /// Open subscribers, publish at a rate, and measure what arrives
     Bench(bench::BenchArguments),
 }
@@ -39,6 +42,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Serve(arguments) => serve::run(*arguments),
         Command::Publish(arguments) => publish::run(arguments),
         Command::Tail(arguments) => tail::run(arguments),
+        Command::Edge(arguments) => edge::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
     }
 }

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-const CORE: [&str; 9] = [
+const CORE: [&str; 10] = [
     "caching.rs",
     "cursor.rs",
+    "edge.rs",
     "event.rs",
     "event_log.rs",
     "join.rs",

@@ -1,0 +1,142 @@
+//! `headwater edge`: the shipped configuration of a cache, filled in, on standard output.
+
+use super::units::duration;
+use super::{EXIT_USAGE, fail};
+use crate::edge::{self, Deployment, HostPort, Nginx, Profile, Varnish};
+use crate::segment::LANES_MAX;
+use clap::{Args, Subcommand, ValueEnum};
+use std::net::IpAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+#[derive(Args, Debug)]
+pub struct EdgeArguments {
+    #[command(subcommand)]
+    edge: Edge,
+}
+
+#[derive(Subcommand, Debug)]
+enum Edge {
+    /// A VCL for varnishd -f
+    Varnish(VarnishArguments),
+    /// A whole nginx.conf for nginx -c
+    Nginx(NginxArguments),
+}
+
+#[derive(Args, Debug)]
+struct DeploymentArguments {
+    /// Where the origin is, as the edge sees it (HOST:PORT)
+    #[arg(long)]
+    origin: HostPort,
+    /// The origin's --lanes
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=LANES_MAX))]
+    lanes: u64,
+}
+
+#[derive(Args, Debug)]
+struct VarnishArguments {
+    #[command(flatten)]
+    deployment: DeploymentArguments,
+    /// The origin's --segment (time)
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    segment: Duration,
+    /// The origin's --hold-timeout (time)
+    #[arg(long, default_value = "20s", value_parser = duration)]
+    hold_timeout: Duration,
+    /// Address that may PURGE; repeat for more [default: this machine]
+    #[arg(long)]
+    purge_from: Vec<IpAddr>,
+}
+
+#[derive(Args, Debug)]
+struct NginxArguments {
+    #[command(flatten)]
+    deployment: DeploymentArguments,
+    /// What nginx does with streams
+    #[arg(long, value_enum)]
+    profile: NginxProfile,
+    /// Where nginx listens: a port, or ADDRESS:PORT [default: 80, with TLS 443]
+    #[arg(long, value_parser = word)]
+    listen: Option<String>,
+    /// Certificate chain, a PEM file; with it, nginx speaks TLS and HTTP/2
+    #[arg(long, requires = "certificate_key", value_parser = word)]
+    certificate: Option<String>,
+    /// The certificate's key, a PEM file
+    #[arg(long, requires = "certificate", value_parser = word)]
+    certificate_key: Option<String>,
+    /// Directory of nginx's cache, with --profile collapse [default: /var/cache/headwater]
+    #[arg(long, value_parser = word)]
+    cache_dir: Option<String>,
+    /// The origin's --hold-timeout, with --profile collapse (time)
+    #[arg(long, default_value = "20s", value_parser = duration)]
+    hold_timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum NginxProfile {
+    /// One origin request for an event, up to half a second late
+    Collapse,
+    /// Each client an origin request, nothing late
+    Stream,
+    /// TLS and HTTP/2 in front of Varnish; --origin is the Varnish
+    Varnish,
+}
+
+pub fn run(arguments: EdgeArguments) -> ExitCode {
+    let text = match arguments.edge {
+        Edge::Varnish(wanted) => edge::varnish(&wanted.into()),
+        Edge::Nginx(wanted) => {
+            let is_varnish = matches!(wanted.profile, NginxProfile::Varnish);
+            if is_varnish && wanted.certificate.is_none() {
+                fail(&"--profile varnish is for TLS: give --certificate and --certificate-key");
+                return ExitCode::from(EXIT_USAGE);
+            }
+            edge::nginx(&wanted.into())
+        }
+    };
+    print!("{text}");
+    ExitCode::SUCCESS
+}
+
+/// A value that stays one word in a configuration file.
+fn word(text: &str) -> Result<String, String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-:[]*@+".contains(&byte);
+    if text.is_empty() || !text.bytes().all(is_plain) {
+        return Err("use letters, digits and / . _ - : [ ] * @ +".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+impl From<DeploymentArguments> for Deployment {
+    fn from(arguments: DeploymentArguments) -> Self {
+        Self { origin: arguments.origin, lanes: arguments.lanes }
+    }
+}
+
+impl From<VarnishArguments> for Varnish {
+    fn from(arguments: VarnishArguments) -> Self {
+        Self {
+            deployment: arguments.deployment.into(),
+            segment: arguments.segment,
+            hold_timeout: arguments.hold_timeout,
+            purge_from: arguments.purge_from,
+        }
+    }
+}
+
+impl From<NginxArguments> for Nginx {
+    fn from(arguments: NginxArguments) -> Self {
+        Self {
+            deployment: arguments.deployment.into(),
+            profile: match arguments.profile {
+                NginxProfile::Collapse => Profile::Collapse,
+                NginxProfile::Stream => Profile::Stream,
+                NginxProfile::Varnish => Profile::Varnish,
+            },
+            listen: arguments.listen,
+            tls: arguments.certificate.zip(arguments.certificate_key),
+            cache_dir: arguments.cache_dir,
+            hold_timeout: arguments.hold_timeout,
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The shipped edge configurations, filled in for a deployment.
+//!
+//! The files in `vcl/` and `nginx/` are whole and true as they stand; they are compiled in, and a
+//! deployment only replaces the values they stand there with. Pure: text in, text out.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+const VARNISH: &str = include_str!("../vcl/varnish/headwater.vcl");
+const NGINX_FRAME: &str = include_str!("../nginx/nginx.conf");
+const NGINX_PARTS: [(&str, &str); 6] = [
+    ("collapse.conf", include_str!("../nginx/collapse.conf")),
+    ("stream.conf", include_str!("../nginx/stream.conf")),
+    ("varnish.conf", include_str!("../nginx/varnish.conf")),
+    ("maps.conf", include_str!("../nginx/maps.conf")),
+    ("streams.conf", include_str!("../nginx/streams.conf")),
+    ("common.conf", include_str!("../nginx/common.conf")),
+];
+/// Longer than any response by as much as a slow client may lag behind.
+const SEND_SLACK: Duration = Duration::from_secs(30);
+/// How much longer than a hold request nginx waits: for those who wait with it, and for its end.
+const LOCK_SLACK: Duration = Duration::from_secs(5);
+const READ_SLACK: Duration = Duration::from_secs(10);
+
+/// `host:port`, as every configuration language here takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// A name or an address; IPv6 in brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// What of a deployment every edge must know.
+#[derive(Clone, Debug)]
+pub struct Deployment {
+    /// Where the origin is, as the edge sees it.
+    pub origin: HostPort,
+    /// The origin's `--lanes`.
+    pub lanes: u64,
+}
+
+/// A Varnish of its own.
+#[derive(Clone, Debug)]
+pub struct Varnish {
+    /// What every edge must know.
+    pub deployment: Deployment,
+    /// The origin's `--segment`.
+    pub segment: Duration,
+    /// The origin's `--hold-timeout`.
+    pub hold_timeout: Duration,
+    /// Addresses that may PURGE.
+    pub purge_from: Vec<std::net::IpAddr>,
+}
+
+/// What nginx does with streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// `?mode=hold` behind its cache.
+    Collapse,
+    /// Each client an origin request.
+    Stream,
+    /// TLS and HTTP/2 in front of Varnish.
+    Varnish,
+}
+
+/// An nginx.
+#[derive(Clone, Debug)]
+pub struct Nginx {
+    /// What every edge must know; with [`Profile::Varnish`] the origin is the Varnish.
+    pub deployment: Deployment,
+    /// What it does with streams.
+    pub profile: Profile,
+    /// Where it listens: a port, or an address and a port.
+    pub listen: Option<String>,
+    /// The certificate chain and its key, as PEM files.
+    pub tls: Option<(String, String)>,
+    /// Where its cache is.
+    pub cache_dir: Option<String>,
+    /// The origin's `--hold-timeout`.
+    pub hold_timeout: Duration,
+}
+
+/// A whole VCL that `varnishd -f` takes.
+pub fn varnish(wanted: &Varnish) -> String {
+    let origin = &wanted.deployment.origin;
+    let mut text = fill(
+        VARNISH,
+        &[
+            (r#".host = "127.0.0.1""#, format!(r#".host = "{}""#, origin.bare_host())),
+            (r#".port = "8080""#, format!(r#".port = "{}""#, origin.port)),
+            (
+                r#"Headwater-Lanes = "1""#,
+                format!(r#"Headwater-Lanes = "{}""#, wanted.deployment.lanes),
+            ),
+            ("send_timeout=630", format!("send_timeout={}", seconds(wanted.segment + SEND_SLACK))),
+            (
+                ".first_byte_timeout = 30s",
+                format!(".first_byte_timeout = {}s", seconds(wanted.hold_timeout + READ_SLACK)),
+            ),
+        ],
+    );
+    if !wanted.purge_from.is_empty() {
+        let operators: String =
+            wanted.purge_from.iter().map(|address| format!("    \"{address}\";\n")).collect();
+        text = fill(&text, &[("    \"127.0.0.1\";\n    \"::1\";\n", operators)]);
+    }
+    text
+}
+
+/// A whole `nginx.conf` that `nginx -c` takes.
+pub fn nginx(wanted: &Nginx) -> String {
+    let frame = fill(NGINX_FRAME, &[("collapse.conf", wanted.profile.file().to_owned())]);
+    let text = with_includes(&frame, nginx_include);
+    let origin = &wanted.deployment.origin;
+    let shipped = if wanted.profile == Profile::Varnish { "6081" } else { "8080" };
+    let mut values = vec![
+        (format!("server 127.0.0.1:{shipped}"), format!("server {origin}")),
+        ("* \"\";".to_owned(), split_lanes(wanted.deployment.lanes)),
+    ];
+    if wanted.profile == Profile::Collapse {
+        let wait = |slack| format!("{}s;", seconds(wanted.hold_timeout + slack));
+        values.extend([
+            ("lock_timeout 25s;".to_owned(), format!("lock_timeout {}", wait(LOCK_SLACK))),
+            ("lock_age 25s;".to_owned(), format!("lock_age {}", wait(LOCK_SLACK))),
+            ("read_timeout 30s;".to_owned(), format!("read_timeout {}", wait(READ_SLACK))),
+        ]);
+        values.extend(
+            wanted
+                .cache_dir
+                .iter()
+                .map(|directory| ("/var/cache/headwater".into(), directory.clone())),
+        );
+    }
+    values.push(listen(wanted));
+    values.extend(wanted.tls.iter().filter(|_| wanted.profile == Profile::Varnish).flat_map(
+        |(certificate, key)| {
+            [
+                ("/etc/ssl/headwater/fullchain.pem".to_owned(), certificate.clone()),
+                ("/etc/ssl/headwater/key.pem".to_owned(), key.clone()),
+            ]
+        },
+    ));
+    values.iter().fold(text, |text, (from, to)| fill(&text, &[(from.as_str(), to.clone())]))
+}
+
+/// The line that says where nginx listens, and what it becomes.
+fn listen(wanted: &Nginx) -> (String, String) {
+    if wanted.profile == Profile::Varnish {
+        let at = wanted.listen.as_deref().unwrap_or("443");
+        return ("listen 443 ssl".to_owned(), format!("listen {at} ssl"));
+    }
+    let Some((certificate, key)) = &wanted.tls else {
+        let at = wanted.listen.as_deref().unwrap_or("80");
+        return ("listen 80;".to_owned(), format!("listen {at};"));
+    };
+    let at = wanted.listen.as_deref().unwrap_or("443");
+    let lines = format!(
+        "listen {at} ssl http2;\n        ssl_certificate {certificate};\n        \
+         ssl_certificate_key {key};"
+    );
+    ("listen 80;".to_owned(), lines)
+}
+
+/// The shares of `split_clients`, of equal size but for rounding.
+fn split_lanes(lanes: u64) -> String {
+    if lanes <= 1 {
+        return "* \"\";".to_owned();
+    }
+    // The first lane takes the rest, as lane 0 is also where clients go that choose none.
+    let share = 100.0 / lanes as f64;
+    let shares = (1..lanes).map(|lane| format!("{share:.2}% &lane={lane};\n        "));
+    shares.chain(["* &lane=0;".to_owned()]).collect::<String>()
+}
+
+impl Profile {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Collapse => "collapse.conf",
+            Self::Stream => "stream.conf",
+            Self::Varnish => "varnish.conf",
+        }
+    }
+}
+
+/// Replaces each shipped value, wherever it stands. The tests hold that each of them does.
+fn fill(text: &str, values: &[(&str, String)]) -> String {
+    values.iter().fold(text.to_owned(), |text, (from, to)| {
+        debug_assert!(text.contains(from), "{from:?} is not in the shipped file");
+        text.replace(from, to)
+    })
+}
+
+/// Puts the text of each included file in the place of its line, as deep as the line stood.
+fn with_includes(text: &str, included: fn(&str) -> Option<&'static str>) -> String {
+    let mut whole = String::new();
+    for line in text.split_inclusive('\n') {
+        let indent = &line[..line.len() - line.trim_start().len()];
+        match included(line.trim()) {
+            None => whole.push_str(line),
+            Some(part) => {
+                for line in with_includes(part, included).split_inclusive('\n') {
+                    whole.push_str(if line.trim().is_empty() { "" } else { indent });
+                    whole.push_str(line);
+                }
+            }
+        }
+    }
+    whole
+}
+
+fn nginx_include(line: &str) -> Option<&'static str> {
+    let name = line.strip_prefix("include ")?.strip_suffix(';')?;
+    NGINX_PARTS.iter().find(|(part, _)| *part == name).map(|(_, text)| *text)
+}
+
+/// Whole seconds, rounded up.
+fn seconds(time: Duration) -> u64 {
+    time.as_millis().div_ceil(1_000) as u64
+}
+
+impl FromStr for HostPort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "write it as host:port, for example origin.example.com:443".to_owned();
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
+        let is_name = !host.is_empty()
+            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+        let v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_v6 = v6.is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
+        if !is_name && !is_v6 {
+            return Err(wrong());
+        }
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+impl HostPort {
+    /// Without the brackets of an IPv6 address.
+    fn bare_host(&self) -> &str {
+        self.host.trim_start_matches('[').trim_end_matches(']')
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}

@@ -1,0 +1,352 @@
+//! Real caches in front of an origin, with the configurations that `headwater edge` prints, and a
+//! tap between the two that writes down what the origin is asked.
+
+use crate::kit::{BINARY, PATIENCE, Random, now_ms};
+use crate::redis_kit::{free_port, signal};
+use headwater::client::http::Address;
+use headwater::client::{EventSource, Interruption, Signal};
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// What `headwater edge …` prints.
+pub fn edge(words: &[&str]) -> String {
+    let output = Command::new(BINARY).arg("edge").args(words).output().expect("it starts");
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// A cache: a program, its configuration in a directory of its own, and a port. Ends with the value.
+pub struct Cache {
+    child: Child,
+    program: &'static str,
+    arguments: Vec<String>,
+    _directory: TempDir,
+    pub port: u16,
+}
+
+impl Cache {
+    /// Varnish with the shipped VCL, run as its head says.
+    pub fn varnish(origin_port: u16) -> Self {
+        Self::varnish_with(&edge(&["varnish", "--origin", &format!("127.0.0.1:{origin_port}")]))
+    }
+
+    /// Varnish with a VCL.
+    pub fn varnish_with(vcl: &str) -> Self {
+        let (directory, port) = (tempfile::tempdir().expect("a directory"), free_port());
+        let file = directory.path().join("headwater.vcl");
+        std::fs::write(&file, vcl).expect("it is written");
+        let mut arguments: Vec<String> =
+            ["-F", "-j", "none", "-T", "none", "-n"].map(str::to_owned).into();
+        arguments.push(directory.path().join("run").display().to_string());
+        arguments.extend(["-a".to_owned(), format!("127.0.0.1:{port}")]);
+        arguments.extend(["-f".to_owned(), file.display().to_string()]);
+        arguments.extend(run_parameters(vcl));
+        Self::launch("varnishd", arguments, directory, port)
+    }
+
+    /// nginx with one of the shipped profiles that take plain HTTP.
+    pub fn nginx(profile: &str, origin_port: u16) -> Self {
+        Self::nginx_with(profile, origin_port, |text| text)
+    }
+
+    /// nginx with a shipped profile that somebody has changed.
+    pub fn nginx_with(profile: &str, origin_port: u16, change: fn(String) -> String) -> Self {
+        let (directory, port) = (tempfile::tempdir().expect("a directory"), free_port());
+        let origin = format!("127.0.0.1:{origin_port}");
+        let listen = format!("127.0.0.1:{port}");
+        let cache = directory.path().join("cache").display().to_string();
+        let words = ["nginx", "--profile", profile, "--origin", &origin, "--listen", &listen];
+        let words = [&words[..], &["--cache-dir", &cache]].concat();
+        Self::nginx_of(&change(edge(&words)), directory, port)
+    }
+
+    /// nginx with TLS and HTTP/2 in front of a Varnish.
+    pub fn nginx_tls(varnish_port: u16, certificate: &Certificate) -> Self {
+        let (directory, port) = (tempfile::tempdir().expect("a directory"), free_port());
+        let origin = format!("127.0.0.1:{varnish_port}");
+        let listen = format!("127.0.0.1:{port}");
+        let (chain, key) = (certificate.path("chain.pem"), certificate.path("key.pem"));
+        let words = ["nginx", "--profile", "varnish", "--origin", &origin, "--listen", &listen];
+        let tls = ["--certificate", &chain, "--certificate-key", &key];
+        Self::nginx_of(&edge(&[&words[..], &tls].concat()), directory, port)
+    }
+
+    fn nginx_of(text: &str, directory: TempDir, port: u16) -> Self {
+        let file = directory.path().join("nginx.conf");
+        std::fs::write(&file, text).expect("it is written");
+        // Its workers give up root, and must still reach their cache.
+        let mut open = Command::new("chmod");
+        assert!(open.arg("755").arg(directory.path()).status().expect("chmod runs").success());
+        let in_directory = |name: &str| directory.path().join(name).display().to_string();
+        let arguments = [
+            "-c",
+            &in_directory("nginx.conf"),
+            "-e",
+            &in_directory("error.log"),
+            "-g",
+            &format!("daemon off; pid {};", in_directory("pid")),
+        ];
+        Self::launch("nginx", arguments.map(str::to_owned).into(), directory, port)
+    }
+
+    fn launch(
+        program: &'static str,
+        arguments: Vec<String>,
+        directory: TempDir,
+        port: u16,
+    ) -> Self {
+        let child = start(program, &arguments, port);
+        Self { child, program, arguments, _directory: directory, port }
+    }
+
+    pub fn address(&self) -> Address {
+        format!("http://127.0.0.1:{}", self.port).parse().expect("an address")
+    }
+
+    pub fn source(&self, path: &str, cursor: Option<&str>) -> EventSource {
+        EventSource::new(self.address(), path, cursor)
+    }
+
+    /// Ends it, as a service manager would.
+    pub fn stop(&mut self) {
+        signal(self.child.id(), "TERM");
+        self.child.wait().expect("it is gone");
+    }
+
+    /// Starts again what was ended, on the same port.
+    pub fn start_again(&mut self) {
+        self.child = start(self.program, &self.arguments, self.port);
+    }
+}
+
+impl Drop for Cache {
+    /// Asks it to end: killed, it would leave its workers behind.
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            Command::new("kill").arg(self.child.id().to_string()).status().ok();
+            self.child.wait().ok();
+        }
+    }
+}
+
+/// The parameters that the head of the VCL says to run it with.
+fn run_parameters(vcl: &str) -> Vec<String> {
+    let head = vcl.split("vcl 4.1;").next().expect("a head");
+    let command = head.split("varnishd -a").nth(1).expect("a command line");
+    let command = command.split("#\n").next().expect("its end").replace(['#', '\\'], " ");
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let from = words.iter().position(|word| *word == "-s").expect("parameters");
+    words[from..].iter().map(|word| word.to_string()).collect()
+}
+
+fn start(program: &str, arguments: &[String], port: u16) -> Child {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{program} starts: {error}"));
+    let begun = Instant::now();
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        if child.try_wait().expect("a child").is_some() || begun.elapsed() > PATIENCE {
+            let mut why = String::new();
+            let mut pipe = child.stderr.take().expect("standard error is piped");
+            std::io::Read::read_to_string(&mut pipe, &mut why).ok();
+            panic!("{program} does not serve:\n{why}");
+        }
+        #[expect(clippy::disallowed_methods, reason = "no runtime here")]
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Read to its end, so that it never blocks on a full pipe.
+    let pipe = child.stderr.take().expect("standard error is piped");
+    std::thread::spawn(move || {
+        std::io::copy(&mut std::io::BufReader::new(pipe), &mut std::io::sink())
+    });
+    child
+}
+
+/// A certificate for 127.0.0.1 that signs itself.
+pub struct Certificate(TempDir);
+
+impl Certificate {
+    pub fn new() -> Self {
+        let certificate = Self(tempfile::tempdir().expect("a directory"));
+        let (key, chain) = (certificate.path("key.pem"), certificate.path("chain.pem"));
+        let output = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
+            .args(["-nodes", "-days", "3", "-subj", "/CN=localhost", "-keyout", &key, "-out"])
+            .args([&chain, "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+            .output()
+            .expect("openssl runs (Debian package openssl)");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        certificate
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        let path: PathBuf = self.0.path().join(name);
+        path.display().to_string()
+    }
+}
+
+/// What an origin was asked, and when (ms since the Unix epoch).
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub at: u64,
+    pub target: String,
+    pub cursor: Option<String>,
+}
+
+/// Passes everything on between a cache and an origin, and writes down each request.
+pub struct Tap {
+    pub port: u16,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    accepting: tokio::task::AbortHandle,
+}
+
+impl Tap {
+    pub async fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let own = listener.local_addr().expect("an address").port();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = asked.clone();
+        let accepting = tokio::spawn(async move {
+            loop {
+                let (near, _) = listener.accept().await.expect("a connection");
+                tokio::spawn(tapped(near, port, seen.clone()));
+            }
+        });
+        Self { port: own, asked, accepting: accepting.abort_handle() }
+    }
+
+    /// Everything asked so far.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.asked.lock().expect("no panic").clone()
+    }
+
+    /// How much was asked so far.
+    pub fn count(&self) -> usize {
+        self.asked.lock().expect("no panic").len()
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn tapped(near: TcpStream, port: u16, seen: Arc<Mutex<Vec<Asked>>>) {
+    let Ok(far) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+    let ((mut near_read, mut near_write), (mut far_read, mut far_write)) =
+        (near.into_split(), far.into_split());
+    let requests = async {
+        let (mut heads, mut buffer) = (String::new(), [0; 16 * 1024]);
+        loop {
+            let Ok(count @ 1..) = near_read.read(&mut buffer).await else { return };
+            heads.push_str(&String::from_utf8_lossy(&buffer[..count]));
+            while let Some((head, rest)) = heads.split_once("\r\n\r\n") {
+                seen.lock().expect("no panic").push(Asked::parse(head));
+                heads = rest.to_owned();
+            }
+            if far_write.write_all(&buffer[..count]).await.is_err() {
+                return;
+            }
+        }
+    };
+    // Either end closes both: a broken answer must arrive as one.
+    tokio::select! {
+        () = requests => {}
+        _ = tokio::io::copy(&mut far_read, &mut near_write) => {}
+    }
+}
+
+impl Asked {
+    /// Whether it is for a client that broke off inside a segment.
+    pub fn is_straggler(&self) -> bool {
+        self.cursor.as_ref().is_some_and(|cursor| !cursor.contains('.'))
+    }
+
+    fn parse(head: &str) -> Self {
+        let target = head.split(' ').nth(1).expect("a target").to_owned();
+        let cursor = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("last-event-id").then(|| value.trim().to_owned())
+        });
+        Self { at: now_ms(), target, cursor }
+    }
+}
+
+/// What a crowd saw that is not in its events.
+#[derive(Default)]
+pub struct Notes {
+    /// Channel and cursor of each client that broke off. After a restart nothing is shared any
+    /// more of what was before, so there a cursor counts anew.
+    pub broken: Mutex<HashSet<(usize, String, String)>>,
+    /// How often something was restarted.
+    pub restarts: AtomicUsize,
+}
+
+/// One client of a crowd: follows a channel whose events are 1, 2, 3 … to its last.
+pub struct Follower {
+    pub channel: String,
+    pub source: EventSource,
+    pub random: Random,
+    /// Percent of clients that break off in a second.
+    pub break_off: u64,
+    pub notes: Arc<Notes>,
+}
+
+impl Follower {
+    /// Until it has event number `last`, whenever that is published. Each event must come once
+    /// and in order, and nothing may end the source for good. Returns its planned reconnects.
+    pub async fn follow(mut self, mut last: watch::Receiver<Option<u64>>) -> u64 {
+        let (mut seen, mut planned) = (None, 0);
+        // Not all at once: that would be one cursor.
+        let first = Duration::from_millis(self.random.below(1_000));
+        let first = tokio::time::Instant::now() + first;
+        let mut seconds = tokio::time::interval_at(first, Duration::from_secs(1));
+        while last.borrow().is_none() || *last.borrow() != seen {
+            tokio::select! {
+                signal = self.source.next() => planned += self.take(signal, &mut seen),
+                _ = seconds.tick() => {
+                    if self.random.below(100) < self.break_off {
+                        self.note_break();
+                        let pause = Duration::from_millis(self.random.below(300));
+                        self.source.disconnect(pause);
+                    }
+                }
+                changed = last.changed() => changed.expect("somebody publishes"),
+            }
+        }
+        planned
+    }
+
+    fn take(&mut self, signal: Signal, seen: &mut Option<u64>) -> u64 {
+        match signal {
+            Signal::Message(message) if message.kind == "message" => {
+                let number: u64 = message.data.parse().expect("a number");
+                let expected = seen.map_or(number, |seen| seen + 1);
+                assert_eq!(number, expected, "{}: after {seen:?}", self.channel);
+                *seen = Some(number);
+            }
+            Signal::Message(message) => assert_eq!(message.kind, "segment", "{}", message.data),
+            Signal::Opened => {}
+            Signal::Reconnecting { why: Interruption::End, .. } => return 1,
+            Signal::Reconnecting { why: Interruption::Broken(_), .. } => self.note_break(),
+            Signal::Closed { status, why } => panic!("closed for good: {status:?} {why}"),
+        }
+        0
+    }
+
+    fn note_break(&self) {
+        let cursor = self.source.last_event_id().to_owned();
+        let epoch = self.notes.restarts.load(Ordering::Relaxed);
+        let place = (epoch, self.channel.clone(), cursor);
+        self.notes.broken.lock().expect("no panic").insert(place);
+    }
+}

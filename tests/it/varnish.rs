@@ -1,0 +1,280 @@
+//! Varnish with the shipped VCL: a crowd is one request, whatever happens to it.
+
+use crate::edge_kit::{Cache, Follower, Notes, Tap};
+use crate::kit::{Origin, Random, get, now_ms, read_until, unchunk, wait_for_phase};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, sleep, timeout};
+
+const CHANNELS: u64 = 4;
+const SEGMENT_MS: u64 = 4_000;
+/// After the last publish everyone has what is on its way, or never will.
+const ARRIVAL: Duration = Duration::from_secs(40);
+
+/// Clients spread over the channels, and what they are told.
+struct Crowd {
+    clients: JoinSet<u64>,
+    last: watch::Sender<Option<u64>>,
+    notes: Arc<Notes>,
+}
+
+impl Crowd {
+    fn join(cache: &Cache, channels: u64, count: u64, break_off: u64) -> Self {
+        headwater::process::raise_file_limit();
+        let (last, lasts) = watch::channel(None);
+        let notes = Arc::new(Notes::default());
+        let mut clients = JoinSet::new();
+        for index in 0..count {
+            let channel = format!("crowd{}", index % channels);
+            let source = cache.source(&format!("/channels/{channel}"), None);
+            let (random, notes) = (Random::new(index), notes.clone());
+            let follower = Follower { channel, source, random, break_off, notes };
+            clients.spawn(follower.follow(lasts.clone()));
+        }
+        Self { clients, last, notes }
+    }
+
+    fn note_restart(&self) {
+        self.notes.restarts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits until everyone has the last event; the planned reconnects of all.
+    async fn all_have(mut self, last: u64) -> u64 {
+        self.last.send_replace(Some(last));
+        let mut planned = 0;
+        let all = async {
+            while let Some(outcome) = self.clients.join_next().await {
+                planned += outcome.expect("no client complains");
+            }
+        };
+        timeout(ARRIVAL, all).await.expect("everyone has the last event");
+        planned
+    }
+}
+
+/// Publishes 1, 2, 3 … to every channel, and keeps on trying where nobody answers.
+async fn publish(origin: &Origin, channels: u64, number: u64) {
+    for channel in 0..channels {
+        let path = format!("/channels/crowd{channel}");
+        let key = format!("{channel}-{number}");
+        let body = bytes::Bytes::from(number.to_string());
+        let begun = Instant::now();
+        loop {
+            let headers = [("idempotency-key", key.as_str())];
+            let answer = origin.try_request(hyper::Method::POST, &path, &headers, body.clone());
+            match answer.await {
+                Ok(answer) if answer.status.is_success() => break,
+                _ => assert!(begun.elapsed() < ARRIVAL, "the origin comes back"),
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_clients_are_one_request_a_channel_and_segment() {
+    let origin = Origin::with(&["--store", "memory", "--segment", "4s"]);
+    let tap = Tap::to(origin.listen.port()).await;
+    let cache = Cache::varnish(tap.port);
+    wait_for_phase(SEGMENT_MS, 100, 1_000).await;
+    let crowd = Crowd::join(&cache, CHANNELS, 2_000, 0);
+    let mut number = 0;
+    let first_boundary = now_ms() / SEGMENT_MS * SEGMENT_MS + SEGMENT_MS;
+    publish_until(&origin, CHANNELS, &mut number, first_boundary - 500).await;
+    let joined = tap.count();
+    publish_until(&origin, CHANNELS, &mut number, first_boundary + 5 * SEGMENT_MS + 2_000).await;
+    let planned = crowd.all_have(number).await;
+    assert!(planned >= 2_000 * 5, "{planned} reconnects prove little");
+    let requests = tap.count() - joined;
+    // Six boundaries lie behind: the one that ends the first segment, and five more.
+    let allowed = (CHANNELS * 6) as f64 * 1.1;
+    assert!(
+        requests as f64 <= allowed,
+        "{requests} requests, {allowed} allowed: {:?}",
+        tap.asked()
+    );
+}
+
+/// Publishes four times a second until `until` (ms); the last number.
+async fn publish_until(origin: &Origin, channels: u64, number: &mut u64, until: u64) {
+    let mut ticks = interval(Duration::from_millis(250));
+    while now_ms() < until {
+        ticks.tick().await;
+        *number += 1;
+        publish(origin, channels, *number).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_costs_nobody_an_event_and_the_origin_one_request_a_distinct_cursor() {
+    let data = tempfile::tempdir().unwrap();
+    let store = format!("disk:{}", data.path().display());
+    let mut origin = Origin::with(&["--store", &store, "--segment", "4s"]);
+    let tap = Tap::to(origin.listen.port()).await;
+    let mut cache = Cache::varnish(tap.port);
+    let begun = now_ms();
+    let crowd = Crowd::join(&cache, CHANNELS, 2_000, 5);
+    let mut number = 0;
+    publish_until(&origin, CHANNELS, &mut number, begun + 6_000).await;
+    // A deploy: every stream reaches its boundary, then there is nobody for a moment.
+    crowd.note_restart();
+    origin.signal("TERM");
+    assert!(origin.ended().await.success());
+    origin.start_again();
+    publish_until(&origin, CHANNELS, &mut number, now_ms() + 8_000).await;
+    crowd.note_restart();
+    origin.kill();
+    sleep(Duration::from_secs(1)).await;
+    origin.start_again();
+    publish_until(&origin, CHANNELS, &mut number, now_ms() + 8_000).await;
+    crowd.note_restart();
+    cache.stop();
+    cache.start_again();
+    publish_until(&origin, CHANNELS, &mut number, now_ms() + 8_000).await;
+    let notes = crowd.notes.clone();
+    crowd.all_have(number).await;
+    let segments = (now_ms() - begun) / SEGMENT_MS + 2;
+    let broken = notes.broken.lock().unwrap().len();
+    let allowed = (CHANNELS * segments) as usize + broken;
+    println!("{} requests, {segments} segments, {broken} cursors broken off", tap.count());
+    assert!(broken > 100, "{broken} cursors prove little");
+    assert!(tap.count() <= allowed, "{} requests, {allowed} allowed", tap.count());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_rejoin_tick_the_origin_never_has_more_open_than_the_ticks_of_a_segment() {
+    let flags = ["--store", "memory", "--segment", "4s", "--rejoin-tick", "1s"];
+    let origin = Origin::with(&flags);
+    let tap = Tap::to(origin.listen.port()).await;
+    let cache = Cache::varnish(tap.port);
+    let crowd = Crowd::join(&cache, 1, 500, 5);
+    let (begun, mut number, mut most_open) = (now_ms(), 0, 0);
+    let mut ticks = interval(Duration::from_millis(25));
+    for tick in 0.. {
+        ticks.tick().await;
+        if tick % 2 == 0 {
+            number += 1;
+            publish(&origin, 1, number).await;
+        }
+        most_open = most_open.max(origin.metric("headwater_streams_open").await as usize);
+        if now_ms() > begun + 20_000 {
+            break;
+        }
+    }
+    crowd.all_have(number).await;
+    let mut stragglers = std::collections::HashMap::new();
+    for asked in tap.asked().iter().filter(|asked| asked.is_straggler()) {
+        *stragglers.entry(asked.at / 1_000).or_insert(0usize) += 1;
+    }
+    let all: usize = stragglers.values().sum();
+    let of_a_tick = stragglers.into_values().max().unwrap_or_default();
+    println!("{most_open} open at most, {of_a_tick} stragglers in a tick, {all} in all");
+    assert!(all > 100, "{all} stragglers prove little");
+    // A stream for each tick of a segment, and one of who joined afresh.
+    let allowed = 4 + 1 + of_a_tick;
+    assert!(most_open <= allowed, "{most_open} open, {allowed} allowed");
+}
+
+#[tokio::test]
+async fn a_late_joiner_gets_the_backlog_at_once_and_from_the_same_origin_request() {
+    let origin = Origin::with(&["--store", "memory", "--segment", "6s"]);
+    let tap = Tap::to(origin.listen.port()).await;
+    let cache = Cache::varnish(tap.port);
+    wait_for_phase(6_000, 100, 1_000).await;
+    let mut first = open(&cache, "/channels/a", None).await;
+    read_until(&mut first, |text| text.contains("event: segment")).await;
+    for number in 1..=5 {
+        origin.publish("a", &number.to_string()).await;
+    }
+    let mut late = open(&cache, "/channels/a", None).await;
+    let backlog = read_until(&mut late, |text| text.contains("data: 5\n")).await;
+    assert!(backlog.contains("data: 1\n"), "{backlog}");
+    // Still running: a clean end would have brought a last chunk.
+    assert!(!unchunk(&backlog).1);
+    origin.publish("a", "6").await;
+    read_until(&mut late, |text| text.contains("data: 6\n")).await;
+    assert_eq!(tap.count(), 1);
+}
+
+#[tokio::test]
+async fn an_aborted_body_is_never_served_again() {
+    let data = tempfile::tempdir().unwrap();
+    let store = format!("disk:{}", data.path().display());
+    let mut origin = Origin::with(&["--store", &store, "--segment", "10s"]);
+    let tap = Tap::to(origin.listen.port()).await;
+    let cache = Cache::varnish(tap.port);
+    let cursor = origin.publish("a", "0").await;
+    wait_for_phase(10_000, 100, 1_000).await;
+    origin.publish("a", "1").await;
+    let mut stream = open(&cache, "/channels/a", Some(&cursor)).await;
+    read_until(&mut stream, |text| text.contains("data: 1\n")).await;
+    origin.kill();
+    let rest = read_until(&mut stream, |_| false).await;
+    assert!(!rest.contains("0\r\n\r\n"), "a killed origin looks like a planned end: {rest}");
+    origin.start_again();
+    origin.publish("a", "2").await;
+    // By its max-age what was cut off would be fresh for more than five seconds yet.
+    let mut again = open(&cache, "/channels/a", Some(&cursor)).await;
+    let body = read_until(&mut again, |text| text.contains("data: 2\n")).await;
+    assert!(body.contains("data: 1\n"), "{body}");
+    assert_eq!(tap.count(), 2);
+}
+
+/// Opens a stream through a cache and leaves its bytes as they come.
+async fn open(cache: &Cache, path: &str, cursor: Option<&str>) -> tokio::net::TcpStream {
+    use tokio::io::AsyncWriteExt;
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", cache.port)).await;
+    let mut stream = stream.expect("the cache listens");
+    stream.write_all(&get(path, cursor)).await.expect("it reads");
+    stream
+}
+
+/// The most requests that any of a few idle clients makes in a segment.
+async fn requests_of_idle_clients(cache: &Cache, segments: u32) -> u32 {
+    let mut clients = JoinSet::new();
+    for _ in 0..5 {
+        let mut source = cache.source("/channels/idle", None);
+        clients.spawn(async move {
+            let mut opened = 0;
+            let all = async {
+                loop {
+                    match source.next().await {
+                        headwater::client::Signal::Opened => opened += 1,
+                        headwater::client::Signal::Closed { status, why } => {
+                            panic!("closed for good: {status:?} {why}")
+                        }
+                        _ => {}
+                    }
+                }
+            };
+            let _: Result<(), _> = timeout(Duration::from_secs(2) * segments, all).await;
+            opened
+        });
+    }
+    let opened = clients.join_all().await;
+    // A client that was never sent on would make few requests too.
+    assert!(opened.iter().all(|opened| *opened > segments / 2), "{opened:?}");
+    opened.into_iter().max().expect("clients").div_ceil(segments)
+}
+
+#[tokio::test]
+async fn an_idle_channel_does_not_loop() {
+    let origin = Origin::with(&["--store", "memory", "--segment", "2s"]);
+    let cache = Cache::varnish(origin.listen.port());
+    assert!(requests_of_idle_clients(&cache, 10).await <= 2);
+}
+
+#[tokio::test]
+async fn an_idle_channel_does_not_loop_behind_a_cache_that_keeps_all_too_long() {
+    let origin = Origin::with(&["--store", "memory", "--segment", "2s"]);
+    let vcl = crate::edge_kit::edge(&["varnish", "--origin", &origin.listen.to_string()]);
+    // Whatever the headers say.
+    let too_long = "set beresp.ttl = 10s; set beresp.grace = 10s;";
+    let vcl = vcl.replacen("set beresp.grace = 0s;", too_long, 1);
+    assert!(vcl.contains(too_long));
+    let cache = Cache::varnish_with(&vcl);
+    assert!(requests_of_idle_clients(&cache, 10).await <= 2);
+}
