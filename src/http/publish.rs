@@ -28,6 +28,9 @@ use xxhash_rust::xxh3::Xxh3;
 
 /// Longest time a publish's body may take.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+/// Most bytes of a refused body that are still read, and the longest time for it.
+const DISCARDED_BYTES_MAX: u64 = 16 * 1024 * 1024;
+const DISCARD_TIME_MAX: Duration = Duration::from_secs(5);
 /// Unit in which the memory of publishes is counted.
 const BUFFER_UNIT_BYTES: usize = 1024;
 
@@ -112,6 +115,7 @@ impl Origin {
         };
         let too_large = || Problem::too_large(what, limit, flag);
         if body.size_hint().lower() > limit as u64 {
+            discard(&mut body).await;
             return Err(too_large());
         }
         let (mut bytes, mut room) = (BytesMut::new(), Vec::new());
@@ -126,6 +130,7 @@ impl Origin {
             })?;
             let Ok(data) = frame.into_data() else { continue };
             if bytes.len() + data.len() > limit {
+                discard(&mut body).await;
                 return Err(too_large());
             }
             let units = data.len().div_ceil(BUFFER_UNIT_BYTES) as u32;
@@ -282,4 +287,23 @@ fn busy() -> Problem {
     let detail = "too many bytes are being published at once (--publish-buffer); \
                   nothing was stored, send it again";
     Problem::unavailable("publish-buffer", detail, 1)
+}
+
+/// Reads on what is refused, for a while, and keeps none of it. Varnish sends a whole body before
+/// it reads the answer, and knows none where the connection is closed under its hands.
+async fn discard(body: &mut Incoming) {
+    if body.size_hint().lower() > DISCARDED_BYTES_MAX {
+        return;
+    }
+    let mut left = DISCARDED_BYTES_MAX;
+    let read = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let read = frame.data_ref().map_or(0, Bytes::len) as u64;
+            left = left.saturating_sub(read);
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(DISCARD_TIME_MAX, read).await.ok();
 }

@@ -12,6 +12,7 @@ mod hardening;
 mod headers;
 mod hold;
 mod kit;
+mod nginx;
 mod overload;
 mod page;
 mod redis;

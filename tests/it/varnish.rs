@@ -233,7 +233,7 @@ async fn open(cache: &Cache, path: &str, cursor: Option<&str>) -> tokio::net::Tc
 }
 
 /// The most requests that any of a few idle clients makes in a segment.
-async fn requests_of_idle_clients(cache: &Cache, segments: u32) -> u32 {
+pub async fn requests_of_idle_clients(cache: &Cache, segments: u32) -> u32 {
     let mut clients = JoinSet::new();
     for _ in 0..5 {
         let mut source = cache.source("/channels/idle", None);
