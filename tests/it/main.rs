@@ -19,3 +19,4 @@ mod refusals;
 mod stores;
 mod streams;
 mod tidy;
+mod vcl;
