@@ -22,3 +22,4 @@ mod stores;
 mod streams;
 mod tidy;
 mod varnish;
+mod vcl;

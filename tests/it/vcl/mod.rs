@@ -1,0 +1,127 @@
+//! The Fastly snippets of vcl/fastly, linted and run without Fastly.
+//!
+//! The real thing runs only at Fastly. This is our reading of what Fastly documents of its language:
+//! a lint and an interpreter of the part that the snippets use, no more. It proves their logic, not
+//! what Fastly makes of it: no cache, no clustering, no collapsing of requests stands behind it, its
+//! random numbers are others, its clock stands still, and its regular expressions are nearly PCRE. A
+//! name that it does not know is an error, never skipped. The tests are in the format of falco
+//! (github.com/ysugimoto/falco), so that falco runs the same files wherever it can be installed. One
+//! known difference: `testing.inject_variable` sets any variable here, and in falco only those whose
+//! values it makes up, which it does not say of `fastly_info.state`.
+
+mod builtins;
+mod dates;
+mod digests;
+mod expressions;
+mod headers;
+mod lexer;
+mod lint;
+mod machine;
+mod own;
+mod parser;
+mod queries;
+mod regexes;
+mod run;
+mod signatures;
+mod syntax;
+mod testing;
+mod typing;
+mod values;
+mod variables;
+
+use std::path::{Path, PathBuf};
+
+use syntax::{Program, annotation};
+
+const DIRECTORY: &str = "vcl/fastly";
+
+fn files(ending: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(DIRECTORY).expect("vcl/fastly is there");
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    found.retain(|path| path.to_string_lossy().ends_with(ending));
+    found.sort();
+    assert!(!found.is_empty(), "there is no *{ending} in {DIRECTORY}");
+    found
+}
+
+/// The files that are pasted into a service: all but main.vcl and the tests.
+fn snippets() -> Vec<PathBuf> {
+    let mut found = files(".vcl");
+    found.retain(|path| {
+        let name = path.to_string_lossy();
+        !name.ends_with("main.vcl") && !name.ends_with(".test.vcl")
+    });
+    assert!(!found.is_empty(), "there is no snippet in {DIRECTORY}");
+    found
+}
+
+fn main_program() -> Program {
+    parser::program(&Path::new(DIRECTORY).join("main.vcl"))
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn every_snippet_stands_on_its_own() {
+    let mut complaints = Vec::new();
+    let mut statements = Vec::new();
+    // Fastly puts the init snippets before everything else, so their names are known to all.
+    let mut declared = Program::default();
+    for path in snippets() {
+        let parsed = parser::declares(&path).and_then(|declares| {
+            if declares {
+                let program = parser::program(&path)?;
+                declared.tables.extend(program.tables);
+                declared.acls.extend(program.acls);
+                declared.subroutines.extend(program.subroutines);
+            } else {
+                statements.push((path.clone(), parser::snippet(&path)?));
+            }
+            Ok(())
+        });
+        complaints.extend(parsed.err().map(|error| error.to_string()));
+    }
+    complaints.extend(lint::program(&declared, false).iter().map(ToString::to_string));
+    for (path, (block, comments)) in &statements {
+        let scopes = annotation(comments, "scope").unwrap_or_default();
+        for scope in scopes.split(',').map(str::trim) {
+            if lint::is_scope(scope) {
+                let found = lint::block(&declared, scope, false, block);
+                complaints.extend(found.iter().map(ToString::to_string));
+            } else {
+                complaints.push(format!("{}:1: {scope:?} is no @scope", path.display()));
+            }
+        }
+    }
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+#[test]
+fn the_main_file_is_sound_with_all_it_includes() {
+    let complaints = lint::program(&main_program(), true);
+    let lines: Vec<String> = complaints.iter().map(ToString::to_string).collect();
+    assert!(lines.is_empty(), "\n{}", lines.join("\n"));
+}
+
+#[test]
+fn every_test_of_the_snippets_is_green() {
+    let program = main_program();
+    let mut count = 0;
+    let mut failures = Vec::new();
+    for path in files(".test.vcl") {
+        match parser::program(&path) {
+            Ok(test) => {
+                let outcome = testing::run(&program, &test);
+                let name = path.display();
+                if outcome.count == 0 {
+                    failures.push(format!("{name}: there is no test in it"));
+                }
+                count += outcome.count;
+                failures.extend(outcome.failures);
+            }
+            Err(error) => failures.push(error.to_string()),
+        }
+    }
+    println!("{count} tests of vcl/fastly ran");
+    let failed = failures.len();
+    assert!(failures.is_empty(), "{failed} of {count} failed\n{}", failures.join("\n"));
+}
