@@ -2,6 +2,7 @@
 //! flag's help is what `--help` shows, with its unit.
 
 mod bench;
+mod doctor;
 mod edge;
 mod publish;
 mod serve;
@@ -29,6 +30,8 @@ enum Command {
     Tail(tail::TailArguments),
     /// Print the configuration of a cache in front: Varnish, nginx or Fastly
     Edge(edge::EdgeArguments),
+    /// Look at a deployment from outside, and say what is wrong with its cache
+    Doctor(doctor::DoctorArguments),
     /// Open subscribers, publish at a rate, and measure what arrives
     Bench(bench::BenchArguments),
 }
@@ -43,6 +46,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Publish(arguments) => publish::run(arguments),
         Command::Tail(arguments) => tail::run(arguments),
         Command::Edge(arguments) => edge::run(arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
     }
 }

@@ -1,27 +1,36 @@
-//! As much of an HTTP/1.1 client as the commands and the tests need, on hyper.
+//! As much of an HTTP client as the commands and the tests need, on hyper: HTTP/1.1, and over TLS
+//! HTTP/2 where the server has it, as browsers do.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::{http1, http2};
 use hyper::header::HOST;
-use hyper::{Method, Request, Response, Uri};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, Request, Response, Uri, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// Longest wait for a connection.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// Most bytes of an answer that is read whole.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Where a server is: `http://host:port`.
+/// Where a server is: `http://host:port` or `https://host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    authority: String,
+    is_tls: bool,
+    host: String,
+    port: u16,
 }
 
 /// A request could not be made or answered. The text says why.
@@ -30,9 +39,14 @@ pub struct HttpError(pub String);
 
 /// One connection, closed when dropped.
 pub struct Connection {
-    sender: SendRequest<Full<Bytes>>,
-    authority: String,
+    sender: Sender,
+    address: Address,
     driver: AbortHandle,
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
 }
 
 impl FromStr for Address {
@@ -40,17 +54,35 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
-        if uri.scheme_str() != Some("http") || uri.path() != "/" {
-            return Err("write it as http://host:port (put TLS in front)".to_owned());
+        let is_tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err("write it as http://host:port or https://host".to_owned()),
+        };
+        if uri.path() != "/" || uri.query().is_some() {
+            return Err("write it without a path, as http://host:port or https://host".to_owned());
         }
-        let host = uri.host().ok_or("the host is missing")?;
-        Ok(Self { authority: format!("{host}:{}", uri.port_u16().unwrap_or(80)) })
+        let host = uri.host().ok_or("the host is missing")?.to_owned();
+        let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+        Ok(Self { is_tls, host, port })
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority)
+        let scheme = if self.is_tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.authority())
+    }
+}
+
+impl Address {
+    /// Whether it is reached over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
+    fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.port)
     }
 }
 
@@ -58,28 +90,74 @@ impl Connection {
     /// Connects.
     ///
     /// # Errors
-    /// When nobody listens there, or does not answer in time.
+    /// When nobody listens there or answers in time, or its certificate is not to be trusted.
     pub async fn open(address: &Address) -> Result<Self, HttpError> {
-        let authority = address.authority.clone();
-        let why = |error: &dyn fmt::Display| HttpError(format!("cannot reach {address}: {error}"));
-        let stream = tokio::time::timeout(CONNECT_TIME_MAX, TcpStream::connect(&authority)).await;
-        let stream = stream.map_err(|error| why(&error))?.map_err(|error| why(&error))?;
-        stream.set_nodelay(true).map_err(|error| why(&error))?;
+        let opened = tokio::time::timeout(CONNECT_TIME_MAX, Self::connect(address)).await;
+        let why = |why: &dyn fmt::Display| HttpError(format!("cannot reach {address}: {why}"));
+        opened.map_err(|error| why(&error))?.map_err(|error| why(&error))
+    }
+
+    async fn connect(address: &Address) -> Result<Self, HttpError> {
+        let stream = TcpStream::connect(address.authority()).await.map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        if !address.is_tls {
+            return Self::http1(stream, address).await;
+        }
+        let host = address.host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = ServerName::try_from(host).map_err(failed)?;
+        let stream = TlsConnector::from(tls()?).connect(name, stream).await.map_err(failed)?;
+        match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Self::http2(stream, address).await,
+            _ => Self::http1(stream, address).await,
+        }
+    }
+
+    async fn http1<S>(stream: S, address: &Address) -> Result<Self, HttpError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let handshake = http1::handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = handshake.map_err(|error| why(&error))?;
+        let (sender, connection) = handshake.map_err(failed)?;
         // It ends with its sender, or here; what goes wrong on it the sender reports.
         let driver = tokio::spawn(async move { connection.await.unwrap_or_default() });
-        Ok(Self { sender, authority, driver: driver.abort_handle() })
+        let (sender, driver) = (Sender::Http1(sender), driver.abort_handle());
+        Ok(Self { sender, address: address.clone(), driver })
+    }
+
+    async fn http2<S>(stream: S, address: &Address) -> Result<Self, HttpError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(failed)?;
+        let driver = tokio::spawn(async move { connection.await.unwrap_or_default() });
+        let (sender, driver) = (Sender::Http2(sender), driver.abort_handle());
+        Ok(Self { sender, address: address.clone(), driver })
     }
 
     /// Whether another request may go over it.
     pub fn is_open(&self) -> bool {
-        !self.sender.is_closed()
+        match &self.sender {
+            Sender::Http1(sender) => !sender.is_closed(),
+            Sender::Http2(sender) => !sender.is_closed(),
+        }
+    }
+
+    /// What is spoken on it.
+    pub fn version(&self) -> Version {
+        match self.sender {
+            Sender::Http1(_) => Version::HTTP_11,
+            Sender::Http2(_) => Version::HTTP_2,
+        }
     }
 
     /// A request to this server.
     pub fn request(&self, method: Method, path: &str) -> hyper::http::request::Builder {
-        Request::builder().method(method).uri(path).header(HOST, &self.authority)
+        let request = Request::builder().method(method);
+        match self.sender {
+            Sender::Http1(_) => request.uri(path).header(HOST, self.address.authority()),
+            Sender::Http2(_) => request.uri(format!("{}{path}", self.address)),
+        }
     }
 
     /// Sends a request and waits for the head of its answer.
@@ -91,11 +169,38 @@ impl Connection {
         request: hyper::http::request::Builder,
         body: Bytes,
     ) -> Result<Response<Incoming>, HttpError> {
-        let why = |error: &dyn fmt::Display| HttpError(error.to_string());
-        let request = request.body(Full::new(body)).map_err(|error| why(&error))?;
-        self.sender.ready().await.map_err(|error| why(&error))?;
-        self.sender.send_request(request).await.map_err(|error| why(&error))
+        let request = request.body(Full::new(body)).map_err(failed)?;
+        match &mut self.sender {
+            Sender::Http1(sender) => {
+                sender.ready().await.map_err(failed)?;
+                sender.send_request(request).await.map_err(failed)
+            }
+            Sender::Http2(sender) => {
+                sender.ready().await.map_err(failed)?;
+                sender.send_request(request).await.map_err(failed)
+            }
+        }
     }
+}
+
+/// What this machine trusts, read once; `SSL_CERT_FILE` names another list.
+fn tls() -> Result<Arc<ClientConfig>, HttpError> {
+    static CONFIG: OnceLock<Result<Arc<ClientConfig>, HttpError>> = OnceLock::new();
+    let config = || {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider);
+        let builder = builder.with_safe_default_protocol_versions().map_err(failed)?;
+        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    };
+    CONFIG.get_or_init(config).clone()
+}
+
+fn failed(error: impl fmt::Display) -> HttpError {
+    HttpError(error.to_string())
 }
 
 impl Drop for Connection {

@@ -181,6 +181,8 @@ impl Certificate {
             .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
             .args(["-nodes", "-days", "3", "-subj", "/CN=localhost", "-keyout", &key, "-out"])
             .args([&chain, "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+            // Trusted by itself, without an authority.
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
             .output()
             .expect("openssl runs (Debian package openssl)");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

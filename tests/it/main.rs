@@ -4,6 +4,7 @@ mod browser;
 mod commands;
 mod crowd;
 mod docs;
+mod doctor;
 mod durability;
 mod edge_kit;
 mod endings;

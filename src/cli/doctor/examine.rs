@@ -1,0 +1,520 @@
+//! The examination, step by step: ask, look, compare.
+
+use super::DoctorArguments;
+use super::findings::{Fault, Finding};
+use super::look::{Ask, End, Look, PATIENCE, Saw, SegmentBlock};
+use super::watch::{Diary, Watchers};
+use crate::client::http::{self, Address, Connection, HttpError};
+use crate::cursor::{Cursor, EventId};
+use crate::http::probe::FAULT_CHANNEL;
+use bytes::Bytes;
+use hyper::header::AUTHORIZATION;
+use hyper::{Method, Version};
+use indicatif::ProgressBar;
+use serde_json::{Map, Value, json};
+use std::collections::HashSet;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// How many steps there are, for the progress bar.
+pub const STEPS: u64 = 8;
+/// A first block that takes longer is held back somewhere. The shortest segment that is not, lasts
+/// two seconds.
+const FIRST_BLOCK_MAX: Duration = Duration::from_millis(1_500);
+/// Probes published, and the pause between two: longer than nginx's polling, or they come in twos.
+const PROBES: u64 = 6;
+const PROBE_PAUSE: Duration = Duration::from_millis(700);
+/// A median delay above this is too late for a live stream, and for held answers.
+const DELAY_MAX: Duration = Duration::from_millis(500);
+const DELAY_HELD_MAX: Duration = Duration::from_secs(1);
+/// Clients that follow the channel all the time.
+const WATCHERS: usize = 5;
+/// How long after a segment's end everything of it must be forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3);
+/// Responses a client may need for one segment, with two to spare for stragglers' short ones.
+const OPENED_A_SEGMENT_MAX: usize = 4;
+/// Least seconds of freshness that must be left to see whether an answer is kept.
+const FRESH_MIN: u64 = 3;
+/// A page that is not of this deployment.
+const STRANGER: &str = "https://headwater-doctor.example";
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+    /// What was measured, in order.
+    pub measured: Vec<(&'static str, Value)>,
+    /// What could not be looked at, and why.
+    pub skipped: Vec<String>,
+}
+
+/// An examination that is under way.
+pub struct Examination {
+    arguments: DoctorArguments,
+    path: String,
+    /// A place that every cursor of ours has, told apart by marks.
+    base: EventId,
+    run: u64,
+    marks: u64,
+    report: Report,
+}
+
+impl Examination {
+    /// Looks at everything there is.
+    ///
+    /// # Errors
+    /// When there is no answer to look at.
+    pub async fn run(
+        arguments: DoctorArguments,
+        progress: ProgressBar,
+    ) -> Result<Report, HttpError> {
+        let step = |text: &'static str| {
+            progress.inc(1);
+            progress.set_message(text);
+        };
+        let run = RandomState::new().build_hasher().finish() >> 12;
+        let path = format!("/channels/{}", arguments.channel);
+        let report = Report::default();
+        let mut examination =
+            Self { arguments, path, base: EventId::START, run, marks: run % 1_000_000_000, report };
+        let before = examination.origin_streams().await?;
+        step("looking for a place to begin");
+        examination.find_base().await?;
+        step("asking once");
+        let Some(saw) = examination.first_look().await? else { return Ok(examination.report) };
+        step("asking in a crowd");
+        let kept = examination.crowd(&saw).await?;
+        let cursor = examination.cursor();
+        let address = examination.arguments.url.clone();
+        let watchers = Watchers::start(&address, &examination.path, Some(&cursor), WATCHERS, run);
+        step("asking with a query");
+        examination.query().await?;
+        step("asking for what fails");
+        examination.fault().await?;
+        examination.preflight().await?;
+        step("publishing probes");
+        examination.probes(&watchers, saw.is_hold).await?;
+        step("waiting for the segment to end");
+        examination.boundary(kept, saw.is_hold).await?;
+        step("reading the clients' diaries");
+        examination.diaries(&watchers.diaries(), saw.is_hold);
+        if let (Some(before), Some(after)) = (before, examination.origin_streams().await?) {
+            examination.measure("origin_streams_opened", after - before);
+        }
+        Ok(examination.report)
+    }
+
+    /// A cursor that only we have: the mark moves no position, and is in every key.
+    fn cursor(&mut self) -> String {
+        self.marks += 1;
+        Cursor { positions: vec![self.base], mark: Some(self.marks) }.to_string()
+    }
+
+    fn find(&mut self, fault: Fault, seen: impl Into<String>) {
+        if self.report.findings.iter().all(|finding| finding.fault != fault) {
+            self.report.findings.push(Finding { fault, seen: seen.into() });
+        }
+    }
+
+    fn measure(&mut self, name: &'static str, value: impl Into<Value>) {
+        self.report.measured.retain(|(known, _)| *known != name);
+        self.report.measured.push((name, value.into()));
+    }
+
+    /// Where there is a publisher, just before an event of ours, so that held requests for what
+    /// comes after are answered at once.
+    async fn find_base(&mut self) -> Result<(), HttpError> {
+        if let Some(id) = self.publish(0).await? {
+            self.base = EventId { ms: id.ms - 1, seq: 0 };
+            return Ok(());
+        }
+        let ask = Ask { path: self.path.clone(), ..Ask::default() };
+        let mut look = Look::at(&self.arguments.url, &ask).await?;
+        while let Some((block, _)) = look.opening().await {
+            let cursor = block.cursor.and_then(|text| Cursor::parse(&text).ok());
+            if let Some(position) = cursor.and_then(|cursor| cursor.positions.first().copied()) {
+                self.base = position;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes a probe; its id, or `None` without a publisher.
+    async fn publish(&self, number: u64) -> Result<Option<EventId>, HttpError> {
+        let Some(address) = &self.arguments.publish_url else { return Ok(None) };
+        let mut connection = Connection::open(address).await?;
+        let mut request = connection.request(Method::POST, &format!("{}?event=doctor", self.path));
+        if let Some(token) = &self.arguments.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let body = json!({ "headwater_doctor": self.run, "number": number }).to_string();
+        let answer = connection.send(request, body.into()).await?;
+        let status = answer.status();
+        let text = http::text(answer).await?;
+        let id: Option<Value> = serde_json::from_str(&text).ok();
+        let id = id.and_then(|answer| EventId::parse(answer["id"].as_str()?).ok());
+        match id {
+            Some(id) if status.is_success() => Ok(Some(id)),
+            _ => Err(HttpError(format!("{address} does not take a probe: {status} {text}"))),
+        }
+    }
+
+    /// How many streams the origin has begun, where its metrics can be reached.
+    async fn origin_streams(&self) -> Result<Option<u64>, HttpError> {
+        let Some(address) = &self.arguments.admin_url else { return Ok(None) };
+        let mut connection = Connection::open(address).await?;
+        let request = connection.request(Method::GET, "/metrics");
+        let text = http::text(connection.send(request, Bytes::new()).await?).await?;
+        let counts = text.lines().filter(|line| line.starts_with("headwater_streams_opened_total"));
+        let counts = counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        Ok(Some(counts.sum()))
+    }
+
+    /// One client alone, with everything that a cache should drop.
+    async fn first_look(&mut self) -> Result<Option<Saw>, HttpError> {
+        let headers = vec![
+            ("cookie", "headwater-doctor=1".to_owned()),
+            ("accept-encoding", "gzip, deflate, br".to_owned()),
+            ("origin", STRANGER.to_owned()),
+        ];
+        let cursor = self.cursor();
+        let ask = Ask { path: self.path.clone(), cursor: Some(cursor.clone()), headers };
+        let mut look = Look::at(&self.arguments.url, &ask).await?;
+        self.measure("http_version", format!("{:?}", look.version));
+        if !look.is_stream() {
+            let kind = look.header("content-type").unwrap_or("no content type");
+            let seen = format!("the answer to {} is {} with {kind}", self.path, look.status);
+            self.find(Fault::NotAStream, seen);
+            return Ok(None);
+        }
+        self.headers(&look);
+        let Some(saw) = look.saw() else { return Ok(None) };
+        self.measure("mode", if saw.is_hold { "hold" } else { "stream" });
+        if saw.http == "1.0" {
+            self.find(Fault::Http10, "the origin is asked in HTTP/1.0");
+        }
+        if saw.cookie && !self.arguments.direct {
+            self.find(Fault::Cookies, "a cookie reached the origin");
+        }
+        if let Some(encoding) = look.encoding() {
+            self.find(Fault::Compression, format!("the stream is compressed ({encoding})"));
+            // Looked at again without, so that more can be seen.
+            let cursor = self.cursor();
+            let ask =
+                Ask { path: self.path.clone(), cursor: Some(cursor.clone()), headers: vec![] };
+            let mut plain = Look::at(&self.arguments.url, &ask).await?;
+            self.opening(&mut plain, &cursor, Fault::KeyWithoutCursor, &saw).await;
+        } else {
+            self.opening(&mut look, &cursor, Fault::KeyWithoutCursor, &saw).await;
+        }
+        Ok(Some(saw))
+    }
+
+    fn headers(&mut self, look: &Look) {
+        let control = look.header("cache-control").unwrap_or("missing");
+        let is_ours = control
+            .strip_prefix("public, max-age=")
+            .is_some_and(|seconds| seconds.parse::<u64>().is_ok());
+        if !is_ours {
+            self.find(Fault::Rewritten, format!("Cache-Control is {control}"));
+        }
+        if look.header("headwater-response").is_none() {
+            let seen = "Headwater-Response is missing: the edge drops it, or this is no Headwater";
+            self.find(Fault::Rewritten, seen);
+        }
+        if look.header("set-cookie").is_some() {
+            self.find(Fault::Rewritten, "the stream sets a cookie");
+        }
+        if look.header("access-control-allow-origin").is_none() {
+            self.find(Fault::Cors, format!("{STRANGER} may not read the stream"));
+        }
+        if look.version < Version::HTTP_2 && self.arguments.url.is_tls() {
+            self.find(Fault::Http11, "the edge offers no HTTP/2");
+        }
+    }
+
+    /// The opening block: whether it came at once, and whether it is what was asked for.
+    async fn opening(
+        &mut self,
+        look: &mut Look,
+        cursor: &str,
+        otherwise: Fault,
+        saw: &Saw,
+    ) -> Option<SegmentBlock> {
+        let Some((block, after)) = look.opening().await else {
+            let seen = format!("nothing of a stream came within {} s", PATIENCE.as_secs());
+            self.find(Fault::Buffering, seen);
+            return None;
+        };
+        if !saw.is_hold && after > FIRST_BLOCK_MAX {
+            let seen =
+                format!("the first block of a stream came after {:.1} s", after.as_secs_f64());
+            self.find(Fault::Buffering, seen);
+        }
+        if self.report.measured.iter().all(|(name, _)| *name != "first_block_ms") {
+            self.measure("first_block_ms", after.as_millis() as u64);
+        }
+        if block.cursor.as_deref() != Some(cursor) {
+            let answered = block.cursor.as_deref().unwrap_or("none");
+            let seen =
+                format!("asked for what comes after {cursor}, got what comes after {answered}");
+            self.find(otherwise, seen);
+        }
+        Some(block)
+    }
+
+    /// Many clients with one cursor; one of them, to be watched to its end. Late in a segment
+    /// nothing can be seen of how long answers are kept: then once more in the next one.
+    async fn crowd(&mut self, saw: &Saw) -> Result<Kept, HttpError> {
+        let mut kept = self.crowd_once(saw).await?;
+        let is_late = kept.look.fresh_seconds().is_some_and(|seconds| seconds < FRESH_MIN);
+        if is_late && !saw.is_hold && !self.arguments.direct {
+            kept.look.end(Instant::now() + PATIENCE).await;
+            kept = self.crowd_once(saw).await?;
+        }
+        self.still_kept(&kept).await?;
+        Ok(kept)
+    }
+
+    async fn crowd_once(&mut self, saw: &Saw) -> Result<Kept, HttpError> {
+        let cursor = self.cursor();
+        let mut asks = JoinSet::new();
+        for index in 0..self.arguments.clients {
+            // As browsers do, and some with a cookie of their own.
+            let mut headers = vec![("cache-control", "no-cache".to_owned())];
+            if index % 4 == 3 {
+                headers.push(("cookie", format!("headwater-doctor={index}")));
+            }
+            let ask = Ask { path: self.path.clone(), cursor: Some(cursor.clone()), headers };
+            let address = self.arguments.url.clone();
+            asks.spawn(async move { (index, Look::at(&address, &ask).await) });
+        }
+        let (mut names, mut with_cookie, mut first) = (HashSet::new(), HashSet::new(), None);
+        while let Some(asked) = asks.join_next().await {
+            let (index, look) = asked.map_err(|error| HttpError(error.to_string()))?;
+            let look = look?;
+            let name = look.saw().map(|saw| saw.name).unwrap_or_default();
+            if index % 4 == 3 {
+                with_cookie.insert(name);
+            } else {
+                names.insert(name);
+                first = first.or(Some(look));
+            }
+        }
+        let all = names.union(&with_cookie).count() as u64;
+        let clients = self.arguments.clients;
+        self.measure(
+            "clients_an_origin_request",
+            (clients as f64 / all as f64 * 10.0).round() / 10.0,
+        );
+        if names.len() as u64 > (clients / 5).max(2) && !self.arguments.direct {
+            let seen = format!("{clients} clients with one cursor were {all} origin requests");
+            self.find(Fault::NotShared, seen);
+        }
+        if names.len() == 1 && with_cookie.iter().any(|name| !names.contains(name)) {
+            self.find(Fault::Cookies, "clients with a cookie do not share with those without");
+        }
+        let mut look = first.ok_or_else(|| HttpError("no client had an answer".to_owned()))?;
+        let block = self.opening(&mut look, &cursor, Fault::KeyWithoutCursor, saw).await;
+        Ok(Kept { look, cursor, block })
+    }
+
+    /// Whether an answer is kept for as long as it says.
+    async fn still_kept(&mut self, kept: &Kept) -> Result<(), HttpError> {
+        let look = &kept.look;
+        if self.arguments.direct {
+            return Ok(());
+        }
+        if look.fresh_seconds().is_none_or(|seconds| seconds < FRESH_MIN) {
+            let skipped = "whether answers are kept as long as they say: the segment is too short";
+            self.report.skipped.push(skipped.to_owned());
+            return Ok(());
+        }
+        sleep(Duration::from_secs(FRESH_MIN) / 2).await;
+        let cursor = Some(kept.cursor.clone());
+        let ask = Ask { path: self.path.clone(), cursor, headers: vec![] };
+        let again = Look::at(&self.arguments.url, &ask).await?;
+        if again.saw().map(|saw| saw.name) != look.saw().map(|saw| saw.name) {
+            self.find(Fault::Ttl, "an answer is given up before its max-age has passed");
+        }
+        Ok(())
+    }
+
+    async fn query(&mut self) -> Result<(), HttpError> {
+        let cursor = self.cursor();
+        let path = format!("{}?after={cursor}", self.path);
+        let mut look = Look::at(&self.arguments.url, &Ask { path, ..Ask::default() }).await?;
+        let Some(saw) = look.saw() else { return Ok(()) };
+        self.opening(&mut look, &cursor, Fault::QueryDropped, &saw).await;
+        Ok(())
+    }
+
+    async fn fault(&mut self) -> Result<(), HttpError> {
+        let path = format!("/channels/{FAULT_CHANNEL}");
+        let look = Look::at(&self.arguments.url, &Ask { path, ..Ask::default() }).await?;
+        if !look.is_stream() {
+            let seen = format!("a failure of the origin reaches clients as {}", look.status);
+            self.find(Fault::DeadOnError, seen);
+        }
+        Ok(())
+    }
+
+    async fn preflight(&mut self) -> Result<(), HttpError> {
+        let mut connection = Connection::open(&self.arguments.url).await?;
+        let request = connection
+            .request(Method::OPTIONS, &self.path)
+            .header("origin", STRANGER)
+            .header("access-control-request-method", "GET")
+            .header("access-control-request-headers", "last-event-id");
+        let answer = connection.send(request, Bytes::new()).await?;
+        let allowed = answer.headers().get("access-control-allow-headers").cloned();
+        let names_it = allowed
+            .and_then(|value| value.to_str().map(str::to_ascii_lowercase).ok())
+            .is_some_and(|value| value.contains("last-event-id") || value.contains('*'));
+        if !answer.status().is_success() || !names_it {
+            let seen = format!("OPTIONS {} is answered with {}", self.path, answer.status());
+            self.find(Fault::Preflight, seen);
+        }
+        Ok(())
+    }
+
+    /// Events of ours, and when they reach the clients that stay.
+    async fn probes(&mut self, watchers: &Watchers, is_hold: bool) -> Result<(), HttpError> {
+        if self.arguments.publish_url.is_none() {
+            self.report.skipped.push("delays and order of events: give --publish-url".to_owned());
+            return Ok(());
+        }
+        // What was published first must have come, so that all are there.
+        let all_have = |number: u64| {
+            let has = |diary: Diary| diary.probes.iter().any(|(came, _)| *came == number);
+            watchers.diaries().into_iter().all(has)
+        };
+        let give_up = Instant::now() + PATIENCE;
+        while !all_have(0) && Instant::now() < give_up {
+            sleep(Duration::from_millis(50)).await;
+        }
+        let mut sent = Vec::new();
+        for number in 1..=PROBES {
+            let at = Instant::now();
+            self.publish(number).await?;
+            sent.push(at);
+            sleep_until(at + PROBE_PAUSE).await;
+        }
+        let give_up = Instant::now() + PATIENCE;
+        while !all_have(PROBES) && Instant::now() < give_up {
+            sleep(Duration::from_millis(50)).await;
+        }
+        self.delays(&watchers.diaries(), &sent, is_hold);
+        Ok(())
+    }
+
+    fn delays(&mut self, diaries: &[Diary], sent: &[Instant], is_hold: bool) {
+        let mut delays: Vec<Duration> = Vec::new();
+        for diary in diaries {
+            let numbers: Vec<u64> = diary.probes.iter().map(|(number, _)| *number).collect();
+            let expected: Vec<u64> = (0..=PROBES).collect();
+            if numbers != expected {
+                self.find(
+                    Fault::NotOnce,
+                    format!("of probes 0 to {PROBES} a client got {numbers:?}"),
+                );
+            }
+            for (number, came) in diary.probes.iter().filter(|(number, _)| *number > 0) {
+                if let Some(sent) = sent.get(*number as usize - 1) {
+                    delays.push(came.saturating_duration_since(*sent));
+                }
+            }
+        }
+        delays.sort_unstable();
+        let Some(median) = delays.get(delays.len() / 2).copied() else { return };
+        let longest = delays.last().copied().unwrap_or_default();
+        self.measure("event_delay_p50_ms", median.as_millis() as u64);
+        self.measure("event_delay_max_ms", longest.as_millis() as u64);
+        if median > if is_hold { DELAY_HELD_MAX } else { DELAY_MAX } {
+            let seen = format!("half of the events take more than {:.1} s", median.as_secs_f64());
+            self.find(Fault::Late, seen);
+        }
+    }
+
+    /// What becomes of an answer at the end of its segment, and after it.
+    async fn boundary(&mut self, kept: Kept, is_hold: bool) -> Result<(), HttpError> {
+        let Kept { mut look, cursor, block: Some(block) } = kept else { return Ok(()) };
+        let Some(ends_at) = block.ends_at else { return Ok(()) };
+        if is_hold {
+            // Finished answers are what is wanted here, and they are true for a minute.
+            return Ok(());
+        }
+        let length = Duration::from_millis(ends_at / (block.number + 1).max(1));
+        self.measure("segment_s", length.as_secs_f64());
+        match look.end(Instant::now() + 2 * length + FORGOTTEN_AFTER).await {
+            End::Clean { is_closed: true } => {}
+            End::Clean { is_closed: false } => {
+                self.find(Fault::Premature, "a stream ended without its closing block");
+            }
+            End::Broken(why) => self.find(Fault::Premature, format!("a stream was cut: {why}")),
+            End::Never => self.find(Fault::Premature, "a stream did not end with its segment"),
+        }
+        sleep(FORGOTTEN_AFTER).await;
+        let ask = Ask { path: self.path.clone(), cursor: Some(cursor), headers: vec![] };
+        let is_replayed = async |address: &Address| {
+            let mut again = Look::at(address, &ask).await?;
+            let block = again.opening().await.map(|(block, _)| block);
+            Ok::<_, HttpError>(block.is_some_and(|block| block.ends_at == Some(ends_at)))
+        };
+        let url = self.arguments.url.clone();
+        if is_replayed(&url).await? {
+            sleep(Duration::from_secs(1)).await;
+            match is_replayed(&url).await? {
+                true => self.find(Fault::Ttl, "a finished segment is handed out after its max-age"),
+                false => self.find(Fault::Grace, "a finished segment is handed out once more"),
+            }
+        }
+        Ok(())
+    }
+
+    fn diaries(&mut self, diaries: &[Diary], is_hold: bool) {
+        for diary in diaries {
+            if let Some(why) = &diary.closed {
+                self.find(Fault::DeadOnError, format!("a client was ended for good: {why}"));
+            }
+            if let Some(why) = diary.cut.first() {
+                self.find(Fault::Premature, format!("a client's stream was cut: {why}"));
+            }
+            let second = Duration::from_secs(1);
+            let most = diary.opened.iter().map(|first| {
+                let within = |at: &&Instant| **at >= *first && **at < *first + second;
+                diary.opened.iter().filter(within).count()
+            });
+            let most = most.max().unwrap_or_default();
+            // A held answer ends with every event, and those of ours are further apart.
+            if most > OPENED_A_SEGMENT_MAX + if is_hold { 2 } else { 0 } {
+                self.find(Fault::Loop, format!("a client came back {most} times within a second"));
+            }
+        }
+    }
+}
+
+/// An answer that is watched to its end.
+struct Kept {
+    look: Look,
+    cursor: String,
+    block: Option<SegmentBlock>,
+}
+
+impl Report {
+    /// For `--json`.
+    pub fn json(&self, url: &Address) -> Value {
+        let measured: Map<String, Value> =
+            self.measured.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        json!({
+            "url": url.to_string(),
+            "measured": measured,
+            "findings": self.findings.iter().map(Finding::json).collect::<Vec<_>>(),
+            "not_looked_at": self.skipped,
+        })
+    }
+}

@@ -1,0 +1,182 @@
+//! What `headwater doctor` can find, in words: what was seen, and what to change.
+
+use serde_json::{Value, json};
+
+/// One thing that is wrong, or worth knowing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What kind.
+    pub fault: Fault,
+    /// What was seen.
+    pub seen: String,
+}
+
+/// The kinds of findings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Not a `200` event stream.
+    NotAStream,
+    /// A header of the origin is missing or changed.
+    Rewritten,
+    /// The body is compressed.
+    Compression,
+    /// Nothing arrives before the end.
+    Buffering,
+    /// The edge speaks HTTP/1.0 to the origin.
+    Http10,
+    /// Cookies reach the origin, or split the cache.
+    Cookies,
+    /// Clients with one cursor do not share an answer.
+    NotShared,
+    /// Clients with different cursors do.
+    KeyWithoutCursor,
+    /// `?after=` does not arrive.
+    QueryDropped,
+    /// A finished answer is handed out for a moment.
+    Grace,
+    /// An answer is kept longer or shorter than its max-age.
+    Ttl,
+    /// A failing origin ends `EventSource` for good.
+    DeadOnError,
+    /// The browser's question before a request is not answered.
+    Preflight,
+    /// Pages of other origins may not read.
+    Cors,
+    /// Events come late.
+    Late,
+    /// Events come twice, out of order or not at all.
+    NotOnce,
+    /// Responses are cut before their segment ends.
+    Premature,
+    /// Clients come back again and again.
+    Loop,
+    /// Browsers get HTTP/1.1.
+    Http11,
+}
+
+impl Fault {
+    /// The word in `--json`; never changes its meaning.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NotAStream => "not-a-stream",
+            Self::Rewritten => "rewritten-headers",
+            Self::Compression => "compression",
+            Self::Buffering => "buffering",
+            Self::Http10 => "http-1.0-upstream",
+            Self::Cookies => "cookies",
+            Self::NotShared => "not-shared",
+            Self::KeyWithoutCursor => "key-without-cursor",
+            Self::QueryDropped => "query-dropped",
+            Self::Grace => "grace",
+            Self::Ttl => "ttl",
+            Self::DeadOnError => "dead-on-error",
+            Self::Preflight => "preflight",
+            Self::Cors => "cors",
+            Self::Late => "late",
+            Self::NotOnce => "not-once",
+            Self::Premature => "premature-end",
+            Self::Loop => "loop",
+            Self::Http11 => "http-1.1",
+        }
+    }
+
+    /// Whether clients suffer from it; the others are worth knowing.
+    pub fn is_problem(self) -> bool {
+        !matches!(self, Self::Cors | Self::Http11)
+    }
+
+    /// What to do about it.
+    pub fn change(self) -> &'static str {
+        match self {
+            Self::NotAStream => {
+                "Check the URL and the channel; the edge must pass GET /channels/{name} to the \
+                 origin and its answer back."
+            }
+            Self::Rewritten => {
+                "Let the origin's Content-Type, Cache-Control and Headwater-Response through as \
+                 they are, and add no Set-Cookie."
+            }
+            Self::Compression => {
+                "Switch compression off for text/event-stream (nginx: gzip off; Varnish: no \
+                 beresp.do_gzip; Fastly: beresp.gzip and brotli false): a compressed stream is \
+                 held back until there is enough to compress."
+            }
+            Self::Buffering => {
+                "Pass the body on as it comes: Varnish and Fastly beresp.do_stream = true, nginx \
+                 proxy_buffering off (or nginx/collapse.conf, which asks for finished bodies)."
+            }
+            Self::Http10 => {
+                "Speak HTTP/1.1 to the origin (nginx: proxy_http_version 1.1 and an empty \
+                 Connection header): without chunks a body that broke off looks finished."
+            }
+            Self::Cookies => {
+                "Drop Cookie before the look-up on /channels/: it does not change the answer, and \
+                 most caches pass each request that has one."
+            }
+            Self::NotShared => {
+                "Let the cache keep answers for as long as Cache-Control says, stream them to all \
+                 who wait (nginx: mode=hold with proxy_cache_lock), and drop Cookie and the \
+                 request's Cache-Control. If nothing is to be shared here, say --direct."
+            }
+            Self::KeyWithoutCursor => {
+                "Put Last-Event-ID into the cache key (VCL: hash_data or req.hash; nginx: \
+                 proxy_cache_key), or obey Vary: clients are given events that they have, or lose \
+                 some that they lack."
+            }
+            Self::QueryDropped => {
+                "Pass the query on and keep it in the cache key: after, lane and mode change the \
+                 answer."
+            }
+            Self::Grace => {
+                "Hand out nothing stale on /channels/ (Varnish: beresp.grace = 0s; Fastly: \
+                 stale_while_revalidate and stale_if_error 0s; nginx: proxy_cache_use_stale off)."
+            }
+            Self::Ttl => {
+                "Do not set a time to live by hand on /channels/: take it from Cache-Control, \
+                 less Age."
+            }
+            Self::DeadOnError => {
+                "Answer every failure of the origin on /channels/ with 200, text/event-stream and \
+                 a retry: line, as the shipped files do: EventSource never comes back after any \
+                 other status."
+            }
+            Self::Preflight => "Pass OPTIONS on /channels/ to the origin, which answers it.",
+            Self::Cors => {
+                "If pages of other sites are to read, let Access-Control-Allow-Origin through, and \
+                 see --cors-origin."
+            }
+            Self::Late => {
+                "Look for buffering on the way, and for an overloaded cache or origin. With \
+                 mode=hold behind nginx half a second is the price of its polling."
+            }
+            Self::NotOnce => {
+                "Check that the key holds the cursor and that nothing stale is handed out; if \
+                 both are right, please report it."
+            }
+            Self::Premature => {
+                "Raise the time-outs between two bytes and of whole responses above the heartbeat \
+                 (5 s) and the segment length, at every hop."
+            }
+            Self::Loop => {
+                "Something hands out finished answers again and again: check the key (it needs the \
+                 whole cursor, mark included) and how long answers are kept."
+            }
+            Self::Http11 => {
+                "Offer HTTP/2 to browsers: over HTTP/1.1 they open six connections to a host, for \
+                 all tabs together."
+            }
+        }
+    }
+}
+
+impl Finding {
+    /// For `--json`.
+    pub fn json(&self) -> Value {
+        json!({
+            "code": self.fault.code(),
+            "problem": self.fault.is_problem(),
+            "seen": self.seen,
+            "change": self.fault.change(),
+        })
+    }
+}

@@ -1,0 +1,101 @@
+//! `headwater doctor`: looks at a deployment from where its clients are, and says what is wrong.
+//!
+//! Everything is found from outside: the origin names each of its answers (`Headwater-Response`),
+//! and every opening block says which cursor it answers and when it ends. So a few clients with
+//! cursors that nobody else has show what the cache in between does.
+
+mod examine;
+mod findings;
+mod look;
+mod watch;
+
+use super::block_on;
+use crate::client::http::Address;
+use crate::event::ChannelName;
+use clap::Args;
+use examine::{Examination, Report};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Exit status when the deployment could not be examined.
+const EXIT_UNREACHABLE: u8 = 2;
+
+#[derive(Args, Debug, Clone)]
+pub struct DoctorArguments {
+    /// Where clients connect: the public URL of the edge
+    url: Address,
+    /// Channel to look at; with --publish-url, events are published to it
+    #[arg(long, default_value = "headwater.doctor", value_parser = channel)]
+    channel: String,
+    /// Where to publish probes; without it nothing is published and delays are not measured
+    #[arg(long)]
+    publish_url: Option<Address>,
+    /// Bearer token for publishing
+    #[arg(long, env = "HEADWATER_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// The origin's admin listener, where it can be reached: its own count of streams is reported
+    #[arg(long)]
+    admin_url: Option<Address>,
+    /// Clients that ask for the same thing at once (count)
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(2..=1000))]
+    clients: u64,
+    /// There is no cache in the way, or one that is not to share (nginx/stream.conf)
+    #[arg(long)]
+    direct: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(arguments: DoctorArguments) -> ExitCode {
+    let as_json = arguments.json;
+    let progress = ProgressBar::new(examine::STEPS);
+    let style = ProgressStyle::with_template("{bar:20} {elapsed} {msg}");
+    progress.set_style(style.unwrap_or(ProgressStyle::default_bar()));
+    progress.enable_steady_tick(Duration::from_millis(200));
+    let url = arguments.url.clone();
+    let report = block_on(Examination::run(arguments, progress.clone()));
+    progress.finish_and_clear();
+    match report {
+        Ok(Ok(report)) => {
+            if as_json {
+                println!("{:#}", report.json(&url));
+            } else {
+                print(&report, &url);
+            }
+            let is_ill = report.findings.iter().any(|finding| finding.fault.is_problem());
+            if is_ill { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        }
+        Ok(Err(why)) => unreachable_exit(&why),
+        Err(why) => unreachable_exit(&why),
+    }
+}
+
+fn unreachable_exit(why: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("headwater: {why}; nothing could be examined");
+    ExitCode::from(EXIT_UNREACHABLE)
+}
+
+fn print(report: &Report, url: &Address) {
+    println!("{url}");
+    for (name, value) in &report.measured {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        println!("  {name:<28} {value}");
+    }
+    for finding in &report.findings {
+        let mark = if finding.fault.is_problem() { "PROBLEM" } else { "note" };
+        println!("\n{mark}: {} ({})", finding.seen, finding.fault.code());
+        println!("  {}", finding.fault.change());
+    }
+    for skipped in &report.skipped {
+        println!("\nnot looked at: {skipped}");
+    }
+    if !report.findings.iter().any(|finding| finding.fault.is_problem()) {
+        println!("\nno problem found");
+    }
+}
+
+fn channel(text: &str) -> Result<String, String> {
+    ChannelName::parse(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}

@@ -1,0 +1,97 @@
+//! Clients that stay: each an `EventSource` that follows the channel over all of the examination
+//! and writes down what happens to it.
+
+use crate::client::http::Address;
+use crate::client::{EventSource, Interruption, Message, Signal};
+use serde_json::Value;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// All of them.
+pub struct Watchers {
+    clients: JoinSet<()>,
+    diaries: Vec<Arc<Mutex<Diary>>>,
+}
+
+/// What one of them saw.
+#[derive(Clone, Debug, Default)]
+pub struct Diary {
+    /// When each response began.
+    pub opened: Vec<Instant>,
+    /// Numbers of the probes that came, and when.
+    pub probes: Vec<(u64, Instant)>,
+    /// Responses that broke off, or ended without their closing block.
+    pub cut: Vec<String>,
+    /// The status that ended it for good.
+    pub closed: Option<String>,
+    is_closing: bool,
+}
+
+impl Watchers {
+    /// `count` clients that begin after `cursor`; `run` tells our probes from other events.
+    pub fn start(
+        address: &Address,
+        path: &str,
+        cursor: Option<&str>,
+        count: usize,
+        run: u64,
+    ) -> Self {
+        let mut watchers = Self { clients: JoinSet::new(), diaries: Vec::new() };
+        for _ in 0..count {
+            let diary = Arc::new(Mutex::new(Diary::default()));
+            watchers.diaries.push(diary.clone());
+            let mut source = EventSource::new(address.clone(), path, cursor);
+            watchers.clients.spawn(async move {
+                loop {
+                    let signal = source.next().await;
+                    diary.lock().unwrap_or_else(PoisonError::into_inner).note(signal, run);
+                }
+            });
+        }
+        watchers
+    }
+
+    /// What they saw so far.
+    pub fn diaries(&self) -> Vec<Diary> {
+        let copy = |diary: &Arc<Mutex<Diary>>| {
+            diary.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        };
+        self.diaries.iter().map(copy).collect()
+    }
+}
+
+impl Diary {
+    fn note(&mut self, signal: Signal, run: u64) {
+        match signal {
+            Signal::Opened => {
+                self.opened.push(Instant::now());
+                // A synthetic answer of the edge has no blocks, and is no cut either.
+                self.is_closing = true;
+            }
+            Signal::Message(message) => self.take(&message, run),
+            Signal::Reconnecting { why: Interruption::End, .. } if self.is_closing => {}
+            Signal::Reconnecting { why, .. } if !self.opened.is_empty() => {
+                self.cut.push(match why {
+                    Interruption::End => "it ended without its closing block".to_owned(),
+                    Interruption::Broken(why) => why,
+                });
+            }
+            Signal::Reconnecting { .. } => {}
+            Signal::Closed { status, why } => {
+                let status = status.map_or("no status".to_owned(), |status| status.to_string());
+                self.closed = Some(format!("{status} {why}"));
+            }
+        }
+    }
+
+    fn take(&mut self, message: &Message, run: u64) {
+        let data: Value = serde_json::from_str(&message.data).unwrap_or_default();
+        self.is_closing = message.kind == "segment" && data["ends_at"].is_null();
+        if data["headwater_doctor"].as_u64() == Some(run)
+            && let Some(number) = data["number"].as_u64()
+        {
+            self.probes.push((number, Instant::now()));
+        }
+    }
+}
