@@ -278,3 +278,12 @@ async fn an_idle_channel_does_not_loop_behind_a_cache_that_keeps_all_too_long() 
     let cache = Cache::varnish_with(&vcl);
     assert!(requests_of_idle_clients(&cache, 10).await <= 2);
 }
+
+/// The VCL's promises one by one, in Varnish's own test language.
+#[test]
+fn the_vcl_keeps_its_promises_in_varnishtest() {
+    let output = std::process::Command::new("tests/varnish/run").output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("promises are kept"), "{text}");
+}

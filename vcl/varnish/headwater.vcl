@@ -64,8 +64,9 @@ sub vcl_recv {
     if (req.method == "GET" || req.method == "HEAD") {
         call headwater_path;
     }
-    # Publishes, and what is not a channel. A request with credentials is the origin's to judge.
-    if (!req.http.Headwater-Path || req.http.Authorization) {
+    # Publishes, and what is not a channel. A request with credentials, or with a name in a spelling
+    # that nobody needs, is the origin's to judge.
+    if (!req.http.Headwater-Path || req.http.Authorization || req.url ~ "^[^?]*%") {
         return (pass);
     }
     call headwater_cursor;
@@ -78,16 +79,16 @@ sub vcl_recv {
     unset req.http.If-Modified-Since;
     unset req.http.Accept-Encoding;
     unset req.http.Pragma;
-    # EventSource always sends no-cache; here it would mean an origin request each.
+    # EventSource always sends no-cache: no cache on the way to the origin may heed it either.
     unset req.http.Cache-Control;
     return (hash);
 }
 
 sub headwater_path {
-    if (req.url ~ "^/channels/") {
-        set req.url = regsuball(req.url, "(?i)%2c", ",");
+    if (req.url ~ "^/channels/[^?]*%") {
+        set req.url = regsuball(regsuball(req.url, "(?i)%2c", ","), "(?i)%7e", "~");
     }
-    if (req.url ~ "^/channels/[A-Za-z0-9][A-Za-z0-9._~,-]*(\?|$)") {
+    if (req.url ~ "^/channels/[^/?]+(\?|$)") {
         set req.http.Headwater-Path = "stream";
     } else if (req.url ~ "^/channels/[A-Za-z0-9][A-Za-z0-9._~-]*/(history|state)(\?|$)") {
         set req.http.Headwater-Path = "history";
@@ -105,11 +106,12 @@ sub headwater_cursor {
 }
 
 # The known parameters, once each, in one order; what the origin would refuse gets one spelling.
+# The expressions step over whole parameters and never back, so no query is too much for them.
 sub headwater_query {
     set req.http.Headwater-Query = "";
     # Where a client once began no longer matters when it says where it is.
-    if (req.url ~ "[?&]after=[^&]" && !req.http.Last-Event-ID) {
-        set req.http.Headwater-Value = regsub(req.url, "^[^?]*\?(?:.*?&)??after=([^&]*).*$", "\1");
+    if (req.url ~ "^[^?]*\?(?:(?!after=)[^&]*&)*+after=[^&]" && !req.http.Last-Event-ID) {
+        set req.http.Headwater-Value = regsub(req.url, "^[^?]*\?(?:(?!after=)[^&]*&)*+after=([^&]*).*$", "\1");
         if (req.http.Headwater-Value !~ "^[0-9._-]{1,384}$") {
             set req.http.Headwater-Value = "malformed";
         }
@@ -117,15 +119,15 @@ sub headwater_query {
     }
     if (req.http.Headwater-Path == "stream") {
         call headwater_lane;
-    } else if (req.url ~ "[?&]limit=[^&]") {
-        set req.http.Headwater-Value = regsub(req.url, "^[^?]*\?(?:.*?&)??limit=([^&]*).*$", "\1");
+    } else if (req.url ~ "^[^?]*\?(?:(?!limit=)[^&]*&)*+limit=[^&]") {
+        set req.http.Headwater-Value = regsub(req.url, "^[^?]*\?(?:(?!limit=)[^&]*&)*+limit=([^&]*).*$", "\1");
         if (req.http.Headwater-Value !~ "^[0-9]{1,4}$") {
             set req.http.Headwater-Value = "malformed";
         }
         set req.http.Headwater-Query = req.http.Headwater-Query + "&limit=" + req.http.Headwater-Value;
     }
-    if (req.http.Headwater-Path == "stream" && req.url ~ "[?&]mode=[^&]") {
-        set req.http.Headwater-Value = regsub(req.url, "^[^?]*\?(?:.*?&)??mode=([^&]*).*$", "\1");
+    if (req.http.Headwater-Path == "stream" && req.url ~ "^[^?]*\?(?:(?!mode=)[^&]*&)*+mode=[^&]") {
+        set req.http.Headwater-Value = regsub(req.url, "^[^?]*\?(?:(?!mode=)[^&]*&)*+mode=([^&]*).*$", "\1");
         if (req.http.Headwater-Value !~ "^(hold|stream)$") {
             set req.http.Headwater-Value = "malformed";
         }
@@ -140,26 +142,29 @@ sub headwater_query {
 
 # With --lanes the wave of reconnects at a boundary is split; a client stays in its lane.
 sub headwater_lane {
-    if (req.url ~ "[?&]lane=[^&]") {
-        set req.http.Headwater-Value = regsub(req.url, "^[^?]*\?(?:.*?&)??lane=([^&]*).*$", "\1");
+    if (req.url ~ "^[^?]*\?(?:(?!lane=)[^&]*&)*+lane=[^&]") {
+        set req.http.Headwater-Value = regsub(req.url, "^[^?]*\?(?:(?!lane=)[^&]*&)*+lane=([^&]*).*$", "\1");
         if (req.http.Headwater-Value !~ "^[0-9]{1,2}$") {
             set req.http.Headwater-Value = "malformed";
         }
         set req.http.Headwater-Query = req.http.Headwater-Query + "&lane=" + req.http.Headwater-Value;
     } else if (std.integer(req.http.Headwater-Lanes, 1) > 1) {
-        # Varnish has no modulo. X-Forwarded-For ends in the address that Varnish saw, and begins
-        # with the client's where a TLS proxy in front has written it.
-        set req.http.Headwater-Value = headwater_hash.key(req.http.X-Forwarded-For)
-            - (headwater_hash.key(req.http.X-Forwarded-For) / std.integer(req.http.Headwater-Lanes, 1))
+        # X-Forwarded-For begins with the client, also where a TLS proxy stands in front. Who makes
+        # one up chooses a lane, as ?lane= allows anyway. Varnish has no modulo.
+        set req.http.Headwater-Value = regsub(req.http.X-Forwarded-For, ",.*$", "");
+        set req.http.Headwater-Value = headwater_hash.key(req.http.Headwater-Value)
+            - (headwater_hash.key(req.http.Headwater-Value) / std.integer(req.http.Headwater-Lanes, 1))
             * std.integer(req.http.Headwater-Lanes, 1);
         set req.http.Headwater-Query = req.http.Headwater-Query + "&lane=" + req.http.Headwater-Value;
     }
 }
 
 sub vcl_hash {
-    # On top of the URL and the host, which the built-in code adds.
-    if (req.http.Headwater-Path == "stream") {
+    # Not the host: there is one origin, and an invented host would be a key of its own.
+    if (req.http.Headwater-Path) {
+        hash_data(req.url);
         hash_data(req.http.Last-Event-ID);
+        return (lookup);
     }
 }
 
@@ -176,6 +181,7 @@ sub vcl_pass {
 }
 
 sub vcl_pipe {
+    unset bereq.http.Headwater-Lanes;
     set bereq.http.Upgrade = req.http.Upgrade;
     set bereq.http.Connection = "Upgrade";
 }
@@ -234,6 +240,9 @@ sub vcl_backend_error {
 "});
         return (deliver);
     }
+    if (bereq.http.Headwater-Path) {
+        set beresp.ttl = 1s;
+    }
     set beresp.http.Content-Type = "application/problem+json";
     set beresp.http.Cache-Control = "no-store";
     set beresp.http.Retry-After = "2";
@@ -249,7 +258,8 @@ sub vcl_deliver {
 
 # PURGE /channels/{name} forgets every answer of a channel, whatever its cursor.
 sub headwater_purge {
-    if (client.ip !~ headwater_operators) {
+    # Behind a proxy everybody comes from the proxy's address: it has put the client's before its own.
+    if (client.ip !~ headwater_operators || req.http.X-Forwarded-For ~ ",") {
         return (synth(403, "PURGE is for headwater_operators"));
     }
     if (req.url !~ "^/channels/[A-Za-z0-9][A-Za-z0-9._~-]*$") {
