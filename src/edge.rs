@@ -17,6 +17,20 @@ const NGINX_PARTS: [(&str, &str); 6] = [
     ("streams.conf", include_str!("../nginx/streams.conf")),
     ("common.conf", include_str!("../nginx/common.conf")),
 ];
+const FASTLY_MAIN: &str = include_str!("../vcl/fastly/main.vcl");
+/// In the order of a request's way through Fastly; each the type of its snippet.
+const FASTLY_SNIPPETS: [(&str, &str); 9] = [
+    ("init", include_str!("../vcl/fastly/init.vcl")),
+    ("recv", include_str!("../vcl/fastly/recv.vcl")),
+    ("hash", include_str!("../vcl/fastly/hash.vcl")),
+    ("hit", include_str!("../vcl/fastly/hit.vcl")),
+    ("miss", include_str!("../vcl/fastly/miss.vcl")),
+    ("pass", include_str!("../vcl/fastly/pass.vcl")),
+    ("fetch", include_str!("../vcl/fastly/fetch.vcl")),
+    ("error", include_str!("../vcl/fastly/error.vcl")),
+    ("deliver", include_str!("../vcl/fastly/deliver.vcl")),
+];
+const FASTLY_TERRAFORM: &str = include_str!("../vcl/fastly/headwater.tf");
 /// Longer than any response by as much as a slow client may lag behind.
 const SEND_SLACK: Duration = Duration::from_secs(30);
 /// How much longer than a hold request nginx waits: for those who wait with it, and for its end.
@@ -143,6 +157,43 @@ pub fn nginx(wanted: &Nginx) -> String {
         },
     ));
     values.iter().fold(text, |text, (from, to)| fill(&text, &[(from.as_str(), to.clone())]))
+}
+
+/// One custom VCL with everything in it.
+pub fn fastly(wanted: &Deployment) -> String {
+    let text = with_includes(FASTLY_MAIN, fastly_include);
+    let values = [
+        ("origin.example.com", wanted.origin.host.clone()),
+        (r#".port = "443""#, format!(r#".port = "{}""#, wanted.origin.port)),
+    ];
+    fastly_lanes(&fill(&text, &values), wanted)
+}
+
+/// The snippets and a Terraform configuration that installs them: names and texts of files.
+pub fn fastly_files(wanted: &Deployment, domain: Option<&str>) -> Vec<(String, String)> {
+    let mut files: Vec<(String, String)> = FASTLY_SNIPPETS
+        .map(|(name, text)| (format!("{name}.vcl"), text.to_owned()))
+        .into_iter()
+        .map(|(name, text)| {
+            let text = if name == "init.vcl" { fastly_lanes(&text, wanted) } else { text };
+            (name, text)
+        })
+        .collect();
+    files.push(("headwater.tf".to_owned(), FASTLY_TERRAFORM.to_owned()));
+    let HostPort { host, port } = &wanted.origin;
+    let domain = domain.map(|domain| format!("domain = \"{domain}\"\n")).unwrap_or_default();
+    let values = format!("{domain}origin_host = \"{host}\"\norigin_port = {port}\n");
+    files.push(("headwater.auto.tfvars".to_owned(), values));
+    files
+}
+
+fn fastly_lanes(text: &str, wanted: &Deployment) -> String {
+    fill(text, &[(r#""lanes": "1""#, format!(r#""lanes": "{}""#, wanted.lanes))])
+}
+
+fn fastly_include(line: &str) -> Option<&'static str> {
+    let name = line.strip_prefix("include \"")?.strip_suffix("\";")?;
+    FASTLY_SNIPPETS.iter().find(|(part, _)| *part == name).map(|(_, text)| *text)
 }
 
 /// The line that says where nginx listens, and what it becomes.

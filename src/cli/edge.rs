@@ -6,6 +6,7 @@ use crate::edge::{self, Deployment, HostPort, Nginx, Profile, Varnish};
 use crate::segment::LANES_MAX;
 use clap::{Args, Subcommand, ValueEnum};
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ enum Edge {
     Varnish(VarnishArguments),
     /// A whole nginx.conf for nginx -c
     Nginx(NginxArguments),
+    /// A custom VCL, or with --snippets the snippets and a Terraform configuration
+    Fastly(FastlyArguments),
 }
 
 #[derive(Args, Debug)]
@@ -72,6 +75,18 @@ struct NginxArguments {
     hold_timeout: Duration,
 }
 
+#[derive(Args, Debug)]
+struct FastlyArguments {
+    #[command(flatten)]
+    deployment: DeploymentArguments,
+    /// Host name that browsers use, for the Terraform configuration
+    #[arg(long, requires = "snippets", value_parser = word)]
+    domain: Option<String>,
+    /// Directory to write the snippets and the Terraform configuration to; made if it is missing
+    #[arg(long)]
+    snippets: Option<PathBuf>,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum NginxProfile {
     /// One origin request for an event, up to half a second late
@@ -93,9 +108,27 @@ pub fn run(arguments: EdgeArguments) -> ExitCode {
             }
             edge::nginx(&wanted.into())
         }
+        Edge::Fastly(FastlyArguments { deployment, domain, snippets: Some(directory) }) => {
+            let files = edge::fastly_files(&deployment.into(), domain.as_deref());
+            return match write_all(&directory, &files) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&format!("cannot write to {}: {error}", directory.display())),
+            };
+        }
+        Edge::Fastly(wanted) => edge::fastly(&wanted.deployment.into()),
     };
     print!("{text}");
     ExitCode::SUCCESS
+}
+
+fn write_all(directory: &Path, files: &[(String, String)]) -> std::io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    for (name, text) in files {
+        let path = directory.join(name);
+        std::fs::write(&path, text)?;
+        eprintln!("{}", path.display());
+    }
+    Ok(())
 }
 
 /// A value that stays one word in a configuration file.

@@ -7,7 +7,7 @@ include "init";
 
 # Shielding and the control panel know only backends that were made through the
 # API. To have those, delete this block and the line that chooses it.
-backend headwater {
+backend F_headwater {
   .dynamic = true;
   .share_key = "YOURSERVICEID";
   .host = "origin.example.com";
@@ -37,7 +37,7 @@ backend headwater {
 
 sub vcl_recv {
 #FASTLY recv
-  set req.backend = headwater;
+  set req.backend = F_headwater;
 
 include "recv";
 
