@@ -2,6 +2,7 @@
 
 use crate::edge_kit::{Cache, Follower, Notes, Tap};
 use crate::kit::{Origin, Random, get, now_ms, read_until, unchunk, wait_for_phase};
+use crate::simulation::{Deployment, load};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -173,6 +174,20 @@ async fn with_a_rejoin_tick_the_origin_never_has_more_open_than_the_ticks_of_a_s
     let of_a_tick = stragglers.into_values().max().unwrap_or_default();
     println!("{most_open} open at most, {of_a_tick} stragglers in a tick, {all} in all");
     assert!(all > 100, "{all} stragglers prove little");
+    let simulated = load(Deployment {
+        clients: 500,
+        pops: 1,
+        has_shield: false,
+        segment: SEGMENT_MS,
+        rejoin_tick: 1_000,
+        break_off: 50 * 60,
+        away: (0, 300),
+        events: 20,
+        duration: 20_000,
+    });
+    println!("{} requests, {} simulated", tap.count(), simulated.requests);
+    let (real, simulated) = (tap.count() as f64, simulated.requests as f64);
+    assert!((0.6..1.6).contains(&(real / simulated)), "{real} requests, {simulated} simulated");
     // A stream for each tick of a segment, and one of who joined afresh.
     let allowed = 4 + 1 + of_a_tick;
     assert!(most_open <= allowed, "{most_open} open, {allowed} allowed");

@@ -55,6 +55,14 @@ fn snippets() -> Vec<PathBuf> {
     found
 }
 
+/// What is wrong with a whole program.
+pub fn complaints(path: &Path) -> Vec<String> {
+    match parser::program(path) {
+        Ok(program) => lint::program(&program, true).iter().map(ToString::to_string).collect(),
+        Err(error) => vec![error.to_string()],
+    }
+}
+
 fn main_program() -> Program {
     parser::program(&Path::new(DIRECTORY).join("main.vcl"))
         .unwrap_or_else(|error| panic!("{error}"))

@@ -1,0 +1,128 @@
+//! What `headwater edge` prints: each file is taken by its program, filled in for a deployment,
+//! and nothing else than the shipped files.
+
+use crate::edge_kit::{Certificate, edge};
+use crate::kit::BINARY;
+use std::process::Command;
+
+/// Runs a program on a text in a file; what it complains of.
+fn taken_by(program: &str, words: &[&str], text: &str) -> Result<(), String> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("conf");
+    std::fs::write(&file, text).expect("it is written");
+    let fill = |word: &&str| {
+        word.replace("DIR", &directory.path().display().to_string())
+            .replace("FILE", &file.display().to_string())
+    };
+    let output = Command::new(program).args(words.iter().map(fill)).output().expect("it runs");
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
+fn varnishd_takes(vcl: &str) -> Result<(), String> {
+    taken_by("varnishd", &["-C", "-n", "DIR/run", "-f", "FILE"], vcl)
+}
+
+fn nginx_takes(conf: &str) -> Result<(), String> {
+    let words = ["-t", "-c", "FILE", "-e", "DIR/error.log", "-g", "pid DIR/pid;"];
+    taken_by("nginx", &words, conf)
+}
+
+#[test]
+fn varnish_takes_the_shipped_file_and_the_filled_in_one() {
+    let shipped = std::fs::read_to_string("vcl/varnish/headwater.vcl").expect("it is there");
+    varnishd_takes(&shipped).unwrap();
+    assert_eq!(edge(&["varnish", "--origin", "127.0.0.1:8080"]).replace("=60", "=630"), shipped);
+    let words = ["varnish", "--origin", "[::1]:9000", "--lanes", "4", "--segment", "2m"];
+    let vcl = edge(&[&words[..], &["--purge-from", "192.0.2.1"]].concat());
+    varnishd_takes(&vcl).unwrap();
+    for wanted in [
+        r#".host = "::1""#,
+        r#".port = "9000""#,
+        r#"Lanes = "4""#,
+        "send_timeout=150",
+        r#""192.0.2.1";"#,
+    ] {
+        assert!(vcl.contains(wanted), "{wanted} is missing:\n{vcl}");
+    }
+}
+
+#[test]
+fn nginx_takes_every_profile() {
+    let certificate = Certificate::new();
+    let (chain, key) = (certificate.path("chain.pem"), certificate.path("key.pem"));
+    let tls = ["--certificate", &chain, "--certificate-key", &key];
+    let cache = certificate.path("cache");
+    let common = ["nginx", "--origin", "127.0.0.1:9000", "--lanes", "3", "--cache-dir", &cache];
+    for (profile, tls) in [
+        ("collapse", &[][..]),
+        ("collapse", &tls),
+        ("stream", &[]),
+        ("stream", &tls),
+        ("varnish", &tls),
+    ] {
+        let conf = edge(&[&common[..], &["--profile", profile], tls].concat());
+        nginx_takes(&conf).unwrap_or_else(|why| panic!("{profile}: {why}\n{conf}"));
+        assert!(conf.contains("server 127.0.0.1:9000"), "{profile}");
+        assert_eq!(conf.contains("ssl http2"), !tls.is_empty(), "{profile}");
+        assert!(conf.contains("33.33% &lane=2;"), "{profile}");
+        assert!(!conf.contains("include "), "{profile}");
+    }
+}
+
+#[test]
+fn fastly_gets_one_file_or_the_snippets_as_they_are() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let main = edge(&["fastly", "--origin", "o.example.net:8443", "--lanes", "3"]);
+    let file = directory.path().join("main.vcl");
+    std::fs::write(&file, &main).expect("it is written");
+    assert_eq!(crate::vcl::complaints(&file), [""; 0]);
+    for wanted in [r#".host = "o.example.net""#, r#".port = "8443""#, r#""lanes": "3""#] {
+        assert!(main.contains(wanted), "{wanted} is missing:\n{main}");
+    }
+    assert!(!main.contains("origin.example.com") && !main.contains("\ninclude "));
+    let snippets = directory.path().join("snippets");
+    edge(&[
+        "fastly",
+        "--origin",
+        "o.example.net:443",
+        "--domain",
+        "live.example.net",
+        "--snippets",
+        &snippets.display().to_string(),
+    ]);
+    for entry in std::fs::read_dir("vcl/fastly").expect("it is there") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        if name.contains(".test.") || name == "main.vcl" || name == "README.md" {
+            continue;
+        }
+        let written = std::fs::read_to_string(snippets.join(&name)).expect("it is written");
+        assert_eq!(written, std::fs::read_to_string(&path).expect("text"), "{name}");
+    }
+    let values = std::fs::read_to_string(snippets.join("headwater.auto.tfvars")).expect("written");
+    assert_eq!(
+        values,
+        "domain = \"live.example.net\"\norigin_host = \"o.example.net\"\norigin_port = 443\n"
+    );
+}
+
+#[test]
+fn what_cannot_be_filled_in_is_refused() {
+    for words in [
+        &["varnish", "--origin", "nowhere"][..],
+        &["varnish", "--origin", "a b:80"],
+        &["varnish", "--origin", "a:0"],
+        &["varnish", "--origin", "a\";:80"],
+        &["nginx", "--profile", "varnish", "--origin", "a:80"],
+        &["nginx", "--profile", "stream", "--origin", "a:80", "--listen", "80; evil"],
+        &["nginx", "--profile", "stream", "--origin", "a:80", "--lanes", "65"],
+        &["fastly"],
+    ] {
+        let output = Command::new(BINARY).arg("edge").args(words).output().expect("it starts");
+        assert!(!output.status.success(), "{words:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{words:?}");
+    }
+}
