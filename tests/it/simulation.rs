@@ -100,7 +100,7 @@ impl Simulation {
             }
             let ends_at = self.ask_edge(now, pop, cursor);
             // At a boundary one is part of the crowd, which comes by itself.
-            if ends_at % segment != 0 {
+            if !ends_at.is_multiple_of(segment) {
                 let cursor = (self.events_by(ends_at), ends_at);
                 // What has ended is played once more, and sends its client on at once.
                 arrivals.push(Reverse((ends_at.max(now) + 100, pop, cursor)));
