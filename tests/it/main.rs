@@ -8,6 +8,8 @@ mod doctor;
 mod durability;
 mod edge_kit;
 mod endings;
+mod engine_kit;
+mod engines;
 mod failover;
 mod hardening;
 mod headers;
