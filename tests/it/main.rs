@@ -9,6 +9,8 @@ mod durability;
 mod edge_files;
 mod edge_kit;
 mod endings;
+mod engine_kit;
+mod engines;
 mod failover;
 mod hardening;
 mod headers;

@@ -1,0 +1,35 @@
+// Follows a stream and reports all that it sees to where it was loaded from: engine_kit.rs, which
+// knows the reports as `Seen`. The stream's URL is the query of its own.
+const script = new URL(document.currentScript.src);
+const stream = script.search.slice(1);
+const seen = { opened: [], messages: [], segments: [], gaps: [], errors: [] };
+let lastId = "";
+
+function follow(url) {
+  const source = new EventSource(url);
+  source.onopen = () => seen.opened.push(Date.now());
+  const note = (kind, list, what) =>
+    source.addEventListener(kind, (message) => {
+      lastId = message.lastEventId;
+      list.push(what(message));
+    });
+  note("message", seen.messages, (message) => [message.lastEventId, message.data]);
+  note("segment", seen.segments, (message) => JSON.parse(message.data).segment);
+  note("gap", seen.gaps, (message) => message.data);
+  source.onerror = () => {
+    seen.errors.push([Date.now(), source.readyState]);
+    // What a page does that must go on whatever happens; the test says whether this may happen.
+    if (source.readyState === EventSource.CLOSED) {
+      setTimeout(follow, 1000, lastId ? `${stream}?after=${lastId}` : stream);
+    }
+  };
+}
+
+// One after the other, so that the last to arrive is the newest.
+async function report() {
+  await fetch(script.origin, { method: "POST", mode: "no-cors", body: JSON.stringify(seen) });
+  setTimeout(report, 300);
+}
+
+follow(stream);
+report();
