@@ -1,7 +1,7 @@
 //! The examination, step by step: ask, look, compare.
 
 use super::DoctorArguments;
-use super::findings::{Fault, Finding};
+use super::findings::{Fault, Finding, Report};
 use super::look::{Ask, End, Look, PATIENCE, Saw, SegmentBlock};
 use super::watch::{Diary, Watchers};
 use crate::client::http::{self, Address, Connection, HttpError};
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hyper::header::AUTHORIZATION;
 use hyper::{Method, Version};
 use indicatif::ProgressBar;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
@@ -39,17 +39,6 @@ const OPENED_A_SEGMENT_MAX: usize = 4;
 const FRESH_MIN: u64 = 3;
 /// A page that is not of this deployment.
 const STRANGER: &str = "https://headwater-doctor.example";
-
-/// What was found.
-#[derive(Debug, Default)]
-pub struct Report {
-    /// What is wrong.
-    pub findings: Vec<Finding>,
-    /// What was measured, in order.
-    pub measured: Vec<(&'static str, Value)>,
-    /// What could not be looked at, and why.
-    pub skipped: Vec<String>,
-}
 
 /// An examination that is under way.
 pub struct Examination {
@@ -503,18 +492,4 @@ struct Kept {
     look: Look,
     cursor: String,
     block: Option<SegmentBlock>,
-}
-
-impl Report {
-    /// For `--json`.
-    pub fn json(&self, url: &Address) -> Value {
-        let measured: Map<String, Value> =
-            self.measured.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-        json!({
-            "url": url.to_string(),
-            "measured": measured,
-            "findings": self.findings.iter().map(Finding::json).collect::<Vec<_>>(),
-            "not_looked_at": self.skipped,
-        })
-    }
 }

@@ -1,6 +1,7 @@
 //! What `headwater doctor` can find, in words: what was seen, and what to change.
 
-use serde_json::{Value, json};
+use crate::client::http::Address;
+use serde_json::{Map, Value, json};
 
 /// One thing that is wrong, or worth knowing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,30 +55,127 @@ pub enum Fault {
     Http11,
 }
 
+/// The code of each kind, and what to do about it.
+const WORDS: [(Fault, &str, &str); 19] = [
+    (
+        Fault::NotAStream,
+        "not-a-stream",
+        "Check the URL and the channel; the edge must pass GET /channels/{name} to the \
+         origin and its answer back.",
+    ),
+    (
+        Fault::Rewritten,
+        "rewritten-headers",
+        "Let the origin's Content-Type, Cache-Control and Headwater-Response through as \
+         they are, and add no Set-Cookie.",
+    ),
+    (
+        Fault::Compression,
+        "compression",
+        "Switch compression off for text/event-stream (nginx: gzip off; Varnish: no \
+         beresp.do_gzip; Fastly: beresp.gzip and brotli false): a compressed stream is \
+         held back until there is enough to compress.",
+    ),
+    (
+        Fault::Buffering,
+        "buffering",
+        "Pass the body on as it comes: Varnish and Fastly beresp.do_stream = true, nginx \
+         proxy_buffering off (or nginx/collapse.conf, which asks for finished bodies).",
+    ),
+    (
+        Fault::Http10,
+        "http-1.0-upstream",
+        "Speak HTTP/1.1 to the origin (nginx: proxy_http_version 1.1 and an empty \
+         Connection header): without chunks a body that broke off looks finished.",
+    ),
+    (
+        Fault::Cookies,
+        "cookies",
+        "Drop Cookie before the look-up on /channels/: it does not change the answer, and \
+         most caches pass each request that has one.",
+    ),
+    (
+        Fault::NotShared,
+        "not-shared",
+        "Let the cache keep answers for as long as Cache-Control says, stream them to all \
+         who wait (nginx: mode=hold with proxy_cache_lock), and drop Cookie and the \
+         request's Cache-Control. If nothing is to be shared here, say --direct.",
+    ),
+    (
+        Fault::KeyWithoutCursor,
+        "key-without-cursor",
+        "Put Last-Event-ID into the cache key (VCL: hash_data or req.hash; nginx: \
+         proxy_cache_key), or obey Vary: clients are given events that they have, or lose \
+         some that they lack.",
+    ),
+    (
+        Fault::QueryDropped,
+        "query-dropped",
+        "Pass the query on and keep it in the cache key: after, lane and mode change the \
+         answer.",
+    ),
+    (
+        Fault::Grace,
+        "grace",
+        "Hand out nothing stale on /channels/ (Varnish: beresp.grace = 0s; Fastly: \
+         stale_while_revalidate and stale_if_error 0s; nginx: proxy_cache_use_stale off).",
+    ),
+    (
+        Fault::Ttl,
+        "ttl",
+        "Do not set a time to live by hand on /channels/: take it from Cache-Control, \
+         less Age.",
+    ),
+    (
+        Fault::DeadOnError,
+        "dead-on-error",
+        "Answer every failure of the origin on /channels/ with 200, text/event-stream and \
+         a retry: line, as the shipped files do: EventSource never comes back after any \
+         other status.",
+    ),
+    (Fault::Preflight, "preflight", "Pass OPTIONS on /channels/ to the origin, which answers it."),
+    (
+        Fault::Cors,
+        "cors",
+        "If pages of other sites are to read, let Access-Control-Allow-Origin through, and \
+         see --cors-origin.",
+    ),
+    (
+        Fault::Late,
+        "late",
+        "Look for buffering on the way, and for an overloaded cache or origin. With \
+         mode=hold behind nginx half a second is the price of its polling.",
+    ),
+    (
+        Fault::NotOnce,
+        "not-once",
+        "Check that the key holds the cursor and that nothing stale is handed out; if \
+         both are right, please report it.",
+    ),
+    (
+        Fault::Premature,
+        "premature-end",
+        "Raise the time-outs between two bytes and of whole responses above the heartbeat \
+         (5 s) and the segment length, at every hop.",
+    ),
+    (
+        Fault::Loop,
+        "loop",
+        "Something hands out finished answers again and again: check the key (it needs the \
+         whole cursor, mark included) and how long answers are kept.",
+    ),
+    (
+        Fault::Http11,
+        "http-1.1",
+        "Offer HTTP/2 to browsers: over HTTP/1.1 they open six connections to a host, for \
+         all tabs together.",
+    ),
+];
+
 impl Fault {
     /// The word in `--json`; never changes its meaning.
     pub fn code(self) -> &'static str {
-        match self {
-            Self::NotAStream => "not-a-stream",
-            Self::Rewritten => "rewritten-headers",
-            Self::Compression => "compression",
-            Self::Buffering => "buffering",
-            Self::Http10 => "http-1.0-upstream",
-            Self::Cookies => "cookies",
-            Self::NotShared => "not-shared",
-            Self::KeyWithoutCursor => "key-without-cursor",
-            Self::QueryDropped => "query-dropped",
-            Self::Grace => "grace",
-            Self::Ttl => "ttl",
-            Self::DeadOnError => "dead-on-error",
-            Self::Preflight => "preflight",
-            Self::Cors => "cors",
-            Self::Late => "late",
-            Self::NotOnce => "not-once",
-            Self::Premature => "premature-end",
-            Self::Loop => "loop",
-            Self::Http11 => "http-1.1",
-        }
+        self.words().0
     }
 
     /// Whether clients suffer from it; the others are worth knowing.
@@ -87,85 +185,12 @@ impl Fault {
 
     /// What to do about it.
     pub fn change(self) -> &'static str {
-        match self {
-            Self::NotAStream => {
-                "Check the URL and the channel; the edge must pass GET /channels/{name} to the \
-                 origin and its answer back."
-            }
-            Self::Rewritten => {
-                "Let the origin's Content-Type, Cache-Control and Headwater-Response through as \
-                 they are, and add no Set-Cookie."
-            }
-            Self::Compression => {
-                "Switch compression off for text/event-stream (nginx: gzip off; Varnish: no \
-                 beresp.do_gzip; Fastly: beresp.gzip and brotli false): a compressed stream is \
-                 held back until there is enough to compress."
-            }
-            Self::Buffering => {
-                "Pass the body on as it comes: Varnish and Fastly beresp.do_stream = true, nginx \
-                 proxy_buffering off (or nginx/collapse.conf, which asks for finished bodies)."
-            }
-            Self::Http10 => {
-                "Speak HTTP/1.1 to the origin (nginx: proxy_http_version 1.1 and an empty \
-                 Connection header): without chunks a body that broke off looks finished."
-            }
-            Self::Cookies => {
-                "Drop Cookie before the look-up on /channels/: it does not change the answer, and \
-                 most caches pass each request that has one."
-            }
-            Self::NotShared => {
-                "Let the cache keep answers for as long as Cache-Control says, stream them to all \
-                 who wait (nginx: mode=hold with proxy_cache_lock), and drop Cookie and the \
-                 request's Cache-Control. If nothing is to be shared here, say --direct."
-            }
-            Self::KeyWithoutCursor => {
-                "Put Last-Event-ID into the cache key (VCL: hash_data or req.hash; nginx: \
-                 proxy_cache_key), or obey Vary: clients are given events that they have, or lose \
-                 some that they lack."
-            }
-            Self::QueryDropped => {
-                "Pass the query on and keep it in the cache key: after, lane and mode change the \
-                 answer."
-            }
-            Self::Grace => {
-                "Hand out nothing stale on /channels/ (Varnish: beresp.grace = 0s; Fastly: \
-                 stale_while_revalidate and stale_if_error 0s; nginx: proxy_cache_use_stale off)."
-            }
-            Self::Ttl => {
-                "Do not set a time to live by hand on /channels/: take it from Cache-Control, \
-                 less Age."
-            }
-            Self::DeadOnError => {
-                "Answer every failure of the origin on /channels/ with 200, text/event-stream and \
-                 a retry: line, as the shipped files do: EventSource never comes back after any \
-                 other status."
-            }
-            Self::Preflight => "Pass OPTIONS on /channels/ to the origin, which answers it.",
-            Self::Cors => {
-                "If pages of other sites are to read, let Access-Control-Allow-Origin through, and \
-                 see --cors-origin."
-            }
-            Self::Late => {
-                "Look for buffering on the way, and for an overloaded cache or origin. With \
-                 mode=hold behind nginx half a second is the price of its polling."
-            }
-            Self::NotOnce => {
-                "Check that the key holds the cursor and that nothing stale is handed out; if \
-                 both are right, please report it."
-            }
-            Self::Premature => {
-                "Raise the time-outs between two bytes and of whole responses above the heartbeat \
-                 (5 s) and the segment length, at every hop."
-            }
-            Self::Loop => {
-                "Something hands out finished answers again and again: check the key (it needs the \
-                 whole cursor, mark included) and how long answers are kept."
-            }
-            Self::Http11 => {
-                "Offer HTTP/2 to browsers: over HTTP/1.1 they open six connections to a host, for \
-                 all tabs together."
-            }
-        }
+        self.words().1
+    }
+
+    fn words(self) -> (&'static str, &'static str) {
+        let row = WORDS.iter().find(|(fault, ..)| *fault == self);
+        row.map_or(("", ""), |(_, code, change)| (code, change))
     }
 }
 
@@ -177,6 +202,31 @@ impl Finding {
             "problem": self.fault.is_problem(),
             "seen": self.seen,
             "change": self.fault.change(),
+        })
+    }
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+    /// What was measured, in order.
+    pub measured: Vec<(&'static str, Value)>,
+    /// What could not be looked at, and why.
+    pub skipped: Vec<String>,
+}
+
+impl Report {
+    /// For `--json`.
+    pub fn json(&self, url: &Address) -> Value {
+        let measured: Map<String, Value> =
+            self.measured.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        json!({
+            "url": url.to_string(),
+            "measured": measured,
+            "findings": self.findings.iter().map(Finding::json).collect::<Vec<_>>(),
+            "not_looked_at": self.skipped,
         })
     }
 }
