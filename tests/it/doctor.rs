@@ -48,6 +48,7 @@ const PLANTED_IN_VARNISH: [(&str, &str, &str); 6] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_finds_what_is_wrong_with_a_varnish() {
+    let _quiet = crate::kit::quiet().await;
     let origin = Origin::with(&["--store", "memory", "--segment", "6s"]);
     let shipped = edge(&["varnish", "--origin", &origin.listen.to_string()]);
     let mut caches = Vec::new();
@@ -79,6 +80,7 @@ async fn it_finds_what_is_wrong_with_a_varnish() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_finds_what_is_wrong_with_an_nginx() {
+    let _quiet = crate::kit::quiet().await;
     let origin = std::sync::Arc::new(Origin::with(&["--store", "memory", "--segment", "6s"]));
     let port = origin.listen.port();
     let planted: [(&str, Cache); 5] = [
@@ -137,6 +139,7 @@ async fn it_finds_what_is_wrong_with_an_nginx() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_silent_on_the_shipped_files() {
+    let _quiet = crate::kit::quiet().await;
     let origin = std::sync::Arc::new(Origin::with(&["--store", "memory", "--segment", "6s"]));
     let port = origin.listen.port();
     let caches: [(Cache, &[&str]); 3] = [
@@ -162,6 +165,7 @@ async fn it_is_silent_on_the_shipped_files() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_looks_through_tls_and_http_2_in_front_of_varnish() {
+    let _quiet = crate::kit::quiet().await;
     let origin = Origin::with(&["--store", "memory", "--segment", "6s"]);
     let varnish = Cache::varnish(origin.listen.port());
     let certificate = Certificate::new();

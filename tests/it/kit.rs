@@ -14,10 +14,24 @@ use std::sync::mpsc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 /// Nothing in a test may take longer than this to happen.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Most tests wait more than they work, so many run at once; crowds of their own take turns.
+static LOAD: RwLock<()> = RwLock::const_new(());
+
+/// For a test that loads the machine: no other such test runs beside it.
+pub async fn alone() -> RwLockWriteGuard<'static, ()> {
+    LOAD.write().await
+}
+
+/// For a test that looks at delays: no test that loads the machine runs beside it.
+pub async fn quiet() -> RwLockReadGuard<'static, ()> {
+    LOAD.read().await
+}
 
 /// A running `headwater serve`. Ends with the value.
 pub struct Origin {

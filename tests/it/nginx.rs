@@ -71,6 +71,7 @@ impl Crowd {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_hundred_clients_are_one_held_request_an_event_through_a_restart_and_an_outage() {
+    let _alone = crate::kit::alone().await;
     let data = tempfile::tempdir().unwrap();
     let store = format!("disk:{}", data.path().display());
     let mut origin = Origin::with(&["--store", &store, "--segment", "4s"]);
@@ -103,6 +104,7 @@ async fn five_hundred_clients_are_one_held_request_an_event_through_a_restart_an
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_held_event_reaches_half_of_the_clients_before_nginx_looks_twice() {
+    let _alone = crate::kit::alone().await;
     let origin = Origin::with(&["--store", "memory"]);
     let cache = Cache::nginx("collapse", origin.listen.port());
     origin.publish("crowd", "0").await;

@@ -48,6 +48,7 @@ async fn a_slow_head_is_told_so_and_cut_and_an_idle_connection_is_not() {
 
 #[tokio::test]
 async fn ten_thousand_idle_connections_slow_nobody_down() {
+    let _alone = crate::kit::alone().await;
     const COUNT: usize = 10_000;
     let files = headwater::process::raise_file_limit();
     assert!(files > COUNT as u64 + 1_000, "raise the limit on open files: it is {files}");
@@ -86,6 +87,7 @@ async fn ten_thousand_idle_connections_slow_nobody_down() {
 
 #[tokio::test]
 async fn a_crowd_that_comes_at_once_waits_and_is_served() {
+    let _alone = crate::kit::alone().await;
     let origin = Origin::start();
     let kept = origin.publish("a", "x").await;
     // Nobody accepts: the kernel alone takes the crowd in.
@@ -259,6 +261,7 @@ fn lines(count: usize, data_bytes: usize) -> String {
 
 #[tokio::test]
 async fn readers_that_never_read_cost_neither_time_nor_memory() {
+    let _alone = crate::kit::alone().await;
     const SLOW: usize = 200;
     let origin = small_store();
     let kept = origin.publish("kept", "x").await;
@@ -298,6 +301,7 @@ fn get_h2(stream: u32) -> Vec<u8> {
 
 #[tokio::test]
 async fn http_2_streams_that_are_never_read_cost_little_memory() {
+    let _alone = crate::kit::alone().await;
     const SLOW: usize = 1_000;
     let origin = small_store();
     let kept = origin.publish("kept", "x").await;

@@ -77,6 +77,7 @@ async fn publish(origin: &Origin, channels: u64, number: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_thousand_clients_are_one_request_a_channel_and_segment() {
+    let _alone = crate::kit::alone().await;
     let origin = Origin::with(&["--store", "memory", "--segment", "4s"]);
     let tap = Tap::to(origin.listen.port()).await;
     let cache = Cache::varnish(tap.port);
@@ -111,6 +112,7 @@ async fn publish_until(origin: &Origin, channels: u64, number: &mut u64, until: 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_costs_nobody_an_event_and_the_origin_one_request_a_distinct_cursor() {
+    let _alone = crate::kit::alone().await;
     let data = tempfile::tempdir().unwrap();
     let store = format!("disk:{}", data.path().display());
     let mut origin = Origin::with(&["--store", &store, "--segment", "4s"]);
@@ -147,6 +149,7 @@ async fn a_storm_costs_nobody_an_event_and_the_origin_one_request_a_distinct_cur
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_rejoin_tick_the_origin_never_has_more_open_than_the_ticks_of_a_segment() {
+    let _alone = crate::kit::alone().await;
     let flags = ["--store", "memory", "--segment", "4s", "--rejoin-tick", "1s"];
     let origin = Origin::with(&flags);
     let tap = Tap::to(origin.listen.port()).await;
