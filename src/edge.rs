@@ -3,6 +3,7 @@
 //! The files in `vcl/` and `nginx/` are whole and true as they stand; they are compiled in, and a
 //! deployment only replaces the values they stand there with. Pure: text in, text out.
 
+use crate::scope::Pattern;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -64,6 +65,8 @@ pub struct Varnish {
     pub segment: Duration,
     /// The origin's `--hold-timeout`.
     pub hold_timeout: Duration,
+    /// The origin's `--private`: channels whose requests are passed as they come.
+    pub private: Vec<Pattern>,
     /// Addresses that may PURGE.
     pub purge_from: Vec<std::net::IpAddr>,
 }
@@ -115,12 +118,25 @@ pub fn varnish(wanted: &Varnish) -> String {
             ),
         ],
     );
+    if !wanted.private.is_empty() {
+        let channels: Vec<String> = wanted.private.iter().map(expression).collect();
+        text = fill(&text, &[("(?!)", format!("(?:{})", channels.join("|")))]);
+    }
     if !wanted.purge_from.is_empty() {
         let operators: String =
             wanted.purge_from.iter().map(|address| format!("    \"{address}\";\n")).collect();
         text = fill(&text, &[("    \"127.0.0.1\";\n    \"::1\";\n", operators)]);
     }
     text
+}
+
+/// A regular expression for the names that a pattern means, at the place where a name begins.
+fn expression(pattern: &Pattern) -> String {
+    let text = pattern.to_string().replace('.', "[.]");
+    match text.strip_suffix('*') {
+        Some(beginning) => beginning.to_owned(),
+        None => format!("{text}(?=[,/?]|$)"),
+    }
 }
 
 /// A whole `nginx.conf` that `nginx -c` takes.

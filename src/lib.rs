@@ -15,9 +15,9 @@
 //! - Core, pure (no tokio, no sockets, no clock): `event` what a publisher may say, `cursor` where a
 //!   client stands, `ndjson` batches, `sse` bytes, `event_log` the recent run, `segment` where
 //!   responses end, `caching` what a cache may do, `join` where a stream begins, `config`,
-//!   `edge` the configurations of caches.
+//!   `edge` the configurations of caches, `scope` and `token` what a token grants.
 //! - Spine (tokio's synchronisation, no sockets): `clock`, `wakers`, `alarms`, `channel`, `live`,
-//!   `reader`, `store`, `metrics`, `hub`.
+//!   `reader`, `store`, `metrics`, `hub`, `access` who may publish and listen.
 //! - Edges: `socket` and `server` (connections), `http` (requests), `body` (streams to hyper),
 //!   `client` (our `EventSource`), `cli` (commands), `demo`, `process`.
 //!
@@ -32,6 +32,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod access;
 pub mod alarms;
 pub mod body;
 pub mod caching;
@@ -53,9 +54,11 @@ pub mod metrics;
 pub mod ndjson;
 pub mod process;
 pub mod reader;
+pub mod scope;
 pub mod segment;
 pub mod server;
 pub mod socket;
 pub mod sse;
 pub mod store;
+pub mod token;
 pub mod wakers;

@@ -45,6 +45,9 @@ pub struct BenchArguments {
     /// The origin's admin listener; with it, the server's CPU and memory are measured too
     #[arg(long, env = "HEADWATER_ADMIN_URL")]
     admin_url: Option<Address>,
+    /// Bearer token that the origin asks for
+    #[arg(long, env = "HEADWATER_TOKEN", hide_env_values = true)]
+    token: Option<String>,
     /// Channel to use; with several, what their names begin with
     #[arg(long, default_value = "bench")]
     channel: String,
@@ -108,7 +111,10 @@ pub fn run(arguments: BenchArguments) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn bench(arguments: BenchArguments) -> Result<Value, HttpError> {
+async fn bench(mut arguments: BenchArguments) -> Result<Value, HttpError> {
+    let token = arguments.token.clone();
+    arguments.url = arguments.url.with_token(token.clone());
+    arguments.publish_url = arguments.publish_url.map(|url| url.with_token(token));
     let seen = Arc::new(Seen::new()?);
     let empty = server(&arguments).await?;
     let (last, lasts) = watch::channel(None);

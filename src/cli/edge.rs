@@ -3,9 +3,10 @@
 use super::units::duration;
 use super::{EXIT_USAGE, fail};
 use crate::edge::{self, Deployment, HostPort, Nginx, Profile, Varnish};
-use crate::segment::LANES_MAX;
+use crate::scope::Pattern;
+use crate::segment::{LANES_MAX, SEGMENT_MS};
 use clap::{Args, Subcommand, ValueEnum};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -41,11 +42,14 @@ struct VarnishArguments {
     #[command(flatten)]
     deployment: DeploymentArguments,
     /// The origin's --segment (time)
-    #[arg(long, default_value = "30s", value_parser = duration)]
+    #[arg(long, default_value = "30s", value_parser = segment)]
     segment: Duration,
     /// The origin's --hold-timeout (time)
     #[arg(long, default_value = "20s", value_parser = duration)]
     hold_timeout: Duration,
+    /// The origin's --private: channels whose requests are passed as they come; repeat for more
+    #[arg(long, value_delimiter = ',')]
+    private: Vec<Pattern>,
     /// Address that may PURGE; repeat for more [default: this machine]
     #[arg(long)]
     purge_from: Vec<IpAddr>,
@@ -59,7 +63,7 @@ struct NginxArguments {
     #[arg(long, value_enum)]
     profile: NginxProfile,
     /// Where nginx listens: a port, or ADDRESS:PORT [default: 80, with TLS 443]
-    #[arg(long, value_parser = word)]
+    #[arg(long, value_parser = listen)]
     listen: Option<String>,
     /// Certificate chain, a PEM file; with it, nginx speaks TLS and HTTP/2
     #[arg(long, requires = "certificate_key", value_parser = word)]
@@ -115,7 +119,10 @@ pub fn run(arguments: EdgeArguments) -> ExitCode {
                 Err(error) => fail(&format!("cannot write to {}: {error}", directory.display())),
             };
         }
-        Edge::Fastly(wanted) => edge::fastly(&wanted.deployment.into()),
+        Edge::Fastly(wanted) => {
+            eprintln!("headwater: put your service's id where it says YOUR_SERVICE_ID");
+            edge::fastly(&wanted.deployment.into())
+        }
     };
     print!("{text}");
     ExitCode::SUCCESS
@@ -129,6 +136,23 @@ fn write_all(directory: &Path, files: &[(String, String)]) -> std::io::Result<()
         eprintln!("{}", path.display());
     }
     Ok(())
+}
+
+/// A port, or an address and a port.
+fn listen(text: &str) -> Result<String, String> {
+    let is_port = text.parse().is_ok_and(|port: u16| port > 0);
+    match is_port || text.parse::<SocketAddr>().is_ok() || text.parse::<HostPort>().is_ok() {
+        true => Ok(text.to_owned()),
+        false => Err("write it as 8080, 127.0.0.1:8080 or [::]:8080".to_owned()),
+    }
+}
+
+fn segment(text: &str) -> Result<Duration, String> {
+    let length = duration(text)?;
+    match SEGMENT_MS.contains(&(length.as_millis() as u64)) {
+        true => Ok(length),
+        false => Err("as the origin's, 1s to 10m".to_owned()),
+    }
 }
 
 /// A value that stays one word in a configuration file.
@@ -152,6 +176,7 @@ impl From<VarnishArguments> for Varnish {
             deployment: arguments.deployment.into(),
             segment: arguments.segment,
             hold_timeout: arguments.hold_timeout,
+            private: arguments.private,
             purge_from: arguments.purge_from,
         }
     }

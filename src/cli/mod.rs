@@ -1,12 +1,14 @@
 //! The command line: flags in, finished values out. One file a command; the first line of each
 //! flag's help is what `--help` shows, with its unit.
 
+mod access;
 mod bench;
 mod doctor;
 mod edge;
 mod publish;
 mod serve;
 mod tail;
+mod token;
 mod units;
 
 use clap::{Parser, Subcommand};
@@ -26,6 +28,8 @@ enum Command {
     Serve(Box<serve::ServeArguments>),
     /// Publish one event, or events from standard input, a line each
     Publish(publish::PublishArguments),
+    /// Make a token, for development
+    Token(token::TokenArguments),
     /// Print a channel's events as they come; reconnects and keeps its place
     Tail(tail::TailArguments),
     /// Print the configuration of a cache in front: Varnish, nginx or Fastly
@@ -44,6 +48,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     match arguments.command {
         Command::Serve(arguments) => serve::run(*arguments),
         Command::Publish(arguments) => publish::run(arguments),
+        Command::Token(arguments) => token::run(arguments),
         Command::Tail(arguments) => tail::run(arguments),
         Command::Edge(arguments) => edge::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),

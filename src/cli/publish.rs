@@ -41,6 +41,9 @@ pub struct PublishArguments {
     /// The origin
     #[arg(long, env = "HEADWATER_URL", default_value = "http://127.0.0.1:8080")]
     url: Address,
+    /// Bearer token that the origin asks for
+    #[arg(long, env = "HEADWATER_TOKEN", hide_env_values = true)]
+    token: Option<String>,
 }
 
 struct Publisher {
@@ -52,7 +55,8 @@ struct Publisher {
 
 pub fn run(arguments: PublishArguments) -> ExitCode {
     let published = block_on(async {
-        let mut publisher = Publisher::new(arguments.url.clone());
+        let mut publisher =
+            Publisher::new(arguments.url.clone().with_token(arguments.token.clone()));
         match &arguments.data {
             Some(data) => publisher.publish_one(&arguments, data).await.map(|id| println!("{id}")),
             None => publisher.publish_lines(&arguments).await,

@@ -1,7 +1,9 @@
 //! `headwater serve`: flags to a [`Config`], then bind, run, and say how it ended.
 
+use super::access::{AccessArguments, fetch_from};
 use super::units::{bytes, duration};
 use super::{EXIT_USAGE, fail};
+use crate::access::Access;
 use crate::clock::Clock;
 use crate::config::{Config, HttpConfig, RedisOptions, StoreAddress};
 use crate::demo;
@@ -138,6 +140,8 @@ pub struct ServeArguments {
     /// Origin whose pages may read the channels, as https://example.com; repeat for more [default: all]
     #[arg(long = "cors-origin", env = "HEADWATER_CORS_ORIGIN", value_delimiter = ',')]
     cors_origins: Vec<String>,
+    #[command(flatten)]
+    access: AccessArguments,
     /// Send Surrogate-Key and Cache-Tag, for purging at a CDN
     #[arg(long, env = "HEADWATER_SURROGATE_KEYS")]
     surrogate_keys: bool,
@@ -151,8 +155,13 @@ pub struct ServeArguments {
 
 pub fn run(arguments: ServeArguments) -> ExitCode {
     let log = arguments.log;
-    let config = match Config::try_from(arguments) {
-        Ok(config) => config,
+    let access = arguments.access.clone();
+    let checked = Config::try_from(arguments).and_then(|config| {
+        let (access, key_set) = access_on(config.listen, access)?;
+        Ok((config, access, key_set))
+    });
+    let (config, access, key_set) = match checked {
+        Ok(checked) => checked,
         Err(error) => {
             eprintln!("headwater serve: {error}");
             return ExitCode::from(EXIT_USAGE);
@@ -168,7 +177,7 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
         .max_blocking_threads(STORE_READERS)
         .build();
     let served = runtime.map_err(|error| error.to_string());
-    match served.and_then(|runtime| runtime.block_on(serve(config))) {
+    match served.and_then(|runtime| runtime.block_on(serve(config, access, key_set))) {
         Ok(Stopped::Drained) => ExitCode::SUCCESS,
         Ok(Stopped::Cut { connections }) => {
             fail(&format!("stopped; {connections} streams were cut"))
@@ -177,7 +186,28 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
     }
 }
 
-async fn serve(mut config: Config) -> Result<Stopped, String> {
+/// Who may do what on an address that others reach too.
+fn access_on(
+    listen: SocketAddr,
+    arguments: AccessArguments,
+) -> Result<(Access, Option<String>), String> {
+    let is_open = arguments.is_open();
+    let (config, key_set) = arguments.finish()?;
+    let access = Access::new(config);
+    if access.guards_publishing() || is_open || listen.ip().is_loopback() {
+        return Ok((access, key_set));
+    }
+    Err(format!(
+        "everyone who reaches {listen} could publish; name a key (--token-secret, --token-key, \
+         --token-jwks), listen on 127.0.0.1, or insist with --open-publish"
+    ))
+}
+
+async fn serve(
+    mut config: Config,
+    access: Access,
+    key_set: Option<String>,
+) -> Result<Stopped, String> {
     let listener = bind(config.listen, "--listen")?;
     let admin = bind(config.admin_listen, "--admin-listen")?;
     let files = crate::process::raise_file_limit();
@@ -190,12 +220,18 @@ async fn serve(mut config: Config) -> Result<Stopped, String> {
     let live = Arc::new(Live::new(clock.clone(), config.live_bytes));
     let store = open_store(&config, &clock, &live).await?;
     let hub = Hub::new(clock, config.segments, live, store.clone(), config.store_timeout);
-    let origin = Arc::new(Origin::new(Arc::new(hub), config.http.clone()));
+    let origin = Arc::new(Origin::new(Arc::new(hub), config.http.clone(), access));
     let sweeps = async {
         loop {
             tokio::time::sleep(SWEEP_PAUSE).await;
             store.sweep().await;
             origin.sweep();
+        }
+    };
+    let keys = async {
+        match key_set {
+            Some(source) => origin.access.keep_keys(fetch_from(source)).await,
+            None => std::future::pending().await,
         }
     };
     let server_config = ServerConfig {
@@ -208,6 +244,7 @@ async fn serve(mut config: Config) -> Result<Stopped, String> {
         stopped = server::run(listener, admin, origin.clone(), server_config, async || signals.next().await) => stopped,
         () = origin.hub.run() => Stopped::Drained,
         () = sweeps => Stopped::Drained,
+        () = keys => Stopped::Drained,
         () = demo::feed(origin.hub.clone()), if config.demo => Stopped::Drained,
     };
     store.stop().await;

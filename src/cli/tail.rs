@@ -25,6 +25,9 @@ pub struct TailArguments {
     /// The origin, or a cache in front of it
     #[arg(long, env = "HEADWATER_URL", default_value = "http://127.0.0.1:8080")]
     url: Address,
+    /// Bearer token that the origin asks for
+    #[arg(long, env = "HEADWATER_TOKEN", hide_env_values = true)]
+    token: Option<String>,
 }
 
 pub fn run(arguments: TailArguments) -> ExitCode {
@@ -37,7 +40,8 @@ pub fn run(arguments: TailArguments) -> ExitCode {
 
 async fn tail(arguments: TailArguments) -> Result<(), String> {
     let path = format!("/channels/{}", arguments.channel);
-    let mut source = EventSource::new(arguments.url, path, arguments.after.as_deref());
+    let url = arguments.url.with_token(arguments.token);
+    let mut source = EventSource::new(url, path, arguments.after.as_deref());
     let mut printed = 0;
     while arguments.count.is_none_or(|count| printed < count) {
         match source.next().await {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper::header::HOST;
+use hyper::header::{AUTHORIZATION, HOST};
 use hyper::{Method, Request, Response, Uri, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::fmt;
@@ -25,12 +25,13 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// Most bytes of an answer that is read whole.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Where a server is: `http://host:port` or `https://host:port`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where a server is, `http://host:port` or `https://host:port`, and what to show it.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     is_tls: bool,
     host: String,
     port: u16,
+    token: Option<String>,
 }
 
 /// A request could not be made or answered. The text says why.
@@ -63,8 +64,23 @@ impl FromStr for Address {
             return Err("write it without a path, as http://host:port or https://host".to_owned());
         }
         let host = uri.host().ok_or("the host is missing")?.to_owned();
-        let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        Ok(Self { is_tls, host, port })
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        let port = match authority.strip_prefix(&host) {
+            Some("") => {
+                if is_tls {
+                    443
+                } else {
+                    80
+                }
+            }
+            // A port that is none would otherwise silently be another one; a name and a password
+            // have no place here.
+            _ => uri
+                .port_u16()
+                .filter(|_| !authority.contains('@'))
+                .ok_or("write the port as 1 to 65535, and no user")?,
+        };
+        Ok(Self { is_tls, host, port, token: None })
     }
 }
 
@@ -75,10 +91,37 @@ impl fmt::Display for Address {
     }
 }
 
+/// Without the token.
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl Address {
+    /// The same, with a bearer token in every request.
+    #[must_use]
+    pub fn with_token(mut self, token: Option<String>) -> Self {
+        self.token = token;
+        self
+    }
+
     /// Whether it is reached over TLS.
     pub fn is_tls(&self) -> bool {
         self.is_tls
+    }
+
+    /// Why a TLS connection failed, and what to do about it.
+    fn tls_failed(error: impl fmt::Display) -> HttpError {
+        let why = error.to_string();
+        let hint = match () {
+            () if why.contains("certificate") => {
+                "; to trust it, name a file with its authority in SSL_CERT_FILE"
+            }
+            () if why.contains("InvalidContentType") => "; this port speaks no TLS",
+            () => "",
+        };
+        HttpError(format!("{why}{hint}"))
     }
 
     fn authority(&self) -> String {
@@ -105,7 +148,8 @@ impl Connection {
         }
         let host = address.host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(host).map_err(failed)?;
-        let stream = TlsConnector::from(tls()?).connect(name, stream).await.map_err(failed)?;
+        let stream = TlsConnector::from(tls()?).connect(name, stream).await;
+        let stream = stream.map_err(Address::tls_failed)?;
         match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => Self::http2(stream, address).await,
             _ => Self::http1(stream, address).await,
@@ -153,7 +197,10 @@ impl Connection {
 
     /// A request to this server.
     pub fn request(&self, method: Method, path: &str) -> hyper::http::request::Builder {
-        let request = Request::builder().method(method);
+        let mut request = Request::builder().method(method);
+        if let Some(token) = &self.address.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
         match self.sender {
             Sender::Http1(_) => request.uri(path).header(HOST, self.address.authority()),
             Sender::Http2(_) => request.uri(format!("{}{path}", self.address)),

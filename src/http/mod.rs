@@ -3,6 +3,7 @@
 //! One file an answer. Status codes stand only in this folder; what is true about channels and
 //! time is decided further in.
 
+mod access;
 mod history;
 mod hold;
 pub mod probe;
@@ -11,15 +12,18 @@ mod publish;
 mod route;
 mod subscribe;
 
+use crate::access::Access;
 use crate::body::AnswerBody;
 use crate::caching::Freshness;
 use crate::config::HttpConfig;
+use crate::event::ChannelName;
 use crate::hub::Hub;
+use access::{Audience, Denied};
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONNECTION,
-    CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW,
+    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, VARY,
 };
 use hyper::{Method, Request, Response, StatusCode, Version};
 use probe::{RESPONSE_HEADER, Responses};
@@ -39,6 +43,8 @@ type Answer = Response<AnswerBody>;
 pub struct Origin {
     /// Channels, segments and the store.
     pub hub: Arc<Hub>,
+    /// Who may do what.
+    pub access: Access,
     config: HttpConfig,
     publishing: Publishing,
     responses: Responses,
@@ -57,9 +63,9 @@ pub enum Admission {
 
 impl Origin {
     /// An origin on a hub.
-    pub fn new(hub: Arc<Hub>, config: HttpConfig) -> Self {
+    pub fn new(hub: Arc<Hub>, config: HttpConfig, access: Access) -> Self {
         let publishing = Publishing::new(&config);
-        Self { publishing, hub, config, responses: Responses::default() }
+        Self { publishing, hub, access, config, responses: Responses::default() }
     }
 
     /// Answers one request.
@@ -99,7 +105,15 @@ impl Origin {
             Route::Channels(names) if is_read => {
                 let mode = if query.mode.as_deref() == Some("hold") { "hold" } else { "stream" };
                 let name = self.responses.next(&request, mode);
-                let mut answer = self.subscribe(&request, &names, &query, admission).await?;
+                let audience = self.may_read(request.headers(), &query, &names);
+                let mut answer = match &audience {
+                    Ok(_) => self.subscribe(&request, &names, &query, admission).await?,
+                    Err(Denied::Expired) => self.put_off(&request)?,
+                    Err(Denied::Refused(problem)) => return Err(problem.clone()),
+                };
+                if !matches!(audience, Ok(Audience::Everyone)) {
+                    access::keep_private(&mut answer);
+                }
                 answer.headers_mut().insert(RESPONSE_HEADER, name);
                 Ok(answer)
             }
@@ -108,8 +122,14 @@ impl Origin {
             }
             Route::Channels(names) => self.write(request, names, &query).await,
             _ if !is_read => Err(Problem::method(READ_METHODS)),
-            Route::History(name) => self.history(&name, &query).await,
-            Route::State(name) => self.state(&name).await,
+            Route::History(name) => {
+                let audience = self.audience_of(&request, &query, &name)?;
+                Ok(for_its(audience, self.history(&name, &query).await?))
+            }
+            Route::State(name) => {
+                let audience = self.audience_of(&request, &query, &name)?;
+                Ok(for_its(audience, self.state(&name).await?))
+            }
             Route::Home if self.config.demo => Ok(page()),
             Route::Home => Err(Problem::not_found("the demo page is there with serve --demo")),
             Route::Health => Ok(text("ok\n".to_owned())),
@@ -118,6 +138,20 @@ impl Origin {
                 Err(Problem::not_found("metrics are on the admin listener (--admin-listen)"))
             }
         }
+    }
+
+    /// Whom an answer that is no stream is for.
+    fn audience_of(
+        &self,
+        request: &Request<Incoming>,
+        query: &Query,
+        name: &ChannelName,
+    ) -> Result<Audience, Problem> {
+        let names = std::slice::from_ref(name);
+        self.may_read(request.headers(), query, names).map_err(|denied| match denied {
+            Denied::Expired => Problem::unauthorized(access::EXPIRED),
+            Denied::Refused(problem) => problem,
+        })
     }
 
     async fn answer_admin(&self, request: &Request<Incoming>) -> Result<Answer, Problem> {
@@ -158,6 +192,8 @@ impl Origin {
             |asked: &&HeaderValue| allowed.iter().any(|one| one.as_bytes() == asked.as_bytes());
         if let Some(origin) = asked.filter(is_allowed) {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            // Without it no browser shows a page what it got with its cookie.
+            headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
     }
 }
@@ -176,6 +212,13 @@ pub fn too_slow_a_head() -> Vec<u8> {
     .into_bytes()
 }
 
+fn for_its(audience: Audience, mut answer: Answer) -> Answer {
+    if audience == Audience::Bearer {
+        access::keep_private(&mut answer);
+    }
+    answer
+}
+
 fn preflight(route: &Route) -> Answer {
     let methods = match route {
         Route::Channels(_) => CHANNEL_METHODS,
@@ -186,7 +229,7 @@ fn preflight(route: &Route) -> Answer {
     let headers = answer.headers_mut();
     headers.insert(ALLOW, HeaderValue::from_static(methods));
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
-    let taken = "Last-Event-ID, Cache-Control, Content-Type, Idempotency-Key";
+    let taken = "Last-Event-ID, Cache-Control, Content-Type, Idempotency-Key, Authorization";
     headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(taken));
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
     answer

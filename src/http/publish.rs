@@ -77,6 +77,7 @@ impl Origin {
         }
         let [name] = <[ChannelName; 1]>::try_from(names)
             .map_err(|_| Problem::not_found("publish to one channel at a time"))?;
+        self.may_publish(request.headers(), &name)?;
         if method == Method::DELETE {
             return self.end(&name, query).await;
         }

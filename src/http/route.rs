@@ -41,6 +41,8 @@ pub struct Query {
     pub limit: Option<String>,
     /// `reopen`
     pub reopen: Option<String>,
+    /// `access_token`: a reader's token, where nothing else can carry it.
+    pub access_token: Option<String>,
 }
 
 impl Route {
@@ -127,6 +129,7 @@ impl Query {
             "key" => ("key", &mut self.key),
             "limit" => ("limit", &mut self.limit),
             "reopen" => ("reopen", &mut self.reopen),
+            "access_token" => ("access_token", &mut self.access_token),
             _ => return None,
         })
     }

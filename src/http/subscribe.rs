@@ -14,6 +14,7 @@ use crate::event::ChannelName;
 use crate::hub::{Join, Joined};
 use crate::join::Asked;
 use crate::metrics::JoinKind;
+use crate::segment::LANES_MAX;
 use crate::sse;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
@@ -36,6 +37,7 @@ enum Mode {
 enum ShedReason {
     Connections,
     Store,
+    Token,
 }
 
 impl Origin {
@@ -140,12 +142,22 @@ impl Origin {
         Ok(answer)
     }
 
+    /// Sends away for a while whose token has expired: the next one may be on its way.
+    pub(super) fn put_off(&self, request: &Request<Incoming>) -> Result<Answer, Problem> {
+        if !accepts_event_stream(request.headers()) {
+            return Err(Problem::unauthorized(super::access::EXPIRED));
+        }
+        self.shed(request.headers(), ShedReason::Token)
+    }
+
     fn lane(&self, query: &Query) -> Result<u64, Problem> {
         let Some(raw) = &query.lane else { return Ok(0) };
-        let lanes = self.hub.segments.lanes;
-        raw.parse().ok().filter(|lane| *lane < lanes).ok_or_else(|| {
-            let detail = format!("?lane= takes a whole number from 0 to {}", lanes - 1);
-            Problem::bad_field("lane", detail).with("limit", lanes - 1)
+        let lane: Option<u64> = raw.parse().ok().filter(|lane| *lane < LANES_MAX);
+        // An edge may have more lanes than the origin, while the number is being changed: no
+        // reason to end its clients for good.
+        lane.map(|lane| lane % self.hub.segments.lanes).ok_or_else(|| {
+            let detail = format!("?lane= takes a whole number from 0 to {}", LANES_MAX - 1);
+            Problem::bad_field("lane", detail).with("limit", LANES_MAX - 1)
         })
     }
 }
@@ -155,6 +167,7 @@ impl ShedReason {
         match self {
             Self::Connections => "connections",
             Self::Store => "store",
+            Self::Token => "token-expired",
         }
     }
 
@@ -164,6 +177,7 @@ impl ShedReason {
                 "connections: this origin serves as many as it may, come back later"
             }
             Self::Store => "store: the log cannot be read right now, come back later",
+            Self::Token => "token-expired: come back with a new one",
         }
     }
 }

@@ -188,7 +188,7 @@ async fn it_says_when_there_is_nobody_to_look_at() {
     let mut command = Command::new(BINARY);
     let output = command.args(["doctor", &format!("http://127.0.0.1:{port}")]).output().await;
     let output = output.expect("it runs");
-    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(output.status.code(), Some(3));
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("cannot reach"), "{error}");
 }

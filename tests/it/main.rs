@@ -1,5 +1,6 @@
 //! One binary for all tests against the real one; `kit` starts it on free ports.
 
+mod access;
 mod browser;
 mod commands;
 mod crowd;

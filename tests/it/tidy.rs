@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-const CORE: [&str; 10] = [
+const CORE: [&str; 12] = [
     "caching.rs",
     "cursor.rs",
     "edge.rs",
@@ -10,13 +10,16 @@ const CORE: [&str; 10] = [
     "event_log.rs",
     "join.rs",
     "ndjson.rs",
+    "scope.rs",
     "segment.rs",
     "sse.rs",
+    "token.rs",
     "config.rs",
 ];
 const CORE_MAY_NOT_NAME: [&str; 8] =
     ["tokio::", "hyper::", "redb::", "fred::", "std::net::Tcp", "std::fs", "std::env", "Instant"];
-const SPINE: [&str; 9] = [
+const SPINE: [&str; 10] = [
+    "access.rs",
     "alarms.rs",
     "channel.rs",
     "clock.rs",
@@ -28,7 +31,8 @@ const SPINE: [&str; 9] = [
     "store/",
 ];
 /// A word, and the only places that may use it.
-const ONLY_IN: [(&str, &[&str]); 8] = [
+const ONLY_IN: [(&str, &[&str]); 9] = [
+    ("jsonwebtoken", &["token.rs"]),
     ("clap::", &["cli/", "main.rs"]),
     ("redb::", &["store/local/"]),
     ("fred::", &["store/redis/", "cli/serve.rs"]),

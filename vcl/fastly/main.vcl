@@ -1,7 +1,7 @@
 # The whole service as custom VCL, for those who keep their VCL in one file.
-# Holds no logic of its own beyond what Fastly expects of a main file: each
-# include stands alone on its line and names one of the snippet files, so the
-# two ways to install are the same text.
+# Holds no logic of its own beyond what Fastly expects of a main file: the
+# snippet files stand in it as they are, so the two ways to install are the same
+# text. `headwater edge fastly` prints it in one piece, filled in.
 
 include "init";
 

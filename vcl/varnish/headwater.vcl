@@ -8,7 +8,7 @@
 #
 # Run it so (`headwater edge varnish --origin HOST:PORT` prints this file filled in):
 #
-#   varnishd -a :6081 -f headwater.vcl -s malloc,1g -s Transient=malloc,1g \
+#   varnishd -a :6081 -f $PWD/headwater.vcl -s malloc,1g -s Transient=malloc,1g \
 #     -p thread_pools=2 -p thread_pool_min=200 -p thread_pool_max=10000 \
 #     -p thread_pool_add_delay=0 -p thread_queue_limit=10000 -p send_timeout=630
 #
@@ -67,6 +67,10 @@ sub vcl_recv {
     # Publishes, and what is not a channel. A request with credentials, or with a name in a spelling
     # that nobody needs, is the origin's to judge.
     if (!req.http.Headwater-Path || req.http.Authorization || req.url ~ "^[^?]*%") {
+        return (pass);
+    }
+    # So is one for a channel of --private, with its cookie or access_token. Shipped, none is.
+    if (req.url ~ "^/channels/(?:[^/?]*,)?(?!)") {
         return (pass);
     }
     call headwater_cursor;

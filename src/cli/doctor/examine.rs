@@ -2,13 +2,12 @@
 
 use super::DoctorArguments;
 use super::findings::{Fault, Finding, Report};
-use super::look::{Ask, End, Look, PATIENCE, Saw, SegmentBlock};
+use super::look::{Ask, End, Look, NO_ANSWER, PATIENCE, Saw, SegmentBlock};
 use super::watch::{Diary, Watchers};
 use crate::client::http::{self, Address, Connection, HttpError};
 use crate::cursor::{Cursor, EventId};
 use crate::http::probe::FAULT_CHANNEL;
 use bytes::Bytes;
-use hyper::header::AUTHORIZATION;
 use hyper::{Method, Version};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
@@ -57,7 +56,7 @@ impl Examination {
     /// # Errors
     /// When there is no answer to look at.
     pub async fn run(
-        arguments: DoctorArguments,
+        mut arguments: DoctorArguments,
         progress: ProgressBar,
     ) -> Result<Report, HttpError> {
         let step = |text: &'static str| {
@@ -66,6 +65,8 @@ impl Examination {
         };
         let run = RandomState::new().build_hasher().finish() >> 12;
         let path = format!("/channels/{}", arguments.channel);
+        let token = arguments.token.take();
+        arguments.publish_url = arguments.publish_url.map(|url| url.with_token(token));
         let report = Report::default();
         let mut examination =
             Self { arguments, path, base: EventId::START, run, marks: run % 1_000_000_000, report };
@@ -116,9 +117,16 @@ impl Examination {
     /// Where there is a publisher, just before an event of ours, so that held requests for what
     /// comes after are answered at once.
     async fn find_base(&mut self) -> Result<(), HttpError> {
-        if let Some(id) = self.publish(0).await? {
-            self.base = EventId { ms: id.ms - 1, seq: 0 };
-            return Ok(());
+        match self.publish(0).await {
+            Ok(Some(id)) => {
+                self.base = EventId { ms: id.ms - 1, seq: 0 };
+                return Ok(());
+            }
+            Ok(None) => {}
+            Err(HttpError(why)) => {
+                self.report.skipped.push(format!("delays and order of events: {why}"));
+                self.arguments.publish_url = None;
+            }
         }
         let ask = Ask { path: self.path.clone(), ..Ask::default() };
         let mut look = Look::at(&self.arguments.url, &ask).await?;
@@ -136,10 +144,7 @@ impl Examination {
     async fn publish(&self, number: u64) -> Result<Option<EventId>, HttpError> {
         let Some(address) = &self.arguments.publish_url else { return Ok(None) };
         let mut connection = Connection::open(address).await?;
-        let mut request = connection.request(Method::POST, &format!("{}?event=doctor", self.path));
-        if let Some(token) = &self.arguments.token {
-            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
-        }
+        let request = connection.request(Method::POST, &format!("{}?event=doctor", self.path));
         let body = json!({ "headwater_doctor": self.run, "number": number }).to_string();
         let answer = connection.send(request, body.into()).await?;
         let status = answer.status();
@@ -172,8 +177,18 @@ impl Examination {
         ];
         let cursor = self.cursor();
         let ask = Ask { path: self.path.clone(), cursor: Some(cursor.clone()), headers };
-        let mut look = Look::at(&self.arguments.url, &ask).await?;
+        let mut look = match Look::at(&self.arguments.url, &ask).await {
+            Err(HttpError(why)) if why.contains(NO_ANSWER) => {
+                self.find(Fault::Buffering, why);
+                return Ok(None);
+            }
+            look => look?,
+        };
         self.measure("http_version", format!("{:?}", look.version));
+        if look.header("headwater-shed") == Some("edge") {
+            self.find(Fault::OriginUnreachable, "the edge has no answer of the origin");
+            return Ok(None);
+        }
         if !look.is_stream() {
             let kind = look.header("content-type").unwrap_or("no content type");
             let seen = format!("the answer to {} is {} with {kind}", self.path, look.status);
@@ -204,7 +219,9 @@ impl Examination {
     }
 
     fn headers(&mut self, look: &Look) {
-        let control = look.header("cache-control").unwrap_or("missing");
+        let control = look.headers.get_all("cache-control").iter();
+        let control: Vec<_> = control.filter_map(|value| value.to_str().ok()).collect();
+        let control = control.join(", ");
         let is_ours = control
             .strip_prefix("public, max-age=")
             .is_some_and(|seconds| seconds.parse::<u64>().is_ok());
@@ -315,7 +332,8 @@ impl Examination {
     /// Whether an answer is kept for as long as it says.
     async fn still_kept(&mut self, kept: &Kept) -> Result<(), HttpError> {
         let look = &kept.look;
-        if self.arguments.direct {
+        let is_shared = |finding: &Finding| finding.fault != Fault::NotShared;
+        if self.arguments.direct || !self.report.findings.iter().all(is_shared) {
             return Ok(());
         }
         if look.fresh_seconds().is_none_or(|seconds| seconds < FRESH_MIN) {
@@ -364,6 +382,13 @@ impl Examination {
         let names_it = allowed
             .and_then(|value| value.to_str().map(str::to_ascii_lowercase).ok())
             .is_some_and(|value| value.contains("last-event-id") || value.contains('*'));
+        // A body that every publish would be refused for, so that nothing is stored.
+        let request = connection.request(Method::POST, &self.path);
+        let request = request.header("content-type", "application/x-ndjson");
+        let posted = connection.send(request, Bytes::from_static(b"not JSON")).await?.status();
+        if posted == 400 {
+            self.find(Fault::OpenPublish, "anyone may publish here, without a token");
+        }
         if !answer.status().is_success() || !names_it {
             let seen = format!("OPTIONS {} is answered with {}", self.path, answer.status());
             self.find(Fault::Preflight, seen);
@@ -374,7 +399,10 @@ impl Examination {
     /// Events of ours, and when they reach the clients that stay.
     async fn probes(&mut self, watchers: &Watchers, is_hold: bool) -> Result<(), HttpError> {
         if self.arguments.publish_url.is_none() {
-            self.report.skipped.push("delays and order of events: give --publish-url".to_owned());
+            if self.report.skipped.iter().all(|skipped| !skipped.starts_with("delays")) {
+                let skipped = "delays and order of events: give --publish-url".to_owned();
+                self.report.skipped.push(skipped);
+            }
             return Ok(());
         }
         // What was published first must have come, so that all are there.

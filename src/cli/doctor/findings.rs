@@ -17,6 +17,10 @@ pub struct Finding {
 pub enum Fault {
     /// Not a `200` event stream.
     NotAStream,
+    /// The edge has no answer of the origin.
+    OriginUnreachable,
+    /// Without a token anyone may publish.
+    OpenPublish,
     /// A header of the origin is missing or changed.
     Rewritten,
     /// The body is compressed.
@@ -56,7 +60,18 @@ pub enum Fault {
 }
 
 /// The code of each kind, and what to do about it.
-const WORDS: [(Fault, &str, &str); 19] = [
+const WORDS: [(Fault, &str, &str); 21] = [
+    (
+        Fault::OriginUnreachable,
+        "origin-unreachable",
+        "Check that the origin runs, and the address and port that the edge has for it.",
+    ),
+    (
+        Fault::OpenPublish,
+        "open-publish",
+        "Name a key at the origin (--token-secret), so that publishing needs a token, or let the \
+         edge refuse POST and DELETE.",
+    ),
     (
         Fault::NotAStream,
         "not-a-stream",
@@ -180,7 +195,7 @@ impl Fault {
 
     /// Whether clients suffer from it; the others are worth knowing.
     pub fn is_problem(self) -> bool {
-        !matches!(self, Self::Cors | Self::Http11)
+        !matches!(self, Self::Cors | Self::Http11 | Self::OpenPublish)
     }
 
     /// What to do about it.

@@ -15,6 +15,9 @@ use tokio_stream::StreamExt;
 /// and than most segments.
 pub const PATIENCE: Duration = Duration::from_secs(70);
 
+/// How the text begins where not even a head came in time.
+pub const NO_ANSWER: &str = "no answer";
+
 /// What to ask for.
 #[derive(Clone, Debug, Default)]
 pub struct Ask {
@@ -93,7 +96,7 @@ impl Look {
         }
         let asked_at = Instant::now();
         let answer = timeout_at(asked_at + PATIENCE, connection.send(request, Bytes::new())).await;
-        let late = |_| HttpError(format!("no answer within {} s", PATIENCE.as_secs()));
+        let late = |_| HttpError(format!("{NO_ANSWER} within {} s", PATIENCE.as_secs()));
         let (head, body) = answer.map_err(late)??.into_parts();
         Ok(Self {
             asked_at,

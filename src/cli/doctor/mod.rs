@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// Exit status when the deployment could not be examined.
-const EXIT_UNREACHABLE: u8 = 2;
+const EXIT_UNREACHABLE: u8 = 3;
 
 #[derive(Args, Debug, Clone)]
 pub struct DoctorArguments {
@@ -68,12 +68,15 @@ pub fn run(arguments: DoctorArguments) -> ExitCode {
             let is_ill = report.findings.iter().any(|finding| finding.fault.is_problem());
             if is_ill { ExitCode::FAILURE } else { ExitCode::SUCCESS }
         }
-        Ok(Err(why)) => unreachable_exit(&why),
-        Err(why) => unreachable_exit(&why),
+        Ok(Err(why)) => unreachable_exit(&why, &url, as_json),
+        Err(why) => unreachable_exit(&why, &url, as_json),
     }
 }
 
-fn unreachable_exit(why: &dyn std::fmt::Display) -> ExitCode {
+fn unreachable_exit(why: &dyn std::fmt::Display, url: &Address, as_json: bool) -> ExitCode {
+    if as_json {
+        println!("{:#}", serde_json::json!({ "url": url.to_string(), "error": why.to_string() }));
+    }
     eprintln!("headwater: {why}; nothing could be examined");
     ExitCode::from(EXIT_UNREACHABLE)
 }

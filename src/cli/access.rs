@@ -1,0 +1,158 @@
+//! Flags about who may publish and who may listen, to an [`AccessConfig`].
+
+use crate::access::{AccessConfig, Fetch};
+use crate::client::http::{self, Address, Connection};
+use crate::scope::Pattern;
+use crate::token::{Demands, Key, KeyError};
+use bytes::Bytes;
+use clap::Args;
+use hyper::{Method, Uri};
+use std::convert::Infallible;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+#[derive(Args, Clone, Debug)]
+pub struct AccessArguments {
+    /// Secret of HS256 tokens, at least 32 bytes, or @FILE that holds it; repeat while changing it
+    #[arg(long = "token-secret", env = "HEADWATER_TOKEN_SECRET", hide_env_values = true)]
+    secrets: Vec<Secret>,
+    /// Public key of RS256, ES256 or EdDSA tokens, a PEM file; repeat for more
+    #[arg(long = "token-key", env = "HEADWATER_TOKEN_KEY", value_delimiter = ',')]
+    public_keys: Vec<PathBuf>,
+    /// Keys of tokens as a JWKS: a file or URL, read again every five minutes and for unknown keys
+    #[arg(long = "token-jwks", env = "HEADWATER_TOKEN_JWKS")]
+    key_set: Option<String>,
+    /// What `iss` of every token must be
+    #[arg(long, env = "HEADWATER_TOKEN_ISSUER")]
+    token_issuer: Option<String>,
+    /// What `aud` of every token must be or contain
+    #[arg(long, env = "HEADWATER_TOKEN_AUDIENCE")]
+    token_audience: Option<String>,
+    /// Channels that need a token to read: a name, prices.* or *; repeat for more
+    #[arg(long, env = "HEADWATER_PRIVATE", value_delimiter = ',')]
+    private: Vec<Pattern>,
+    /// Cookie that a browser's token comes in
+    #[arg(long, env = "HEADWATER_COOKIE_NAME", default_value = "headwater")]
+    cookie_name: String,
+    /// What the edge says in Headwater-Edge-Auth to vouch for a request, or @FILE; repeat while
+    /// changing it
+    #[arg(long = "edge-auth", env = "HEADWATER_EDGE_AUTH", hide_env_values = true)]
+    edge_secrets: Vec<Secret>,
+    /// Let everyone publish who reaches an address that is not of this machine
+    #[arg(long, env = "HEADWATER_OPEN_PUBLISH")]
+    open_publish: bool,
+}
+
+/// Shortest secret of the edge, in bytes.
+const EDGE_SECRET_BYTES_MIN: usize = 16;
+
+impl AccessArguments {
+    /// Whether everyone may publish on any address.
+    pub fn is_open(&self) -> bool {
+        self.open_publish
+    }
+
+    /// Checked values, and where the JWKS comes from.
+    ///
+    /// # Errors
+    /// Names the flag.
+    pub fn finish(self) -> Result<(AccessConfig, Option<String>), String> {
+        let mut keys = Vec::new();
+        for secret in &self.secrets {
+            let secret = secret.read("--token-secret")?;
+            keys.push(
+                Key::secret(secret.as_bytes()).map_err(|error| flag("--token-secret", &error))?,
+            );
+        }
+        for path in &self.public_keys {
+            let pem = std::fs::read(path)
+                .map_err(|error| format!("--token-key: cannot read {}: {error}", path.display()))?;
+            keys.push(
+                Key::public_pem(&pem)
+                    .map_err(|error| format!("--token-key: {} is {error}", path.display()))?,
+            );
+        }
+        let mut edge_secrets = Vec::new();
+        for secret in &self.edge_secrets {
+            let secret = secret.read("--edge-auth")?;
+            if secret.len() < EDGE_SECRET_BYTES_MIN {
+                return Err(format!("--edge-auth: give at least {EDGE_SECRET_BYTES_MIN} bytes"));
+            }
+            edge_secrets.push(secret);
+        }
+        let has_key_set = self.key_set.is_some();
+        if !self.private.is_empty() && keys.is_empty() && !has_key_set && edge_secrets.is_empty() {
+            return Err("--private: nobody could read these channels; give a key \
+                        (--token-secret, --token-key, --token-jwks) or --edge-auth"
+                .to_owned());
+        }
+        let demands = Demands { issuer: self.token_issuer, audience: self.token_audience };
+        let (private, cookie_name) = (self.private, self.cookie_name);
+        let config =
+            AccessConfig { keys, has_key_set, demands, private, cookie_name, edge_secrets };
+        Ok((config, self.key_set))
+    }
+}
+
+fn flag(name: &str, KeyError(why): &KeyError) -> String {
+    format!("{name}: {why}")
+}
+
+/// A secret as it was given; shows nothing of itself.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The secret, or the text of the file that `@FILE` names, without the line's end.
+    ///
+    /// # Errors
+    /// When the file cannot be read; names `flag`.
+    pub fn read(&self, flag: &str) -> Result<String, String> {
+        let Some(path) = self.0.strip_prefix('@') else { return Ok(self.0.clone()) };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("{flag}: cannot read {path}: {error}"))?;
+        Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+    }
+}
+
+impl FromStr for Secret {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// How the text of a JWKS is had: by HTTP, or from a file.
+pub fn fetch_from(source: String) -> Fetch {
+    Box::new(move || {
+        let source = source.clone();
+        Box::pin(async move {
+            if source.starts_with("http://") || source.starts_with("https://") {
+                return fetch_url(&source).await;
+            }
+            tokio::fs::read_to_string(&source).await.map_err(|error| format!("{source}: {error}"))
+        })
+    })
+}
+
+async fn fetch_url(url: &str) -> Result<String, String> {
+    let uri: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let base = url.strip_suffix(path).unwrap_or(url);
+    let address: Address = base.parse().map_err(|error| format!("{url}: {error}"))?;
+    let failed = |error: http::HttpError| format!("{url}: {error}");
+    let mut connection = Connection::open(&address).await.map_err(failed)?;
+    let request = connection.request(Method::GET, path);
+    let answer = connection.send(request, Bytes::new()).await.map_err(failed)?;
+    let status = answer.status();
+    let text = http::text(answer).await.map_err(failed)?;
+    if status.is_success() { Ok(text) } else { Err(format!("{url} answers {status}")) }
+}

@@ -1,0 +1,61 @@
+//! `headwater token`: makes a token, for development and for a publisher on the same machine.
+
+use super::access::Secret;
+use super::units::duration;
+use super::{EXIT_USAGE, fail};
+use crate::clock::Clock;
+use crate::scope::{Pattern, Right, Scope};
+use crate::token::{self, Demands};
+use clap::Args;
+use std::process::ExitCode;
+use std::time::Duration;
+
+#[derive(Args, Debug)]
+pub struct TokenArguments {
+    /// Secret that the origin has too, or @FILE that holds it
+    #[arg(long, env = "HEADWATER_TOKEN_SECRET", hide_env_values = true)]
+    token_secret: Secret,
+    /// Channels it may publish to: a name, prices.* or *; repeat for more
+    #[arg(long)]
+    publish: Vec<Pattern>,
+    /// Channels it may read; repeat for more
+    #[arg(long)]
+    subscribe: Vec<Pattern>,
+    /// How long it is good (time)
+    #[arg(long, default_value = "1h", value_parser = duration)]
+    ttl: Duration,
+    /// Whose it is, for the origin's limits and logs
+    #[arg(long)]
+    subject: Option<String>,
+    /// What the origin demands as --token-issuer
+    #[arg(long, env = "HEADWATER_TOKEN_ISSUER")]
+    token_issuer: Option<String>,
+    /// What the origin demands as --token-audience
+    #[arg(long, env = "HEADWATER_TOKEN_AUDIENCE")]
+    token_audience: Option<String>,
+}
+
+pub fn run(arguments: TokenArguments) -> ExitCode {
+    let publish = arguments.publish.into_iter().map(|pattern| (Right::Publish, pattern));
+    let subscribe = arguments.subscribe.into_iter().map(|pattern| (Right::Subscribe, pattern));
+    let rights: Vec<_> = publish.chain(subscribe).collect();
+    if rights.is_empty() {
+        fail(&"a token without --publish and --subscribe would be good for nothing");
+        return ExitCode::from(EXIT_USAGE);
+    }
+    let demands = Demands { issuer: arguments.token_issuer, audience: arguments.token_audience };
+    let expires = (Clock::default().machine_now() + arguments.ttl.as_millis() as u64) / 1_000;
+    let minted = arguments.token_secret.read("--token-secret").and_then(|secret| {
+        let scope = Scope::of(rights);
+        let subject = arguments.subject.as_deref();
+        token::mint(secret.as_bytes(), &scope, subject, &demands, expires)
+            .map_err(|error| format!("--token-secret: {error}"))
+    });
+    match minted {
+        Ok(token) => {
+            println!("{token}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error),
+    }
+}

@@ -1,0 +1,336 @@
+//! Whether a token is to be believed, and what it grants: JSON Web Tokens (RFC 7519) of keys that
+//! the operator has named.
+//!
+//! The key decides the algorithm, never the token: a header that names another one finds no key,
+//! so neither `none` nor a public key taken for a secret gets anywhere. Signatures are the
+//! library's (constant time); times are checked here, as the caller passes `now`. What has only
+//! expired is told apart from what was never good, because its bearer should come back with a new
+//! one.
+
+use crate::scope::Scope;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::fmt;
+
+/// How far the clocks of issuer and origin may be apart, in seconds.
+const LEEWAY_S: u64 = 30;
+/// Longest token that is looked at, in bytes: a request's head holds no more anyway.
+const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Shortest secret for HS256, in bytes (RFC 7518, section 3.2).
+pub const SECRET_BYTES_MIN: usize = 32;
+
+/// A key that tokens are signed with. Shows nothing of itself.
+pub struct Key {
+    algorithm: Algorithm,
+    id: Option<String>,
+    decoding: DecodingKey,
+}
+
+/// What tokens must say beside their signature.
+#[derive(Clone, Debug, Default)]
+pub struct Demands {
+    /// `iss`, where one is demanded.
+    pub issuer: Option<String>,
+    /// `aud`, where one is demanded.
+    pub audience: Option<String>,
+}
+
+/// What a good token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// What its bearer may do.
+    pub scope: Scope,
+    /// `sub`: who that is.
+    pub subject: Option<String>,
+}
+
+/// Why a token is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not a token, or none of ours: wrong signature, algorithm, issuer or audience.
+    Bad,
+    /// It names a key that nobody knows, or not yet.
+    UnknownKey,
+    /// It was good once.
+    Expired,
+    /// It will be good later.
+    TooEarly,
+}
+
+/// A key cannot be used. The text says why, and nothing of the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyError(pub String);
+
+#[derive(Deserialize)]
+struct Claims {
+    exp: Option<f64>,
+    nbf: Option<f64>,
+    iss: Option<String>,
+    aud: Option<Value>,
+    sub: Option<String>,
+    scope: Option<String>,
+}
+
+type ReadPem = fn(&[u8]) -> jsonwebtoken::errors::Result<DecodingKey>;
+
+impl Key {
+    /// A secret for HS256.
+    ///
+    /// # Errors
+    /// When it is so short that it can be guessed.
+    pub fn secret(secret: &[u8]) -> Result<Self, KeyError> {
+        if secret.len() < SECRET_BYTES_MIN {
+            let why = format!("a secret for HS256 has at least {SECRET_BYTES_MIN} bytes");
+            return Err(KeyError(why));
+        }
+        let decoding = DecodingKey::from_secret(secret);
+        Ok(Self { algorithm: Algorithm::HS256, id: None, decoding })
+    }
+
+    /// A public key in PEM, for RS256, ES256 or EdDSA as the key is.
+    ///
+    /// # Errors
+    /// When it is none of these.
+    pub fn public_pem(pem: &[u8]) -> Result<Self, KeyError> {
+        let kinds: [(Algorithm, ReadPem); 3] = [
+            (Algorithm::RS256, DecodingKey::from_rsa_pem),
+            (Algorithm::ES256, DecodingKey::from_ec_pem),
+            (Algorithm::EdDSA, DecodingKey::from_ed_pem),
+        ];
+        let key = kinds.into_iter().find_map(|(algorithm, read)| {
+            read(pem).ok().map(|decoding| Self { algorithm, id: None, decoding })
+        });
+        let why = "not a public key in PEM for RS256, ES256 (P-256) or EdDSA (Ed25519)";
+        key.ok_or_else(|| KeyError(why.to_owned()))
+    }
+
+    /// The keys of a JWKS document (RFC 7517) that sign with an algorithm of ours.
+    ///
+    /// # Errors
+    /// When it is no such document, or has no key for us.
+    pub fn set(text: &str) -> Result<Vec<Self>, KeyError> {
+        let set: JwkSet = serde_json::from_str(text)
+            .map_err(|error| KeyError(format!("not a JWKS document: {error}")))?;
+        let keys: Vec<Self> = set.keys.iter().filter_map(Self::of_jwk).collect();
+        match keys.is_empty() {
+            true => Err(KeyError("no key for RS256, ES256 or EdDSA in the JWKS".to_owned())),
+            false => Ok(keys),
+        }
+    }
+
+    /// Secrets are left out: a document that is fetched is no place for them.
+    fn of_jwk(jwk: &Jwk) -> Option<Self> {
+        let algorithm = match &jwk.algorithm {
+            AlgorithmParameters::RSA(_) => Algorithm::RS256,
+            AlgorithmParameters::EllipticCurve(curve) if curve.curve == EllipticCurve::P256 => {
+                Algorithm::ES256
+            }
+            AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => {
+                Algorithm::EdDSA
+            }
+            _ => return None,
+        };
+        let decoding = DecodingKey::from_jwk(jwk).ok()?;
+        Some(Self { algorithm, id: jwk.common.key_id.clone(), decoding })
+    }
+}
+
+/// Reads a token, at `now` (ms since the Unix epoch).
+///
+/// # Errors
+/// Says whether its bearer may come back with another one.
+pub fn verify(token: &str, keys: &[Key], demands: &Demands, now: u64) -> Result<Grant, Refusal> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return Err(Refusal::Bad);
+    }
+    let header = jsonwebtoken::decode_header(token).map_err(|_| Refusal::Bad)?;
+    // What is critical must be understood (RFC 7515, section 4.1.11), and nothing is.
+    if header.crit.is_some() {
+        return Err(Refusal::Bad);
+    }
+    let is_meant = |key: &&Key| {
+        let is_same = key.id.is_none() || header.kid.is_none() || key.id == header.kid;
+        key.algorithm == header.alg && is_same
+    };
+    let mut meant = keys.iter().filter(is_meant).peekable();
+    if meant.peek().is_none() {
+        return Err(Refusal::UnknownKey);
+    }
+    let claims = meant.find_map(|key| signed_claims(token, key)).ok_or(Refusal::Bad)?;
+    check(claims, demands, now / 1_000)
+}
+
+fn signed_claims(token: &str, key: &Key) -> Option<Claims> {
+    let mut validation = Validation::new(key.algorithm);
+    // All of this is checked by `check`, with a clock that is passed in.
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    validation.required_spec_claims.clear();
+    let data = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation);
+    data.ok().map(|data| data.claims)
+}
+
+fn check(claims: Claims, demands: &Demands, now_s: u64) -> Result<Grant, Refusal> {
+    if demands.issuer.is_some() && claims.iss != demands.issuer {
+        return Err(Refusal::Bad);
+    }
+    if let Some(audience) = &demands.audience {
+        let is_named = match &claims.aud {
+            Some(Value::String(one)) => one == audience,
+            Some(Value::Array(several)) => several.iter().any(|one| one == audience),
+            _ => false,
+        };
+        if !is_named {
+            return Err(Refusal::Bad);
+        }
+    }
+    let expires = claims.exp.filter(|exp| exp.is_finite()).ok_or(Refusal::Bad)?;
+    if expires + LEEWAY_S as f64 <= now_s as f64 {
+        return Err(Refusal::Expired);
+    }
+    if claims.nbf.is_some_and(|from| from > (now_s + LEEWAY_S) as f64) {
+        return Err(Refusal::TooEarly);
+    }
+    let scope = Scope::parse(&claims.scope.unwrap_or_default());
+    Ok(Grant { scope, subject: claims.sub })
+}
+
+/// Makes a token for development: HS256, good until `expires_s` (seconds since the Unix epoch).
+///
+/// # Errors
+/// When the secret is too short.
+pub fn mint(
+    secret: &[u8],
+    scope: &Scope,
+    subject: Option<&str>,
+    demands: &Demands,
+    expires_s: u64,
+) -> Result<String, KeyError> {
+    Key::secret(secret)?;
+    let mut claims = json!({ "scope": scope.to_string(), "exp": expires_s });
+    let said = [
+        ("sub", subject),
+        ("iss", demands.issuer.as_deref()),
+        ("aud", demands.audience.as_deref()),
+    ];
+    for (name, value) in said {
+        if let Some(value) = value {
+            claims[name] = value.into();
+        }
+    }
+    let key = EncodingKey::from_secret(secret);
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)
+        .map_err(|error| KeyError(error.to_string()))
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({:?}, {:?})", self.algorithm, self.id)
+    }
+}
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for KeyError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::ChannelName;
+    use crate::scope::Right;
+
+    const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+    const NOW_S: u64 = 1_795_000_000;
+
+    fn token(claims: Value) -> String {
+        let key = EncodingKey::from_secret(SECRET);
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap()
+    }
+
+    fn read(token: &str) -> Result<Grant, Refusal> {
+        read_with(token, &Demands::default())
+    }
+
+    fn read_with(token: &str, demands: &Demands) -> Result<Grant, Refusal> {
+        verify(token, &[Key::secret(SECRET).unwrap()], demands, NOW_S * 1_000)
+    }
+
+    #[test]
+    fn a_minted_token_grants_what_it_says() {
+        let scope = Scope::parse("publish:prices.* subscribe:a");
+        let demands = Demands { issuer: Some("me".into()), audience: Some("headwater".into()) };
+        let token = mint(SECRET, &scope, Some("desk"), &demands, NOW_S + 60).unwrap();
+        let grant = read_with(&token, &demands).unwrap();
+        assert_eq!(grant, Grant { scope, subject: Some("desk".to_owned()) });
+        let name = ChannelName::parse("prices.eur").unwrap();
+        assert!(grant.scope.grants(Right::Publish, &name));
+        let other = Demands { audience: Some("other".into()), ..demands.clone() };
+        assert_eq!(read_with(&token, &other), Err(Refusal::Bad));
+        let other = Demands { issuer: Some("you".into()), ..demands };
+        assert_eq!(read_with(&token, &other), Err(Refusal::Bad));
+    }
+
+    #[test]
+    fn a_token_is_good_for_its_time_and_half_a_minute() {
+        let at =
+            |exp: Value, nbf: Value| read(&token(json!({ "exp": exp, "nbf": nbf, "scope": "" })));
+        assert!(at(json!(NOW_S), Value::Null).is_ok());
+        assert!(at(json!(NOW_S - 29), Value::Null).is_ok());
+        assert_eq!(at(json!(NOW_S - 30), Value::Null), Err(Refusal::Expired));
+        assert!(at(json!(NOW_S + 99), json!(NOW_S + 30)).is_ok());
+        assert_eq!(at(json!(NOW_S + 99), json!(NOW_S + 31)), Err(Refusal::TooEarly));
+        assert_eq!(at(json!(1e300), json!(1e300)), Err(Refusal::TooEarly));
+        // Without an end, or with a strange one, it is no token.
+        for exp in [Value::Null, json!("1999999999"), json!({}), json!([NOW_S + 60])] {
+            assert_eq!(at(exp.clone(), Value::Null), Err(Refusal::Bad), "{exp}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_signed_by_a_key_of_ours_is_refused() {
+        let good = token(json!({ "exp": NOW_S + 60, "scope": "publish:*" }));
+        assert!(read(&good).is_ok());
+        let parts: Vec<&str> = good.split('.').collect();
+        let none = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0";
+        for forged in [
+            String::new(),
+            "a.b.c".to_owned(),
+            format!("{}.{}.", parts[0], parts[1]),
+            format!("{}.{}", parts[0], parts[1]),
+            format!("{none}.{}.", parts[1]),
+            format!("{none}.{}.{}", parts[1], parts[2]),
+            format!("{}.{}.{}", parts[0], parts[1], &parts[2][1..]),
+            format!("{}.{}A.{}", parts[0], parts[1], parts[2]),
+            format!("{good}.{}", parts[2]),
+            format!("{good}="),
+            "x".repeat(TOKEN_BYTES_MAX + 1),
+        ] {
+            assert!(read(&forged).is_err(), "{forged}");
+        }
+        let other = Key::secret(b"fedcba9876543210fedcba9876543210").unwrap();
+        let refused = verify(&good, &[other], &Demands::default(), NOW_S * 1_000);
+        assert_eq!(refused, Err(Refusal::Bad));
+        let mut header = Header::new(Algorithm::HS256);
+        header.crit = Some(vec!["b64".to_owned()]);
+        let claims = json!({ "exp": NOW_S + 60 });
+        let crit = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(SECRET));
+        assert_eq!(read(&crit.unwrap()), Err(Refusal::Bad));
+    }
+
+    #[test]
+    fn a_key_shows_nothing_of_itself_and_a_short_secret_is_none() {
+        assert_eq!(format!("{:?}", Key::secret(SECRET).unwrap()), "Key(HS256, None)");
+        assert!(Key::secret(b"short").is_err());
+        assert!(Key::public_pem(b"-----BEGIN nothing-----").is_err());
+        assert!(Key::set("{}").is_err() && Key::set(r#"{"keys":[]}"#).is_err());
+        // A secret in a public document is no key.
+        assert!(Key::set(r#"{"keys":[{"kty":"oct","k":"MDEyMzQ1Njc4OWFiY2RlZg"}]}"#).is_err());
+    }
+}
