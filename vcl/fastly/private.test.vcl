@@ -55,6 +55,35 @@ sub test_one_key {
   assert.equal(req.http.Headwater-Access, "edge /channels/secret");
 }
 
+// @scope: recv
+// @suite: a credential on another path is not ours to judge
+sub test_foreign {
+  testing.table_merge(headwater, tested);
+  testing.table_merge(headwater_secrets, secrets);
+  set req.url = "/app";
+  set req.http.Authorization = "Bearer x";
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Authorization, "Bearer x");
+  assert.false(req.hash_always_miss);
+  assert.false(req.hash_ignore_busy);
+}
+
+// @scope: fetch
+// @suite: a failure of a history is kept for a second, one on another path is not ours
+sub test_fetch_other {
+  set req.http.Headwater-Path = "history";
+  set beresp.status = 500;
+  testing.call_subroutine("vcl_fetch");
+  assert.state(deliver);
+  assert.equal(beresp.ttl, 1s);
+  unset req.http.Headwater-Path;
+  unset beresp.http.Cache-Control;
+  set beresp.status = 500;
+  testing.call_subroutine("vcl_fetch");
+  assert.is_notset(beresp.http.Cache-Control);
+}
+
 // @scope: hash
 // @suite: the key of a private channel has no token in it
 sub test_one_hash {
@@ -149,6 +178,13 @@ sub test_taken {
   assert.state(lookup);
   assert.equal(req.http.Headwater-Access, "edge /channels/secret");
   assert.is_notset(req.http.Authorization);
+  # an issuer and an audience that nobody asked for
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImlzcyI6InNvbWVvbmUiLCJhdWQiOlsic29tZXRoaW5nIl19.XG4yqgB43wzhI9KbRsa3Hi6KIHHkZIWXXRzNEEyObqw"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
 }
 
 // @scope: recv
@@ -157,16 +193,16 @@ sub test_rs_3072 {
   testing.table_merge(headwater, tested);
   testing.table_merge(headwater_secrets, secrets);
   testing.table_set(headwater_secrets, "jwt_rs256_key", {"-----BEGIN PUBLIC KEY-----
-  MIIBojANBgkqhkiG9w0BAQEFAAOCAY8AMIIBigKCAYEAp0HDxFyW1CKcI/f1GpEl
-  nqrVko8UJ+Ef3JYEL1+90krrjYoPhLGL4CdiKLJr6VoGZVKw0hclFlCr5Kfqk40T
-  e/Rwp9LGhw5Ur2ruaaj3GhwGT4fwNXJoV9Juuc99tHaLJTrMygzNsIZ5wlQnXfpY
-  lD9zG2YiBnECJEGECbePBAPs3D/R1FHQ7hDmBBalwMrfV5+iupq820gcS8VoLH2g
-  xvwn1uJ+SzuWRCt9y0dKQQpQU0xlVF+pCiMRRVs8Jvo/mO1OwRO4UUBqYT3rReh+
-  ColTxQe/rQ5VYcqyHMLq8Ah7sXvWcH/WyqH4kLpxjEE3Jxniv6jEI9rhf98jpP50
-  6CXciPTbeQJ8O2dx72yLp5/3L2DNh6u83G1HO7uD2zdRNndYtvZHUbDmyRpN1YOX
-  b2XiUmqT7PjJnpOWlAt6o8d3z3Iu1sEVoX0MBolFOovZDFlHlmhPai0/3ssPugse
-  st3JVEaUAP+rdkDtInPP3TEZ+p23ufAfRS8rTdkfUmc1AgMBAAE=
-  -----END PUBLIC KEY-----"});
+MIIBojANBgkqhkiG9w0BAQEFAAOCAY8AMIIBigKCAYEAp0HDxFyW1CKcI/f1GpEl
+nqrVko8UJ+Ef3JYEL1+90krrjYoPhLGL4CdiKLJr6VoGZVKw0hclFlCr5Kfqk40T
+e/Rwp9LGhw5Ur2ruaaj3GhwGT4fwNXJoV9Juuc99tHaLJTrMygzNsIZ5wlQnXfpY
+lD9zG2YiBnECJEGECbePBAPs3D/R1FHQ7hDmBBalwMrfV5+iupq820gcS8VoLH2g
+xvwn1uJ+SzuWRCt9y0dKQQpQU0xlVF+pCiMRRVs8Jvo/mO1OwRO4UUBqYT3rReh+
+ColTxQe/rQ5VYcqyHMLq8Ah7sXvWcH/WyqH4kLpxjEE3Jxniv6jEI9rhf98jpP50
+6CXciPTbeQJ8O2dx72yLp5/3L2DNh6u83G1HO7uD2zdRNndYtvZHUbDmyRpN1YOX
+b2XiUmqT7PjJnpOWlAt6o8d3z3Iu1sEVoX0MBolFOovZDFlHlmhPai0/3ssPugse
+st3JVEaUAP+rdkDtInPP3TEZ+p23ufAfRS8rTdkfUmc1AgMBAAE=
+-----END PUBLIC KEY-----"});
   # its own key
   set req.url = "/channels/secret";
   set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.RMzKV5DukiS07oc8TXQGseZanW3ffNgcNmuF0Pz3GM1TxZXpku8_3If-4MYyaoQgZE1F6eK9VXhltirI-VciepJ2zGqM8JXzTjcgqoeCbh9tn8vtpN6aagKQi-R-50S2fdxH1d1RENo3mh78AkmwrXU0z0NbYMu5k6EBkAFhysxw-KKgrN4PpQR0N9WnydLpoKTRD_kbADhAxlQraBvdzoapM6zm93ilJDDUNzmT1O2CXYCNOEVB_MuXrIL0-s7Ut82riVGJv3RYRqfTRde8tRtHDD0VktS9GKy1bg212qynA5u2kOrHun1VwwumHSQyRy2o4IQONplt8Gl6C9F6WWX1_BRY9adkv50GD0kYdiPTkb7QrIRTO8JhWDdWv1xCKE4EjbaokAgE0yxhuULL-B17Cw7ApVdkz0p13Gxd5V77j7dx4CidDkTb3sz6sE6FRbi5XsVTv1ZSTmIZTqTi1F2A6OPEzXeDx0oHp4Pb2UnWp6U8xnrh-V46ut_F4QMd"};
@@ -188,19 +224,19 @@ sub test_rs_4096 {
   testing.table_merge(headwater, tested);
   testing.table_merge(headwater_secrets, secrets);
   testing.table_set(headwater_secrets, "jwt_rs256_key", {"-----BEGIN PUBLIC KEY-----
-  MIICIjANBgkqhkiG9w0BAQEFAAOCAg8AMIICCgKCAgEA0rfynTA3i7rnEzpLqV4Z
-  oGXGM2RyfFnMOr97B4+RSIy0MlL9sQ+nbSnIx5PwzOZ6U5GiQGRMP2HiosIWXP2Z
-  Y5yNnXRWXsXd9FojHaXzDd20w9NiTz2ROncifobI34Pb90MvTdCU04SKqNB1AC1e
-  e2TXyO5vOMHtZfNkfMmOMCncEt8V2CF3OgWSZszm9yDKiWIzsFREOwz4aMrja/fx
-  HHhDHg/eDjP+iyUVs9Ybc6V65ZD/qkf+7eXiOL2he10R1e4eAeAY93WIhasGOUXL
-  dqHsYMHAJr5xtdCdFFvViGFrLTlw8vqRfOxCc/0PVq/oL4PKB7ZVAUF00vlgCcov
-  M1NQSujkYQBakbqqhtJE5/HaD0JHMdGEwmzpX9F1JJAPJUH3FqSXMuE/rCDYmn7I
-  3SHtnkjptmK71iBDwowlxz6BLzzderAS5OmraEP/eYx17D4qobB+xbY/qt+GjGwt
-  FmBn/7dJHonjbOGkvadwwtAXiR0ppanXlgW92brmHLNs+F270+EyjBk7GhhPf5Qb
-  g/5Le+gu9SzrSQjaEKcS/Ww05KQ6mIi8zknvrOq6Esea8vNvxaM7zbv4AQGpTUj2
-  qXh35oXzk7OIlbQYUZuQnQhx6HGGi/4YtgL+fJ1d7yDiFIzN12K70Yk44Mfh1ww1
-  3+bhqjZzZLiwtUQclUPm04UCAwEAAQ==
-  -----END PUBLIC KEY-----"});
+MIICIjANBgkqhkiG9w0BAQEFAAOCAg8AMIICCgKCAgEA0rfynTA3i7rnEzpLqV4Z
+oGXGM2RyfFnMOr97B4+RSIy0MlL9sQ+nbSnIx5PwzOZ6U5GiQGRMP2HiosIWXP2Z
+Y5yNnXRWXsXd9FojHaXzDd20w9NiTz2ROncifobI34Pb90MvTdCU04SKqNB1AC1e
+e2TXyO5vOMHtZfNkfMmOMCncEt8V2CF3OgWSZszm9yDKiWIzsFREOwz4aMrja/fx
+HHhDHg/eDjP+iyUVs9Ybc6V65ZD/qkf+7eXiOL2he10R1e4eAeAY93WIhasGOUXL
+dqHsYMHAJr5xtdCdFFvViGFrLTlw8vqRfOxCc/0PVq/oL4PKB7ZVAUF00vlgCcov
+M1NQSujkYQBakbqqhtJE5/HaD0JHMdGEwmzpX9F1JJAPJUH3FqSXMuE/rCDYmn7I
+3SHtnkjptmK71iBDwowlxz6BLzzderAS5OmraEP/eYx17D4qobB+xbY/qt+GjGwt
+FmBn/7dJHonjbOGkvadwwtAXiR0ppanXlgW92brmHLNs+F270+EyjBk7GhhPf5Qb
+g/5Le+gu9SzrSQjaEKcS/Ww05KQ6mIi8zknvrOq6Esea8vNvxaM7zbv4AQGpTUj2
+qXh35oXzk7OIlbQYUZuQnQhx6HGGi/4YtgL+fJ1d7yDiFIzN12K70Yk44Mfh1ww1
+3+bhqjZzZLiwtUQclUPm04UCAwEAAQ==
+-----END PUBLIC KEY-----"});
   # its own key
   set req.url = "/channels/secret";
   set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.P13a2-LdokxGnPXdlkvu_lko9tQ1aIzBVfvIyhfmD4V2xLdZPR1P0vqnsFQk29jxrp5xHSKLEFPczgz1FWXzPAU6hTwvRi6MwMeyz5k5LGdYe2ta-tHzFsgVLT5m6JdvpEu-GF1xtP4a_tUgHp3kZks0gxE0inqiwJKx4y1MAPhbniBQmwRNFZYQoxPsgLI_udxPTZs8nkuQb1qAYuPrh6clUkdqTTZNGcNWecM5cw7avTpiyaAnUksAQsbtf5QNO5Bfg2EtdnRJJHQpbEt_fmi3tWnU-OTgX3XUAvFpZhIubBmS7xqB4tF-mOTG_3iHD96JJTRvjXazbnIoPJYptOaZZgZwhCKTqoMyc3s_vKIGWfEFkE3fIazkOgBCNjlqyiqL_A6reYqlrE0DPrwr7JzjakMd4r_vOuTM7ODGLfEVgVI_yxtgt5z6yYksTf6CBIa7vqVaRuA3F92vUBlGbJAxohKq1PwWkMujfJOZnflV2pou14X5OrPuP1f4X7b_Bj8P3L_21LHZ7-zICZDqfMaUeFvJNTpenWRgpJY1ptQyCVyIsq9D2Ho-aFBlugiSrG6yC0QPe5WzuWL-pk6qPqYermI9jjOtAeMj5p5jXFSALxl5b4hcBLXMVXS7dWlWKwukX9OE-YbBdQSwrsDSOahUfNaqJxb7U1dxdboqkDk"};
@@ -228,19 +264,19 @@ sub test_rs_tail {
   assert.error(691);
   assert.is_notset(req.http.Authorization);
   testing.table_set(headwater_secrets, "jwt_rs256_key", {"-----BEGIN PUBLIC KEY-----
-  MIICIjANBgkqhkiG9w0BAQEFAAOCAg8AMIICCgKCAgEA0rfynTA3i7rnEzpLqV4Z
-  oGXGM2RyfFnMOr97B4+RSIy0MlL9sQ+nbSnIx5PwzOZ6U5GiQGRMP2HiosIWXP2Z
-  Y5yNnXRWXsXd9FojHaXzDd20w9NiTz2ROncifobI34Pb90MvTdCU04SKqNB1AC1e
-  e2TXyO5vOMHtZfNkfMmOMCncEt8V2CF3OgWSZszm9yDKiWIzsFREOwz4aMrja/fx
-  HHhDHg/eDjP+iyUVs9Ybc6V65ZD/qkf+7eXiOL2he10R1e4eAeAY93WIhasGOUXL
-  dqHsYMHAJr5xtdCdFFvViGFrLTlw8vqRfOxCc/0PVq/oL4PKB7ZVAUF00vlgCcov
-  M1NQSujkYQBakbqqhtJE5/HaD0JHMdGEwmzpX9F1JJAPJUH3FqSXMuE/rCDYmn7I
-  3SHtnkjptmK71iBDwowlxz6BLzzderAS5OmraEP/eYx17D4qobB+xbY/qt+GjGwt
-  FmBn/7dJHonjbOGkvadwwtAXiR0ppanXlgW92brmHLNs+F270+EyjBk7GhhPf5Qb
-  g/5Le+gu9SzrSQjaEKcS/Ww05KQ6mIi8zknvrOq6Esea8vNvxaM7zbv4AQGpTUj2
-  qXh35oXzk7OIlbQYUZuQnQhx6HGGi/4YtgL+fJ1d7yDiFIzN12K70Yk44Mfh1ww1
-  3+bhqjZzZLiwtUQclUPm04UCAwEAAQ==
-  -----END PUBLIC KEY-----"});
+MIICIjANBgkqhkiG9w0BAQEFAAOCAg8AMIICCgKCAgEA0rfynTA3i7rnEzpLqV4Z
+oGXGM2RyfFnMOr97B4+RSIy0MlL9sQ+nbSnIx5PwzOZ6U5GiQGRMP2HiosIWXP2Z
+Y5yNnXRWXsXd9FojHaXzDd20w9NiTz2ROncifobI34Pb90MvTdCU04SKqNB1AC1e
+e2TXyO5vOMHtZfNkfMmOMCncEt8V2CF3OgWSZszm9yDKiWIzsFREOwz4aMrja/fx
+HHhDHg/eDjP+iyUVs9Ybc6V65ZD/qkf+7eXiOL2he10R1e4eAeAY93WIhasGOUXL
+dqHsYMHAJr5xtdCdFFvViGFrLTlw8vqRfOxCc/0PVq/oL4PKB7ZVAUF00vlgCcov
+M1NQSujkYQBakbqqhtJE5/HaD0JHMdGEwmzpX9F1JJAPJUH3FqSXMuE/rCDYmn7I
+3SHtnkjptmK71iBDwowlxz6BLzzderAS5OmraEP/eYx17D4qobB+xbY/qt+GjGwt
+FmBn/7dJHonjbOGkvadwwtAXiR0ppanXlgW92brmHLNs+F270+EyjBk7GhhPf5Qb
+g/5Le+gu9SzrSQjaEKcS/Ww05KQ6mIi8zknvrOq6Esea8vNvxaM7zbv4AQGpTUj2
+qXh35oXzk7OIlbQYUZuQnQhx6HGGi/4YtgL+fJ1d7yDiFIzN12K70Yk44Mfh1ww1
+3+bhqjZzZLiwtUQclUPm04UCAwEAAQ==
+-----END PUBLIC KEY-----"});
   # 4096 bits
   set req.url = "/channels/secret";
   set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.P13a2-LdokxGnPXdlkvu_lko9tQ1aIzBVfvIyhfmD4V2xLdZPR1P0vqnsFQk29jxrp5xHSKLEFPczgz1FWXzPAU6hTwvRi6MwMeyz5k5LGdYe2ta-tHzFsgVLT5m6JdvpEu-GF1xtP4a_tUgHp3kZks0gxE0inqiwJKx4y1MAPhbniBQmwRNFZYQoxPsgLI_udxPTZs8nkuQb1qAYuPrh6clUkdqTTZNGcNWecM5cw7avTpiyaAnUksAQsbtf5QNO5Bfg2EtdnRJJHQpbEt_fmi3tWnU-OTgX3XUAvFpZhIubBmS7xqB4tF-mOTG_3iHD96JJTRvjXazbnIoPJYptOaZZgZwhCKTqoMyc3s_vKIGWfEFkE3fIazkOgBCNjlqyiqL_A6reYqlrE0DPrwr7JzjakMd4r_vOuTM7ODGLfEVgVI_yxtgt5z6yYksTf6CBIa7vqVaRuA3F92vUBlGbJAxohKq1PwWkMujfJOZnflV2pou14X5OrPuP1f4X7b_Bj8P3L_21LHZ7-zICZDqfMaUeFvJNTpenWRgpJY1ptQyCVyIsq9D2Ho-aFBlugiSrG6yC0QPe5WzuWL-pk6qPqYermI9jjOtAeMj5p5jXFSALxl5b4hcBLXMVXS7dWlWKwukX9OE-YbBdQSwrsDSOahUfNaqJxb7U1dxdboqkDl"};
@@ -408,13 +444,13 @@ sub test_algorithms {
   assert.is_notset(req.http.Authorization);
   # PS256
   set req.url = "/channels/secret";
-  set req.http.Authorization = {"Bearer eyJhbGciOiJQUzI1NiJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.XdYhpLW5gut06Fi8Yu9mshCliVWZvXmp6Ck8Ra6xtpqL00mJp0KEUynV_Tczu7LaP-WsCWj84x8B0Pq2oIO8AYfJPu94crHQJpkPbk-ipvKMdenTpzWyGxUt3ZCGZStbXtvmht_bwK--DjN3D8mE25FEp5t0Ci7O9NnnLw4d3_qCW1Gvu5t6hLbXodguI1xYOvqm2KOAgqgu7nk7I-Yidooq0xXXCrCgN0xeo8QmxrGmbhHVorb1rRBj7j1EnxuCHSS098Q_Te8Tq1jJ6cRktjTY4QS1B9oGPZ7qV7FxwRohVdsG0Q94tWUvq06INiZi1-hf2j_HLe1wxqeTcWcJZg"};
+  set req.http.Authorization = {"Bearer eyJhbGciOiJQUzI1NiJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.EWUP9-d93mD69EdWdFe9EuUpIVLJmA92L1unIZDT7UMwJNrZ1GsdQaCmMupf2LM8DvSpdykYGLB-3AxI6tSZrIOsMMUvRFHJ7G9uTu95bSYlBAkbblOmAL1EpamJ4267KPnLs9UzvjET1jKCjvYjIzHe2P9I5RdlHJT-P_VzjVKD6g2Q6QEa6xrksjT4ZOd3z4bbFi_jjdLTuxnKH3_viWHlEntv7r_TFLRW7gTdcTwMpQDgnNqRYVOs0OystvMEncKzZt9vy12OSuGh2SE60afjlcAToLdMsVJO29w-GgqxLl7s9uudPW29hZv8RMZZqsV7sOYOsKRi1yf2pCbOBw"};
   testing.call_subroutine("vcl_recv");
   assert.error(691);
   assert.is_notset(req.http.Authorization);
   # PS256 in fact
   set req.url = "/channels/secret";
-  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.OAsOS6fVBr21uq-ORyJpbIqxW2hUmWUKOIsAnk549SwyVGzDtuf0q3BGou3_W2x7W52ry5RzksOVoYywFzndzkrhtSy4f17rq5PVsuQ-JCzjE1_R7UBgQ7lvgkH57lqSz3bMLikPzv6EUHq1PFEGs0Evdo01dWonvtJb8Ln7qra_cLscXNaXl_lh-WpPf_YXhkw3iin7WxL_TE3yqFr6GRae0GbN6PVIIJi3jlKTdGrG0Lc7JmJkEir0Wv7aXDsXF4M4rUv71euAj8JmiPPnVpVKEVtYXMsU7I_mACngv6q5SC19TXjpPIGKgUed5_SiEoQ0-LMVapYwnPJO52XrOg"};
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.VP0PnIxWEO1qZ38zwebRklsa_T5r9nKcl3WobpQUuoJITiaCic3r41JdrOE9N-AC79zFWNJrXLjOq_M3OF__8PSt264eMTp3dq-ejhLfyDd_s77qAMiRbVA0EESIzB-AzReGsQZEQM5aTMbiVWBI97ffRmsEy07VbosavaJ7MspXuvBS6RXk_SbS7IDXhKRa6Cb8cDrgjlLMVsCBGbg0NN1N7kJNrg0YnUzaAdOQ7O9G17r8gfdeavtkBNELNY8kS3GvenbPcwEfhDibOOxJXSxcUqRtOBpdurPNNR2SLp50mRm3OT64C78lsVd6WGP-WW2JPiYUWh8znZlCyaFu8g"};
   testing.call_subroutine("vcl_recv");
   assert.error(691);
   assert.is_notset(req.http.Authorization);
@@ -519,14 +555,14 @@ sub test_bad_secret {
   assert.equal(req.http.Headwater-Access, "edge /channels/secret");
   assert.is_notset(req.http.Authorization);
   testing.table_set(headwater_secrets, "jwt_hs256_secret", {"-----BEGIN PUBLIC KEY-----
-  MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAmKaRfgToRlnlI/4LL3uL
-  SYFpLU/Xf9aJCJohaR55TMAJODNWDqOykY2KfF7m9eD6EwDuRFa0acy6UYhnyh9H
-  kSmbmIIKJ3gq+ouzOVV5AkS7SNp+gTIfyfHryZChmQW+hmYTedv14e8875hKw6pg
-  kBLlz2SFhA0PWK1Zyq6JbA/kgYyNQGNkQgxn2Cy5+VMxXQdiJvTqMN3w43EQV3+A
-  x1EiL6hr0yr7Mg6YazRX1RqPzpwjT/JKRQ0Wf1w32zPnNpeOsMiFcZWHMhM9r/Tn
-  nCwFkjpI79YSb+cyJnLWXovCuT8Y4c+OvQOnPQjYhcTd+hT4lVBgsPcx4TmbOqUI
-  ewIDAQAB
-  -----END PUBLIC KEY-----"});
+MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAmKaRfgToRlnlI/4LL3uL
+SYFpLU/Xf9aJCJohaR55TMAJODNWDqOykY2KfF7m9eD6EwDuRFa0acy6UYhnyh9H
+kSmbmIIKJ3gq+ouzOVV5AkS7SNp+gTIfyfHryZChmQW+hmYTedv14e8875hKw6pg
+kBLlz2SFhA0PWK1Zyq6JbA/kgYyNQGNkQgxn2Cy5+VMxXQdiJvTqMN3w43EQV3+A
+x1EiL6hr0yr7Mg6YazRX1RqPzpwjT/JKRQ0Wf1w32zPnNpeOsMiFcZWHMhM9r/Tn
+nCwFkjpI79YSb+cyJnLWXovCuT8Y4c+OvQOnPQjYhcTd+hT4lVBgsPcx4TmbOqUI
+ewIDAQAB
+-----END PUBLIC KEY-----"});
   # the public key itself
   set req.url = "/channels/secret";
   set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.A-UnXcPb5zJgJ38iaj-UdfmcQ8bQAlvChlf2DCOn_yE"};
@@ -2618,9 +2654,26 @@ sub test_refused_stream_unauthorized_cors {
   testing.table_merge(headwater_secrets, secrets);
   set req.url = "/channels/secret";
   set req.http.Headwater-Path = "stream";
+  set req.http.Headwater-Access = "expired";
+  set obj.status = 693;
+  set obj.response = "x";
+  unset obj.http.Headwater-Shed;
+  unset obj.http.Content-Type;
+  set req.http.Origin = "https://app.example";
+  testing.call_subroutine("vcl_error");
+  assert.state(deliver);
+  assert.equal(obj.http.Cache-Control, "private, no-store");
+  assert.equal(obj.http.Access-Control-Allow-Origin, "https://app.example");
+  assert.equal(obj.http.Access-Control-Allow-Credentials, "true");
+  assert.equal(obj.http.Access-Control-Expose-Headers, "Headwater-Shed");
+  assert.equal(obj.http.Vary, "Origin");
+  set req.url = "/channels/secret";
+  set req.http.Headwater-Path = "stream";
   set req.http.Headwater-Access = "unauthorized";
   set obj.status = 691;
+  set obj.response = "x";
   unset obj.http.Headwater-Shed;
+  unset obj.http.Content-Type;
   set req.http.Origin = "https://app.example";
   testing.call_subroutine("vcl_error");
   assert.state(deliver);
@@ -2643,9 +2696,23 @@ sub test_refused_stream_unauthorized_plain {
   testing.table_merge(headwater_secrets, secrets);
   set req.url = "/channels/secret";
   set req.http.Headwater-Path = "stream";
+  set req.http.Headwater-Access = "expired";
+  set obj.status = 693;
+  set obj.response = "x";
+  unset obj.http.Headwater-Shed;
+  unset obj.http.Content-Type;
+  testing.call_subroutine("vcl_error");
+  assert.state(deliver);
+  assert.equal(obj.http.Cache-Control, "private, no-store");
+  assert.is_notset(obj.http.Access-Control-Allow-Origin);
+  assert.is_notset(obj.http.Access-Control-Allow-Credentials);
+  set req.url = "/channels/secret";
+  set req.http.Headwater-Path = "stream";
   set req.http.Headwater-Access = "unauthorized";
   set obj.status = 691;
+  set obj.response = "x";
   unset obj.http.Headwater-Shed;
+  unset obj.http.Content-Type;
   testing.call_subroutine("vcl_error");
   assert.state(deliver);
   assert.equal(obj.http.Cache-Control, "private, no-store");
@@ -2665,9 +2732,26 @@ sub test_refused_stream_forbidden_cors {
   testing.table_merge(headwater_secrets, secrets);
   set req.url = "/channels/secret";
   set req.http.Headwater-Path = "stream";
+  set req.http.Headwater-Access = "expired";
+  set obj.status = 693;
+  set obj.response = "x";
+  unset obj.http.Headwater-Shed;
+  unset obj.http.Content-Type;
+  set req.http.Origin = "https://app.example";
+  testing.call_subroutine("vcl_error");
+  assert.state(deliver);
+  assert.equal(obj.http.Cache-Control, "private, no-store");
+  assert.equal(obj.http.Access-Control-Allow-Origin, "https://app.example");
+  assert.equal(obj.http.Access-Control-Allow-Credentials, "true");
+  assert.equal(obj.http.Access-Control-Expose-Headers, "Headwater-Shed");
+  assert.equal(obj.http.Vary, "Origin");
+  set req.url = "/channels/secret";
+  set req.http.Headwater-Path = "stream";
   set req.http.Headwater-Access = "forbidden";
   set obj.status = 692;
+  set obj.response = "x";
   unset obj.http.Headwater-Shed;
+  unset obj.http.Content-Type;
   set req.http.Origin = "https://app.example";
   testing.call_subroutine("vcl_error");
   assert.state(deliver);
@@ -2690,9 +2774,23 @@ sub test_refused_stream_forbidden_plain {
   testing.table_merge(headwater_secrets, secrets);
   set req.url = "/channels/secret";
   set req.http.Headwater-Path = "stream";
+  set req.http.Headwater-Access = "expired";
+  set obj.status = 693;
+  set obj.response = "x";
+  unset obj.http.Headwater-Shed;
+  unset obj.http.Content-Type;
+  testing.call_subroutine("vcl_error");
+  assert.state(deliver);
+  assert.equal(obj.http.Cache-Control, "private, no-store");
+  assert.is_notset(obj.http.Access-Control-Allow-Origin);
+  assert.is_notset(obj.http.Access-Control-Allow-Credentials);
+  set req.url = "/channels/secret";
+  set req.http.Headwater-Path = "stream";
   set req.http.Headwater-Access = "forbidden";
   set obj.status = 692;
+  set obj.response = "x";
   unset obj.http.Headwater-Shed;
+  unset obj.http.Content-Type;
   testing.call_subroutine("vcl_error");
   assert.state(deliver);
   assert.equal(obj.http.Cache-Control, "private, no-store");
@@ -2714,7 +2812,9 @@ sub test_expired_stream_cors {
   set req.http.Headwater-Path = "stream";
   set req.http.Headwater-Access = "expired";
   set obj.status = 693;
+  set obj.response = "x";
   unset obj.http.Headwater-Shed;
+  unset obj.http.Content-Type;
   set req.http.Origin = "https://app.example";
   testing.call_subroutine("vcl_error");
   assert.state(deliver);
@@ -2739,7 +2839,9 @@ sub test_expired_stream_plain {
   set req.http.Headwater-Path = "stream";
   set req.http.Headwater-Access = "expired";
   set obj.status = 693;
+  set obj.response = "x";
   unset obj.http.Headwater-Shed;
+  unset obj.http.Content-Type;
   testing.call_subroutine("vcl_error");
   assert.state(deliver);
   assert.equal(obj.http.Cache-Control, "private, no-store");
@@ -2761,7 +2863,9 @@ sub test_refused_history_unauthorized {
   set req.http.Headwater-Path = "history";
   set req.http.Headwater-Access = "unauthorized";
   set obj.status = 691;
+  set obj.response = "x";
   unset obj.http.Headwater-Shed;
+  unset obj.http.Content-Type;
   set req.http.Origin = "https://app.example";
   testing.call_subroutine("vcl_error");
   assert.state(deliver);
@@ -2791,7 +2895,9 @@ sub test_refused_history_forbidden {
   set req.http.Headwater-Path = "history";
   set req.http.Headwater-Access = "forbidden";
   set obj.status = 692;
+  set obj.response = "x";
   unset obj.http.Headwater-Shed;
+  unset obj.http.Content-Type;
   set req.http.Origin = "https://app.example";
   testing.call_subroutine("vcl_error");
   assert.state(deliver);
@@ -2821,7 +2927,9 @@ sub test_refused_history_expired {
   set req.http.Headwater-Path = "history";
   set req.http.Headwater-Access = "expired";
   set obj.status = 693;
+  set obj.response = "x";
   unset obj.http.Headwater-Shed;
+  unset obj.http.Content-Type;
   set req.http.Origin = "https://app.example";
   testing.call_subroutine("vcl_error");
   assert.state(deliver);

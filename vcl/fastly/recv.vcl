@@ -14,10 +14,7 @@ declare local var.headwater_client STRING;
 # The other files act on this mark. Every hop derives it from method and path,
 # so it need not travel to a shield, and a client's own copy never counts.
 unset req.http.Headwater-Path;
-# Nor do those by which the hops tell each other and the origin who was let in.
-if (req.restarts == 0) {
-  unset req.http.Headwater-Access;
-}
+# Nor does what an edge tells its shield and the origin of who was let in.
 if (fastly.ff.visits_this_service == 0) {
   unset req.http.Headwater-Edge-Auth;
 }
