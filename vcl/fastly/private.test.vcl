@@ -185,6 +185,41 @@ sub test_taken {
   assert.state(lookup);
   assert.equal(req.http.Headwater-Access, "edge /channels/secret");
   assert.is_notset(req.http.Authorization);
+  # names of members as values
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJraWQiIDogImFsZyIsImFsZyI6IkhTMjU2IiwieDV0IiA6ICJ0eXAifQ.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.qWKnJyZ7vKNNffKZK3e8bA33GQ0VpdOJK7WEIBbWq0k"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # in the other order too
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsImtpZCI6ImFsZyJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.hcOEhcx1UeEJzFAJ882j5A0Fv1Ht9r_WC13LPAYHt6M"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # every escape
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJuIjoiXGJcZlxuXHJcdFx1MDA0MVwveCIsImwiOlsiXGJcZlxuXHJcdFx1MDA0MVwvXFx4Il0sInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImV4cCI6NDEwMjQ0NDgwMH0.5aNXUNo2f8k7sLFMdYA49RJ9s2U7xlVOW9IuEZOr2z4"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # every kind of number and name
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJuIjoxLjVlKzEwLCJtIjoxRS01LCJsIjpbMCwtMSwxMCwxLjVlKzEwLDFFLTVdLCJfYV9iI2MtZC5lL2Y6ZyI6MSwiZXhwIjo0MTAyNDQ0ODAwLCJzY29wZSI6InN1YnNjcmliZTpzZWNyZXQifQ.MxH0sBr-ue7RNpBLDju2uenghlAmG6XK3SOf_iy_UWU"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # names of claims as values, and names that only look like claims
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzY29wZSI6InN1YnNjcmliZTpzZWNyZXQiLCJzdWIiOiJleHAiLCJhIjoic3ViIiwiYiI6Im5iZiIsInhuYmYiOjQwMDAwMDAwMDAsImV4cCI6NDEwMjQ0NDgwMH0.tMTzGpd3_WJu1VJY4g0JhA3H3yxSiVLjt4ukxbbYaxA"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
   # exp in a second
   set req.url = "/channels/secret";
   set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjE3OTUyNzg0MDEsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.vfeEBPzHXDNiJWhyMmwh-PjyEzgllLcm7XhEL-HgQKM"};
@@ -263,6 +298,174 @@ qXh35oXzk7OIlbQYUZuQnQhx6HGGi/4YtgL+fJ1d7yDiFIzN12K70Yk44Mfh1ww1
   set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.VdPaOG--Bsz8mu2k_I_ZTkKCul_DP5U49rROiuVH9GxpjH4fbYNinVdrn9DJwqPnwnRNydqkr7iAt0Jb303m1NEdpJQZKQ85vwC8qA09x6D9t2aylBSoDZAaTjbkzBjKGcjLE3vGdpGmCDAHDIyOThIMZk-fS9e_EboN1ZHV9DQDYuGxwzv7X9omlXFWSvZwBdArJtwq8s3_yUABqMCya-iCE0Ktwh0qUWaMZ6O9wGF2JY6KzM1UnIlqGMgX9SyQNYmEM-t_WBfY7_kSg3cmyDfPSYyYUG8nSxaHeGk-AlrQGldv2yyJxy2mt2gVMB1qqDXVgbYJHzVPWrhIUPBk9Q"};
   testing.call_subroutine("vcl_recv");
   assert.error(691);
+  assert.is_notset(req.http.Authorization);
+}
+
+// @scope: recv
+// @suite: every last letter of a signature of 2048 bits
+sub test_rs_tails_2048 {
+  testing.table_merge(headwater, tested);
+  testing.table_merge(headwater_secrets, secrets);
+  # ends in A
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImp0aSI6MX0.dvsPW8lOppJceUqq0qHzxF5Nl0yW-TfHw1-e9eEBWoeMZB6oA5OLePykRIx9vLRlMgVYy2th3dRyc1idBaui1qmrI1UpXwEsU3096aOXVlp5XvvwkAJD_bFz6D_uHTxr4nBTs8g1gtgOMNpNNFNawWqJqdBo0HW5wbMtU6LyhR2U-3wcHzO-7IesDb4uUXyJD2-VdyAfNIe0J_Q8Bt2zDB81JGJIh127MPo9zZunMuoHnVpkwr1Fbm_bV2QIonRlxL9BnCx-SLojZ8w-FTIK113GjzmYqjrpFCNuotLhnPQwujwAV85lEaQONeVFrMvptqAhSpfLDVrO0XFgdHWnzA"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # ends in Q
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImp0aSI6NH0.OCiiY-BOOvsA_Yh4Ce8uL5ijd7ARPT3lRD0QwOwlEBOYZ1Djk2ETRioHhGBpaQyUzAl0W7UDcWn6kID6O1KGH9oFWMCrPVK8YXwWy8JF2YxKKjGyvudTDP1UCVmpwZm3UlXndFzycXptgVtqgs769olJcRX5wq_2wNGQUxsj9f-n8EdATv33GwSBJxlOrtErBSoHwcX-VyRss4KNFq0fFBH23gQL_zd1zybl3qRc5xfXzkdw3kXkZt7nN9Bz-yTYKYBHo_eMkjf3zTHmy78p0t7Ylbp8LeyvM3_ELc9HUcV1p38TdoNqUxuxp1oFLQH50O93B5qhIZE22lE9zfr_qQ"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # ends in g
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImp0aSI6M30.crc45lVI4zvhwMZkRrLd1VR7GBEk9l6wH2weBwDn43OvOnkvsFkiaBqiHp2ehef6ESaZ7HbcZa9bMu6-UokQPiIzvlSbRhOKhVzwJ6uhqBfPTkhojM58M80J2279MS3-TO3lnIQarg4ojSD5sVXISAKRoEZTjS3eLoK_foZgmQ6dpopCXxe5pGT0RZzK_ZOpffE3JFRqFJWIomzRetM91EtIVXyQLUAOryF3pJwk1eyNxEtm9DP7FhZC5vAK1H4ElFS-wqgqcrQgiB1tY2Xs4yQ2uqG3wYvR8djxMI7uTMbk1ierrbeBUPDOq6V0E4UUNAcylG47IxnChIEThO7PMg"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # ends in w
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImp0aSI6MH0.EK_aime8lKe00h4E-xiel9rBc9BgOsGWQWOxCxue-bOsAdEs3fg9PFmdTsp8mQoyBbyNucUf1jRUDmUW770QOGwdeWsf8_VMMjlPGfudFB3MOlLkikDDNmDRLrxGZlvN6RTgvHX3jYIGt-f64DVZZ3pjb8_chOD2jHimA0a3LOvcQt79zfUE7iMdGTEJB-bmSsK4tP8GModZb6tXGvZMRIVcITBKPbiIbJlxefwzf93WRtqVEvhvi6MyWy48SCpsEnxWSx62Ej1a8L6usMB1aGmp1DPnZ54FFvNqUsTgX1Kcfa8uM7fDrl0LsiTua1rVtgi0b3AD4PMUdx3P3B1Q5w"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+}
+
+// @scope: recv
+// @suite: every last letter of a signature of 4096 bits
+sub test_rs_tails_4096 {
+  testing.table_merge(headwater, tested);
+  testing.table_merge(headwater_secrets, secrets);
+  testing.table_set(headwater_secrets, "jwt_rs256_key", {"-----BEGIN PUBLIC KEY-----
+MIICIjANBgkqhkiG9w0BAQEFAAOCAg8AMIICCgKCAgEA0rfynTA3i7rnEzpLqV4Z
+oGXGM2RyfFnMOr97B4+RSIy0MlL9sQ+nbSnIx5PwzOZ6U5GiQGRMP2HiosIWXP2Z
+Y5yNnXRWXsXd9FojHaXzDd20w9NiTz2ROncifobI34Pb90MvTdCU04SKqNB1AC1e
+e2TXyO5vOMHtZfNkfMmOMCncEt8V2CF3OgWSZszm9yDKiWIzsFREOwz4aMrja/fx
+HHhDHg/eDjP+iyUVs9Ybc6V65ZD/qkf+7eXiOL2he10R1e4eAeAY93WIhasGOUXL
+dqHsYMHAJr5xtdCdFFvViGFrLTlw8vqRfOxCc/0PVq/oL4PKB7ZVAUF00vlgCcov
+M1NQSujkYQBakbqqhtJE5/HaD0JHMdGEwmzpX9F1JJAPJUH3FqSXMuE/rCDYmn7I
+3SHtnkjptmK71iBDwowlxz6BLzzderAS5OmraEP/eYx17D4qobB+xbY/qt+GjGwt
+FmBn/7dJHonjbOGkvadwwtAXiR0ppanXlgW92brmHLNs+F270+EyjBk7GhhPf5Qb
+g/5Le+gu9SzrSQjaEKcS/Ww05KQ6mIi8zknvrOq6Esea8vNvxaM7zbv4AQGpTUj2
+qXh35oXzk7OIlbQYUZuQnQhx6HGGi/4YtgL+fJ1d7yDiFIzN12K70Yk44Mfh1ww1
+3+bhqjZzZLiwtUQclUPm04UCAwEAAQ==
+-----END PUBLIC KEY-----"});
+  # ends in A
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImp0aSI6MTd9.Yzv5YgUpQaa_NdbQGJsMCtr29VjyvZGW4lQnFTOT2DuOrrqdYr-DAj8ehM9SUKcuYA9Rpw9tlDLpP9__bivX6acvu8OdZ078PJcuBBvPzGqw0VXu1z8G6WPQRQLGjv3VBh4SGNxbCakl5NCnB4i3msfOwBBIeC7B-JV_MscbFOVe3KZ3P1eHHITpVO22ae35DHVti_a_7kyZkWkh-n2utU40Nb3nbXxQfNPTOxRtWrHT_kUgKZRrDhXkeE-lpypJupy3QLVwnWYDVxNgoD0J5BeB7adZ0iOaVvVdfEXE0C6e4sCgbmCZ6Yfsq-W4w7z5no65YTtMZ7fDomlgklg0rK9N2Dze_azo86JLZbTwfmId___8UwCO9LQZSOk24kTofzUWQaovdXx930mZ3QDu14lE9ybeHnNGUdFIT-vKwUS-8uLXIeg4Xw4Tmf6I2inZdo61bbn8YU2IEsP36i8ef8VxWKS0UQkkayW_onZzPgJkmBjpgyYHEGsFCKc0XHuZ-Vu0qMXnVvgvemVERd4Hsm3bDQYgW2Dal4eiKulCi-LYu8FBIkME81mxDpNchwSTThyecl66i7IARbSMeY7sFw7bZpO3__HO5ypijU2GlZ1DGqXQ2X9Rw6_nOPVQSr-TlX1fEub6jAXUp925zIxPqdwsygt6KIuBk1XtAkBfjcA"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # ends in E
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImp0aSI6Mjd9.MUtJhKBp8AO4EDa7jrsBt2bxHtXGN8Fbdx_QnFxRSsd8e-0OrEng07fiwKRrFMkug32ELpHKeo0Zjt-AJZIIuf9-SnfKU4v1Vcukh6JZqP1Z-ssahzlLvBDr1M37ee7PD30vgDHmefD72ZaHofR543nvBAIcclFXQXXC7W3R1bvsLeMIexeIUslPbGNuZN6R4aEbT0CATTfXT0u73StsV1rzzXIiHCgQWn4juUfkhC7Rv6CnGT7VRP4SUbyhKuwwPqUB8Rc5qhzKpup2LQU8TiincAZMhT108HchBYYi91nltufmuvtDfzgO5umU6EcGeJEcTtI7wxqZdaj_RxmUSPJ5fIierZt22jSB7IisYP8Yo6qx5c6KHQzKZKRUPUHRf-Nk8h5F41EBwlbH4GvQvtCJoN-U7IDtwUBAo1aXi_jrJkcYO8vdtNYM3k1tO8g1VfN0AozUHmF_00W3UZLGs_Mpc0APJ55VISgvPJRs-G-4hPsl814r4jIE13T4nV5iZqauYJ0sfyNequJUZxUzfong959dW2bJZH8TUcfjstYvTrxYPMK7ZPYF8Jvt6ScRg5ZpR4UmfV1e_48TJzf2gAOagJkAzJhEqZDc8SxWkxX7A0y_mCRTho1iTXIYBFmjZxhWJxMME6BUevUEKaZYro1kzl36dsr_an2EDPADTUE"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # ends in I
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImp0aSI6MTZ9.t8i7rsddxrT1XpG8t4VhkWAoEY-ZC34RW4uJtims9g5ijh-J7JS3jSTQoeRRmZjbCyGt4cbLRpWZftQLj4khbuCl5dbWsj6yGSetHmJ2CqP8DGIeu_UOK_44ICso_kGWK6gMHY7NkmsejhlczLGnhPpe_fIloHaIzOzv4MRLMyFDwDqVvbdWbsiA_aSuP0AdNj0s7RKn17JzqWIIgdYN6CebZwZ3qemePdNxRcuAOAcdq5EWBlmS_6W2-c9_x-7xpT_LeNAi8wdoVhflpKw50DE1fVxr_RPD1YUiVTr6000QAr5ssfyN0kW1gb1PdPPVFq3E0aBk-GqP4H303WZ-4t3w2JkkGwiTYysIh0rSlf5tuioGYjJmSlMr5tHMdy9MJdBz0_iWV2Y1NGtI1ptmDyJKfI6RDwRrwZFPCSpAuTl6TtXW-M3MeZx-LqRUq_vonheFDvGnswQrin0dnjDjY0NE0rUwJ1hActCi73PTaoYZ_abwgNJSOx9hcDCHlyIjAbZrvQQlT-8EkKl8CsmE543spyws6Kk2RVWadqZa-1IY1tigk8AAdg2FdyluuMoFGtiyM9Gd5wNrCmwvXi1J5Mm8wx8QRu2ZRE1z1SLLIMU3xtyUZCQSYRPb4O2XfqhSZChcaaIw_-WmpzBNG43y6ZjtQo_YArm_PoFXLMc4W4I"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # ends in M
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImp0aSI6MX0.Fyfw0NFschudKc5NXq4Rj6Wn0WhTFETVGrIiDvSuvB3YtmRrCK2UO-qj-8Y-4F4EajEaF0WVhdw5gQ5b8X_dWW1QZDQITk9_b9p8xC8nX4ZKV5UOutQq_7wK00G47oumAXK2xcmcA8enYo7zBWSfYZ4n6EnaKtn4jtEw4bleaSUIJSq4Lh9XtqyhL6ubVBFAySEYt8gNCClobxBRwMNXA4hgC89N5zcDAxkTA6U_uiPFx5z60Oe0y05O0pfz10e5xIRCmHjJtgPQG8bVn9gK_d5WE2f0x0FmeXCQJ0Er2tmGlbx16E14ALI_P4rbWuBcuXIpKBSxYHjI_5g6kxCwnmKpgOh5VntirdTMT4Tjv9rmFa7_A0kVHmj1aOB2voHi2Qv2FftR6RbVSHDcv1H7D-Wl3DmYUEgOqSGJx3Ek4ZIpS4gN7EkIxCG9jby1PztZ3lbBKGttzIAbhL1tzFoNAsVf2P5_1dYWFV8xk40utf5WW5HRnjY_xISs4gteB0FmJMY87wLWI2P0xesRt9EycvCBtnYOGt4SkSh4Df6F1sxOEDCE2Y5G0NHxnJRGR7C9hU1VHeb4OOg07-saGlw1mS8P8mmegaHmXnJjE3Di3g-l1KcEXrrZPoTrA2cvdx131hmljY_AAFozNhIVWY-8wapzaJotuE3_xNxnxuo5gtM"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # ends in Q
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImp0aSI6N30.z2ekHJcc42KRqE0D8LOlTl00Mo3ZdrWeDfBuK3tE0f86wzvGvv700LKGvTtisoziLK_tRBvqtKab2GXJA8BsHGbE2-wVBu8ZbBP7348OSxm7bjQwo5AvekUyEyfq5W3Uy2uM6-tbgvFT69pcpd4FeBS-OgM71y87O4H3cjwxtTwsLHRnJuamKhVGsSIyHb2mJnhfFDgo82GGaCv8OB6NyvEhiDKfCxQMxhN_wOAH8W-Dczhi8qFeuzTP-9yLIbjoByElZ5RW-L3NnS5EJ1dXgGaJFJ13swKCU70Ms-szBUiPc5KeZTsH4sY62EO3YczSYYfnblIzXIVw4mgo2FwIqvh4bFPTuNahkluxQ0CidgENKcOWbW-vxrVHCYrmDh96r-bqb45lcCicVEoyL37U0CXBZm-QKzt2IWXq0IsUbEHN8HVfZvS642eKLu3AgTY9gSJXszg6w5EpZRQcfT36V6wWISzpBkzoMAxPuktCD41gunIi0ypaKhgFhm0qkyr1DCzfjJKcez0GiTH3ImQiGmcI0rsmOQ0r2eF62pJLvzXa1Y-POz6oSXEnG9yhI_BbXBM5ULoNutUfDRHG-x2QDmxv3jwqIF7vJbKjk_z2u9hZhCXk8H7MpYdCvaHPoiix4pZoKEBKDnUfBtvtGXTTjiBF34AQTMsdLlDb1Sn3z-Q"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # ends in U
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImp0aSI6MTh9.MtAOjm60F4sHq_UA5KtTQur2B8idXzvVmVDeolAHKBdak-xHw83U06mY9iGUPo-XeHYxU6iWEU1EPgzP23NXivyiTRXBTDGCoCDz7YGXC5UjuEOraoswXBkOTUGS_wv2cCQr_aKGl80EXtr6v8k3K5XEjJzuDv6ljlW73xHdoEjtB5oru1HD69vidVJ2oS6FA5HkMuCfCyqH4qk7PH_3HFNyXupohrEcJAEjDdcPH9gXCOXbqCJcdukwIpk73HZM3wpJr3a5pdREJ4Qzj8fiYnbQK6o4bPZ7L71p5_tLvMA8m6IyVjDwc5Xc12xY5Jv4nKfDXJpZUZFmiiEGOXALf-Xx5e55HGUV5BplD81z2glPNBzmnv1_Qee_3Bx_a9k0SLdcxcdyreRtHAKLDwbBZjek14saw67XLhlVS8sPZpM-MPV4zulQ4d4UrXUELdr1PpnJ_6KWbuwjGOIrEie66dEP3Y7E8dRVgM-2peOBeRDtrfuvolofYQAovRQfOpcPOZzILGTTh8b5hJ4-vSM6Ph83NeufBEzoRJHh04MXGoaE4vb7rpqspIVM9IiHQmbu2A2G50Fa0Nvl6_5GrOnU3Ux6LM_W5-04I-0tpuxSazbAyhoO3J34hMPwPY0ESaWCcisTUl-xLFUchghaU9LYTfewk2ZOs4G79XZdpUqF6AU"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # ends in Y
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImp0aSI6M30.tyEXaDkZeyjWYgEhUgBpWDKfV1cspe01ncSkMRXDMD3r7EQy1ekYF3XeB7XXE8puRD3n0mlOdBJ0pP7aSEI6x2y4jRQEGAG09wCv1HLjTg0No6LVsL-O59yFWwXOkVCsTY01HT-7MFay6zfURY_7ExD9zMO4_JFGRDMYKOrYui6KKAuvefwsEk6zmiNzEQHqkDP-iwrRkaJa8Ji1MawMIWo7d8I7f24v4mEKUEiOuMmTle3FsH7ntFsQlUjZIfdy01niryfJq6YG1ay_avBPnkNPGx4Q6atJfcu-40TCB3fz9SZza8zwTkAVTrhkV9gBhS6d-pMXFJ1qmxPl6BasBXH96wUFAtcF-6-Wz7cO_dvHfCsVdbg0RAapjogsSMJR2owGYpIQzcQmUSYfzu1L7efif-rmLOLum9K_yabOB18elgQR9JOhr_kwMwBerVymFAU86qyAZd47hhhbZ1mXwgA1KCqPJB05XGX2O2SPwIZlyj5azVm914lbpJb9pRAFEVIzJ_5Clwhdki5UbkMsZX-8i6xNl9AckY5WtFJ0TbQfj9oMk31PrzKTYPduvey6eZli3pVl45LQKPVsvRuLyYFXQoGj7MDUXW1RemYz39M0v62iRPcwauv_l_AlHiRaZrOC2FQ5Pg3Hi4AkVmElVFq6-2Q09wEWmeK3FElXQYY"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # ends in c
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImp0aSI6NX0.G_UDsCsJBJDwRv1e7AxuB2RKMisFO9P5gfh13an3vjsunT-mjl7E1qF40-0uXvHhFpCu9l9Vt26Kt8uud0yoxeaXf6bs9mVNrjm8kTBlNwUteUg7pZG2SMzKg9F6-wndNnRG2yGBm_l5Uj3whzG5vm6GxeQ8HoEV9PlTyl5fM0sm459FRVx9eGCXn5hTtPkqGgpOHX3IKJlSlcrXdUNiMbU1Z-5li1wBuOJkDYlDcPj5-Wa0nOR6gcVvnYlcZyHcojr4C5YFcdqxR52zTOwLI7kZNpLxrw4jzxRitWDeW3NNHi2I_gm4xYV0auIyMKRtv3r9B6AAjXss-aWkbBwbVdhYyPdTz7VQg2YTkvzZX0IwRrmt0ZL0szRyVzy0joyA_MS5p19OQXG_h1aryhgqvG37VOJYR64k_Pla420hMzHmfLedHk9Bk3PxT8B2RGVPayT6bL5LjEQm5XvWuXgZib2pTdqnXbwozBh1HMNo236In3ogngfo3U9ONtmIEM99R2FPe3qLSuKU66gXQCggxiwrSpVQBGWkIrCE_hW1aZ-L4L-bHbZeeNytJRQ4FUQkd1kMCiWbpnznE3wl7OXaAsOv3qmvn4VLuKw21U2rD5K2HWWIA9M7QCQHc5InCBaB85dKHDQMUWb0dZxHU2qJWd5miHBnVcL6g0NJxKfdUbc"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # ends in g
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImp0aSI6MjF9.g-L5Mepx1p1kd59eJDN7QR4rB1GVoPZYs6R-tt4yW_nXBsylgSZRxCMq56Ihm23ls5sG7pulWQR9UzBIRN1Luw1_J4Zmpj4nMEZrveyht6CuGJiVksquXdcIo9L3nEwfkroo325YaJW4gFSkMvvMfrkHDHbC7AZ7F14xg-IDtR6OjwOz5F0QKENWDWAR271ySBybX3Pt6eQE1BlF8OJ1ytVd52k04124k-4wpZOl1W2VNJdM3zT2KV-lvTRaeL7MPEQO4VH_lOb4-mMIwXI6uQzmxtItwrdeZtqlmwFVwFaf6o5Hy04WKHOzyfoZHfTZXZEe98N5fmcPOWKZJ1fenuXCudb2tdNQcQ8657OkNnkdCXYngyk1vub76PNm3nVXmwFbPZQXcibsnY1B3MTltOl2tGSg_AZGWwLv9RF7xLIB3ZrjvbTDKEconrwWi0a8mtVR7TCF2dgM2RFKiOtm7DIHdFczAG6OQD3QW-6IJvkDHKk4T-Y1LxkNlw2KYQVVHBr0eHuqgPv8mGESJMSpOxybUgOmUEoEe3lJtugJlXYaFFVO82dVIZVUY7GTCRfgSKbYFdmvaQFMRxKmzGuajx9R2JYVb6tvvTsx82zftK_9DCjGsSKV6LwBcCJgs5OHZM3xMJDYPFCvV3bO3_xmZ7ABmXRWxO8QQTF5tvBalEg"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # ends in k
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImp0aSI6MH0.Uj33RXuxwVub_boUwFkP-lk-ys8biYDx9QI9LcO88dvjD27Vug5Id3YMsYk8gaYzjDOxFO7wrQq3l1xAJOtEfLUMz4wGAiDKMXYmbOGex3_haFVOvZO693RNxbte1vadZvmxkwsmG_2F1Ce5Y3ur3ClV9r3Qh7cQC_SIMl_zLbssHO0hg9LpavdVDoW54e2f6965fUOwiOgOrJ5Y8nh6K2ZsOQ4yuNDcQv_WBKpebQ0H0V8OkJqFvdIxtHWB13c-07vGnpXuAZiLVmLq2_8Go_zZ0Q9L6bb08GMIHhfMTX7yp55JD--Hu7IKAT2UOQ07fueqDu93suFasD6KDPHjnA7pXt5w7dMVaS83pS4_FekYGIakgd7K0e8ygSCTuHCmQVD-xmJeLXMXalnxWfR-HcwQjTlxUjQa1jq19njmn9f9yVgtdo0zo9AC4rYx7dtrp1DrX3ltK25W48ue5BFXtbMOKZPIRHoHGzECW0PckoXFi-qRRcVoOw1qdjHNO9AoPzqROTYGEhmdSvckCtyht3YnoyqsGWKA-_qo1P80_KpNoyvli9vuCek1pABGB4rS7e0GgplfhbPAH8hV7Nmjgwc40ZJItA5pRwbBnt8WN_sJPqFR1j5NWrayIZ5R9tZQAR33dlExGoQQUZ2J6SYk2UYw-q1_Umj1lFYrRj_h1ok"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # ends in o
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImp0aSI6MTB9.wO-L-xSqNCEh94eIaf1yfCAUCjrN7kBAiSOlGWlOe5qVtcFK5_V4dg6AbMu8GmBYVwJoERpAxmbb3vWG2ZwwN-1RHiIsb8mYs8CdRZlDUglGDUwY4ND8k3PJp-o0EfdmWEHvk-_UEtLdUqcqrrfA45iUC9TKgwaAIuYF8K1iW4KKVbekBtIrZs3NnFQ5G8uXqFF8XUCuS09bAhZlEjc2TBJz2l-jsetpyztUu4htpSL0ojk14Ob7oNupFxd5UGisZzg85sRV88wg1170SeQ0mbpHi3uHA4l7xpIdmfFBNotvqWvmle82QLWM-P8kj464APC6V1ur3OvkcfHJ-GYB6V4n3tpy-LF0txAHOMOMF2oEIw9rERJn_Avhaq8OIhkSWCsoSTkQkGAOel9Gtr11h3QxS5zwG1fnEt9vTlPj_63hfRPHHOStJ4CrvCtzZgPn62k3WjAy2kDUZUyAw_4cN3PBaexfW4fomdKhBjxFPh09ADJPQlx6gIg6cfK7hq3jAao4eTpknqE5YEg88o0aVwOCdrQw48HaxEYvV4YyBkI7DmfPvV-zcam0A20QWvKFAAqLyMyDxzOXUEmDfa59ykUOfTeALJ4Y38Q_qjprpQrbJmPlXogvGYrhyA7t82Z3-PWe4uM9kw6MjhyhRuhRDAnGJ4tdeKgOqT94s7og2lo"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # ends in s
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImp0aSI6Mn0.QJNq2WMK0IclBZ6BxjdQEVZjd35v9KHzcrcMrYARg0HUr7dV_ds-9cyWcOUvIVcs8sWUY6MSmoI1M8X8-f-uYNTqOQHMhmnr6zsNBOgUYfp2KOCprGy8OjsKhLYxiiomAGB2vQ9wjgJULByBwwc_HSELtaydUezhnCn-iowaNIPe_KJvuYZhGKyzJyBQGIbO1_Yt0ppqkggHAH7lGqPGDG9sQKlcrV10rL_2TrChOg_wNS8_CzOei8iDNdhvjObuhz5_RU2uwSsG-lKvuzKqn1lIbtrvDvzzp-Q_hcqzUYgAKx5dzJ9SrARKISkrDB1mv28_I4Q7G-HHZo524izRLJX8JX7wARM0QkLqHfdUC5Pw3A0ob9i8HnY27NyFz7RSdhs7kRgUBKZLN47rgc4IxxGetvavd5Jgtb6Zfx9Bm4SmKLeUmckGvMKiNIVQ2yfAVPaKFeScIrUssjuzhr_BqpYGaEZGei9wSlzm0LzW7Fq4MhdYbLDPIEigZIF5K34PswtL7H0xSux-3xkbiTIk74vyBKyajzf3A-Ndyf1iwNTf4dJqH5eOcbA8ZNHYG-RKhY5vPPMh6ynPQFBKE0j6n33nzRc6HcUdm2bL9MJXrA0ve5TMYBVuo9uyRogbYnE4d2x0T66UCt3smVjDh2jlaL7cZ1AUDw45g-VezliXc8s"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # ends in w
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImp0aSI6MzB9.S2bQFU1l3xzi8OSXgDa_Cb6sB1KerL8QmuXYS48Ap4VxVFyWL_ZhiWfricYL99Ee5Bkr8LxuGmUSzEa54QKRp5WehD64lTHQFBYQ8sx92NgP0XLg5siGbWxRAw4ASOcyT5N8-BqMzq1IZ_Qzpy9fjfq_RTGvtvVGuP8gWkeqmTEHoa3W7j2h_R03ia7HOBl_hOD0_LRA8Vcb5tIZswE1osDUYd-gLkp6xpod03xIB_cEElKfBo6fs6zQ-FXcI3_xumy_3HPptCxrQFChb1qw8x7YKJTt62WyNsYCXJTFMBmu9IT8RXZIg4hSqTT2gOEIa4K5k3gIOUn6JrhoTWSyA-kFzqrgd7fODiv15XTVnc-Np-iXBDjxUwet-EyN3z15ivgZd1JBIx5nvSzzTtn98zyvdyoOCBP5NOdlrF-GO1Vy4qDosr-XvF0OFyQVvezD4gjgrDjCTjoYoSF7dhlcn3jINRI3mr3gx71OfodKdgCJ7X6YmMIM6q6ggoY3Pk3CA8wfjUWpH80XZHkhDntHGlumCItvxdf30sM5j-5e_XZOjqbMc0C2sH9eefCFyI0SzkshoVBxVrdT2i4liKfqEFMG5EA6rjAL2-jU9pSRJ-ZHdnlySVXNPaGsvpijWcLXZPJL0MMbzNW8ZZuw35CxAYd40aAE_VlT8dynw0VQDGw"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # ends in 0
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImp0aSI6Nn0.MbvFbIICfzLAH73Upcj31Kxr1yt3YE0uQ-6Zw3oDex15Ijt7Jto72LBOOuAGRK2x7VuxSa_Dzg9_rq_AcQ5njeePHUoFS38Y9LwuAFaYza0-Yo_Qa2vz2h3aleY-5N8VuvYt9T8uhRM3-YLsN5Z5dfZtSXRp66OUdl2siNZVdQxarryE-WXUWUIF3graD8YqJa5e8_2l1L4HY70teALthlA2RF9ubhJl5pV95f-0bIpXt85-vUOz49ME4vbuiFywb05Zr9e2XYNLcKveQ72c1c79c2HFqIAbGAnSNfII3wmA4nlWDQh3hFzZJWrO76DWA35DCctzg8ijcngSo6qNTwitJivj4EWYzMbwsdkWcy-wdb74wiGWaX8VKdTx2ZQK_XZq9eI5UWrv8GonPO4Q-3BsZxaHSscISIpUsmlFpCu9p5fLrsc2togjbDQ9YJdNZTISufuu3KvszOyhs37fSwmXbTnGhy11l58MPHbPNu6Mpsre9oosqCWoDz9jL1ik2VQkZGxh9dGkOlZv5nrFjyWBr9x_AKW-zxaStcmYWtzmJVImhASXIO64ghza-07fG0khyOqr75C9O_SvrCqP7kJx_s1lXbL_GxEHXXgDyF5kfswr-Mcin1WUIpQCVOxIbxhfGlGxB0WC18qwwMX9b-wQb1WpwQzpx0JsY-QJpq0"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # ends in 4
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImp0aSI6Mjl9.dWNosYJNIc8VQD7aT4MPH16CqRHu-TPWVtEqRTLZ7FdHQDuTOgSoXOiDSmiC26pcQyMPBJ_8MlXGyfhZFssaBVjm_F8jeS0bb1ZSamekTk5h1lH3ZfDhFRs1B15nMY_5xLzf64JpugUtAKWKLhsQpR8Ma1LcBAzMlMWabg0AVXwFWvIVDnyy6QzVn8aezjxAW-37oJBQdxcPAF69wXULa_d84HqAgWTWYBfDzADsKn7s_yxOroLRfdWlnpuHoc-is-rAug78llYRc75IZxtiQLF1uIrpXJQ_AdvjsSywcy_Gddr_WWtLabLiD0i-8lotrR0R8RJQId_j5CHn8D5VYaxABwK6xcnFURO6-NxMuHYZk2Y8_QreIveHz1DUx0C-4o6RnFndKIa-gwIBnHeK09SATHv0UvQDP-pXlWWreKsTvLPU-1Sn3OOGy-PBEjLZFmRSmpNZ3qxlnyoLHY5rW5FeE4Qz67VeggkckdLe-sHYGYvPEGIUsUwZx_S_H0W0VvVofEenhuZveYiBIiYck51RWWmFJkc-2Oc4532p9GTex_VX7tX1gaETaUiVFuhCtiPQIWdsmlxaTwzARpV4zCo1wWPC_6ifM-2nXXIKlrKlk3hmpRuNFAC8aMhleRwJyJktaAwOqRKBa2wxSzdKkIycADoiOG5Ijef-2fcJh44"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # ends in 8
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImp0aSI6NTR9.F_zSZ0OENkzlaLk9tlM1qCTONp5mUzah_FdWRQ96LPiWknXyQMXanCJe1TbPxc3dINRiI9F95T451iQiD2l82CeDHATb9KRSciJs8fQ9OWPPnq0MFpBKDcX_zX6VjteE3CDux07NuwS4UcoVzhncQQSjuddZ-QYAO01ezqSXMyvtJzcLX0YfymDyJ39pwDKzmwRWqyfiQckKlX4P1Wy8jT_qT1OnMxeCrP9TlTuwiXqyi52gQgqEYTo-IK1TtBiaAOEXEJJbIRMoT04BUonOJZizzz-4zw3CMRTbfp754rvrozSf2sxpp-koPN_9qR5UWbzyTaU_HgwfV_HO67ht3ttkeZAa-lN116Gq8hB2uOQKNYUkSerTTz-GwIlZK4bFBOm2RPk4q0G7Shk5AQ_jPp6P-p4EK5BBYDo2VY_woUy2yP3rQYblIG06qW3byNetGfTNn8SPNRzqS1XFq5i9K2zMGdTQnpf7RyKkOBOxurRk_9YPOvWoZGAyr5q6wbkyKmAwdcx8oZ13k6IyudEYFp9uTpes86q-QAKGMfzXVqoP1xFZgVXAeoCcretM7-W8cQSRbCY5tkk_RGFaCICu53fefhk6Sww0Js6ZzoRDgaHkgm7ZP2vIkBRD_33cjXp6YR-hhnjUuKsXVY5q8Tg9c0s1w7gTWECpHhfDBJ2xVp8"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
   assert.is_notset(req.http.Authorization);
 }
 
@@ -458,13 +661,13 @@ sub test_algorithms {
   assert.is_notset(req.http.Authorization);
   # PS256
   set req.url = "/channels/secret";
-  set req.http.Authorization = {"Bearer eyJhbGciOiJQUzI1NiJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.gHiuG2JsOzq-5uKNYxt8Gj7hdymbmLilqFYxhaOb5W41Kj6_5qAJGYPcpDVTrV6pTtDifHysKuHxfWewFXDzbGWRwXDCyKS_kHSnGTWq4EPcpCUX2HVd29HAen6_0WneaceVDuwawDSlIJXI-t2S7TJIr6MBY9gzFuPKn5x7uwIQ8Vk9Da3hYWUkwtC5LqRN3XXQD0u2pa89LwxA0PEmLOEZMmk-DHHSJ9VLytU6q_jcJsc0DqqT3gi2Clw-e-H6XtVl7luQaMx0pDS6IuD4TQ8SBpqq2NTmabFlSwq_iAsFlO5fykHJkVn5DBxLxFXnuzPO0lypoL_Wydcq1IxgRQ"};
+  set req.http.Authorization = {"Bearer eyJhbGciOiJQUzI1NiJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.Up8xOYIeND8m40DnejGS0_9sSY8CcrEFO8DchkbcNhZiLDUot4P9fLUXqZkfXLTfUCGGQ10hEprPUUKlVZ1d6EcVSn12SGYqs3fr10X3PagqBVdswRL0AbUA7ZyTHeY5EBioGoisT5XKoPV_lb-vM8WRa_WCVMXeH6nVMItKbgRkAbJED2M3-8JPE-PKRhSuii4Etzi0S_pF8X-c2B2b_sDqVtTMIPJ8Yttnc8wd1UdM6htRUsLybn8cMa4I6ERZiJJC0e6q1bUwODVvrIWxeviivyeXHvKlFJZkox_MEX0sjNe3I3VwcM9SPUNTtynadPoDI6YzjNs0UrAD-oBpkg"};
   testing.call_subroutine("vcl_recv");
   assert.error(691);
   assert.is_notset(req.http.Authorization);
   # PS256 in fact
   set req.url = "/channels/secret";
-  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.EfpDca5DwRPSzJetNICN2yQcwp9jUF0PxgxPDztkD67GioLdNSKJQM2Pkei0RsBzHY-MRAZCD6wTbve98AQR2lAcif4_vzW1zF5_BIIqExyxjmbAm85kKadYigHDto6It00hPdszBY08LtRJKtGhGE9mk14IP2fM6JZdzRtqSYGNpi2qdIf1158D2n6l1rztzUBA9cTeR3Ck__xvM2Z_1n8kwC4X-MDYBUhGG4pQDWx8bPib7ETol9H_PM9xz4xC8HZ66lBAgDti6BWsC8UimnIuptyxvwaeJ2GqA9XezSt5px2Vu7qClmLAIieNmwYVzuXLYjubLzyq_-4MzBYrEA"};
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.NDIJ_cuttoYvBumxbo-su5W2ioOGcuTaYbFWTRVGe2Hx-VdPj6PihS8XBMmNy80FFNHeIunWV-qfZpQtg4sTjzywkVTMGvVzrkOjZMxVKoIu2FMiFYpURXRggOwVhB-qshABUvtolIyGf_Prqk0QDa_TUKLWA8_i5PDJnL55KWiJccT_ByhyH0ShCXCFC4MfWiIBN87MGSPnH5gvEntLpqoNd7AbDphxXwBdCqrsrhYhUFe3edNGxAZR-2xiO8Ma82zEzMaGmZDBFOTCQyAGIiF6w58iNm1Zy78bAPUQ0RowBsa5zZ1nzE4OHfZ-NFkDHviFR_Rn_Gc-3c1k-TzfiQ"};
   testing.call_subroutine("vcl_recv");
   assert.error(691);
   assert.is_notset(req.http.Authorization);
@@ -677,6 +880,42 @@ sub test_headers {
   # an object in it
   set req.url = "/channels/secret";
   set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsImtpZCI6eyJhbGciOiJIUzI1NiJ9fQ.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.vKPqrWiGJq8SZYyP6r2ufoFN3gkk3N0GGDAJo9TVd9Y"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # crit between texts
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsImtpZCI6ImEiLCJjcml0IjoiZXhwIiwieDV0IjoiYiJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.XNMsAM95yQLsSjbCy4eageMi8uCCrNteLKtbcG9JjC0"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # an escape
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsImtpZCI6ImFcdTAwNDEifQ.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.Rm3acbs71MD6kyL_NruG8yUPFGe3ObVLIOoyNVQPMJM"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # kid twice, later
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsImtpZCI6ImEiLCJraWQiOiJiIn0.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.ulgdI18wKeQddEwRm3k7bgoctRfbJqsd-rFFu_tPiOM"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # typ twice
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.OHePwkOhgdZkDMmyv0MMIadX0pLSpLNX83x4djujzFc"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # x5t twice
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsIng1dCI6ImEiLCJ4NXQiOiJiIn0.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.uuTMgmjkzLymI8jX2N8URDtVAUcJSxKyoMp3_MU_B_M"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # kid twice, with spaces
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJraWQiIDoiYSIsImFsZyI6IkhTMjU2Iiwia2lkIiA6ImIifQ.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.CMLX_T4Mc1wS742F4V-gXX2BcgezjgnxvVZzFeJYo9k"};
   testing.call_subroutine("vcl_recv");
   assert.error(691);
   assert.is_notset(req.http.Authorization);
@@ -918,6 +1157,102 @@ sub test_payloads {
   # a word that is none
   set req.url = "/channels/secret";
   set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsImEiOngsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.KgiYgzt_-IdBYySrZJlIAg5aGa0nZfsJJet42TKdF-Q"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # something before it
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eHsiZXhwIjo0MTAyNDQ0ODAwLCJzY29wZSI6InN1YnNjcmliZTpzZWNyZXQifQ.nHH8ikdzqDfQYomLCjRHnRffzwRYdRsVut2JyQMe7U0"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # a name that ends in exp
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJ4ZXhwIjo0MTAyNDQ0ODAwLCJzY29wZSI6InN1YnNjcmliZTpzZWNyZXQifQ.h4qD6QAWIPB8Vn3cutVpqMq7cPCa2Z96qdAt5Xemi6M"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # a name that begins with exp
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHB4Ijo0MTAyNDQ0ODAwLCJzY29wZSI6InN1YnNjcmliZTpzZWNyZXQifQ.q6z7VOJUY8zsdXOtrAiWakwKFT3z0pCqmpx5mbsJISE"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # an object between texts
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsImEiOiJiIiwiYyI6e30sImQiOiJlIiwic2NvcGUiOiJzdWJzY3JpYmU6c2VjcmV0In0.I_tqU8fEdtCbCJgOnX_JgMLJG5pSeyxk32pRZvl4Tns"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # an object behind an escape
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsImEiOiJcbiIsImMiOnt9LCJkIjoiZSIsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.iyT2AH6tCbNCTxUITa61gpWahi12o5POd-8HhbjwgzU"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # an object between texts of a list
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsImEiOlsiYiIse30sImMiXSwic2NvcGUiOiJzdWJzY3JpYmU6c2VjcmV0In0.Jddlszc_CiYYBFGL5qu05XeMFIIXiIR8Ft6R2UcFLbc"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # an object in a list behind an escape
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsImEiOlsiXG4iLHt9LCJjIl0sInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.iTk2PwPPQ4dptNLGnW2CKBSktEwuFODaHD3BZgRj6DY"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # a list without a comma
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsImEiOlsiYiIgImMiXSwic2NvcGUiOiJzdWJzY3JpYmU6c2VjcmV0In0.gCB2xhOyNvoRI9Bf9_ETpeoeO7eFxH-HlTKLkiu5Se4"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # an escape that is none, in a list
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsImEiOlsiXHg0MSJdLCJzY29wZSI6InN1YnNjcmliZTpzZWNyZXQifQ.rP1bUGUVTTOpeQfQqwqH0bJfQDXf6GFpHT0laJ-fxKQ"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # an escape that is none behind another
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsImEiOiJcblx4NDEiLCJzY29wZSI6InN1YnNjcmliZTpzZWNyZXQifQ.GTaSlZ4wECXKVV2FQoK_7AAC-OjVnVvHdlTYizNXOn0"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # the same in a list
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsImEiOlsiXG5ceDQxIl0sInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.u0Znou5oVfmWLqAUn8-a9dFuUXYjTDWD2XAajDmj4W8"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # a line break in a list
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsImEiOlsiYgpjIl0sInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.mf6jQa1PZtW9DX8EHqTSY5b43W2kwbtzxKWsd4n40yg"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # a line break behind an escape
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsImEiOiJcdGIKYyIsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9._RDlaKqH0FLrkOD1fTwsDpnHSQwC2RQ6IQZQiltDCe4"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # the same in a list
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsImEiOlsiXHRiCmMiXSwic2NvcGUiOiJzdWJzY3JpYmU6c2VjcmV0In0.vBbdAA3TJ2s2Ub7iV3dw5xYAUZcFfDanrG3ThyKwlJM"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # a name that begins with a line, twice
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsIl9hIjoxLCJzY29wZSI6InN1YnNjcmliZTpzZWNyZXQiLCJfYSI6MX0.xf_Jfak6J6dr0PK7xOE05ZsOJ1xynyr3MJylG_VKUVE"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # exp twice, with spaces
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiIDo0MTAyNDQ0ODAwLCJzY29wZSI6InN1YnNjcmliZTpzZWNyZXQiLCJleHAiIDoxfQ.qbaSMebW2Fwv01PZH74x86v38qw8OyAu1wnpxY5covU"};
   testing.call_subroutine("vcl_recv");
   assert.error(691);
   assert.is_notset(req.http.Authorization);
@@ -1235,6 +1570,18 @@ sub test_not_before {
   assert.error(691);
   assert.is_notset(req.http.Authorization);
   testing.fixed_time(1995000000);
+  # spaces
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJuYmYiIDogNDAwMDAwMDAwMCAsImV4cCI6NDEwMjQ0NDgwMCwic2NvcGUiOiJzdWJzY3JpYmU6c2VjcmV0In0.FlRhD-VnTyJvwrwCsN8Xv4d07G3Of6giCsHfDJK-Ywk"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # a text with spaces
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJuYmYiIDogIjEiICwiZXhwIjo0MTAyNDQ0ODAwLCJzY29wZSI6InN1YnNjcmliZTpzZWNyZXQifQ.dvRPg-grkl3CnZjcALzpZw9AWQztAtMQchyH7J_Wu9Q"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
   # a text
   set req.url = "/channels/secret";
   set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsIm5iZiI6IjEiLCJzY29wZSI6InN1YnNjcmliZTpzZWNyZXQifQ.L1MvLjcdsZBGPgwGASuVBep-a8pRFHLdG41u0FenIDE"};
@@ -1399,6 +1746,12 @@ sub test_channels {
   testing.call_subroutine("vcl_recv");
   assert.error(692);
   assert.is_notset(req.http.Authorization);
+  # a name that ends in scope
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInhzY29wZSI6InN1YnNjcmliZTpzZWNyZXQifQ.rC58mSduNC7ULoq79Cg6GPCvYsojwrNGi-3DHDMuxYQ"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
   # an escaped letter
   set req.url = "/channels/secret";
   set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JcdTAwNjV0In0.e_4oeVLABfeMrs6SpKTzwwreP5zMLvUIiNJHdTj-PkA"};
@@ -1441,6 +1794,24 @@ sub test_channels {
   testing.call_subroutine("vcl_recv");
   assert.error(692);
   assert.is_notset(req.http.Authorization);
+  # another word
+  set req.url = "/channels/prices.eur";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoieHN1YnNjcmliZTpwcmljZXMuKiJ9.Xerp1uz29mA9jSc0UWeIafFZ28sTOzDjLFqhnELlwXo"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # more behind the star
+  set req.url = "/channels/prices.eur";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnByaWNlcy4qeCJ9.Z54uzHx9Synz60w7lC_u8v5JmZXdkHsmQmRXIKfmWAw"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # two stars
+  set req.url = "/channels/prices.eur";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnByaWNlcy4qLioifQ.TBsgtkKwth8wG93SeK9819yLG9JUyGHusAr0OkgyKWI"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
   # its end
   set req.url = "/channels/prices.eur";
   set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOmljZXMuKiJ9.3UsYWap9JFOYf_y7_wOtkszt6T3wRr5avfma7d-PBr8"};
@@ -1458,6 +1829,13 @@ sub test_channels {
   set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnByaWNlc3hldXIifQ.xOA6C9qtUTlf-IMfCUnTqxQOs1ovENO5MUYU4i4q4wU"};
   testing.call_subroutine("vcl_recv");
   assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # among others
+  set req.url = "/channels/prices.eur";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoib3BlbmlkIHN1YnNjcmliZTpwcmljZXMuKiB4In0.myeILsmbEuSnItIE-Ug0w4QeUVteztjqJJV74NJf3RY"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/prices.eur");
   assert.is_notset(req.http.Authorization);
   # all
   set req.url = "/channels/secret";
@@ -1557,6 +1935,13 @@ sub test_lists {
   assert.state(lookup);
   assert.equal(req.http.Headwater-Access, "edge /channels/open,secret,other,prices");
   assert.is_notset(req.http.Authorization);
+  # the other is public
+  set req.url = "/channels/secret,secretx";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.nytYtM3oQgGpzxyD08_oBPYcSt4S0l3KzjamsV2ntJw"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret,secretx");
+  assert.is_notset(req.http.Authorization);
   # all three
   set req.url = "/channels/prices.eur,secret,prices.usd";
   set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnByaWNlcy4qIHN1YnNjcmliZTpzZWNyZXQifQ.AcDXn9K87BbkdJXhyH7ti83QXXUYY0ZpCGOQZoiWSMc"};
@@ -1576,6 +1961,85 @@ sub test_lists {
   set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOm9wZW4ifQ.skJdHqE3Ed2sut6MoAVz77q1bdo8a-Lk9Zi1GyMS_Xk"};
   testing.call_subroutine("vcl_recv");
   assert.error(692);
+  assert.is_notset(req.http.Authorization);
+}
+
+// @scope: recv
+// @suite: every place in the list of private channels counts
+sub test_lists_places {
+  testing.table_merge(headwater, tested);
+  testing.table_merge(headwater_secrets, secrets);
+  testing.table_set(headwater, "private", "a, b, prices.*, news.*");
+  # the second
+  set req.url = "/channels/a,b";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOmEifQ.KOtDcVQ7jGr_T68Z4Y4600EstigMEc09LSX_ZFJRzv4"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # the third
+  set req.url = "/channels/a,prices.x";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOmEifQ.KOtDcVQ7jGr_T68Z4Y4600EstigMEc09LSX_ZFJRzv4"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # the last
+  set req.url = "/channels/news.x,a";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOmEifQ.KOtDcVQ7jGr_T68Z4Y4600EstigMEc09LSX_ZFJRzv4"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # none of them
+  set req.url = "/channels/a,c,news";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOmEifQ.KOtDcVQ7jGr_T68Z4Y4600EstigMEc09LSX_ZFJRzv4"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/a,c,news");
+  assert.is_notset(req.http.Authorization);
+  testing.table_set(headwater, "private", "*");
+  # another
+  set req.url = "/channels/b";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOmEifQ.KOtDcVQ7jGr_T68Z4Y4600EstigMEc09LSX_ZFJRzv4"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # one of two
+  set req.url = "/channels/a,b";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOmEifQ.KOtDcVQ7jGr_T68Z4Y4600EstigMEc09LSX_ZFJRzv4"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # the other order
+  set req.url = "/channels/b,a";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOmEifQ.KOtDcVQ7jGr_T68Z4Y4600EstigMEc09LSX_ZFJRzv4"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # one below
+  set req.url = "/channels/a,b.c";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOmEifQ.KOtDcVQ7jGr_T68Z4Y4600EstigMEc09LSX_ZFJRzv4"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # itself
+  set req.url = "/channels/a";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOmEifQ.KOtDcVQ7jGr_T68Z4Y4600EstigMEc09LSX_ZFJRzv4"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/a");
+  assert.is_notset(req.http.Authorization);
+  testing.table_set(headwater, "private", "x;y");
+  # a slip in the list
+  set req.url = "/channels/a,b";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOmEifQ.KOtDcVQ7jGr_T68Z4Y4600EstigMEc09LSX_ZFJRzv4"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # a slip in the list
+  set req.url = "/channels/a";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOmEifQ.KOtDcVQ7jGr_T68Z4Y4600EstigMEc09LSX_ZFJRzv4"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/a");
   assert.is_notset(req.http.Authorization);
 }
 
@@ -1885,9 +2349,22 @@ sub test_issuer {
   assert.state(lookup);
   assert.equal(req.http.Headwater-Access, "edge /channels/secret");
   assert.is_notset(req.http.Authorization);
+  # before others, with spaces
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiIDogImh0dHBzOi8vaWQuZXhhbXBsZSIsImV4cCI6NDEwMjQ0NDgwMCwic2NvcGUiOiJzdWJzY3JpYmU6c2VjcmV0In0.XFSPd6l2eEied3ABvYSeCCwG9i5RCKSTeCyVLIlbNxY"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
   # none
   set req.url = "/channels/secret";
   set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInN1YiI6ImFubiJ9.yA-24E5m9qIkz8OAVX_ju8gnSVMBJJ67oJJzIBz_AhY"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # a name that ends in iss
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInhpc3MiOiJodHRwczovL2lkLmV4YW1wbGUifQ.5DHRwuil8G4vLSzin4HM068uLpoi0PH-ljoCI363C2o"};
   testing.call_subroutine("vcl_recv");
   assert.error(691);
   assert.is_notset(req.http.Authorization);
@@ -1936,6 +2413,13 @@ sub test_audience {
   assert.state(lookup);
   assert.equal(req.http.Headwater-Access, "edge /channels/secret");
   assert.is_notset(req.http.Authorization);
+  # before others, with spaces
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJhdWQiIDogImV2ZW50cyIsImV4cCI6NDEwMjQ0NDgwMCwic2NvcGUiOiJzdWJzY3JpYmU6c2VjcmV0In0.rYiiJIYQYLE2rMwaXGr42_K7tymJYC8Rix1o500oc_g"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
   # a list
   set req.url = "/channels/secret";
   set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImF1ZCI6WyJldmVudHMiXX0.r9l5mcTRJLBUuuqyhkCX8UWdSRCCzgPKQsekgFu4XRk"};
@@ -1946,6 +2430,13 @@ sub test_audience {
   # among others
   set req.url = "/channels/secret";
   set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImF1ZCI6WyJhcGkiLCJldmVudHMiLCJ4Il19.lGQPcB3amEyZAfiWYx1Wic3B5I1WtEvtH5MFNyao7AY"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # behind nothing
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImF1ZCI6WyIiLCJldmVudHMiXX0.bZFq8MHNM-BRvcNLWj17Etv4ePqrtVazjReaH0hHsUw"};
   testing.call_subroutine("vcl_recv");
   assert.state(lookup);
   assert.equal(req.http.Headwater-Access, "edge /channels/secret");
@@ -1963,9 +2454,33 @@ sub test_audience {
   testing.call_subroutine("vcl_recv");
   assert.error(691);
   assert.is_notset(req.http.Authorization);
+  # a name that ends in aud
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInhhdWQiOiJldmVudHMifQ.EDnvLgwWuFRJk_VrvEEUoCdVwEygG2yi9wgGJcaLP-Q"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
   # less
   set req.url = "/channels/secret";
   set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImF1ZCI6ImV2ZW50In0.SKIXlqqRCKXnjVetUqPpGSAack6ExYuqqmtHjBQxzso"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # less before it
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImF1ZCI6InZlbnRzIn0.YwPlR4xhtDR34uHqFuu-E5aH2lDaS8OG8cBqNKjRxZo"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # less before it in a list
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImF1ZCI6WyJ2ZW50cyJdfQ.Ug3raFzIdvaVpy3DP7mFcLzdter6qxpw81gK0jnFQJg"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # nothing
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImF1ZCI6IiJ9.2jMGhlHYL5btDoMTLNR_BtIaIrzDDUqVgiLLwEgi1x8"};
   testing.call_subroutine("vcl_recv");
   assert.error(691);
   assert.is_notset(req.http.Authorization);

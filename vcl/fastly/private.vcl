@@ -127,7 +127,7 @@ sub headwater_private_recv {
   }
 
   # Nothing but these four, so no `crit` and no key of the token's own; each once.
-  if (var.header !~ "^\{ *(?:(?:\x22alg\x22 *: *\x22(?:HS256|RS256)\x22|\x22typ\x22 *: *\x22(?i:(?:application/)?(?:at\+)?jwt)\x22|\x22(?:kid|x5t)\x22 *: *\x22[^\x22\\\x00-\x1f]*\x22) *(?:, *(?=\x22)|(?=\}\z)))+\}\z") {
+  if (var.header !~ "^\{ *(?:(?:\x22alg\x22 *: *\x22(?:HS256|RS256)\x22|\x22typ\x22 *: *\x22(?i:(?:application/)?(?:at\+)?jwt)\x22|\x22(?:kid|x5t)\x22 *: *\x22[^\x22\\\x00-\x1f]*\x22) *(?:, *(?=\x22)|(?=\})))+\}\z") {
     return;
   }
   if (var.header !~ "^(?!.*\x22(alg|typ|kid|x5t)\x22 *:.*\x22\1\x22 *:)") {
@@ -163,7 +163,7 @@ sub headwater_private_recv {
 
   # A flat object: plain names; strings, numbers, words, and lists of the first
   # two. In such a text `"exp":` can only be a member, never part of a string.
-  if (var.payload !~ "^\{ *(?:\x22[A-Za-z0-9_][A-Za-z0-9_.:/#-]*\x22 *: *(?:\x22[^\x22\\\x00-\x1f]*(?:\\[\x22\\/bfnrtu][^\x22\\\x00-\x1f]*)*\x22|-?[0-9][0-9.eE+-]*|true|false|null|\[ *(?:(?:\x22[^\x22\\\x00-\x1f]*(?:\\[\x22\\/bfnrtu][^\x22\\\x00-\x1f]*)*\x22|-?[0-9][0-9.eE+-]*) *(?:, *(?=[\x220-9-])|(?=\])))*\]) *(?:, *(?=\x22)|(?=\}\z)))+\}\z") {
+  if (var.payload !~ "^\{ *(?:\x22[A-Za-z0-9_][A-Za-z0-9_.:/#-]*\x22 *: *(?:\x22[^\x22\\\x00-\x1f]*(?:\\[\x22\\/bfnrtu][^\x22\\\x00-\x1f]*)*\x22|-?[0-9][0-9.eE+-]*|true|false|null|\[ *(?:(?:\x22[^\x22\\\x00-\x1f]*(?:\\[\x22\\/bfnrtu][^\x22\\\x00-\x1f]*)*\x22|-?[0-9][0-9.eE+-]*) *(?:, *(?=[\x220-9-])|(?=\])))*\]) *(?:, *(?=\x22)|(?=\})))+\}\z") {
     return;
   }
   if (var.payload !~ "^(?!.*\x22([A-Za-z0-9_][^\x22\\]*)\x22 *:.*\x22\1\x22 *:)") {
