@@ -208,7 +208,7 @@ sub test_taken {
   assert.is_notset(req.http.Authorization);
   # every kind of number and name
   set req.url = "/channels/secret";
-  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJuIjoxLjVlKzEwLCJtIjoxRS01LCJsIjpbMCwtMSwxMCwxLjVlKzEwLDFFLTVdLCJfYV9iI2MtZC5lL2Y6ZyI6MSwiZXhwIjo0MTAyNDQ0ODAwLCJzY29wZSI6InN1YnNjcmliZTpzZWNyZXQifQ.MxH0sBr-ue7RNpBLDju2uenghlAmG6XK3SOf_iy_UWU"};
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJuIjoxLjVlKzEwLCJtIjoxRS01LCJsIjpbMSwwLC0xLDEwLDEuNWUrMTAsMUUtNV0sIl9hX2IjYy1kLmUvZjpnIjoxLCJhIjoxLCJ4YSI6MiwibmJmIiA6IDEgLCJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.0dqcrMxoi-KRfaU3ptrB7hKipZFulB5lhCNBW_g_dHk"};
   testing.call_subroutine("vcl_recv");
   assert.state(lookup);
   assert.equal(req.http.Headwater-Access, "edge /channels/secret");
@@ -661,13 +661,13 @@ sub test_algorithms {
   assert.is_notset(req.http.Authorization);
   # PS256
   set req.url = "/channels/secret";
-  set req.http.Authorization = {"Bearer eyJhbGciOiJQUzI1NiJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.Up8xOYIeND8m40DnejGS0_9sSY8CcrEFO8DchkbcNhZiLDUot4P9fLUXqZkfXLTfUCGGQ10hEprPUUKlVZ1d6EcVSn12SGYqs3fr10X3PagqBVdswRL0AbUA7ZyTHeY5EBioGoisT5XKoPV_lb-vM8WRa_WCVMXeH6nVMItKbgRkAbJED2M3-8JPE-PKRhSuii4Etzi0S_pF8X-c2B2b_sDqVtTMIPJ8Yttnc8wd1UdM6htRUsLybn8cMa4I6ERZiJJC0e6q1bUwODVvrIWxeviivyeXHvKlFJZkox_MEX0sjNe3I3VwcM9SPUNTtynadPoDI6YzjNs0UrAD-oBpkg"};
+  set req.http.Authorization = {"Bearer eyJhbGciOiJQUzI1NiJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.e_7GOfkGpFLfRcLd2VESacB4xwcVuk3EKByM0i16RBgkk9g48YIKTt2xcX9UJwnIUV687KyK5ateOLu9p-7rM99C6NGafLDSIf26SRt3P_7D1Cw8wE9cixFmxr8BsQIEqgHhAfbpjbUiqle495muZvFRfyyVGWSLGveyaGtej9mP105LXcO90V1SmsOTXWl2MsyYHq6EgCBp2jwJK0TyzL-vkWJpoCXOtMmvDgD7FeAp4Sb6w9sLPgXnrXiuOJNHwzpkDG5xGFPCkfvDtJt1uBULK29vNANxjfNfOlsSpx07tczHXKHZNXV6IbrfbyGpWFaCooN3OaYFgHLy34R-Bw"};
   testing.call_subroutine("vcl_recv");
   assert.error(691);
   assert.is_notset(req.http.Authorization);
   # PS256 in fact
   set req.url = "/channels/secret";
-  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.NDIJ_cuttoYvBumxbo-su5W2ioOGcuTaYbFWTRVGe2Hx-VdPj6PihS8XBMmNy80FFNHeIunWV-qfZpQtg4sTjzywkVTMGvVzrkOjZMxVKoIu2FMiFYpURXRggOwVhB-qshABUvtolIyGf_Prqk0QDa_TUKLWA8_i5PDJnL55KWiJccT_ByhyH0ShCXCFC4MfWiIBN87MGSPnH5gvEntLpqoNd7AbDphxXwBdCqrsrhYhUFe3edNGxAZR-2xiO8Ma82zEzMaGmZDBFOTCQyAGIiF6w58iNm1Zy78bAPUQ0RowBsa5zZ1nzE4OHfZ-NFkDHviFR_Rn_Gc-3c1k-TzfiQ"};
+  set req.http.Authorization = {"Bearer eyJhbGciOiJSUzI1NiJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.S5LdpnscmCnAsye4KHDfQVVijc2M5Sxao-QLLh_84HKSr98Rjic0R5G42CdHTSrfZ-W37UaAfG1cX1aD5bZEO6b34NBXTX4pR6jBbapHiKJxax9eNzCEKCJ_1-rOcd2xOES1Q6l6S-IMRbAiw5Z0UT9jfFgnFeVV_CAIp8_c1fsDjZT5WmWMYL552PJTXxbtNZExy2cs-1aH0F84H2hLB8DmvTXHP30yM1L0tzLbkWHlcp1XStELfCYxvQ77fKMuBoTjJE-oZXETKEMEGQlj6gEdxR4shoNSB1oXObi696PWJl8YmD_IcEkgF17TZkBIR8RuNgFYNspkPG5MTFwYKg"};
   testing.call_subroutine("vcl_recv");
   assert.error(691);
   assert.is_notset(req.http.Authorization);
@@ -1776,6 +1776,18 @@ sub test_channels {
   testing.call_subroutine("vcl_recv");
   assert.error(692);
   assert.is_notset(req.http.Authorization);
+  # a name that ends in a dot
+  set req.url = "/channels/prices.";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.nytYtM3oQgGpzxyD08_oBPYcSt4S0l3KzjamsV2ntJw"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # two of those below
+  set req.url = "/channels/secret,prices.a,open";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.nytYtM3oQgGpzxyD08_oBPYcSt4S0l3KzjamsV2ntJw"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
   # those below
   set req.url = "/channels/prices.eur";
   set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnByaWNlcy5ldXIuKiJ9.YOQXAEMeWtzjHIosWLpak0wSkqwJvypeola6sLnYjaU"};
@@ -1850,6 +1862,13 @@ sub test_channels {
   testing.call_subroutine("vcl_recv");
   assert.state(lookup);
   assert.equal(req.http.Headwater-Access, "edge /channels/prices.eur");
+  assert.is_notset(req.http.Authorization);
+  # a name that ends in a dot
+  set req.url = "/channels/prices.";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnByaWNlcy4qIn0.acA0T27A5IHpTJy03ZWTo8naimNMxUcSBotdhmN5hew"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/prices.");
   assert.is_notset(req.http.Authorization);
   # far below
   set req.url = "/channels/prices.eur.usd";
@@ -2026,6 +2045,14 @@ sub test_lists_places {
   testing.call_subroutine("vcl_recv");
   assert.state(lookup);
   assert.equal(req.http.Headwater-Access, "edge /channels/a");
+  assert.is_notset(req.http.Authorization);
+  testing.table_set(headwater, "private", "a, xprices.*");
+  # a pattern that only ends like it
+  set req.url = "/channels/a,prices.x";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOmEifQ.KOtDcVQ7jGr_T68Z4Y4600EstigMEc09LSX_ZFJRzv4"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/a,prices.x");
   assert.is_notset(req.http.Authorization);
   testing.table_set(headwater, "private", "x;y");
   # a slip in the list
@@ -2709,6 +2736,12 @@ sub test_patterns {
   set req.url = "/channels/x,y,b.x";
   testing.call_subroutine("vcl_recv");
   assert.error(691);
+  set req.url = "/channels/b.x,q";
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  set req.url = "/channels/b.x,q,z";
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
   set req.url = "/channels/b";
   testing.call_subroutine("vcl_recv");
   assert.state(lookup);
@@ -2901,6 +2934,26 @@ sub test_unset_none {
   assert.equal(req.http.Headwater-Access, "origin");
   assert.true(req.hash_always_miss);
   assert.true(req.hash_ignore_busy);
+}
+
+// @scope: recv
+// @suite: only a parameter of that name is the origin's token
+sub test_unset_query {
+  testing.table_merge(headwater, tested);
+  testing.table_merge(headwater_secrets, secrets);
+  testing.table_set(headwater_secrets, "edge_auth", "");
+  set req.url = "/channels/secret?xaccess_token=a";
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, "/channels/secret");
+  set req.url = "/channels/secret?access_token2=a";
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, "/channels/secret");
+  set req.url = "/channels/secret?access_token";
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, "/channels/secret");
+  set req.url = "/channels/secret?a=access_token=b";
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, "/channels/secret");
 }
 
 // @scope: recv
