@@ -32,6 +32,19 @@ if (req.http.Headwater-Path && fastly.ff.visits_this_service == 0) {
     set resp.http.Cache-Status = var.headwater_status;
   }
 
+  # The object is the crowd's, but this copy of it is one reader's own: a browser
+  # or proxy that kept it would not ask for a token.
+  if (req.http.Headwater-Access ~ "^edge ") {
+    set resp.http.Cache-Control = "private, no-store";
+    unset resp.http.Expires;
+  }
+  # A kept refusal has no reader, so it is here that it learns whose page asked.
+  if (req.http.Headwater-Access && req.http.Origin && resp.http.Headwater-Shed == "edge") {
+    set resp.http.Access-Control-Allow-Origin = req.http.Origin;
+    set resp.http.Access-Control-Allow-Credentials = "true";
+    set resp.http.Vary = "Origin";
+  }
+
   # For purging, not for clients.
   unset resp.http.Surrogate-Key;
   unset resp.http.Cache-Tag;

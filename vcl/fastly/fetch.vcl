@@ -16,7 +16,7 @@ if (req.http.Headwater-Path == "stream") {
     if (beresp.http.Content-Type ~ "(?i)^text/event-stream") {
       set beresp.do_stream = true;
     }
-  } elseif (beresp.status == 204) {
+  } elseif (beresp.status == 204 && req.http.Headwater-Access != "origin") {
     # "Ask no more" is told to a whole crowd at once. The header is there for
     # the code after this, which gives an hour to answers that name no lifetime.
     set beresp.cacheable = true;
@@ -25,7 +25,7 @@ if (req.http.Headwater-Path == "stream") {
     unset beresp.http.Surrogate-Control;
   } elseif (beresp.status >= 500 || beresp.status == 429) {
     # What is passed is not kept, so there is nothing to lose by a proper body.
-    if (req.http.Authorization) {
+    if (req.http.Authorization || req.http.Headwater-Access == "origin") {
       error 690 "Headwater shed";
     }
     # EventSource gives up for good on anything but 200. `error` would give the
@@ -45,7 +45,7 @@ if (req.http.Headwater-Path == "stream") {
     unset beresp.http.Expires;
     unset beresp.http.Retry-After;
   }
-} elseif (req.http.Headwater-Path == "history" && (beresp.status >= 500 || beresp.status == 429)) {
+} elseif (req.http.Headwater-Path == "history" && req.http.Headwater-Access != "origin" && (beresp.status >= 500 || beresp.status == 429)) {
   # Uncacheable, it would be fetched again for each of those who wait for it.
   set beresp.cacheable = true;
   set beresp.ttl = 1s;

@@ -34,8 +34,19 @@ variable "shield" {
 }
 
 locals {
-  # The snippet types of Fastly, each with a file of the same name.
-  snippets = ["init", "recv", "hash", "hit", "miss", "pass", "fetch", "error", "deliver"]
+  # The file of each snippet, with its type at Fastly.
+  snippets = {
+    init    = "init"
+    private = "init"
+    recv    = "recv"
+    hash    = "hash"
+    hit     = "hit"
+    miss    = "miss"
+    pass    = "pass"
+    fetch   = "fetch"
+    error   = "error"
+    deliver = "deliver"
+  }
 }
 
 resource "fastly_service_vcl" "headwater" {
@@ -81,12 +92,13 @@ resource "fastly_service_vcl" "headwater" {
   }
 
   dynamic "snippet" {
-    for_each = toset(local.snippets)
+    for_each = local.snippets
     content {
-      name     = "headwater_${snippet.value}"
-      type     = snippet.value
-      content  = file("${path.module}/${snippet.value}.vcl")
-      priority = 100
+      name    = "headwater_${snippet.key}"
+      type    = snippet.value
+      content = file("${path.module}/${snippet.key}.vcl")
+      # private.vcl reads the tables of init.vcl, so it stands below it.
+      priority = snippet.key == "private" ? 110 : 100
     }
   }
 }

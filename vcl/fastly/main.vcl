@@ -5,6 +5,8 @@
 
 include "init";
 
+include "private";
+
 # Shielding and the control panel know only backends that were made through the
 # API. To have those, delete this block and the line that chooses it.
 backend F_headwater {

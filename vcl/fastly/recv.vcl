@@ -14,6 +14,10 @@ declare local var.headwater_client STRING;
 # The other files act on this mark. Every hop derives it from method and path,
 # so it need not travel to a shield, and a client's own copy never counts.
 unset req.http.Headwater-Path;
+# Nor does what an edge tells its shield and the origin of who was let in.
+if (fastly.ff.visits_this_service == 0) {
+  unset req.http.Headwater-Edge-Auth;
+}
 
 if (req.method == "GET" || req.method == "HEAD") {
   # Clients escape the comma of a list or do not; the crowd must not split on it.
@@ -35,10 +39,29 @@ if (req.method == "GET" || req.method == "HEAD") {
   }
 }
 
+if (req.http.Headwater-Path) {
+  # Says in Headwater-Access "edge <path>" for let in here, "origin" for not ours
+  # to judge, nothing for a public channel, or why not. In private.vcl, which is
+  # not seen where this file is linted alone.
+  // falco-ignore-next-line
+  call headwater_private_recv;
+  if (req.http.Headwater-Access == "unauthorized") {
+    error 691 "Headwater unauthorized";
+  } elseif (req.http.Headwater-Access == "forbidden") {
+    error 692 "Headwater forbidden";
+  } elseif (req.http.Headwater-Access == "expired") {
+    error 693 "Headwater expired";
+  }
+} else {
+  unset req.http.Headwater-Access;
+}
+
 # A shield gets a request that the edge has already made canonical. Doing it
 # again there would be wrong for lanes: its client is the edge, not the browser.
 if (req.http.Headwater-Path && fastly.ff.visits_this_service == 0 && req.restarts == 0) {
-  unset req.http.Cookie;
+  if (req.http.Headwater-Access != "origin") {
+    unset req.http.Cookie;
+  }
   unset req.http.Range;
   unset req.http.If-Range;
   unset req.http.If-None-Match;
@@ -126,14 +149,19 @@ if (req.http.Headwater-Path && fastly.ff.visits_this_service == 0 && req.restart
     }
   }
 
+  # The origin may be asked for a private channel with the token in the query.
+  if (req.http.Headwater-Access == "origin" && var.headwater_given ~ "&access_token(=[^&]*)&") {
+    set var.headwater_query = var.headwater_query "&access_token" re.group.1;
+  }
+
   set req.url = req.url.path regsub(var.headwater_query, "^&", "?");
 }
 
-# Until private channels exist, nothing that carries a credential may be shared.
+# What carries a credential to the origin may not be shared.
 # vcl_miss does the pass: a return here would leave vcl_recv before Fastly has
 # chosen the backend, and so miss the shield. These two keep the request from
 # finding an object or waiting for one on its way there.
-if (req.http.Headwater-Path && req.http.Authorization) {
+if (req.http.Headwater-Path && (req.http.Authorization || req.http.Headwater-Access == "origin")) {
   set req.hash_always_miss = true;
   set req.hash_ignore_busy = true;
 }

@@ -1,0 +1,233 @@
+# @scope: init
+# Who may read a private channel. A subroutine, as whatever is odd must end it
+# at once: the verdict stands at "unauthorized" until the last line. Patterns
+# are literals in VCL and JSON has no parser, so both are done by regular
+# expressions; each of them says yes to what is good, because one that runs
+# into Fastly's limits says no.
+
+# @scope: recv
+sub headwater_private_recv {
+  declare local var.hs256 STRING;
+  declare local var.rs256 STRING;
+  declare local var.edge_auth STRING;
+  declare local var.is_configured BOOL;
+  declare local var.names STRING;
+  declare local var.private STRING;
+  declare local var.subject STRING;
+  declare local var.before STRING;
+  declare local var.granted STRING;
+  declare local var.token STRING;
+  declare local var.head STRING;
+  declare local var.body STRING;
+  declare local var.signed STRING;
+  declare local var.signature STRING;
+  declare local var.header STRING;
+  declare local var.payload STRING;
+  declare local var.alg STRING;
+  declare local var.wanted STRING;
+  declare local var.now INTEGER;
+  declare local var.time INTEGER;
+
+  set var.before = req.http.Headwater-Access;
+  unset req.http.Headwater-Access;
+  # A restart has no token any more. What it was granted counts for that path alone.
+  set var.granted = "edge " req.url.path;
+
+  # Linted alone, this file cannot see the tables of init.vcl.
+  // falco-ignore-next-line
+  set var.hs256 = table.lookup(headwater_secrets, "jwt_hs256_secret", "");
+  # RFC 7518 wants 256 bits. A public key here would let everyone sign.
+  if (std.strlen(var.hs256) < 32 || var.hs256 ~ "-----BEGIN") {
+    set var.hs256 = "";
+  }
+  // falco-ignore-next-line
+  set var.rs256 = table.lookup(headwater_secrets, "jwt_rs256_key", "");
+  // falco-ignore-next-line
+  set var.edge_auth = table.lookup(headwater_secrets, "edge_auth", "");
+  if (var.edge_auth != "" && (var.hs256 != "" || var.rs256 != "")) {
+    set var.is_configured = true;
+  }
+
+  # "a,b," and ",pattern,pattern,", so that a name is always what stands between.
+  set var.names = regsub(req.url.path, "^/channels/([^/]*).*$", "\1,");
+  // falco-ignore-next-line
+  set var.private = "," table.lookup(headwater, "private", "") ",";
+  set var.private = regsuball(var.private, "[ ,]+", ",");
+  # A list with a slip in it makes everything private.
+  if (var.private !~ "^,(?:(?:\*|[A-Za-z0-9][A-Za-z0-9._~-]*(?:\.\*)?),)*$") {
+    set var.private = ",*,";
+  }
+
+  # Public, if no name is in the list by itself, by `*`, or by one of its
+  # beginnings that ends in a dot.
+  set var.subject = var.names ";" var.private;
+  if (var.private == "," || var.subject ~ "^(?:(?!([^,;]+),[^;]*;.*,(?:\1|\*),)(?!([^,;]+\.)[^,;]*,[^;]*;.*,\2\*,)[^,;]+,)+;") {
+    if (var.is_configured) {
+      unset req.http.Authorization;
+    }
+    return;
+  }
+
+  if (req.restarts > 0 && var.before == var.granted) {
+    set req.http.Headwater-Access = var.granted;
+    return;
+  }
+
+  # Fastly-FF only hashes the service's id and so might be replayed: the shield
+  # wants the secret too.
+  if (fastly.ff.visits_this_service > 0) {
+    set var.token = req.http.Headwater-Edge-Auth;
+    unset req.http.Headwater-Edge-Auth;
+    set req.http.Headwater-Access = "origin";
+    if (var.is_configured && digest.secure_is_equal(var.token, var.edge_auth)) {
+      set req.http.Headwater-Access = var.granted;
+    }
+    return;
+  }
+  if (!var.is_configured) {
+    set req.http.Headwater-Access = "origin";
+    return;
+  }
+
+  # The first that is there counts, also when another would be better.
+  std.collect(req.http.Authorization);
+  std.collect(req.http.Cookie, "; ");
+  # Linted alone, this file cannot see the tables of init.vcl.
+  // falco-ignore-next-line
+  set var.subject = table.lookup(headwater, "cookie_name", "headwater") "|; " req.http.Cookie;
+  set var.token = "&" req.url.qs "&";
+  if (req.http.Authorization ~ "(?i)^bearer +(.+)$") {
+    set var.token = re.group.1;
+  } elseif (var.subject ~ "^([^|]+)\|.*?; *\1=([^; ]+)") {
+    set var.token = re.group.2;
+  } elseif (var.token ~ "&access_token=([^&]+)&") {
+    set var.token = re.group.1;
+  } else {
+    set var.token = "";
+  }
+  unset req.http.Authorization;
+  set req.http.Headwater-Access = "unauthorized";
+
+  if (std.strlen(var.token) > 4096) {
+    return;
+  }
+  if (var.token ~ "^([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)$") {
+    set var.head = re.group.1;
+    set var.body = re.group.2;
+    set var.signature = re.group.3;
+  } else {
+    return;
+  }
+  set var.header = digest.base64url_nopad_decode(var.head);
+  set var.payload = digest.base64url_nopad_decode(var.body);
+  # Fastly skips what is not base64 and ends a string at NUL. What was read must
+  # be all that was signed.
+  if (digest.base64url_nopad(var.header) != var.head || digest.base64url_nopad(var.payload) != var.body) {
+    return;
+  }
+
+  # Nothing but these four, so no `crit` and no key of the token's own; each once.
+  if (var.header !~ "^\{ *(?:(?:\x22alg\x22 *: *\x22(?:HS256|RS256)\x22|\x22typ\x22 *: *\x22(?i:(?:application/)?(?:at\+)?jwt)\x22|\x22(?:kid|x5t)\x22 *: *\x22[^\x22\\\x00-\x1f]*\x22) *(?:, *(?=\x22)|(?=\})))+\}\z") {
+    return;
+  }
+  if (var.header !~ "^(?!.*\x22(alg|typ|kid|x5t)\x22 *:.*\x22\1\x22 *:)") {
+    return;
+  }
+  if (var.header ~ "\x22alg\x22 *: *\x22(HS256|RS256)\x22") {
+    set var.alg = re.group.1;
+  } else {
+    return;
+  }
+
+  # The algorithm chooses the key, so that neither key is ever used for the other.
+  set var.signed = var.head "." var.body;
+  if (var.alg == "HS256" && var.hs256 != "") {
+    set var.wanted = digest.hmac_sha256_base64(var.hs256, var.signed);
+    set var.wanted = regsuball(var.wanted, "\+", "-");
+    set var.wanted = regsuball(var.wanted, "/", "_");
+    set var.wanted = regsuball(var.wanted, "=", "");
+    if (!digest.secure_is_equal(var.signature, var.wanted)) {
+      return;
+    }
+  } elseif (var.alg == "RS256" && var.rs256 != "") {
+    # 2048, 3072 and 4096 bits, with nothing in the bits that stand for no byte.
+    if (var.signature !~ "^(?:[A-Za-z0-9_-]{341}[AQgw]|[A-Za-z0-9_-]{512}|[A-Za-z0-9_-]{682}[AEIMQUYcgkosw048])$") {
+      return;
+    }
+    if (!digest.rsa_verify(sha256, var.rs256, var.signed, var.signature, url_nopad)) {
+      return;
+    }
+  } else {
+    return;
+  }
+
+  # A flat object: plain names; strings, numbers, words, and lists of the first
+  # two. In such a text `"exp":` can only be a member, never part of a string.
+  if (var.payload !~ "^\{ *(?:\x22[A-Za-z0-9_][A-Za-z0-9_.:/#-]*\x22 *: *(?:\x22[^\x22\\\x00-\x1f]*(?:\\[\x22\\/bfnrtu][^\x22\\\x00-\x1f]*)*\x22|-?[0-9][0-9.eE+-]*|true|false|null|\[ *(?:(?:\x22[^\x22\\\x00-\x1f]*(?:\\[\x22\\/bfnrtu][^\x22\\\x00-\x1f]*)*\x22|-?[0-9][0-9.eE+-]*) *(?:, *(?=[\x220-9-])|(?=\])))*\]) *(?:, *(?=\x22)|(?=\})))+\}\z") {
+    return;
+  }
+  if (var.payload !~ "^(?!.*\x22([A-Za-z0-9_][^\x22\\]*)\x22 *:.*\x22\1\x22 *:)") {
+    return;
+  }
+
+  // falco-ignore-next-line
+  set var.wanted = table.lookup(headwater, "jwt_issuer", "");
+  if (var.wanted != "") {
+    set var.subject = "";
+    if (var.payload ~ "\x22iss\x22 *: *\x22([^\x22\\]*)\x22") {
+      set var.subject = re.group.1;
+    }
+    if (var.subject != var.wanted) {
+      return;
+    }
+  }
+  // falco-ignore-next-line
+  set var.wanted = table.lookup(headwater, "jwt_audience", "");
+  if (var.wanted != "") {
+    if (var.payload ~ "\x22aud\x22 *: *(\x22[^\x22\\]*\x22|\[[^\]\\]*\])") {
+      # Each audience stands between quotes, also where it is the only one.
+      set var.subject = var.wanted LF re.group.1;
+    } else {
+      return;
+    }
+    if (var.subject !~ "^([^\n\x22]+)\n(?:\[ *(?:\x22[^\x22]*\x22 *, *)*)?\x22\1\x22") {
+      return;
+    }
+  }
+
+  set var.now = std.atoi(now.sec);
+  if (var.payload ~ "\x22nbf\x22 *: *([1-9][0-9]{0,10}) *[,}]") {
+    set var.time = std.atoi(re.group.1);
+    set var.time -= 30;
+    if (var.now < var.time) {
+      return;
+    }
+  } elseif (var.payload ~ "\x22nbf\x22 *:") {
+    return;
+  }
+  if (var.payload ~ "\x22exp\x22 *: *([1-9][0-9]{0,10}) *[,}]") {
+    set var.time = std.atoi(re.group.1);
+    set var.time += 30;
+  } else {
+    return;
+  }
+
+  # Every name that is private must be in the scope, in one of the same three ways.
+  set req.http.Headwater-Access = "forbidden";
+  if (var.payload ~ "\x22scope\x22 *: *\x22([^\x22\\]*)\x22") {
+    set var.subject = var.names ";" var.private "; " re.group.1 " ";
+  } else {
+    return;
+  }
+  if (var.subject !~ "^(?:(?:([^,;]+)(?=,[^;]*;[^;]*;.* subscribe:(?:\1|\*) )|([^,;]+\.)[^,;]*(?=,[^;]*;[^;]*;.* subscribe:\2\* )|(?!([^,;]+),[^;]*;[^;]*,(?:\3|\*),)(?!([^,;]+\.)[^,;]*,[^;]*;[^;]*,\4\*,)[^,;]+),)+;") {
+    return;
+  }
+
+  # Last, as "expired" asks the client to come back with a new token: that must
+  # be all that is wrong.
+  if (var.now >= var.time) {
+    set req.http.Headwater-Access = "expired";
+    return;
+  }
+  set req.http.Headwater-Access = var.granted;
+}
