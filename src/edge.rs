@@ -19,9 +19,10 @@ const NGINX_PARTS: [(&str, &str); 6] = [
     ("common.conf", include_str!("../nginx/common.conf")),
 ];
 const FASTLY_MAIN: &str = include_str!("../vcl/fastly/main.vcl");
-/// In the order of a request's way through Fastly; each the type of its snippet.
-const FASTLY_SNIPPETS: [(&str, &str); 9] = [
+/// In the order of a request's way through Fastly; `headwater.tf` has the type of each.
+const FASTLY_SNIPPETS: [(&str, &str); 10] = [
     ("init", include_str!("../vcl/fastly/init.vcl")),
+    ("private", include_str!("../vcl/fastly/private.vcl")),
     ("recv", include_str!("../vcl/fastly/recv.vcl")),
     ("hash", include_str!("../vcl/fastly/hash.vcl")),
     ("hit", include_str!("../vcl/fastly/hit.vcl")),

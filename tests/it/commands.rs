@@ -90,5 +90,6 @@ fn wrong_flags_are_explained_before_anything_is_opened() {
     check(&["--store", "tape"], "write it as disk:<directory>");
     check(&["--rejoin-tick", "1m"], "--rejoin-tick takes less than --segment");
     check(&["--store", "disk:/proc/nowhere"], "cannot open /proc/nowhere");
-    check(&["--store", "memory", "--listen", "203.0.113.1:1"], "cannot listen on 203.0.113.1:1");
+    let elsewhere = ["--store", "memory", "--open-publish", "--listen", "203.0.113.1:1"];
+    check(&elsewhere, "cannot listen on 203.0.113.1:1");
 }

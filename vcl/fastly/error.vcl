@@ -34,12 +34,12 @@ if (req.http.Headwater-Path && obj.status >= 691 && obj.status <= 693) {
   if (obj.status == 692) {
     set obj.status = 403;
     set obj.response = "Forbidden";
-    synthetic {"{"type":"urn:headwater:problem:forbidden","title":"Forbidden","status":403,"detail":"The token has no subscribe scope for this channel." }"};
+    synthetic {"{"type":"urn:headwater:problem:scope","title":"Forbidden","status":403,"detail":"The token has no subscribe scope for this channel." }"};
   } else {
     set obj.status = 401;
     set obj.response = "Unauthorized";
     set obj.http.WWW-Authenticate = "Bearer";
-    synthetic {"{"type":"urn:headwater:problem:unauthorized","title":"Unauthorized","status":401,"detail":"This channel is private: a token that is valid now is needed." }"};
+    synthetic {"{"type":"urn:headwater:problem:token","title":"Unauthorized","status":401,"detail":"This channel is private: a token that is valid now is needed." }"};
   }
   return(deliver);
 }

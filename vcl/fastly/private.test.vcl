@@ -3517,7 +3517,7 @@ sub test_refused_history_unauthorized {
   assert.equal(obj.http.Content-Type, "application/problem+json");
   assert.equal(obj.http.WWW-Authenticate, "Bearer");
   assert.is_json(testing.synthetic_body);
-  assert.contains(testing.synthetic_body, "urn:headwater:problem:unauthorized");
+  assert.contains(testing.synthetic_body, "urn:headwater:problem:token");
   assert.contains(testing.synthetic_body, {""status":401,"});
   assert.is_notset(obj.http.Headwater-Shed);
   assert.not_contains(testing.synthetic_body, "test-secret-of-thirty-two-characters-and-more");
@@ -3549,7 +3549,7 @@ sub test_refused_history_forbidden {
   assert.equal(obj.http.Content-Type, "application/problem+json");
   assert.is_notset(obj.http.WWW-Authenticate);
   assert.is_json(testing.synthetic_body);
-  assert.contains(testing.synthetic_body, "urn:headwater:problem:forbidden");
+  assert.contains(testing.synthetic_body, "urn:headwater:problem:scope");
   assert.contains(testing.synthetic_body, {""status":403,"});
   assert.is_notset(obj.http.Headwater-Shed);
   assert.not_contains(testing.synthetic_body, "test-secret-of-thirty-two-characters-and-more");
@@ -3581,7 +3581,7 @@ sub test_refused_history_expired {
   assert.equal(obj.http.Content-Type, "application/problem+json");
   assert.equal(obj.http.WWW-Authenticate, "Bearer");
   assert.is_json(testing.synthetic_body);
-  assert.contains(testing.synthetic_body, "urn:headwater:problem:unauthorized");
+  assert.contains(testing.synthetic_body, "urn:headwater:problem:token");
   assert.contains(testing.synthetic_body, {""status":401,"});
   assert.is_notset(obj.http.Headwater-Shed);
   assert.not_contains(testing.synthetic_body, "test-secret-of-thirty-two-characters-and-more");

@@ -1,0 +1,57 @@
+//! Single questions, each with an answer that says it all: the query, a failing origin, and what a
+//! browser or a publisher asks first.
+
+use super::super::findings::Fault;
+use super::super::look::{Ask, Look};
+use super::{Examination, STRANGER};
+use crate::client::http::{Connection, HttpError};
+use crate::http::probe::FAULT_CHANNEL;
+use bytes::Bytes;
+use hyper::Method;
+
+impl Examination {
+    pub(super) async fn query(&mut self) -> Result<(), HttpError> {
+        let cursor = self.cursor();
+        let path = format!("{}?after={cursor}", self.path);
+        let mut look = Look::at(&self.arguments.url, &Ask { path, ..Ask::default() }).await?;
+        let Some(saw) = look.saw() else { return Ok(()) };
+        self.opening(&mut look, &cursor, Fault::QueryDropped, &saw).await;
+        Ok(())
+    }
+
+    pub(super) async fn fault(&mut self) -> Result<(), HttpError> {
+        let path = format!("/channels/{FAULT_CHANNEL}");
+        let look = Look::at(&self.arguments.url, &Ask { path, ..Ask::default() }).await?;
+        if !look.is_stream() {
+            let seen = format!("a failure of the origin reaches clients as {}", look.status);
+            self.find(Fault::DeadOnError, seen);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn preflight(&mut self) -> Result<(), HttpError> {
+        let mut connection = Connection::open(&self.arguments.url).await?;
+        let request = connection
+            .request(Method::OPTIONS, &self.path)
+            .header("origin", STRANGER)
+            .header("access-control-request-method", "GET")
+            .header("access-control-request-headers", "last-event-id");
+        let answer = connection.send(request, Bytes::new()).await?;
+        let allowed = answer.headers().get("access-control-allow-headers").cloned();
+        let names_it = allowed
+            .and_then(|value| value.to_str().map(str::to_ascii_lowercase).ok())
+            .is_some_and(|value| value.contains("last-event-id") || value.contains('*'));
+        // A body that every publish would be refused for, so that nothing is stored.
+        let request = connection.request(Method::POST, &self.path);
+        let request = request.header("content-type", "application/x-ndjson");
+        let posted = connection.send(request, Bytes::from_static(b"not JSON")).await?.status();
+        if posted == 400 {
+            self.find(Fault::OpenPublish, "anyone may publish here, without a token");
+        }
+        if !answer.status().is_success() || !names_it {
+            let seen = format!("OPTIONS {} is answered with {}", self.path, answer.status());
+            self.find(Fault::Preflight, seen);
+        }
+        Ok(())
+    }
+}
