@@ -5,6 +5,7 @@
 
 use crate::scope::Pattern;
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -48,6 +49,13 @@ pub struct HostPort {
     pub port: u16,
 }
 
+/// An address, or a network as `10.0.0.0/8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    bits: Option<u8>,
+}
+
 /// What of a deployment every edge must know.
 #[derive(Clone, Debug)]
 pub struct Deployment {
@@ -68,8 +76,8 @@ pub struct Varnish {
     pub hold_timeout: Duration,
     /// The origin's `--private`: channels whose requests are passed as they come.
     pub private: Vec<Pattern>,
-    /// Addresses that may PURGE.
-    pub purge_from: Vec<std::net::IpAddr>,
+    /// Who may PURGE.
+    pub purge_from: Vec<Network>,
 }
 
 /// What nginx does with streams.
@@ -125,7 +133,7 @@ pub fn varnish(wanted: &Varnish) -> String {
     }
     if !wanted.purge_from.is_empty() {
         let operators: String =
-            wanted.purge_from.iter().map(|address| format!("    \"{address}\";\n")).collect();
+            wanted.purge_from.iter().map(|network| format!("    {network};\n")).collect();
         text = fill(&text, &[("    \"127.0.0.1\";\n    \"::1\";\n", operators)]);
     }
     text
@@ -298,11 +306,37 @@ impl FromStr for HostPort {
         let is_name = !host.is_empty()
             && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
         let v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        let is_v6 = v6.is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
+        let is_v6 = v6.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
         if !is_name && !is_v6 {
             return Err(wrong());
         }
         Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "write it as 192.0.2.1 or 10.0.0.0/8".to_owned();
+        let (address, bits) = match text.split_once('/') {
+            None => (text, None),
+            Some((address, bits)) => (address, Some(bits.parse().map_err(|_| wrong())?)),
+        };
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        if bits.is_some_and(|bits: u8| bits > most) {
+            return Err(wrong());
+        }
+        Ok(Self { address, bits })
+    }
+}
+
+/// As an entry of an acl in VCL.
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.address)?;
+        self.bits.map_or(Ok(()), |bits| write!(f, "/{bits}"))
     }
 }
 

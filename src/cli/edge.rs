@@ -2,11 +2,11 @@
 
 use super::units::duration;
 use super::{EXIT_USAGE, fail};
-use crate::edge::{self, Deployment, HostPort, Nginx, Profile, Varnish};
+use crate::edge::{self, Deployment, HostPort, Network, Nginx, Profile, Varnish};
 use crate::scope::Pattern;
 use crate::segment::{LANES_MAX, SEGMENT_MS};
 use clap::{Args, Subcommand, ValueEnum};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -50,9 +50,9 @@ struct VarnishArguments {
     /// The origin's --private: channels whose requests are passed as they come; repeat for more
     #[arg(long, value_delimiter = ',')]
     private: Vec<Pattern>,
-    /// Address that may PURGE; repeat for more [default: this machine]
+    /// Address or network (10.0.0.0/8) that may PURGE; repeat for more [default: this machine]
     #[arg(long)]
-    purge_from: Vec<IpAddr>,
+    purge_from: Vec<Network>,
 }
 
 #[derive(Args, Debug)]
@@ -110,6 +110,7 @@ pub fn run(arguments: EdgeArguments) -> ExitCode {
                 fail(&"--profile varnish is for TLS: give --certificate and --certificate-key");
                 return ExitCode::from(EXIT_USAGE);
             }
+            note_what_has_no_effect(&wanted);
             edge::nginx(&wanted.into())
         }
         Edge::Fastly(FastlyArguments { deployment, domain, snippets: Some(directory) }) => {
@@ -126,6 +127,16 @@ pub fn run(arguments: EdgeArguments) -> ExitCode {
     };
     print!("{text}");
     ExitCode::SUCCESS
+}
+
+fn note_what_has_no_effect(wanted: &NginxArguments) {
+    let is_collapse = matches!(wanted.profile, NginxProfile::Collapse);
+    if is_collapse && wanted.deployment.lanes > 1 {
+        eprintln!("headwater: --lanes has no effect with collapse: held answers have no segments");
+    }
+    if !is_collapse && wanted.cache_dir.is_some() {
+        eprintln!("headwater: --cache-dir has no effect: only --profile collapse keeps anything");
+    }
 }
 
 fn write_all(directory: &Path, files: &[(String, String)]) -> std::io::Result<()> {

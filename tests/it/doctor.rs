@@ -83,7 +83,7 @@ async fn it_finds_what_is_wrong_with_an_nginx() {
     let _quiet = crate::kit::quiet().await;
     let origin = std::sync::Arc::new(Origin::with(&["--store", "memory", "--segment", "6s"]));
     let port = origin.listen.port();
-    let planted: [(&str, Cache); 5] = [
+    let planted: [(&str, Cache); 6] = [
         (
             "buffering",
             // As nginx is without a word. Over HTTP/1.1 it passes chunks on even so.
@@ -97,6 +97,13 @@ async fn it_finds_what_is_wrong_with_an_nginx() {
             // Live streams behind its cache, which hands out finished bodies only.
             Cache::nginx_with("collapse", port, |text| {
                 changed(&text, "?mode=hold", "?mode=stream")
+            }),
+        ),
+        (
+            "ttl",
+            Cache::nginx_with("collapse", port, |text| {
+                let kept = "proxy_ignore_headers Cache-Control; proxy_cache_valid 200 5m;";
+                changed(&text, "proxy_ignore_client_abort on;", kept)
             }),
         ),
         (

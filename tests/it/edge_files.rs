@@ -36,7 +36,8 @@ fn varnish_takes_the_shipped_file_and_the_filled_in_one() {
     varnishd_takes(&shipped).unwrap();
     assert_eq!(edge(&["varnish", "--origin", "127.0.0.1:8080"]).replace("=60", "=630"), shipped);
     let words = ["varnish", "--origin", "[::1]:9000", "--lanes", "4", "--segment", "2m"];
-    let vcl = edge(&[&words[..], &["--purge-from", "192.0.2.1"]].concat());
+    let vcl =
+        edge(&[&words[..], &["--purge-from", "192.0.2.1", "--purge-from", "10.0.0.0/8"]].concat());
     varnishd_takes(&vcl).unwrap();
     for wanted in [
         r#".host = "::1""#,
@@ -44,6 +45,7 @@ fn varnish_takes_the_shipped_file_and_the_filled_in_one() {
         r#"Lanes = "4""#,
         "send_timeout=150",
         r#""192.0.2.1";"#,
+        r#""10.0.0.0"/8;"#,
     ] {
         assert!(vcl.contains(wanted), "{wanted} is missing:\n{vcl}");
     }

@@ -418,8 +418,8 @@ impl Examination {
         let Kept { mut look, cursor, block: Some(block) } = kept else { return Ok(()) };
         let Some(ends_at) = block.ends_at else { return Ok(()) };
         if is_hold {
-            // Finished answers are what is wanted here, and they are true for a minute.
-            return Ok(());
+            // Finished answers are what is wanted here, and true for a minute; but for a join.
+            return self.joined_afresh().await;
         }
         let length = Duration::from_millis(ends_at / (block.number + 1).max(1));
         self.measure("segment_s", length.as_secs_f64());

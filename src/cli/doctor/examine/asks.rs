@@ -3,11 +3,12 @@
 
 use super::super::findings::Fault;
 use super::super::look::{Ask, Look};
-use super::{Examination, STRANGER};
+use super::{Examination, FORGOTTEN_AFTER, STRANGER};
 use crate::client::http::{Connection, HttpError};
 use crate::http::probe::FAULT_CHANNEL;
 use bytes::Bytes;
 use hyper::Method;
+use tokio::time::sleep;
 
 impl Examination {
     pub(super) async fn query(&mut self) -> Result<(), HttpError> {
@@ -16,6 +17,19 @@ impl Examination {
         let mut look = Look::at(&self.arguments.url, &Ask { path, ..Ask::default() }).await?;
         let Some(saw) = look.saw() else { return Ok(()) };
         self.opening(&mut look, &cursor, Fault::QueryDropped, &saw).await;
+        Ok(())
+    }
+
+    /// Whether the answer to a join, which is true for a second, is kept for longer.
+    pub(super) async fn joined_afresh(&mut self) -> Result<(), HttpError> {
+        let ask = Ask { path: self.path.clone(), ..Ask::default() };
+        let first = Look::at(&self.arguments.url, &ask).await?.saw();
+        sleep(FORGOTTEN_AFTER).await;
+        let second = Look::at(&self.arguments.url, &ask).await?.saw();
+        if first.is_some() && first == second {
+            let seen = "who joins is given an answer that was made for others seconds ago";
+            self.find(Fault::Ttl, seen);
+        }
         Ok(())
     }
 
