@@ -91,6 +91,7 @@ async fn two_thousand_clients_are_one_request_a_channel_and_segment() {
     let planned = crowd.all_have(number).await;
     assert!(planned >= 2_000 * 5, "{planned} reconnects prove little");
     let requests = tap.count() - joined;
+    println!("{requests} requests for {CHANNELS} channels");
     // Six boundaries lie behind: the one that ends the first segment, and five more.
     let allowed = (CHANNELS * 6) as f64 * 1.1;
     assert!(
