@@ -5,7 +5,7 @@ use hyper::Method;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 fn disk(path: &std::path::Path) -> String {
@@ -18,8 +18,9 @@ async fn publish_until_killed(
     round: usize,
 ) -> HashMap<String, String> {
     let mut publishers = JoinSet::new();
+    let (count, mut counted) = watch::channel(0);
     for publisher in 0..4 {
-        let origin = origin.lock().await;
+        let (origin, count) = (origin.lock().await, count.clone());
         let address = origin.address();
         publishers.spawn(async move {
             let mut acknowledged = HashMap::new();
@@ -31,11 +32,14 @@ async fn publish_until_killed(
                 let Ok(answer) = answer else { break };
                 assert_eq!(answer.status, 201, "{}", answer.body);
                 acknowledged.insert(answer.json()["id"].as_str().expect("an id").to_owned(), data);
+                count.send_modify(|count| *count += 1);
             }
             acknowledged
         });
     }
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    // In the middle of it: all of them are publishing.
+    let enough = counted.wait_for(|count| *count >= 400);
+    tokio::time::timeout(PATIENCE, enough).await.expect("they publish").expect("a count");
     origin.lock().await.kill();
     publishers.join_all().await.into_iter().flatten().collect()
 }

@@ -39,6 +39,7 @@ async fn publish_until(
     address: Address,
     channel: u64,
     mut stop: watch::Receiver<bool>,
+    count: watch::Sender<u64>,
 ) -> (u64, HashMap<String, String>) {
     let mut acknowledged = HashMap::new();
     for number in 0.. {
@@ -47,6 +48,7 @@ async fn publish_until(
         }
         let data = number.to_string();
         acknowledged.insert(publish_surely(&address, channel, &data).await, data);
+        count.send_modify(|count| *count += 1);
         sleep(Duration::from_millis(5)).await;
     }
     let last = publish_surely(&address, channel, LAST).await;
@@ -83,17 +85,23 @@ async fn survives(url: &str, wait_replicas: &str, fail: impl AsyncFnOnce()) {
     }
     let (mut clients, mut publishers) = (JoinSet::new(), JoinSet::new());
     let (stop, stopped) = watch::channel(false);
+    let (count, mut counted) = watch::channel(0);
     for channel in 0..CHANNELS {
         for origin in &origins {
             let source = origin.source(&format!("/channels/{channel}?after=0-0"), None);
             clients.spawn(follow(source, channel));
         }
         let address = origins[channel as usize % 2].address();
-        publishers.spawn(publish_until(address, channel, stopped.clone()));
+        publishers.spawn(publish_until(address, channel, stopped.clone(), count.clone()));
     }
-    sleep(Duration::from_secs(1)).await;
+    let mut some_more = async || {
+        let before = *counted.borrow_and_update();
+        let more = counted.wait_for(|count| *count >= before + 50 * CHANNELS);
+        timeout(Duration::from_secs(60), more).await.expect("publishing goes on").expect("a count");
+    };
+    some_more().await;
     fail().await;
-    sleep(Duration::from_secs(2)).await;
+    some_more().await;
     stop.send_replace(true);
     let published = timeout(Duration::from_secs(40), publishers.join_all()).await;
     let published: HashMap<_, _> = published.expect("publishing goes on").into_iter().collect();

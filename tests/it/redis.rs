@@ -254,8 +254,10 @@ async fn a_publisher_that_repeats_through_a_restart_of_redis_is_stored_once() {
     let mut redis = RedisServer::with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let origin = on(&redis.url(), "4s");
     let addresses = [origin.address()];
+    let (count, mut counted) = watch::channel(0);
     let publish = async {
         for number in 0..200 {
+            count.send_replace(number);
             let data = number.to_string();
             // Twice each, as a publisher does whose first answer was lost.
             publish_surely(&addresses, "/channels/a", &data, &data).await;
@@ -263,8 +265,8 @@ async fn a_publisher_that_repeats_through_a_restart_of_redis_is_stored_once() {
         }
     };
     let restart = async {
-        for _ in 0..3 {
-            sleep(Duration::from_millis(300)).await;
+        for round in 1..=3 {
+            counted.wait_for(|number| *number >= 50 * round).await.expect("it publishes");
             redis.kill();
             redis.start_again();
         }

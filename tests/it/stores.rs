@@ -379,9 +379,12 @@ async fn a_position_before_an_instant_is_found(open: impl AsyncFn(Limits) -> Sub
     let Subject { store, is_redis, .. } = open(Limits { retain_events: 3, ..LIMITS }).await;
     assert_eq!(store.position_before(&name("a"), u64::MAX).await.unwrap(), EventId::START);
     let mut ids = Vec::new();
-    for n in 0..5 {
+    for n in 0..5_usize {
         ids.push(publish_one(&*store, "a", &n.to_string()).await);
-        tokio::time::sleep(Duration::from_millis(3)).await;
+        // Each in a millisecond of its own.
+        while crate::kit::now_ms() <= ids[n].ms {
+            tokio::task::yield_now().await;
+        }
     }
     let before = async |ms| store.position_before(&name("a"), ms).await.unwrap();
     assert_eq!(before(u64::MAX).await, ids[4]);

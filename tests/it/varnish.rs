@@ -42,6 +42,21 @@ impl Crowd {
         self.notes.restarts.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Waits until somebody has lost its stream since the last restart.
+    async fn notices(&self) {
+        let epoch = self.notes.restarts.load(Ordering::Relaxed);
+        let has_lost = || {
+            let broken = self.notes.broken.lock().expect("no panic");
+            broken.iter().any(|(at, ..)| *at == epoch)
+        };
+        let lost = async {
+            while !has_lost() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(ARRIVAL, lost).await.expect("it is noticed");
+    }
+
     /// Waits until everyone has the last event; the planned reconnects of all.
     async fn all_have(mut self, last: u64) -> u64 {
         self.last.send_replace(Some(last));
@@ -131,7 +146,7 @@ async fn a_storm_costs_nobody_an_event_and_the_origin_one_request_a_distinct_cur
     publish_until(&origin, CHANNELS, &mut number, now_ms() + 8_000).await;
     crowd.note_restart();
     origin.kill();
-    sleep(Duration::from_secs(1)).await;
+    crowd.notices().await;
     origin.start_again();
     publish_until(&origin, CHANNELS, &mut number, now_ms() + 8_000).await;
     crowd.note_restart();

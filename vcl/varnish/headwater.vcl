@@ -13,7 +13,7 @@
 #     -p thread_pool_add_delay=0 -p thread_queue_limit=10000 -p send_timeout=630
 #
 #   threads        A streaming client holds a worker thread, and so does every fetch: the number of
-#                  clients is thread_pools x thread_pool_max. About 70 KiB a client.
+#                  clients is thread_pools x thread_pool_max.
 #   thread_queue_limit  At a boundary all clients come back within a moment. With the default of 20
 #                  those that find no free thread yet are dropped instead of queued.
 #   Transient      Holds what lives for less than `shortlived` (10 s); without a size it has no bound.

@@ -8,6 +8,7 @@ use super::look::{Ask, End, Look, NO_ANSWER, PATIENCE, Saw, SegmentBlock};
 use super::watch::{Diary, Watchers};
 use crate::client::http::{self, Address, Connection, HttpError};
 use crate::cursor::{Cursor, EventId};
+use crate::segment::SEGMENT_MS;
 use bytes::Bytes;
 use hyper::{Method, Version};
 use indicatif::ProgressBar;
@@ -93,7 +94,8 @@ impl Examination {
         step("reading the clients' diaries");
         examination.diaries(&watchers.diaries(), saw.is_hold);
         if let (Some(before), Some(after)) = (before, examination.origin_streams().await?) {
-            examination.measure("origin_streams_opened", after - before);
+            // An origin that was started again has begun to count anew.
+            examination.measure("origin_streams_opened", after.saturating_sub(before));
         }
         Ok(examination.report)
     }
@@ -120,7 +122,7 @@ impl Examination {
     async fn find_base(&mut self) -> Result<(), HttpError> {
         match self.publish(0).await {
             Ok(Some(id)) => {
-                self.base = EventId { ms: id.ms - 1, seq: 0 };
+                self.base = EventId { ms: id.ms.saturating_sub(1), seq: 0 };
                 return Ok(());
             }
             Ok(None) => {}
@@ -421,7 +423,8 @@ impl Examination {
             // Finished answers are what is wanted here, and true for a minute; but for a join.
             return self.joined_afresh().await;
         }
-        let length = Duration::from_millis(ends_at / (block.number + 1).max(1));
+        let length = ends_at / block.number.saturating_add(1);
+        let length = Duration::from_millis(length.min(*SEGMENT_MS.end()));
         self.measure("segment_s", length.as_secs_f64());
         match look.end(Instant::now() + 2 * length + FORGOTTEN_AFTER).await {
             End::Clean { is_closed: true } => {}
