@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -201,6 +202,9 @@ pub struct Asked {
     pub at: u64,
     pub target: String,
     pub cursor: Option<String>,
+    /// Until when a cache may hand out the answer: its max-age, or less where it was cut off.
+    /// None where none came.
+    fresh_until: Option<u64>,
 }
 
 /// Passes everything on between a cache and an origin, and writes down each request.
@@ -244,27 +248,69 @@ impl Drop for Tap {
 
 async fn tapped(near: TcpStream, port: u16, seen: Arc<Mutex<Vec<Asked>>>) {
     let Ok(far) = TcpStream::connect(("127.0.0.1", port)).await else { return };
-    let ((mut near_read, mut near_write), (mut far_read, mut far_write)) =
-        (near.into_split(), far.into_split());
-    let requests = async {
-        let (mut heads, mut buffer) = (String::new(), [0; 16 * 1024]);
-        loop {
-            let Ok(count @ 1..) = near_read.read(&mut buffer).await else { return };
-            heads.push_str(&String::from_utf8_lossy(&buffer[..count]));
-            while let Some((head, rest)) = heads.split_once("\r\n\r\n") {
-                seen.lock().expect("no panic").push(Asked::parse(head));
-                heads = rest.to_owned();
-            }
-            if far_write.write_all(&buffer[..count]).await.is_err() {
-                return;
-            }
-        }
-    };
+    let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
+    // A cache sends no request before the last answer is whole, so one is enough.
+    let running = Mutex::new(None);
     // Either end closes both: a broken answer must arrive as one.
     tokio::select! {
-        () = requests => {}
-        _ = tokio::io::copy(&mut far_read, &mut near_write) => {}
+        () = note_requests(near_read, far_write, &seen, &running) => {}
+        () = note_answers(far_read, near_write, &seen, &running) => {}
     }
+    let last = *running.lock().expect("no panic");
+    let mut seen = seen.lock().expect("no panic");
+    if let Some(fresh_until) = last.and_then(|last| seen[last].fresh_until.as_mut()) {
+        *fresh_until = now_ms().min(*fresh_until);
+    }
+}
+
+async fn note_requests(
+    mut near: OwnedReadHalf,
+    mut far: OwnedWriteHalf,
+    seen: &Mutex<Vec<Asked>>,
+    running: &Mutex<Option<usize>>,
+) {
+    let (mut heads, mut buffer) = (String::new(), [0; 16 * 1024]);
+    while let Ok(count @ 1..) = near.read(&mut buffer).await {
+        heads.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        while let Some((head, rest)) = heads.split_once("\r\n\r\n") {
+            let mut seen = seen.lock().expect("no panic");
+            *running.lock().expect("no panic") = Some(seen.len());
+            seen.push(Asked::parse(head));
+            heads = rest.to_owned();
+        }
+        if far.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn note_answers(
+    mut far: OwnedReadHalf,
+    mut near: OwnedWriteHalf,
+    seen: &Mutex<Vec<Asked>>,
+    running: &Mutex<Option<usize>>,
+) {
+    let (mut head, mut noted, mut buffer) = (String::new(), None, [0; 16 * 1024]);
+    while let Ok(count @ 1..) = far.read(&mut buffer).await {
+        let running = *running.lock().expect("no panic");
+        if noted != running {
+            head.push_str(&String::from_utf8_lossy(&buffer[..count]));
+            if let (true, Some(running)) = (head.contains("\r\n\r\n"), running) {
+                seen.lock().expect("no panic")[running].fresh_until = fresh_until(&head);
+                (noted, head) = (Some(running), String::new());
+            }
+        }
+        if near.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Now and the max-age of an answer's head.
+fn fresh_until(head: &str) -> Option<u64> {
+    let seconds = head.split_once("max-age=")?.1;
+    let seconds = seconds.split(|c: char| !c.is_ascii_digit()).next()?;
+    Some(now_ms() + seconds.parse::<u64>().ok()? * 1_000)
 }
 
 impl Asked {
@@ -273,24 +319,35 @@ impl Asked {
         self.cursor.as_ref().is_some_and(|cursor| !cursor.contains('.'))
     }
 
+    /// Whether a cache should have given the answer to this one for `later`.
+    pub fn answers(&self, later: &Self) -> bool {
+        // The cache and the tap read the head some milliseconds apart.
+        let is_fresh = |until: u64| later.at + 100 < until;
+        self.is_for_the_same(later) && self.fresh_until.is_some_and(is_fresh)
+    }
+
+    /// Whether it has the same key in a cache.
+    pub fn is_for_the_same(&self, other: &Self) -> bool {
+        self.target == other.target && self.cursor == other.cursor
+    }
+
     fn parse(head: &str) -> Self {
         let target = head.split(' ').nth(1).expect("a target").to_owned();
         let cursor = head.lines().find_map(|line| {
             let (name, value) = line.split_once(':')?;
             name.eq_ignore_ascii_case("last-event-id").then(|| value.trim().to_owned())
         });
-        Self { at: now_ms(), target, cursor }
+        Self { at: now_ms(), target, cursor, fresh_until: None }
     }
 }
 
 /// What a crowd saw that is not in its events.
 #[derive(Default)]
 pub struct Notes {
-    /// Channel and cursor of each client that broke off. After a restart nothing is shared any
-    /// more of what was before, so there a cursor counts anew.
-    pub broken: Mutex<HashSet<(usize, String, String)>>,
-    /// How often something was restarted.
-    pub restarts: AtomicUsize,
+    /// Channel and cursor of each client that broke off.
+    pub broken: Mutex<HashSet<(String, String)>>,
+    /// How often a client broke off, or was.
+    pub breaks: AtomicUsize,
 }
 
 /// One client of a crowd: follows a channel whose events are 1, 2, 3 … to its last.
@@ -347,8 +404,8 @@ impl Follower {
 
     fn note_break(&self) {
         let cursor = self.source.last_event_id().to_owned();
-        let epoch = self.notes.restarts.load(Ordering::Relaxed);
-        let place = (epoch, self.channel.clone(), cursor);
+        let place = (self.channel.clone(), cursor);
+        self.notes.breaks.fetch_add(1, Ordering::Relaxed);
         self.notes.broken.lock().expect("no panic").insert(place);
     }
 }
