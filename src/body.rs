@@ -6,6 +6,7 @@
 
 use crate::alarms::Alarm;
 use crate::caching::Ending;
+use crate::clients::Place;
 use crate::hub::{Hub, Joined};
 use crate::metrics::JoinKind;
 use crate::reader::{Lost, Reader, Step};
@@ -51,6 +52,8 @@ pub struct StreamBody {
     sent_at: u64,
     unreported: Unreported,
     ending: Option<Ending>,
+    /// What it holds of its client's share.
+    place: Option<Place>,
 }
 
 /// What was sent and not yet counted for all to see: the counters are shared by all streams, and
@@ -85,12 +88,18 @@ impl StreamBody {
             bytes_left: bytes_max,
             unreported: Unreported::default(),
             ending: None,
+            place: None,
             reader,
             span,
             heartbeat_ms,
             sent_at,
             hub,
         }
+    }
+
+    /// Holds a place of its client's share until it ends.
+    pub fn keep(&mut self, place: Option<Place>) {
+        self.place = place;
     }
 
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {

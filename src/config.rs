@@ -1,8 +1,11 @@
 //! Finished, checked values: what the command line becomes before anything is opened.
 
+use crate::clients::ClientsConfig;
+use crate::rates::RatesConfig;
 use crate::segment::SegmentClock;
 use crate::store::Limits;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,6 +32,10 @@ pub struct Config {
     pub live_bytes: usize,
     /// Most connections served at once.
     pub max_connections: usize,
+    /// How much one client may hold.
+    pub clients: ClientsConfig,
+    /// Longest time that the head of a request may take.
+    pub head_timeout: Duration,
     /// How long a stopping process waits for its responses to end.
     pub drain_timeout: Duration,
     /// Feed the demo channels and serve their page.
@@ -57,6 +64,21 @@ pub struct RedisOptions {
     pub wait_replicas: u32,
 }
 
+/// What a WebSocket may do.
+#[derive(Clone, Copy, Debug)]
+pub struct WebSocketLimits {
+    /// Pause between two pings.
+    pub ping: Duration,
+    /// Most bytes of a message from a client.
+    pub message_bytes: usize,
+    /// Most messages a second from a client.
+    pub frames_per_second: NonZeroU32,
+    /// Most bytes a second from a client.
+    pub bytes_per_second: NonZeroU32,
+    /// Most channels that a client listens to.
+    pub channels: usize,
+}
+
 /// What a client is sent, and may send.
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
@@ -78,8 +100,12 @@ pub struct HttpConfig {
     pub batch_events: usize,
     /// Most bytes of publishes being read at once.
     pub publish_buffer: usize,
-    /// Most events a second into one channel; `None`: no limit.
-    pub publish_rate: Option<std::num::NonZeroU32>,
+    /// How fast events may come in.
+    pub publish_rates: RatesConfig,
+    /// What a WebSocket may do.
+    pub websocket: WebSocketLimits,
+    /// Longest time that a client may take nothing of what it is sent.
+    pub write_timeout: Duration,
     /// Origins that may read; empty: all.
     pub cors_origins: Vec<String>,
     /// Send `Surrogate-Key` and `Cache-Tag`.

@@ -3,9 +3,10 @@
 //! The files in `vcl/` and `nginx/` are whole and true as they stand; they are compiled in, and a
 //! deployment only replaces the values they stand there with. Pure: text in, text out.
 
+use crate::client_address::Network;
 use crate::scope::Pattern;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -47,13 +48,6 @@ pub struct HostPort {
     pub host: String,
     /// The port.
     pub port: u16,
-}
-
-/// An address, or a network as `10.0.0.0/8`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    bits: Option<u8>,
 }
 
 /// What of a deployment every edge must know.
@@ -132,8 +126,11 @@ pub fn varnish(wanted: &Varnish) -> String {
         text = fill(&text, &[("(?!)", format!("(?:{})", channels.join("|")))]);
     }
     if !wanted.purge_from.is_empty() {
-        let operators: String =
-            wanted.purge_from.iter().map(|network| format!("    {network};\n")).collect();
+        let operators: String = wanted
+            .purge_from
+            .iter()
+            .map(|network| format!("    {};\n", acl_entry(network)))
+            .collect();
         text = fill(&text, &[("    \"127.0.0.1\";\n    \"::1\";\n", operators)]);
     }
     text
@@ -314,30 +311,9 @@ impl FromStr for HostPort {
     }
 }
 
-impl FromStr for Network {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "write it as 192.0.2.1 or 10.0.0.0/8".to_owned();
-        let (address, bits) = match text.split_once('/') {
-            None => (text, None),
-            Some((address, bits)) => (address, Some(bits.parse().map_err(|_| wrong())?)),
-        };
-        let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        if bits.is_some_and(|bits: u8| bits > most) {
-            return Err(wrong());
-        }
-        Ok(Self { address, bits })
-    }
-}
-
-/// As an entry of an acl in VCL.
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", self.address)?;
-        self.bits.map_or(Ok(()), |bits| write!(f, "/{bits}"))
-    }
+fn acl_entry(Network { address, bits }: &Network) -> String {
+    let bits = bits.map(|bits| format!("/{bits}")).unwrap_or_default();
+    format!("\"{address}\"{bits}")
 }
 
 impl HostPort {

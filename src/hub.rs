@@ -132,7 +132,7 @@ impl Hub {
         tokio::join!(ends, heartbeats, sweeps, self.live.announce());
     }
 
-    /// Begins a stream of `names`; `hold`: it ends with its first event, not with a segment.
+    /// Begins a stream of `names`; `hold`: it has no end of its own, as where a segment has one.
     ///
     /// # Errors
     /// When the store was needed and does not answer in time.
@@ -145,6 +145,18 @@ impl Hub {
     ) -> Result<Join, StoreError> {
         let join = self.join_patiently(names, asked, lane, hold);
         tokio::time::timeout(self.store_timeout, join).await.unwrap_or_else(|_| Err(too_slow()))
+    }
+
+    /// Begins to read one channel, for as long as its client stays.
+    ///
+    /// # Errors
+    /// As [`Hub::join`].
+    pub async fn join_for_good(
+        &self,
+        name: &ChannelName,
+        asked: &Asked,
+    ) -> Result<Join, StoreError> {
+        self.join(std::slice::from_ref(name), asked, 0, true).await
     }
 
     async fn join_patiently(

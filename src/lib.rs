@@ -15,10 +15,12 @@
 //! - Core, pure (no tokio, no sockets, no clock): `event` what a publisher may say, `cursor` where a
 //!   client stands, `ndjson` batches, `sse` bytes, `event_log` the recent run, `segment` where
 //!   responses end, `caching` what a cache may do, `join` where a stream begins, `config`,
-//!   `edge` the configurations of caches, `scope` and `token` what a token grants.
+//!   `edge` the configurations of caches, `scope` and `token` what a token grants, `frame` what is
+//!   said over a WebSocket, `client_address` whose request it is.
 //! - Spine (tokio's synchronisation, no sockets): `clock`, `wakers`, `alarms`, `channel`, `live`,
-//!   `reader`, `store`, `metrics`, `hub`, `access` who may publish and listen.
-//! - Edges: `socket` and `server` (connections), `http` (requests), `body` (streams to hyper),
+//!   `reader`, `store`, `metrics`, `hub`, `access` who may publish and listen, `rates` and `clients`
+//!   how much of it.
+//! - Edges: `socket` and `server` (connections), `http` (requests, WebSockets), `body` (streams to hyper),
 //!   `client` (our `EventSource`), `cli` (commands), `demo`, `process`.
 //!
 //! # Invariants, most of them absences
@@ -39,6 +41,8 @@ pub mod caching;
 pub mod channel;
 pub mod cli;
 pub mod client;
+pub mod client_address;
+pub mod clients;
 pub mod clock;
 pub mod config;
 pub mod cursor;
@@ -46,6 +50,7 @@ pub mod demo;
 pub mod edge;
 pub mod event;
 pub mod event_log;
+pub mod frame;
 pub mod http;
 pub mod hub;
 pub mod join;
@@ -53,6 +58,7 @@ pub mod live;
 pub mod metrics;
 pub mod ndjson;
 pub mod process;
+pub mod rates;
 pub mod reader;
 pub mod scope;
 pub mod segment;

@@ -35,6 +35,11 @@ pub struct Metrics {
     shed: Family<Labels, Counter>,
     refused: Family<Labels, Counter>,
     gaps: Family<Labels, Counter>,
+    /// WebSockets being served.
+    pub websockets_open: Gauge,
+    websockets_closed: Family<[(&'static str, String); 1], Counter>,
+    /// Frames that came in over WebSockets.
+    pub websocket_frames_in: Counter,
     events_in: Counter,
     event_bytes_in: Counter,
     events_out: Counter,
@@ -70,6 +75,9 @@ impl Metrics {
             shed: Family::default(),
             refused: Family::default(),
             gaps: Family::default(),
+            websockets_open: Gauge::default(),
+            websockets_closed: Family::default(),
+            websocket_frames_in: Counter::default(),
             events_in: Counter::default(),
             event_bytes_in: Counter::default(),
             events_out: Counter::default(),
@@ -94,6 +102,12 @@ impl Metrics {
         let refused = self.refused.clone();
         own.register("publishes_refused", "Publishes not accepted, by problem", refused);
         own.register("gaps", "Gap events sent, by reason", self.gaps.clone());
+        let open = self.websockets_open.clone();
+        own.register("websockets_open", "WebSockets being served", open);
+        let closed = self.websockets_closed.clone();
+        own.register("websockets_closed", "WebSockets ended, by the code of our close", closed);
+        let frames = self.websocket_frames_in.clone();
+        own.register("websocket_frames_in", "Frames that came in over WebSockets", frames);
         own.register("events_in", "Events accepted", self.events_in.clone());
         let bytes_in = self.event_bytes_in.clone();
         let (bytes, seconds) = (Unit::Bytes, Unit::Seconds);
@@ -113,13 +127,16 @@ impl Metrics {
         for ending in Ending::ALL {
             self.ended.get_or_create(&[("reason", ending.as_str())]).inc_by(0);
         }
-        for reason in ["connections", "store"] {
+        for reason in ["connections", "client", "store", "token-expired"] {
             self.shed.get_or_create(&[("reason", reason)]).inc_by(0);
         }
         for reason in [GapReason::Trimmed, GapReason::Unknown, GapReason::Ahead] {
             self.gaps.get_or_create(&[("reason", reason.as_str())]).inc_by(0);
         }
         self.refused.get_or_create(&[("problem", "store-down")]).inc_by(0);
+        for code in ["none", "1008", "1012", "1013"] {
+            self.websockets_closed.get_or_create(&[("code", code.to_owned())]).inc_by(0);
+        }
     }
 
     /// A stream began.
@@ -142,6 +159,12 @@ impl Metrics {
     /// A publish was not accepted.
     pub fn refused(&self, problem: &'static str) {
         self.refused.get_or_create(&[("problem", problem)]).inc();
+    }
+
+    /// A WebSocket ended, with this code of ours, or 0 where the client left.
+    pub fn websocket_closed(&self, code: u16) {
+        let code = if code == 0 { "none".to_owned() } else { code.to_string() };
+        self.websockets_closed.get_or_create(&[("code", code)]).inc();
     }
 
     /// A client was told that something is missing.

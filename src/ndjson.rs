@@ -88,16 +88,30 @@ fn parse_line(
 ) -> Result<Event, (Option<&'static str>, BatchProblem)> {
     let json = |error: serde_json::Error| (None, BatchProblem::Json(error.to_string()));
     let line: Line<'_> = serde_json::from_str(line).map_err(json)?;
-    let data = match line.data.get() {
+    event_of(line.data, line.event.as_deref(), line.key.as_deref(), limits.event_bytes)
+}
+
+/// An event of its members as JSON has them, of at most `bytes_max` bytes of data.
+///
+/// # Errors
+/// The member at fault, and what is wrong with it.
+pub fn event_of(
+    data: &RawValue,
+    kind: Option<&str>,
+    key: Option<&str>,
+    bytes_max: usize,
+) -> Result<Event, (Option<&'static str>, BatchProblem)> {
+    let json = |error: serde_json::Error| (Some("data"), BatchProblem::Json(error.to_string()));
+    let data = match data.get() {
         text if text.starts_with('"') => serde_json::from_str::<String>(text).map_err(json)?,
         other => compact(other),
     };
-    if data.len() > limits.event_bytes {
-        let (bytes, limit) = (data.len(), limits.event_bytes);
+    if data.len() > bytes_max {
+        let (bytes, limit) = (data.len(), bytes_max);
         return Err((Some("data"), BatchProblem::TooLarge { bytes, limit }));
     }
-    let kind = line.event.as_deref().map(Field::kind).transpose();
-    let key = line.key.as_deref().map(Field::key).transpose();
+    let kind = kind.map(Field::kind).transpose();
+    let key = key.map(Field::key).transpose();
     Ok(Event {
         kind: kind.map_err(|error| (Some("event"), BatchProblem::Field(error)))?,
         key: key.map_err(|error| (Some("key"), BatchProblem::Field(error)))?,
@@ -130,14 +144,32 @@ impl fmt::Display for BatchError {
         if let Some(field) = self.field {
             write!(f, "\"{field}\" ")?;
         }
-        match &self.problem {
-            BatchProblem::Json(error) => write!(f, "not an event as JSON: {error}"),
-            BatchProblem::Empty => write!(f, "the batch holds no event"),
-            BatchProblem::TooMany { limit } => write!(f, "a batch holds at most {limit} events"),
-            BatchProblem::TooLarge { bytes, limit } => {
+        self.problem.fmt(f)
+    }
+}
+
+impl fmt::Display for BatchProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json(error) => write!(f, "not an event as JSON: {error}"),
+            Self::Empty => write!(f, "the batch holds no event"),
+            Self::TooMany { limit } => write!(f, "a batch holds at most {limit} events"),
+            Self::TooLarge { bytes, limit } => {
                 write!(f, "is {bytes} bytes long, the limit is {limit}")
             }
-            BatchProblem::Field(error) => write!(f, "{error}"),
+            Self::Field(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl BatchProblem {
+    /// The limit that was passed, where it is one.
+    pub fn limit(&self) -> Option<usize> {
+        match self {
+            Self::TooMany { limit }
+            | Self::TooLarge { limit, .. }
+            | Self::Field(FieldError::TooLong { limit, .. }) => Some(*limit),
+            _ => None,
         }
     }
 }

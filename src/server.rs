@@ -6,8 +6,10 @@
 //! cut and no client notices more than a reconnect.
 
 use crate::body::AnswerBody;
+use crate::clients::{Entered, Place};
+use crate::http::websocket::{Session, Welcome};
 use crate::http::{Admission, Origin};
-use crate::socket::{Answered, Requests, Socket};
+use crate::socket::{Answered, Requests, Socket, Switched};
 use crate::wakers::{Waitable, Waiting, Wakers};
 use hyper::Version;
 use hyper::server::conn::{http1, http2};
@@ -15,17 +17,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-/// How long the head of a request may take: a slow one holds a place and sends nothing.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a connection may be idle: longer than what caches keep theirs for (60 s), so that it
 /// is the cache that closes and no request meets a closing connection.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(75);
@@ -53,6 +54,10 @@ pub struct ServerConfig {
     pub max_connections: usize,
     /// How long a stopping process waits for its streams.
     pub drain_timeout: Duration,
+    /// How long the head of a request may take: a slow one holds a place and sends nothing.
+    pub head_timeout: Duration,
+    /// For how long a client may take nothing of what it is sent.
+    pub write_timeout: Duration,
 }
 
 /// How a run ended.
@@ -76,6 +81,14 @@ struct Server {
     origin: Arc<Origin>,
     config: ServerConfig,
     phase: Arc<Phase>,
+}
+
+/// Who is connected, and what is done for it.
+struct Peer {
+    address: IpAddr,
+    admission: Admission,
+    /// What the connection holds of its client's share.
+    _place: Option<Place>,
 }
 
 /// Serves until `stop` says so the first time, then drains until it says so again.
@@ -121,8 +134,8 @@ impl Server {
             tokio::select! {
                 () = &mut stop => return,
                 accepted = accept(&listener) => {
-                    let Some(stream) = accepted else { continue };
-                    self.spawn(stream, connections);
+                    let Some((stream, address)) = accepted else { continue };
+                    self.spawn(stream, address, connections);
                 }
                 // Forgets finished connections, so the set stays as big as the load.
                 Some(_) = connections.join_next() => self.note_connections(connections.len()),
@@ -134,24 +147,34 @@ impl Server {
     async fn serve_admin(&self, admin: &TcpListener) -> Stopped {
         let mut connections = JoinSet::new();
         loop {
-            let Some(stream) = accept(admin).await else { continue };
+            let Some((stream, address)) = accept(admin).await else { continue };
             while connections.try_join_next().is_some() {}
             if connections.len() < OVERLOAD_CONNECTIONS {
-                connections.spawn(self.connection(stream, Admission::Admin));
+                let peer = Peer { address, admission: Admission::Admin, _place: None };
+                connections.spawn(self.connection(stream, peer));
             }
         }
     }
 
-    fn spawn(&self, stream: TcpStream, connections: &mut JoinSet<()>) {
+    fn spawn(&self, stream: TcpStream, address: IpAddr, connections: &mut JoinSet<()>) {
         let count = connections.len();
         if count >= self.config.max_connections + OVERLOAD_CONNECTIONS {
             return;
         }
-        let admission = match count < self.config.max_connections {
-            true => Admission::Normal,
-            false => Admission::Overloaded,
+        // Of a proxy it is the requests that are counted, each for whom it is for.
+        let clients = &self.origin.clients;
+        let entered = match clients.is_proxy(address) {
+            true => Entered::In(None),
+            false => clients.enter(address, std::iter::empty()),
         };
-        connections.spawn(self.connection(stream, admission));
+        let (admission, place) = match entered {
+            Entered::Flooding => return,
+            Entered::TooMany(place) => (Admission::Crowded, Some(place)),
+            Entered::In(place) if count < self.config.max_connections => (Admission::Normal, place),
+            Entered::In(place) => (Admission::Overloaded, place),
+        };
+        let peer = Peer { address, admission, _place: place };
+        connections.spawn(self.connection(stream, peer));
         self.note_connections(connections.len());
     }
 
@@ -159,41 +182,57 @@ impl Server {
         self.origin.hub.metrics.connections_open.set(count as i64);
     }
 
-    fn connection(
-        &self,
-        stream: TcpStream,
-        admission: Admission,
-    ) -> impl Future<Output = ()> + Send + use<> {
-        let (origin, phase) = (self.origin.clone(), self.phase.clone());
+    fn connection(&self, stream: TcpStream, peer: Peer) -> impl Future<Output = ()> + Send + use<> {
+        let (origin, phase, config) = (self.origin.clone(), self.phase.clone(), self.config);
         async move {
             let Ok(Ok(_)) = timeout(IDLE_TIME_MAX, stream.peek(&mut [0])).await else { return };
             let decided = timeout(PREFACE_TIME_MAX, speaks_h2(&stream)).await;
             let Ok(is_h2) = decided.unwrap_or(Ok(false)) else { return };
             if is_h2 {
                 // Few and large: in a box, so that the many small ones stay small.
-                Box::pin(serve_h2(stream, origin, admission, phase)).await;
-            } else {
-                serve_h1(stream, origin, admission, phase).await;
+                Box::pin(serve_h2(stream, origin, &peer, phase, config)).await;
+                return;
+            }
+            let requests = Arc::new(Requests::default());
+            serve_h1(stream, origin.clone(), &peer, phase.clone(), config, &requests).await;
+            if let Some(switched) = requests.take_switched() {
+                // Few and large as well.
+                Box::pin(serve_websocket(*switched, origin, phase)).await;
             }
         }
     }
 }
 
-async fn serve_h1(stream: TcpStream, origin: Arc<Origin>, admission: Admission, phase: Arc<Phase>) {
-    let requests = Arc::new(Requests::default());
-    let socket = TokioIo::new(Socket::new(stream, requests.clone(), Some(HEAD_TIME_MAX)));
-    let service = service_fn(move |request| {
+async fn serve_h1(
+    stream: TcpStream,
+    origin: Arc<Origin>,
+    peer: &Peer,
+    phase: Arc<Phase>,
+    config: ServerConfig,
+    requests: &Arc<Requests>,
+) {
+    let head_time = Some(config.head_timeout);
+    let socket = Socket::new(stream, requests.clone(), head_time, config.write_timeout);
+    let Peer { admission, address, .. } = *peer;
+    let requests = requests.clone();
+    let service = service_fn(move |mut request| {
         let (origin, requests) = (origin.clone(), requests.clone());
         requests.begin();
         // In a box: a request's future is many times larger than an idle stream's connection.
         Box::pin(async move {
             let version = request.version();
-            let answer = origin.answer(request, admission).await;
+            let upgrade = hyper::upgrade::on(&mut request);
+            let mut answer = origin.answer(request, admission, address).await;
+            let welcome = answer.extensions_mut().remove::<Arc<Welcome>>();
             requests.answered(match answer.body() {
+                _ if welcome.is_some() => Answered::Switch,
                 AnswerBody::Stream(_) if version < Version::HTTP_11 => Answered::UnboundedStream,
                 AnswerBody::Stream(_) => Answered::Stream,
                 _ => Answered::Finished,
             });
+            if let Some(welcome) = welcome {
+                requests.switch(Switched { upgrade, welcome });
+            }
             Ok::<_, Infallible>(answer)
         }) as Pin<Box<dyn Future<Output = _> + Send>>
     });
@@ -202,7 +241,8 @@ async fn serve_h1(stream: TcpStream, origin: Arc<Origin>, admission: Admission, 
         .half_close(true)
         .header_read_timeout(IDLE_TIME_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(socket, service);
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades();
     let mut connection = pin!(connection);
     let mut waiting = Waiting::new(phase);
     let mut is_told = false;
@@ -217,15 +257,35 @@ async fn serve_h1(stream: TcpStream, origin: Arc<Origin>, admission: Admission, 
     .await;
 }
 
-async fn serve_h2(stream: TcpStream, origin: Arc<Origin>, admission: Admission, phase: Arc<Phase>) {
+/// Speaks WebSocket on a connection that has shaken hands.
+async fn serve_websocket(switched: Switched, origin: Arc<Origin>, phase: Arc<Phase>) {
+    let Switched { upgrade, welcome } = switched;
+    // The client may have left before the answer was written.
+    let Ok(upgraded) = upgrade.await else { return };
+    let mut waiting = Waiting::new(phase);
+    let draining = poll_fn(|context| match waiting.reached(context, |phase| &phase.is_draining) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    });
+    Session::new(origin, upgraded, welcome).await.run(draining).await;
+}
+
+async fn serve_h2(
+    stream: TcpStream,
+    origin: Arc<Origin>,
+    peer: &Peer,
+    phase: Arc<Phase>,
+    config: ServerConfig,
+) {
     let requests = Arc::new(Requests::default());
+    let Peer { admission, address, .. } = *peer;
     // Frames come whenever they like, so no head is waited for: pings find out who is gone.
-    let socket = TokioIo::new(Socket::new(stream, requests.clone(), None));
+    let socket = Socket::new(stream, requests.clone(), None, config.write_timeout);
     let begun = requests.clone();
     let service = service_fn(move |request| {
         let origin = origin.clone();
         begun.begin();
-        async move { Ok::<_, Infallible>(origin.answer(request, admission).await) }
+        async move { Ok::<_, Infallible>(origin.answer(request, admission, address).await) }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -234,14 +294,14 @@ async fn serve_h2(stream: TcpStream, origin: Arc<Origin>, admission: Admission, 
         .max_concurrent_streams(H2_STREAMS_MAX)
         .max_send_buf_size(H2_UNSENT_BYTES)
         .max_header_list_size(HEAD_BYTES_MAX as u32)
-        .serve_connection(socket, service);
+        .serve_connection(TokioIo::new(socket), service);
     let mut connection = pin!(connection);
     let mut waiting = Waiting::new(phase);
     let mut is_told = false;
     let _ended = poll_fn(|context| {
         loop {
             let ended = connection.as_mut().poll(context);
-            let is_sent_away = admission == Admission::Overloaded && requests.any();
+            let is_sent_away = admission.is_refused() && requests.any();
             let must_go = is_sent_away || waiting.reached(context, |phase| &phase.is_draining);
             if is_told || ended.is_ready() || !must_go {
                 return ended;
@@ -291,9 +351,9 @@ async fn speaks_h2(stream: &TcpStream) -> std::io::Result<bool> {
     }
 }
 
-async fn accept(listener: &TcpListener) -> Option<TcpStream> {
+async fn accept(listener: &TcpListener) -> Option<(TcpStream, IpAddr)> {
     match listener.accept().await {
-        Ok((stream, _)) => Some(stream),
+        Ok((stream, address)) => Some((stream, address.ip())),
         Err(error) => {
             // Out of descriptors, most likely: let some close first.
             tracing::warn!(%error, "cannot accept a connection");

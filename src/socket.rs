@@ -8,19 +8,18 @@
 //! place for seconds. And a stream that must be broken off over HTTP/1.0 ends with a reset: its
 //! body has no length and no last chunk, so after a plain close a cache would take it for whole.
 
+use crate::http::websocket::Welcome;
+use hyper::upgrade::OnUpgrade;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-/// Unread bytes a client may leave for this long before its connection is cut: hyper has no write
-/// timeout, and does not poll a body while its client does not read.
-const UNREAD_MAX: Duration = Duration::from_secs(30);
 /// Bytes the kernel takes ahead of a slow client: what lags stays in the shared log instead.
 const UNSENT_BYTES: u32 = 32 * 1024;
 
@@ -34,13 +33,22 @@ pub struct Socket {
 }
 
 /// What the service tells the socket of the requests on it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Requests {
     begun: AtomicU64,
     is_answering: AtomicBool,
     is_streaming: AtomicBool,
     /// Closing is what ends the stream.
     is_unbounded: AtomicBool,
+    switched: Mutex<Option<Box<Switched>>>,
+}
+
+/// A connection that speaks another protocol from now on, once its answer is written.
+pub struct Switched {
+    /// Gives the connection.
+    pub upgrade: OnUpgrade,
+    /// Whose it is.
+    pub welcome: Arc<Welcome>,
 }
 
 /// What an answer is to its connection.
@@ -52,6 +60,8 @@ pub enum Answered {
     Stream,
     /// A stream that ends with the connection, as in HTTP/1.0.
     UnboundedStream,
+    /// The last one: what comes from here on is no request.
+    Switch,
 }
 
 struct SlowHead {
@@ -70,8 +80,19 @@ impl Requests {
     /// Its answer is known.
     pub fn answered(&self, answered: Answered) {
         self.is_unbounded.store(answered == Answered::UnboundedStream, Ordering::Relaxed);
-        self.is_streaming.store(answered != Answered::Finished, Ordering::Relaxed);
-        self.is_answering.store(false, Ordering::Release);
+        let is_streaming = matches!(answered, Answered::Stream | Answered::UnboundedStream);
+        self.is_streaming.store(is_streaming, Ordering::Relaxed);
+        self.is_answering.store(answered == Answered::Switch, Ordering::Release);
+    }
+
+    /// The connection is to be another's.
+    pub fn switch(&self, switched: Switched) {
+        *self.switched.lock().unwrap_or_else(PoisonError::into_inner) = Some(switched.into());
+    }
+
+    /// Whose the connection is to be, once.
+    pub fn take_switched(&self) -> Option<Box<Switched>> {
+        self.switched.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whether a request was read.
@@ -82,12 +103,19 @@ impl Requests {
 
 impl Socket {
     /// Takes a connection over. `head_time`: how long a request's head may take, where bytes from
-    /// the client are requests and nothing else.
-    pub fn new(stream: TcpStream, requests: Arc<Requests>, head_time: Option<Duration>) -> Self {
+    /// the client are requests and nothing else. `unread_time`: for how long a client may leave
+    /// bytes unread before it is cut off; hyper has no write timeout, and does not poll a body
+    /// while its client does not read.
+    pub fn new(
+        stream: TcpStream,
+        requests: Arc<Requests>,
+        head_time: Option<Duration>,
+        unread_time: Duration,
+    ) -> Self {
         let socket = socket2::SockRef::from(&stream);
         // Hints to the kernel: where one is unknown the connection works all the same.
         socket.set_tcp_nodelay(true).ok();
-        socket.set_tcp_user_timeout(Some(UNREAD_MAX)).ok();
+        socket.set_tcp_user_timeout(Some(unread_time)).ok();
         socket.set_tcp_notsent_lowat(UNSENT_BYTES).ok();
         Self { stream, requests, head_time, slow_head: None, is_shut: false }
     }

@@ -117,6 +117,47 @@ pub fn event_after_id(out: &mut Vec<u8>, event: &Event) {
     out.push(b'\n');
 }
 
+/// A block that was written here.
+#[derive(Clone, Copy, Debug)]
+pub struct Block<'a> {
+    /// Its `id`.
+    pub id: Option<&'a str>,
+    /// Its `event`.
+    pub kind: Option<&'a str>,
+    lines: &'a str,
+}
+
+/// Reads blocks that were written here, for those who listen in another format.
+pub fn blocks(bytes: &[u8]) -> impl Iterator<Item = Block<'_>> {
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    text.split_terminator("\n\n").map(|block| {
+        let mut block = Block { id: None, kind: None, lines: block };
+        block.id = block.take("id: ");
+        block.kind = block.take("event: ");
+        block
+    })
+}
+
+impl<'a> Block<'a> {
+    fn take(&mut self, name: &str) -> Option<&'a str> {
+        let rest = self.lines.strip_prefix(name)?;
+        let (value, lines) = rest.split_once('\n').unwrap_or((rest, ""));
+        self.lines = lines;
+        Some(value)
+    }
+
+    /// The lines of its data.
+    pub fn data_lines(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let value = |line: &'a str| line.strip_prefix("data: ").or(line.strip_prefix("data:"));
+        self.lines.split('\n').filter_map(value)
+    }
+
+    /// Its data in one text.
+    pub fn data(&self) -> String {
+        self.data_lines().collect::<Vec<_>>().join("\n")
+    }
+}
+
 fn control(out: &mut Vec<u8>, kind: &str, cursor: Option<&str>, data: &str) {
     line(out, "event", kind);
     if let Some(cursor) = cursor {

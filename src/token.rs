@@ -44,6 +44,8 @@ pub struct Grant {
     pub scope: Scope,
     /// `sub`: who that is.
     pub subject: Option<String>,
+    /// Until when (ms since the Unix epoch) it is good.
+    pub until: u64,
 }
 
 /// Why a token is not believed.
@@ -195,7 +197,8 @@ fn check(claims: Claims, demands: &Demands, now_s: u64) -> Result<Grant, Refusal
         return Err(Refusal::TooEarly);
     }
     let scope = Scope::parse(&claims.scope.unwrap_or_default());
-    Ok(Grant { scope, subject: claims.sub })
+    let until = ((expires + LEEWAY_S as f64) * 1_000.0) as u64;
+    Ok(Grant { scope, subject: claims.sub, until })
 }
 
 /// Makes a token for development: HS256, good until `expires_s` (seconds since the Unix epoch).
@@ -268,7 +271,10 @@ mod tests {
         let demands = Demands { issuer: Some("me".into()), audience: Some("headwater".into()) };
         let token = mint(SECRET, &scope, Some("desk"), &demands, NOW_S + 60).unwrap();
         let grant = read_with(&token, &demands).unwrap();
-        assert_eq!(grant, Grant { scope, subject: Some("desk".to_owned()) });
+        assert_eq!(
+            grant,
+            Grant { scope, subject: Some("desk".to_owned()), until: (NOW_S + 90) * 1_000 }
+        );
         let name = ChannelName::parse("prices.eur").unwrap();
         assert!(grant.scope.grants(Right::Publish, &name));
         let other = Demands { audience: Some("other".into()), ..demands.clone() };

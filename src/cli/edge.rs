@@ -2,7 +2,8 @@
 
 use super::units::duration;
 use super::{EXIT_USAGE, fail};
-use crate::edge::{self, Deployment, HostPort, Network, Nginx, Profile, Varnish};
+use crate::client_address::Network;
+use crate::edge::{self, Deployment, HostPort, Nginx, Profile, Varnish};
 use crate::scope::Pattern;
 use crate::segment::{LANES_MAX, SEGMENT_MS};
 use clap::{Args, Subcommand, ValueEnum};

@@ -5,6 +5,7 @@ mod access;
 mod bench;
 mod doctor;
 mod edge;
+mod limits;
 mod publish;
 mod serve;
 mod tail;

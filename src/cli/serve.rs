@@ -1,9 +1,11 @@
 //! `headwater serve`: flags to a [`Config`], then bind, run, and say how it ended.
 
 use super::access::{AccessArguments, fetch_from};
+use super::limits::{ClientLimits, LimitArguments};
 use super::units::{bytes, duration};
 use super::{EXIT_USAGE, fail};
 use crate::access::Access;
+use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::{Config, HttpConfig, RedisOptions, StoreAddress};
 use crate::demo;
@@ -18,7 +20,6 @@ use crate::store::{Limits, Store};
 use clap::Args;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,15 +126,11 @@ pub struct ServeArguments {
     /// Most bytes of publishes being read at once (size)
     #[arg(long, env = "HEADWATER_PUBLISH_BUFFER", default_value = "64MiB", value_parser = bytes)]
     publish_buffer: u64,
-    /// Most events a second into one channel of this origin; 0 = no limit (count)
-    #[arg(long, env = "HEADWATER_PUBLISH_RATE", default_value_t = 0)]
-    publish_rate: u32,
     /// Most bytes of recent events in memory, over all channels (size)
     #[arg(long, env = "HEADWATER_LIVE_BYTES", default_value = "256MiB", value_parser = bytes)]
     live_bytes: u64,
-    /// Most connections served at once; more are told to come back later (count)
-    #[arg(long, env = "HEADWATER_MAX_CONNECTIONS", default_value_t = 50_000)]
-    max_connections: usize,
+    #[command(flatten)]
+    limits: LimitArguments,
     /// How long a stopping process waits for its streams to reach their boundary (time)
     #[arg(long, env = "HEADWATER_DRAIN_TIMEOUT", default_value = "75s", value_parser = duration)]
     drain_timeout: Duration,
@@ -220,7 +217,12 @@ async fn serve(
     let live = Arc::new(Live::new(clock.clone(), config.live_bytes));
     let store = open_store(&config, &clock, &live).await?;
     let hub = Hub::new(clock, config.segments, live, store.clone(), config.store_timeout);
-    let origin = Arc::new(Origin::new(Arc::new(hub), config.http.clone(), access));
+    let origin = Arc::new(Origin::new(
+        Arc::new(hub),
+        config.http.clone(),
+        access,
+        Clients::new(config.clients.clone()),
+    ));
     let sweeps = async {
         loop {
             tokio::time::sleep(SWEEP_PAUSE).await;
@@ -237,6 +239,8 @@ async fn serve(
     let server_config = ServerConfig {
         max_connections: config.max_connections,
         drain_timeout: config.drain_timeout,
+        head_timeout: config.head_timeout,
+        write_timeout: config.http.write_timeout,
     };
     let mut signals = StopSignals::listen().map_err(|error| error.to_string())?;
     announce(&listener, &admin, &config);
@@ -338,7 +342,8 @@ impl TryFrom<ServeArguments> for Config {
     /// Checks; does nothing. No file, socket or clock is touched here.
     fn try_from(arguments: ServeArguments) -> Result<Self, String> {
         let segments = segments(&arguments)?;
-        let http = http_config(&arguments)?;
+        let bounds = arguments.limits.finish(arguments.max_batch_events)?;
+        let http = http_config(&arguments, &bounds)?;
         let limits = limits(&arguments)?;
         let longest = Duration::from_millis(segments.longest_ms());
         if arguments.drain_timeout < longest {
@@ -357,7 +362,9 @@ impl TryFrom<ServeArguments> for Config {
             segments,
             http,
             live_bytes: arguments.live_bytes as usize,
-            max_connections: arguments.max_connections,
+            max_connections: arguments.limits.max_connections,
+            clients: bounds.clients,
+            head_timeout: bounds.head_timeout,
             drain_timeout: arguments.drain_timeout,
             demo: arguments.demo,
         })
@@ -379,7 +386,7 @@ fn segments(arguments: &ServeArguments) -> Result<SegmentClock, String> {
     Ok(SegmentClock { length_ms, lanes: arguments.lanes, rejoin_tick_ms })
 }
 
-fn http_config(arguments: &ServeArguments) -> Result<HttpConfig, String> {
+fn http_config(arguments: &ServeArguments, bounds: &ClientLimits) -> Result<HttpConfig, String> {
     let (event, segment) = (arguments.max_event, arguments.segment_bytes);
     if event > segment || event > arguments.max_batch || event > arguments.retain_bytes {
         let others = "--segment-bytes, --max-batch and --retain-bytes";
@@ -395,7 +402,9 @@ fn http_config(arguments: &ServeArguments) -> Result<HttpConfig, String> {
         batch_bytes: arguments.max_batch as usize,
         batch_events: arguments.max_batch_events,
         publish_buffer: arguments.publish_buffer.max(arguments.max_batch * 2) as usize,
-        publish_rate: NonZeroU32::new(arguments.publish_rate),
+        publish_rates: bounds.publish_rates,
+        websocket: bounds.websocket,
+        write_timeout: bounds.write_timeout,
         cors_origins: arguments.cors_origins.clone(),
         surrogate_keys: arguments.surrogate_keys,
         demo: arguments.demo,

@@ -8,7 +8,7 @@ use super::route::Query;
 use super::{Answer, Origin};
 use crate::event::ChannelName;
 use crate::scope::Right;
-use crate::token::Refusal;
+use crate::token::{Grant, Refusal};
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, HeaderMap, HeaderName, HeaderValue};
 
@@ -17,6 +17,11 @@ pub const EDGE_AUTH: HeaderName = HeaderName::from_static("headwater-edge-auth")
 
 /// What the bearer of a token that was good once is told.
 pub(super) const EXPIRED: &str = "the token has expired, get a new one";
+/// What one is told whose token will be good.
+pub(super) const TOO_EARLY: &str = "the token is not good yet; check the clocks";
+/// What one is told whose token is not believed.
+pub(super) const NOT_OURS: &str =
+    "the token is not signed by a key of this origin, or not meant for it";
 
 /// Whom an answer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,21 +57,22 @@ impl Origin {
         }
         let cookie = cookie(headers, self.access.cookie_name());
         let token = bearer(headers).or(cookie).or(query.access_token.as_deref());
-        self.check(token, Right::Subscribe, names).map(|()| Audience::Bearer)
+        self.check(token, Right::Subscribe, names).map(|_| Audience::Bearer)
     }
 
     /// Whether a channel may be written to. Only the header counts: a cookie would let any site
-    /// that its owner visits publish in their name, and a query is written into logs.
+    /// that its owner visits publish in their name, and a query is written into logs. Says whose
+    /// token it was, where one is needed.
     pub(super) fn may_publish(
         &self,
         headers: &HeaderMap,
         name: &ChannelName,
-    ) -> Result<(), Problem> {
+    ) -> Result<Option<Grant>, Problem> {
         if !self.access.guards_publishing() {
-            return Ok(());
+            return Ok(None);
         }
         match self.check(bearer(headers), Right::Publish, std::slice::from_ref(name)) {
-            Ok(()) => Ok(()),
+            Ok(grant) => Ok(Some(grant)),
             Err(Denied::Refused(problem)) => Err(problem),
             Err(Denied::Expired) => Err(Problem::unauthorized(EXPIRED)),
         }
@@ -77,27 +83,30 @@ impl Origin {
         token: Option<&str>,
         right: Right,
         names: &[ChannelName],
-    ) -> Result<(), Denied> {
+    ) -> Result<Grant, Denied> {
         let refused = |detail: &str| Denied::Refused(Problem::unauthorized(detail));
         let needs = "this needs a token: send it as Authorization: Bearer";
         let token = token.ok_or_else(|| refused(needs))?;
         let grant =
             self.access.verify(token, self.hub.clock.now()).map_err(|refusal| match refusal {
                 Refusal::Expired => Denied::Expired,
-                Refusal::TooEarly => refused("the token is not good yet; check the clocks"),
-                Refusal::Bad | Refusal::UnknownKey => {
-                    refused("the token is not signed by a key of this origin, or not meant for it")
-                }
+                Refusal::TooEarly => refused(TOO_EARLY),
+                Refusal::Bad | Refusal::UnknownKey => refused(NOT_OURS),
             })?;
-        if self.access.grants(&grant, right, names) {
-            return Ok(());
+        match self.access.grants(&grant, right, names) {
+            true => Ok(grant),
+            false => Err(Denied::Refused(out_of_scope(right, names))),
         }
-        let word = if right == Right::Publish { "publish" } else { "subscribe" };
-        let wanted: Vec<String> = names.iter().map(|name| format!("{word}:{name}")).collect();
-        let detail = format!("the token's scope does not grant {}", wanted.join(" "));
-        let (status, title) = (StatusCode::FORBIDDEN, "The token does not allow this");
-        Err(Denied::Refused(Problem::new(status, "scope", title, detail)))
     }
+}
+
+/// A good token that does not grant what its bearer wants.
+pub(super) fn out_of_scope(right: Right, names: &[ChannelName]) -> Problem {
+    let word = if right == Right::Publish { "publish" } else { "subscribe" };
+    let wanted: Vec<String> = names.iter().map(|name| format!("{word}:{name}")).collect();
+    let detail = format!("the token's scope does not grant {}", wanted.join(" "));
+    let (status, title) = (StatusCode::FORBIDDEN, "The token does not allow this");
+    Problem::new(status, "scope", title, detail)
 }
 
 /// Keeps what is for one reader out of every cache.
@@ -108,14 +117,14 @@ pub(super) fn keep_private(answer: &mut Answer) {
     headers.remove("cache-tag");
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (value, None) = (values.next()?.to_str().ok()?, values.next()) else { return None };
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let pairs = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     pairs.flat_map(|value| value.split(';')).find_map(|pair| {
         let (found, value) = pair.trim().split_once('=')?;

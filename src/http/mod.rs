@@ -11,10 +11,12 @@ mod problem;
 mod publish;
 mod route;
 mod subscribe;
+pub mod websocket;
 
 use crate::access::Access;
 use crate::body::AnswerBody;
 use crate::caching::Freshness;
+use crate::clients::{Clients, Entered, Place};
 use crate::config::HttpConfig;
 use crate::event::ChannelName;
 use crate::hub::Hub;
@@ -30,6 +32,7 @@ use probe::{RESPONSE_HEADER, Responses};
 use problem::Problem;
 use publish::Publishing;
 use route::{Query, Route};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The page of `serve --demo`.
@@ -45,6 +48,8 @@ pub struct Origin {
     pub hub: Arc<Hub>,
     /// Who may do what.
     pub access: Access,
+    /// What each client holds.
+    pub clients: Arc<Clients>,
     config: HttpConfig,
     publishing: Publishing,
     responses: Responses,
@@ -57,29 +62,45 @@ pub enum Admission {
     Normal,
     /// One connection too many: streams are sent away for a while.
     Overloaded,
+    /// One too many of one client: as well, and it may not publish either.
+    Crowded,
     /// On the admin listener.
     Admin,
 }
 
+impl Admission {
+    /// Whether there is no room for this one.
+    pub fn is_refused(self) -> bool {
+        matches!(self, Self::Overloaded | Self::Crowded)
+    }
+}
+
 impl Origin {
     /// An origin on a hub.
-    pub fn new(hub: Arc<Hub>, config: HttpConfig, access: Access) -> Self {
+    pub fn new(hub: Arc<Hub>, config: HttpConfig, access: Access, clients: Clients) -> Self {
         let publishing = Publishing::new(&config);
-        Self { publishing, hub, access, config, responses: Responses::default() }
+        let (clients, responses) = (Arc::new(clients), Responses::default());
+        Self { publishing, hub, access, clients, config, responses }
     }
 
-    /// Answers one request.
-    pub async fn answer(&self, request: Request<Incoming>, admission: Admission) -> Answer {
+    /// Answers one request from `peer`.
+    pub async fn answer(
+        &self,
+        request: Request<Incoming>,
+        admission: Admission,
+        peer: IpAddr,
+    ) -> Answer {
         let version = request.version();
         let asked_origin = request.headers().get(ORIGIN).cloned();
         let mut answer = match admission {
             Admission::Admin => self.answer_admin(&request).await,
-            _ => self.route(request, admission).await,
+            _ => self.admit(request, admission, peer).await,
         }
         .unwrap_or_else(Problem::into_response);
         self.allow_origin(asked_origin.as_ref(), answer.headers_mut());
-        let must_close = self.hub.is_draining() || admission == Admission::Overloaded;
-        if must_close && version < Version::HTTP_2 {
+        let must_close = self.hub.is_draining() || admission.is_refused();
+        let is_switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if must_close && version < Version::HTTP_2 && !is_switched {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         answer
@@ -90,14 +111,41 @@ impl Origin {
         self.publishing.sweep();
     }
 
+    /// Counts what comes through a proxy for the client that it is for. What a client holds by
+    /// itself is counted with its connection.
+    async fn admit(
+        &self,
+        request: Request<Incoming>,
+        admission: Admission,
+        peer: IpAddr,
+    ) -> Result<Answer, Problem> {
+        if admission != Admission::Normal || !self.clients.is_proxy(peer) {
+            return self.route(request, admission, None).await;
+        }
+        let values = request.headers().get_all(self.clients.header()).iter();
+        let said: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
+        let (admission, place) = match self.clients.enter(peer, said.into_iter()) {
+            Entered::In(place) => (Admission::Normal, place),
+            Entered::TooMany(place) => (Admission::Crowded, Some(place)),
+            Entered::Flooding => (Admission::Crowded, None),
+        };
+        self.route(request, admission, place).await
+    }
+
     async fn route(
         &self,
         request: Request<Incoming>,
         admission: Admission,
+        place: Option<Place>,
     ) -> Result<Answer, Problem> {
         let route = Route::parse(request.uri().path())?;
         if request.method() == Method::OPTIONS {
             return Ok(preflight(&route));
+        }
+        let is_listening = matches!(route, Route::Channels(_) | Route::Socket)
+            && matches!(*request.method(), Method::GET | Method::HEAD);
+        if admission == Admission::Crowded && !is_listening {
+            return Err(Problem::crowded());
         }
         let query = Query::parse(request.uri().query().unwrap_or_default())?;
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -115,13 +163,17 @@ impl Origin {
                     access::keep_private(&mut answer);
                 }
                 answer.headers_mut().insert(RESPONSE_HEADER, name);
+                if let AnswerBody::Stream(stream) = answer.body_mut() {
+                    stream.keep(place);
+                }
                 Ok(answer)
             }
             Route::Channels(names) if probe::is_fault(&names) => {
-                Err(Problem::not_found("this channel takes no events, it is there to fail"))
+                Err(Problem::not_found(probe::TAKES_NO_EVENTS))
             }
             Route::Channels(names) => self.write(request, names, &query).await,
             _ if !is_read => Err(Problem::method(READ_METHODS)),
+            Route::Socket => self.greet(&request, &query, admission, place),
             Route::History(name) => {
                 let audience = self.audience_of(&request, &query, &name)?;
                 Ok(for_its(audience, self.history(&name, &query).await?))

@@ -17,6 +17,9 @@ pub const RESPONSE_HEADER: HeaderName = HeaderName::from_static("headwater-respo
 /// makes of a failing origin. It takes no events.
 pub const FAULT_CHANNEL: &str = "headwater.fault";
 
+/// What a publisher to it is told.
+pub const TAKES_NO_EVENTS: &str = "this channel takes no events, it is there to fail";
+
 /// Names answers. One a process.
 pub struct Responses {
     run: u64,

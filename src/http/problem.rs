@@ -44,9 +44,22 @@ impl Problem {
             .with("field", field)
     }
 
+    /// `400` about a whole frame.
+    pub fn bad_frame(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-frame", "The frame cannot be read", detail)
+    }
+
     /// `401`: a token is missing, or not to be believed.
     pub fn unauthorized(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "token", "A good token is needed", detail)
+    }
+
+    /// `429`: one client holds more than its share.
+    pub fn crowded() -> Self {
+        let detail = "this client has too many connections (--max-connections-per-client); \
+                      close some, and send it again";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "client", "Too much at once", detail)
+            .retry_after(10)
     }
 
     /// `404` for a path.
@@ -91,6 +104,11 @@ impl Problem {
 
     /// The body.
     pub fn json(&self) -> String {
+        self.value().to_string()
+    }
+
+    /// The body as an object. With what the headers say of an answer, where there are none.
+    pub fn value(&self) -> Value {
         let mut body = json!({
             "type": format!("urn:headwater:problem:{}", self.slug),
             "title": self.title,
@@ -99,8 +117,11 @@ impl Problem {
         });
         if let Value::Object(body) = &mut body {
             body.extend(self.members.clone());
+            if let Some(seconds) = self.retry_after_s {
+                body.insert("retry_after".to_owned(), seconds.into());
+            }
         }
-        body.to_string()
+        body
     }
 
     /// The whole answer. No cache keeps it, but for the second in which a herd may share it.

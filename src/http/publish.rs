@@ -13,10 +13,9 @@ use crate::config::HttpConfig;
 use crate::cursor::EventId;
 use crate::event::{ChannelName, Event, Field};
 use crate::ndjson::{BatchError, BatchLimits, BatchProblem, parse_batch};
-use crate::store::{Idempotency, Publication, Published};
+use crate::rates::{Rates, TooFast};
+use crate::store::{IDEMPOTENCY_KEY_RULE, Idempotency, Publication, Published};
 use bytes::{Bytes, BytesMut};
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderMap};
@@ -24,7 +23,6 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use xxhash_rust::xxh3::Xxh3;
 
 /// Longest time a publish's body may take.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
@@ -37,7 +35,7 @@ const BUFFER_UNIT_BYTES: usize = 1024;
 /// What limits all publishes together.
 pub(super) struct Publishing {
     buffer: Semaphore,
-    rate: Option<DefaultKeyedRateLimiter<ChannelName>>,
+    rates: Rates,
 }
 
 /// What kind of body a publish has.
@@ -49,18 +47,12 @@ enum Shape {
 
 impl Publishing {
     pub fn new(config: &HttpConfig) -> Self {
-        let rate = config.publish_rate.map(|rate| {
-            let batch = u32::try_from(config.batch_events).unwrap_or(u32::MAX);
-            let burst = rate.max(std::num::NonZeroU32::new(batch).unwrap_or(rate));
-            RateLimiter::keyed(Quota::per_second(rate).allow_burst(burst))
-        });
-        Self { buffer: Semaphore::new(config.publish_buffer / BUFFER_UNIT_BYTES), rate }
+        let rates = Rates::new(config.publish_rates);
+        Self { buffer: Semaphore::new(config.publish_buffer / BUFFER_UNIT_BYTES), rates }
     }
 
     pub fn sweep(&self) {
-        if let Some(rate) = &self.rate {
-            rate.retain_recent();
-        }
+        self.rates.sweep();
     }
 }
 
@@ -77,11 +69,12 @@ impl Origin {
         }
         let [name] = <[ChannelName; 1]>::try_from(names)
             .map_err(|_| Problem::not_found("publish to one channel at a time"))?;
-        self.may_publish(request.headers(), &name)?;
+        let grant = self.may_publish(request.headers(), &name)?;
         if method == Method::DELETE {
             return self.end(&name, query).await;
         }
-        let published = self.publish(request, name, query).await;
+        let subject = grant.map(|grant| grant.subject.unwrap_or_default());
+        let published = self.publish(request, name, subject.as_deref(), query).await;
         published.inspect_err(|problem| self.hub.metrics.refused(problem.slug))
     }
 
@@ -89,6 +82,7 @@ impl Origin {
         &self,
         request: Request<Incoming>,
         channel: ChannelName,
+        subject: Option<&str>,
         query: &Query,
     ) -> Result<Answer, Problem> {
         let (head, body) = request.into_parts();
@@ -96,9 +90,12 @@ impl Origin {
         let key = idempotency_key(&head.headers)?;
         let body = tokio::time::timeout(BODY_TIME_MAX, self.read_body(body, shape));
         let (body, _room) = body.await.map_err(|_| slow_body())??;
-        let idempotency = key.map(|key| Idempotency { key, digest: digest(shape, query, &body) });
+        let idempotency = key.map(|key| {
+            let (kind, of) = (query.event.as_deref(), query.key.as_deref());
+            Idempotency::of(key.to_owned(), shape == Shape::Batch, kind, of, &body)
+        });
         let events = self.events(shape, query, &body)?;
-        self.check_rate(&channel, events.len())?;
+        self.check_rate(&channel, subject, events.len())?;
         let publication = Publication { channel, events, idempotency };
         let published = self.hub.publish(publication).await?;
         Ok(accepted(shape, &published))
@@ -167,19 +164,23 @@ impl Origin {
         }
     }
 
-    fn check_rate(&self, channel: &ChannelName, events: usize) -> Result<(), Problem> {
-        let Some(rate) = &self.publishing.rate else { return Ok(()) };
-        let count = u32::try_from(events).unwrap_or(u32::MAX);
-        let count = std::num::NonZeroU32::new(count).unwrap_or(std::num::NonZeroU32::MIN);
-        let wait = match rate.check_key_n(channel, count) {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(until)) => until.wait_time_from(DefaultClock::default().now()),
-            Err(_) => Duration::from_secs(60),
-        };
-        let detail = "the channel takes no more events a second (--publish-rate); \
-                      nothing was stored, wait and send it again";
-        let status = StatusCode::TOO_MANY_REQUESTS;
-        Err(Problem::new(status, "rate", "Too many events", detail).retry_after(wait.as_secs() + 1))
+    pub(super) fn check_rate(
+        &self,
+        channel: &ChannelName,
+        subject: Option<&str>,
+        events: usize,
+    ) -> Result<(), Problem> {
+        self.publishing.rates.take(channel, subject, events).map_err(
+            |TooFast { what, flag, wait }| {
+                let detail = format!(
+                    "{what} no more events a second ({flag}); \
+                 nothing was stored, wait and send it again"
+                );
+                let status = StatusCode::TOO_MANY_REQUESTS;
+                let problem = Problem::new(status, "rate", "Too many events", detail);
+                problem.retry_after(wait.as_secs() + 1)
+            },
+        )
     }
 
     async fn end(&self, channel: &ChannelName, query: &Query) -> Result<Answer, Problem> {
@@ -222,30 +223,17 @@ fn shape(headers: &HeaderMap) -> Shape {
     }
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    let text = value.to_str().ok().filter(|text| text.len() <= crate::event::FIELD_BYTES_MAX);
-    match text.filter(|text| !text.is_empty()) {
-        Some(text) => Ok(Some(text.to_owned())),
-        None => {
-            let limit = crate::event::FIELD_BYTES_MAX;
-            let detail = format!("takes 1 to {limit} characters of visible ASCII");
-            Err(Problem::bad_field("Idempotency-Key", detail).with("limit", limit))
+    // What is no text is refused with its first look, as what is empty.
+    let text = value.to_str().unwrap_or_default();
+    match Idempotency::is_key(text) {
+        true => Ok(Some(text)),
+        false => {
+            let problem = Problem::bad_field("Idempotency-Key", IDEMPOTENCY_KEY_RULE);
+            Err(problem.with("limit", crate::event::FIELD_BYTES_MAX))
         }
     }
-}
-
-/// Of all that the publish says, so that a key cannot stand for two.
-fn digest(shape: Shape, query: &Query, body: &[u8]) -> u128 {
-    let mut digest = Xxh3::new();
-    digest.update(&[shape as u8]);
-    for text in [&query.event, &query.key] {
-        let text = text.as_deref().unwrap_or_default();
-        digest.update(&(text.len() as u64).to_be_bytes());
-        digest.update(text.as_bytes());
-    }
-    digest.update(body);
-    digest.digest128()
 }
 
 fn bad_event_field(field: &'static str, error: &crate::event::FieldError) -> Problem {

@@ -16,6 +16,8 @@ pub enum Route {
     Ready,
     /// `/metrics`
     Metrics,
+    /// `/ws`
+    Socket,
     /// `/channels/{name}`, or several names with commas between.
     Channels(Vec<ChannelName>),
     /// `/channels/{name}/history`
@@ -57,6 +59,7 @@ impl Route {
                 "/healthz" => Ok(Self::Health),
                 "/readyz" => Ok(Self::Ready),
                 "/metrics" => Ok(Self::Metrics),
+                "/ws" => Ok(Self::Socket),
                 _ => Err(Problem::not_found("events are at /channels/{name}")),
             };
         };
@@ -153,6 +156,7 @@ mod tests {
         check("/channels/a/history", Route::History(names(&["a"]).remove(0)));
         check("/channels/a/state", Route::State(names(&["a"]).remove(0)));
         check("/healthz", Route::Health);
+        check("/ws", Route::Socket);
     }
 
     #[test]

@@ -36,6 +36,7 @@ enum Mode {
 #[derive(Clone, Copy)]
 enum ShedReason {
     Connections,
+    Client,
     Store,
     Token,
 }
@@ -55,8 +56,12 @@ impl Origin {
         let mode = mode(query)?;
         let lane = self.lane(query)?;
         let asked = asked(request.headers(), query, names.len())?;
-        if admission == Admission::Overloaded {
-            return self.shed(request.headers(), ShedReason::Connections);
+        match admission {
+            Admission::Overloaded => {
+                return self.shed(request.headers(), ShedReason::Connections);
+            }
+            Admission::Crowded => return self.shed(request.headers(), ShedReason::Client),
+            Admission::Normal | Admission::Admin => {}
         }
         let joined = match self.hub.join(names, &asked, lane, mode == Mode::Hold).await {
             Ok(Join::Stream(joined)) => joined,
@@ -166,6 +171,7 @@ impl ShedReason {
     fn as_str(self) -> &'static str {
         match self {
             Self::Connections => "connections",
+            Self::Client => "client",
             Self::Store => "store",
             Self::Token => "token-expired",
         }
@@ -176,6 +182,7 @@ impl ShedReason {
             Self::Connections => {
                 "connections: this origin serves as many as it may, come back later"
             }
+            Self::Client => "client: too many connections of one client, come back later",
             Self::Store => "store: the log cannot be read right now, come back later",
             Self::Token => "token-expired: come back with a new one",
         }

@@ -10,11 +10,12 @@ mod record;
 pub mod redis;
 
 use crate::cursor::EventId;
-use crate::event::{ChannelName, Event};
+use crate::event::{ChannelName, Event, FIELD_BYTES_MAX, Field};
 use crate::event_log::StoredEvent;
 use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
+use xxhash_rust::xxh3::Xxh3;
 
 /// What a store promises, later.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -62,6 +63,48 @@ pub struct Idempotency {
     pub key: String,
     /// Digest of what was published with it.
     pub digest: u128,
+}
+
+/// What an idempotency key may be.
+pub const IDEMPOTENCY_KEY_RULE: &str = "takes 1 to 256 characters of visible ASCII";
+
+impl Idempotency {
+    /// A key, and a digest of all that its publish says, so that it cannot stand for two.
+    pub fn of(
+        key: String,
+        is_batch: bool,
+        kind: Option<&str>,
+        of_key: Option<&str>,
+        body: &[u8],
+    ) -> Self {
+        let mut digest = Xxh3::new();
+        digest.update(&[u8::from(is_batch)]);
+        for text in [kind.unwrap_or_default(), of_key.unwrap_or_default()] {
+            digest.update(&(text.len() as u64).to_be_bytes());
+            digest.update(text.as_bytes());
+        }
+        digest.update(body);
+        Self { key, digest: digest.digest128() }
+    }
+
+    /// As [`Idempotency::of`], for one event; the same as if it had come in a body of its own.
+    ///
+    /// # Errors
+    /// What a key may be.
+    pub fn of_event(key: String, event: &Event) -> Result<Self, &'static str> {
+        if !Self::is_key(&key) {
+            return Err(IDEMPOTENCY_KEY_RULE);
+        }
+        let text = |field: &Option<Field>| field.as_ref().map(|field| field.as_str().to_owned());
+        let (kind, of_key) = (text(&event.kind), text(&event.key));
+        Ok(Self::of(key, false, kind.as_deref(), of_key.as_deref(), event.data.as_bytes()))
+    }
+
+    /// Whether a text can be a key.
+    pub fn is_key(text: &str) -> bool {
+        (1..=FIELD_BYTES_MAX).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
+    }
 }
 
 /// An accepted publish: the ids of its events, in order.

@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-const CORE: [&str; 12] = [
+const CORE: [&str; 14] = [
     "caching.rs",
+    "client_address.rs",
     "cursor.rs",
     "edge.rs",
     "event.rs",
     "event_log.rs",
+    "frame.rs",
     "join.rs",
     "ndjson.rs",
     "scope.rs",
@@ -18,20 +20,24 @@ const CORE: [&str; 12] = [
 ];
 const CORE_MAY_NOT_NAME: [&str; 8] =
     ["tokio::", "hyper::", "redb::", "fred::", "std::net::Tcp", "std::fs", "std::env", "Instant"];
-const SPINE: [&str; 10] = [
+const SPINE: [&str; 12] = [
     "access.rs",
     "alarms.rs",
     "channel.rs",
+    "clients.rs",
     "clock.rs",
     "hub.rs",
     "live.rs",
     "metrics.rs",
+    "rates.rs",
     "reader.rs",
     "wakers.rs",
     "store/",
 ];
 /// A word, and the only places that may use it.
-const ONLY_IN: [(&str, &[&str]); 9] = [
+const ONLY_IN: [(&str, &[&str]); 11] = [
+    ("governor", &["rates.rs", "http/websocket/"]),
+    ("tungstenite", &["http/websocket/"]),
     ("jsonwebtoken", &["token.rs"]),
     ("clap::", &["cli/", "main.rs"]),
     ("redb::", &["store/local/"]),

@@ -1,0 +1,103 @@
+//! Flags about how much clients may have and send, to the values that bound them.
+
+use super::units::{bytes, duration};
+use crate::client_address::Network;
+use crate::clients::ClientsConfig;
+use crate::config::WebSocketLimits;
+use crate::rates::RatesConfig;
+use clap::Args;
+use hyper::header::HeaderName;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+#[derive(Args, Clone, Debug)]
+pub struct LimitArguments {
+    /// Most connections served at once; more are told to come back later (count)
+    #[arg(long, env = "HEADWATER_MAX_CONNECTIONS", default_value_t = 50_000)]
+    pub max_connections: usize,
+    /// Most connections of one client, by its address or IPv6 /64; 0 = no limit (count)
+    #[arg(long, env = "HEADWATER_MAX_CONNECTIONS_PER_CLIENT", default_value_t = 0)]
+    max_connections_per_client: usize,
+    /// Proxy or cache that connects for clients, as 10.0.0.0/8; repeat for more. Its requests are
+    /// counted for whom they are for
+    #[arg(long = "trusted-proxy", env = "HEADWATER_TRUSTED_PROXY", value_delimiter = ',')]
+    trusted_proxies: Vec<Network>,
+    /// Header in which trusted proxies say for whom they ask, as Fastly-Client-IP
+    #[arg(long, env = "HEADWATER_CLIENT_HEADER", default_value = "X-Forwarded-For")]
+    client_header: HeaderName,
+    /// Longest time that the head of a request may take (time)
+    #[arg(long, env = "HEADWATER_HEAD_TIMEOUT", default_value = "10s", value_parser = duration)]
+    head_timeout: Duration,
+    /// Longest time that a client may take nothing of what it is sent (time)
+    #[arg(long, env = "HEADWATER_WRITE_TIMEOUT", default_value = "30s", value_parser = duration)]
+    write_timeout: Duration,
+    /// Most events a second into one channel of this origin; 0 = no limit (count)
+    #[arg(long, env = "HEADWATER_PUBLISH_RATE", default_value_t = 0)]
+    publish_rate: u32,
+    /// Most events a second from all tokens with one `sub`; 0 = no limit (count)
+    #[arg(long, env = "HEADWATER_PUBLISH_RATE_PER_SUBJECT", default_value_t = 0)]
+    publish_rate_per_subject: u32,
+    /// Most channels that one WebSocket listens to (count)
+    #[arg(long, env = "HEADWATER_MAX_WS_CHANNELS", default_value_t = 100)]
+    max_ws_channels: usize,
+    /// Most bytes of one message that comes in over a WebSocket (size)
+    #[arg(long, env = "HEADWATER_MAX_WS_MESSAGE", default_value = "64KiB", value_parser = bytes)]
+    max_ws_message: u64,
+    /// Most messages a second that come in over one WebSocket (count)
+    #[arg(long, env = "HEADWATER_WS_FRAME_RATE", default_value = "100")]
+    ws_frame_rate: NonZeroU32,
+    /// Most bytes a second that come in over one WebSocket (size)
+    #[arg(long, env = "HEADWATER_WS_BYTE_RATE", default_value = "1MiB", value_parser = bytes)]
+    ws_byte_rate: u64,
+    /// Pause between two pings of a WebSocket; who leaves two unanswered is let go (time)
+    #[arg(long, env = "HEADWATER_WS_PING", default_value = "20s", value_parser = duration)]
+    ws_ping: Duration,
+}
+
+/// Checked values.
+pub struct ClientLimits {
+    pub clients: ClientsConfig,
+    pub head_timeout: Duration,
+    pub write_timeout: Duration,
+    pub publish_rates: RatesConfig,
+    pub websocket: WebSocketLimits,
+}
+
+impl LimitArguments {
+    /// Checked values; `batch_events`: most events that are published at once.
+    ///
+    /// # Errors
+    /// Names the flag.
+    pub fn finish(&self, batch_events: usize) -> Result<ClientLimits, String> {
+        let bytes_per_second = u32::try_from(self.ws_byte_rate).ok().and_then(NonZeroU32::new);
+        let bytes_per_second = bytes_per_second.ok_or("--ws-byte-rate takes 1 to 4GiB")?;
+        if self.max_ws_message == 0 || self.max_ws_message > self.ws_byte_rate {
+            return Err("--max-ws-message takes 1 or more, and at most --ws-byte-rate".to_owned());
+        }
+        let positive = |time: Duration, flag: &str| match time.is_zero() {
+            true => Err(format!("{flag} takes more than 0")),
+            false => Ok(time),
+        };
+        Ok(ClientLimits {
+            clients: ClientsConfig {
+                most: self.max_connections_per_client,
+                proxies: self.trusted_proxies.clone(),
+                header: self.client_header.as_str().to_owned(),
+            },
+            head_timeout: positive(self.head_timeout, "--head-timeout")?,
+            write_timeout: positive(self.write_timeout, "--write-timeout")?,
+            publish_rates: RatesConfig {
+                channel: NonZeroU32::new(self.publish_rate),
+                subject: NonZeroU32::new(self.publish_rate_per_subject),
+                burst: u32::try_from(batch_events).unwrap_or(u32::MAX),
+            },
+            websocket: WebSocketLimits {
+                ping: positive(self.ws_ping, "--ws-ping")?,
+                message_bytes: usize::try_from(self.max_ws_message).unwrap_or(usize::MAX),
+                frames_per_second: self.ws_frame_rate,
+                bytes_per_second,
+                channels: self.max_ws_channels,
+            },
+        })
+    }
+}

@@ -1,0 +1,163 @@
+//! Whose request it is: the client's address, also behind proxies.
+//!
+//! A header says anything, so it counts only as far as those are trusted who wrote it: from the
+//! nearest proxy back, up to the first address that is none of ours.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+
+/// An address, or a network as `10.0.0.0/8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Any address in it.
+    pub address: IpAddr,
+    /// How many bits all its addresses share; `None`: it is one address.
+    pub bits: Option<u8>,
+}
+
+/// A client, as limits know it: an IPv4 address, or the /64 of an IPv6 address, as anyone has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Client(IpAddr);
+
+impl Client {
+    /// The client at an address.
+    pub fn at(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let network = u128::from(address) >> 64 << 64;
+                Self(IpAddr::V6(Ipv6Addr::from(network)))
+            }
+            address => Self(address),
+        }
+    }
+}
+
+/// The address that a request came from to the first proxy of ours. `peer`: who is connected;
+/// `forwarded`: the values of the header in which proxies put their clients' addresses, in order.
+pub fn behind_proxies<'a>(
+    peer: IpAddr,
+    proxies: &[Network],
+    forwarded: impl DoubleEndedIterator<Item = &'a str>,
+) -> IpAddr {
+    let mut nearest = peer.to_canonical();
+    for said in forwarded.flat_map(|value| value.split(',')).rev() {
+        if !is_one_of(proxies, nearest) {
+            break;
+        }
+        let Some(address) = address_in(said.trim()) else { break };
+        nearest = address.to_canonical();
+    }
+    nearest
+}
+
+/// Whether an address lies in any of the networks.
+pub fn is_one_of(networks: &[Network], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(address.to_canonical()))
+}
+
+/// Some proxies add the port.
+fn address_in(text: &str) -> Option<IpAddr> {
+    let bare = text.trim_start_matches('[').split(']').next().unwrap_or_default();
+    let bare = bare.parse().or_else(|_| text.rsplit_once(':').map_or(text, |pair| pair.0).parse());
+    bare.ok()
+}
+
+impl Network {
+    /// Whether an address lies in it.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let (differing, bits) = match (self.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                ((u32::from(own) ^ u32::from(other)).leading_zeros(), 32)
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                ((u128::from(own) ^ u128::from(other)).leading_zeros(), 128)
+            }
+            _ => return false,
+        };
+        differing >= u32::from(self.bits.unwrap_or(bits))
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "write it as 192.0.2.1 or 10.0.0.0/8".to_owned();
+        let (address, bits) = match text.split_once('/') {
+            None => (text, None),
+            Some((address, bits)) => (address, Some(bits.parse().map_err(|_| wrong())?)),
+        };
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        if bits.is_some_and(|bits: u8| bits > most) {
+            return Err(wrong());
+        }
+        Ok(Self { address, bits })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn networks(texts: &[&str]) -> Vec<Network> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn client(peer: &str, proxies: &[&str], forwarded: &[&str]) -> String {
+        let forwarded = forwarded.iter().copied();
+        behind_proxies(peer.parse().unwrap(), &networks(proxies), forwarded).to_string()
+    }
+
+    #[test]
+    fn a_header_counts_as_far_as_its_writers_are_trusted() {
+        let ours = ["10.0.0.0/8", "192.0.2.1"];
+        assert_eq!(client("203.0.113.9", &ours, &["1.2.3.4"]), "203.0.113.9");
+        assert_eq!(client("10.1.1.1", &ours, &["1.2.3.4"]), "1.2.3.4");
+        assert_eq!(client("10.1.1.1", &ours, &["6.6.6.6, 1.2.3.4, 10.2.2.2"]), "1.2.3.4");
+        assert_eq!(client("10.1.1.1", &ours, &["6.6.6.6", "1.2.3.4,192.0.2.1"]), "1.2.3.4");
+        assert_eq!(client("10.1.1.1", &ours, &["1.2.3.4, nonsense"]), "10.1.1.1");
+        assert_eq!(client("10.1.1.1", &ours, &["10.3.3.3"]), "10.3.3.3");
+        assert_eq!(client("10.1.1.1", &ours, &[]), "10.1.1.1");
+        assert_eq!(client("10.1.1.1", &[], &["1.2.3.4"]), "10.1.1.1");
+        assert_eq!(client("::ffff:10.1.1.1", &ours, &["1.2.3.4:5678"]), "1.2.3.4");
+        assert_eq!(client("10.1.1.1", &ours, &["[2001:db8::1]:443"]), "2001:db8::1");
+        assert_eq!(client("10.1.1.1", &ours, &["2001:db8::1"]), "2001:db8::1");
+    }
+
+    #[test]
+    fn a_network_holds_what_shares_its_bits() {
+        let check = |network: &str, address: &str, expected| {
+            let network: Network = network.parse().unwrap();
+            assert_eq!(network.contains(address.parse().unwrap()), expected, "{address}");
+        };
+        check("10.0.0.0/8", "10.255.0.1", true);
+        check("10.0.0.0/8", "11.0.0.1", false);
+        check("0.0.0.0/0", "11.0.0.1", true);
+        check("0.0.0.0/0", "::1", false);
+        check("192.0.2.1", "192.0.2.1", true);
+        check("192.0.2.1", "192.0.2.2", false);
+        check("2001:db8::/32", "2001:db8:1::5", true);
+        check("2001:db8::/32", "2001:db9::5", false);
+        for wrong in ["", "10.0.0.0/33", "10.0.0/8", "::/129", "a", "1.2.3.4/-1"] {
+            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn who_has_many_addresses_of_one_network_is_one_client() {
+        let client = |text: &str| Client::at(text.parse().unwrap());
+        assert_eq!(client("2001:db8::1"), client("2001:db8::ffff:0:0:2"));
+        assert_ne!(client("2001:db8:0:1::1"), client("2001:db8:0:2::1"));
+        assert_ne!(client("192.0.2.1"), client("192.0.2.2"));
+        assert_eq!(client("::ffff:192.0.2.1"), client("192.0.2.1"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_header_is_read(said in "\\PC{0,40}|([0-9a-f.:,\\[\\] ]{0,20},?){0,3}") {
+            client("10.1.1.1", &["10.0.0.0/8"], &[&said]);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! `GET /ws`: the handshake, and whom it lets in.
+//!
+//! What is wrong with the request is an HTTP answer. What is wrong with its sender is said over
+//! the socket, as a close code with a reason: a page is never shown the status of a handshake that
+//! failed. Only a page of a site that may not be here at all gets a `403` (RFC 6455, section 4.2.2).
+
+mod pace;
+mod session;
+mod subscription;
+
+pub use session::Session;
+
+use super::access::{EDGE_AUTH, bearer, cookie};
+use super::problem::Problem;
+use super::route::Query;
+use super::{Admission, Answer, Origin, access};
+use crate::body::AnswerBody;
+use crate::clients::Place;
+use crate::event::ChannelName;
+use crate::scope::Right;
+use crate::token::{Grant, Refusal};
+use hyper::body::Incoming;
+use hyper::header::{
+    HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::{Request, StatusCode};
+use std::sync::Arc;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+/// What we call what is spoken here.
+const PROTOCOL: &str = "headwater";
+/// A token as a subprotocol: the only header that a page may choose.
+const TOKEN_PROTOCOL: &str = "bearer.";
+/// When a client that is one too many may come again, in seconds.
+const RETRY_CROWDED_S: u64 = 10;
+
+/// A client that has shaken hands.
+pub struct Welcome {
+    rights: Rights,
+    /// Why it has to leave at once.
+    goodbye: Option<Goodbye>,
+    /// What it holds of its client's share.
+    _place: Option<Place>,
+}
+
+/// What a client may do.
+struct Rights {
+    grant: Option<Grant>,
+    /// The edge vouches for it: it may read everything.
+    is_vouched: bool,
+}
+
+/// Why a socket is closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Goodbye {
+    code: CloseCode,
+    reason: String,
+}
+
+impl Goodbye {
+    fn new(code: CloseCode, reason: impl Into<String>) -> Self {
+        Self { code, reason: reason.into() }
+    }
+
+    /// The process ends: come back at once, to another.
+    fn restart() -> Self {
+        Self::new(CloseCode::Restart, "this origin restarts, connect again")
+    }
+
+    /// What its bearer said is not to be believed, or not any more.
+    fn policy(reason: impl Into<String>) -> Self {
+        Self::new(CloseCode::Policy, reason)
+    }
+
+    /// Not now.
+    fn later(reason: &str, seconds: u64) -> Self {
+        Self::new(CloseCode::Again, format!("{reason}; try again in {seconds} s"))
+    }
+}
+
+impl Origin {
+    /// Shakes hands.
+    pub(super) fn greet(
+        &self,
+        request: &Request<Incoming>,
+        query: &Query,
+        admission: Admission,
+        place: Option<Place>,
+    ) -> Result<Answer, Problem> {
+        let headers = request.headers();
+        let made = create_response_with_body(request, || AnswerBody::Full(Default::default()));
+        let Ok(mut answer) = made else { return Ok(no_handshake(request)) };
+        let site = self.site(headers)?;
+        let protocols = protocols(headers);
+        if let Some(protocol) = chosen(&protocols) {
+            answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
+        }
+        let offered = protocols.iter().find_map(|one| one.strip_prefix(TOKEN_PROTOCOL));
+        let token = bearer(headers).or(offered).or(query.access_token.as_deref());
+        let token = token.or_else(|| {
+            let name = self.access.cookie_name();
+            cookie(headers, name).filter(|_| site != Site::Strange)
+        });
+        let said = headers.get(EDGE_AUTH).map(HeaderValue::as_bytes);
+        let is_vouched = said.is_some_and(|said| self.access.is_vouched(said));
+        let (grant, refused) = match token.map(|token| self.grant_of(token)) {
+            None => (None, None),
+            Some(Ok(grant)) => (Some(grant), None),
+            Some(Err(goodbye)) => (None, Some(goodbye)),
+        };
+        let goodbye = match admission {
+            _ if self.hub.is_draining() => Some(Goodbye::restart()),
+            Admission::Overloaded => {
+                Some(Goodbye::later("too many connections (--max-connections)", RETRY_CROWDED_S))
+            }
+            Admission::Crowded => {
+                let reason = "too many connections of one client (--max-connections-per-client)";
+                Some(Goodbye::later(reason, RETRY_CROWDED_S))
+            }
+            Admission::Normal | Admission::Admin => refused,
+        };
+        let rights = Rights { grant, is_vouched };
+        answer.extensions_mut().insert(Arc::new(Welcome { rights, goodbye, _place: place }));
+        Ok(answer)
+    }
+
+    fn grant_of(&self, token: &str) -> Result<Grant, Goodbye> {
+        self.access.verify(token, self.hub.clock.now()).map_err(|refusal| {
+            Goodbye::policy(match refusal {
+                Refusal::Expired => access::EXPIRED,
+                Refusal::TooEarly => access::TOO_EARLY,
+                Refusal::Bad | Refusal::UnknownKey => access::NOT_OURS,
+            })
+        })
+    }
+
+    /// Whose page asks. A browser sends cookies along, whoever asks for it.
+    fn site(&self, headers: &HeaderMap) -> Result<Site, Problem> {
+        let Some(origin) = headers.get(ORIGIN) else { return Ok(Site::NoPage) };
+        let allowed = &self.config.cors_origins;
+        let host = headers.get(HOST).map(HeaderValue::as_bytes).unwrap_or_default();
+        let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+        let is_own = authority.is_some_and(|(_, authority)| {
+            !host.is_empty() && authority.as_bytes().eq_ignore_ascii_case(host)
+        });
+        if is_own || allowed.iter().any(|one| one.as_bytes() == origin.as_bytes()) {
+            return Ok(Site::Ours);
+        }
+        if allowed.is_empty() {
+            return Ok(Site::Strange);
+        }
+        let detail = "pages of this origin may not connect; name it with --cors-origin";
+        let (status, title) = (StatusCode::FORBIDDEN, "Not from this page");
+        Err(Problem::new(status, "origin", title, detail))
+    }
+
+    /// Whether a client may read or write a channel.
+    fn may(&self, rights: &Rights, right: Right, name: &ChannelName) -> Result<(), Problem> {
+        let names = std::slice::from_ref(name);
+        let is_open = match right {
+            Right::Publish => !self.access.guards_publishing(),
+            Right::Subscribe => rights.is_vouched || !self.access.is_private(names),
+        };
+        if is_open {
+            return Ok(());
+        }
+        let Some(grant) = &rights.grant else {
+            let detail = "this needs a token: connect again with one";
+            return Err(Problem::unauthorized(detail));
+        };
+        match self.access.grants(grant, right, names) {
+            true => Ok(()),
+            false => Err(access::out_of_scope(right, names)),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Site {
+    /// A program.
+    NoPage,
+    /// A page of this host, or of one that the operator named.
+    Ours,
+    /// Any other page: what it sends itself counts, a cookie does not.
+    Strange,
+}
+
+/// The answer to what is no WebSocket handshake.
+fn no_handshake(request: &Request<Incoming>) -> Answer {
+    let detail = match request.version() {
+        hyper::Version::HTTP_11 => {
+            "this is a WebSocket: send Connection: Upgrade, Upgrade: websocket, \
+             Sec-WebSocket-Version: 13 and a Sec-WebSocket-Key with GET"
+        }
+        _ => "a WebSocket begins with HTTP/1.1 here",
+    };
+    let (status, title) = (StatusCode::UPGRADE_REQUIRED, "Only WebSockets here");
+    let mut answer = Problem::new(status, "websocket", title, detail).into_response();
+    let headers = answer.headers_mut();
+    headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    if request.version() == hyper::Version::HTTP_11 {
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(HeaderName::from_static("connection"), HeaderValue::from_static("upgrade"));
+    }
+    answer
+}
+
+fn protocols(headers: &HeaderMap) -> Vec<&str> {
+    let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .map(str::trim)
+        .collect()
+}
+
+/// A browser that offers subprotocols wants one of them.
+fn chosen(protocols: &[&str]) -> Option<HeaderValue> {
+    let ours = protocols.iter().find(|one| **one == PROTOCOL);
+    let token = || protocols.iter().find(|one| one.starts_with(TOKEN_PROTOCOL));
+    ours.or_else(token).and_then(|one| HeaderValue::from_str(one).ok())
+}

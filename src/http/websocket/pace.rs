@@ -1,0 +1,72 @@
+//! Bounds how many bytes a second come in over a socket.
+//!
+//! Below the frames, because not all of them show above: empty pieces of a message that never ends
+//! cost work and are nothing that anybody sees.
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use std::io;
+use std::num::NonZeroU32;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+/// A connection that fails with [`io::ErrorKind::QuotaExceeded`] when bytes come too fast.
+pub struct Paced<S> {
+    stream: S,
+    limit: DefaultDirectRateLimiter,
+}
+
+impl<S> Paced<S> {
+    /// At most `bytes` a second come in.
+    pub fn new(stream: S, bytes: NonZeroU32) -> Self {
+        Self { stream, limit: RateLimiter::direct(Quota::per_second(bytes)) }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Paced<S> {
+    /// Sends no more, and reads what still comes until the peer has closed too.
+    pub async fn discard(&mut self, bytes_max: u64) {
+        if self.stream.shutdown().await.is_ok() {
+            let mut rest = (&mut self.stream).take(bytes_max);
+            tokio::io::copy(&mut rest, &mut tokio::io::sink()).await.ok();
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        let count = u32::try_from(buffer.filled().len() - before).unwrap_or(u32::MAX);
+        let is_within = match NonZeroU32::new(count) {
+            None => true,
+            Some(count) => matches!(self.limit.check_n(count), Ok(Ok(()))),
+        };
+        match is_within {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into())),
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

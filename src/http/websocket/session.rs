@@ -1,0 +1,446 @@
+//! One WebSocket after its handshake.
+//!
+//! One loop does one thing at a time: a frame that came in, some events that are due, a ping. What
+//! a slow client has not taken holds the loop, so nothing is queued for it; a client that takes
+//! nothing for `--write-timeout` is let go. A publish is stored before the loop reads on, so that
+//! `"echo": false` knows the event when it comes by.
+
+use super::pace::Paced;
+use super::subscription::{Subscription, Subscriptions};
+use super::{Goodbye, Origin, Problem, Welcome};
+use crate::event::ChannelName;
+use crate::frame::{self, Command, Frame, Publish, Reference};
+use crate::http::probe;
+use crate::hub::{Join, Joined};
+use crate::join::Asked;
+use crate::reader::{Lost, Step};
+use crate::scope::Right;
+use crate::sse;
+use crate::store::{Idempotency, Publication};
+use bytes::Bytes;
+use futures_util::SinkExt;
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use std::io::ErrorKind;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{MissedTickBehavior, interval_at, sleep, timeout};
+use tokio_stream::StreamExt;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame as WireFrame};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+
+/// What is read at once from a connection, and held for it.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// Frames are gathered up to this size before they are written.
+const WRITE_BUFFER_BYTES: usize = 8 * 1024;
+/// How long a client may take to part, and most bytes that are read of it meanwhile: where some are
+/// left unread, the connection is reset, and the client may never see why it was closed.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
+const DISCARDED_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Pings without an answer after which a client is taken for gone.
+const UNANSWERED_PINGS_MAX: u32 = 2;
+/// When a client may come again after the store failed it, in seconds.
+const RETRY_STORE_S: u64 = 5;
+
+type Wire = WebSocketStream<Paced<TokioIo<Upgraded>>>;
+
+/// A socket that is served.
+pub struct Session {
+    origin: Arc<Origin>,
+    welcome: Arc<Welcome>,
+    wire: Wire,
+    subscriptions: Subscriptions,
+    frames: DefaultDirectRateLimiter,
+    unanswered_pings: u32,
+}
+
+/// How a session ends.
+enum End {
+    /// We say why.
+    Close(Goodbye),
+    /// The client has closed, or is gone.
+    Gone,
+}
+
+enum Due {
+    Message(Option<Result<Message, Error>>),
+    Step(usize, Result<Step, Lost>),
+    Ping,
+    Drain,
+    Expired,
+}
+
+impl Session {
+    /// Takes a connection over that has shaken hands.
+    pub async fn new(origin: Arc<Origin>, upgraded: Upgraded, welcome: Arc<Welcome>) -> Self {
+        let config = &origin.config.websocket;
+        let limits = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(WRITE_BUFFER_BYTES)
+            .max_message_size(Some(config.message_bytes))
+            .max_frame_size(Some(config.message_bytes));
+        let stream = Paced::new(TokioIo::new(upgraded), config.bytes_per_second);
+        let wire = WebSocketStream::from_raw_socket(stream, Role::Server, Some(limits)).await;
+        let frames = RateLimiter::direct(Quota::per_second(config.frames_per_second));
+        let subscriptions = Subscriptions::default();
+        Self { origin, welcome, wire, subscriptions, frames, unanswered_pings: 0 }
+    }
+
+    /// Serves until either side has enough, or `draining` ends.
+    pub async fn run(mut self, draining: impl Future<Output = ()>) {
+        let metrics = &self.origin.clone().hub.metrics;
+        metrics.websockets_open.inc();
+        let end = match &self.welcome.goodbye {
+            Some(goodbye) => End::Close(goodbye.clone()),
+            None => self.serve(draining).await,
+        };
+        metrics.websockets_open.dec();
+        match end {
+            End::Close(goodbye) => {
+                metrics.websocket_closed(u16::from(goodbye.code));
+                self.close(goodbye).await;
+            }
+            End::Gone => metrics.websocket_closed(0),
+        }
+    }
+
+    async fn serve(&mut self, draining: impl Future<Output = ()>) -> End {
+        let mut draining = pin!(draining);
+        let mut expired = pin!(self.expiry());
+        let every = self.origin.config.websocket.ping;
+        let mut pings = interval_at(tokio::time::Instant::now() + every, every);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let may_send_more = !self.subscriptions.must_catch_up();
+            let due = tokio::select! {
+                message = self.wire.next(), if may_send_more => Due::Message(message),
+                (index, step) = self.subscriptions.next() => Due::Step(index, step),
+                _ = pings.tick() => Due::Ping,
+                () = &mut draining => Due::Drain,
+                () = &mut expired => Due::Expired,
+            };
+            if let Err(end) = self.take(due).await {
+                return end;
+            }
+        }
+    }
+
+    /// Ends when the client's token does.
+    fn expiry(&self) -> impl Future<Output = ()> + use<> {
+        let until = self.welcome.rights.grant.as_ref().map(|grant| grant.until);
+        let left = until.map(|until| until.saturating_sub(self.origin.hub.clock.now()));
+        async move {
+            match left {
+                Some(left) => sleep(Duration::from_millis(left)).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    async fn take(&mut self, due: Due) -> Result<(), End> {
+        match due {
+            Due::Message(None) => Err(End::Gone),
+            Due::Message(Some(Err(error))) => Err(self.ended_by(&error)),
+            Due::Message(Some(Ok(message))) => self.hear(message).await,
+            Due::Step(index, step) => self.step(index, step).await,
+            Due::Ping => self.ping().await,
+            Due::Drain => Err(End::Close(Goodbye::restart())),
+            Due::Expired => Err(End::Close(Goodbye::policy(super::access::EXPIRED))),
+        }
+    }
+
+    fn ended_by(&self, error: &Error) -> End {
+        let config = &self.origin.config.websocket;
+        End::Close(match error {
+            Error::Capacity(_) => {
+                let limit = config.message_bytes;
+                let reason = format!("a message has at most {limit} bytes (--max-ws-message)");
+                Goodbye::new(CloseCode::Size, reason)
+            }
+            Error::Utf8(_) => Goodbye::new(CloseCode::Invalid, "text is UTF-8"),
+            Error::Io(error) if error.kind() == ErrorKind::QuotaExceeded => {
+                let limit = config.bytes_per_second;
+                Goodbye::later(&format!("at most {limit} bytes a second (--ws-byte-rate)"), 1)
+            }
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return End::Gone,
+            Error::Protocol(error) => Goodbye::new(CloseCode::Protocol, error.to_string()),
+            _ => return End::Gone,
+        })
+    }
+
+    async fn hear(&mut self, message: Message) -> Result<(), End> {
+        self.unanswered_pings = 0;
+        if let Err(until) = self.frames.check() {
+            let limit = self.origin.config.websocket.frames_per_second;
+            let reason = format!("at most {limit} frames a second (--ws-frame-rate)");
+            let wait = until.wait_time_from(DefaultClock::default().now());
+            return Err(End::Close(Goodbye::later(&reason, wait.as_secs() + 1)));
+        }
+        self.origin.hub.metrics.websocket_frames_in.inc();
+        match message {
+            Message::Text(text) => self.obey(&text).await,
+            Message::Binary(_) => {
+                let reason = "only text frames here, with a JSON object each";
+                Err(End::Close(Goodbye::new(CloseCode::Unsupported, reason)))
+            }
+            // The library answers both.
+            Message::Close(_) | Message::Ping(_) => self.flush().await,
+            Message::Pong(_) | Message::Frame(_) => Ok(()),
+        }
+    }
+
+    async fn obey(&mut self, text: &str) -> Result<(), End> {
+        let Frame { reference, command } = match Frame::parse(text, self.origin.config.event_bytes)
+        {
+            Ok(frame) => frame,
+            Err(error) => {
+                let mut problem = Problem::bad_frame(&error.why);
+                if let Some(field) = error.field {
+                    problem = Problem::bad_field(field, format!("{field:?} {}", error.why));
+                }
+                if let Some(limit) = error.limit {
+                    problem = problem.with("limit", limit);
+                }
+                return self.refuse(error.reference.as_ref(), &problem).await;
+            }
+        };
+        let reference = reference.as_ref();
+        match command {
+            Command::Ping => self.say(frame::pong(reference)).await,
+            Command::Unsubscribe(channels) => self.unsubscribe(reference, channels).await,
+            Command::Subscribe(wanted) => match self.check_subscribe(&wanted) {
+                Err(problem) => self.refuse(reference, &problem).await,
+                Ok(()) => self.subscribe(reference, wanted).await,
+            },
+            Command::Publish(publish) => match self.publish(*publish).await {
+                Ok((ids, repeated)) => self.say(frame::published(reference, ids, repeated)).await,
+                Err(problem) => {
+                    self.origin.hub.metrics.refused(problem.slug);
+                    self.refuse(reference, &problem).await
+                }
+            },
+        }
+    }
+
+    /// All of it, or nothing.
+    fn check_subscribe(&self, wanted: &[(ChannelName, Asked)]) -> Result<(), Problem> {
+        let limit = self.origin.config.websocket.channels;
+        if self.subscriptions.len() + wanted.len() > limit {
+            let detail = format!("a socket has at most {limit} channels (--max-ws-channels)");
+            return Err(Problem::bad_field("channels", detail).with("limit", limit));
+        }
+        for (name, _) in wanted {
+            self.origin.may(&self.welcome.rights, Right::Subscribe, name)?;
+            if self.subscriptions.find(name).is_some() {
+                let detail = format!("{name} is subscribed already; unsubscribe it first");
+                return Err(Problem::bad_field("channels", detail));
+            }
+        }
+        Ok(())
+    }
+
+    async fn subscribe(
+        &mut self,
+        reference: Option<&Reference>,
+        wanted: Vec<(ChannelName, Asked)>,
+    ) -> Result<(), End> {
+        for (name, asked) in wanted {
+            match self.origin.hub.join_for_good(&name, &asked).await {
+                Ok(Join::Stream(joined)) => {
+                    let reader = self.begin(reference, &name, *joined).await?;
+                    self.subscriptions.add(Subscription::new(name, reader));
+                }
+                Ok(Join::NothingLeft) => {
+                    let cursor = match asked {
+                        Asked::After(cursor) => cursor.to_string(),
+                        Asked::Fresh | Asked::Foreign(_) => String::new(),
+                    };
+                    self.say(frame::subscribed(reference, &name, &cursor)).await?;
+                    self.say(frame::end(&name)).await?;
+                }
+                Err(error) => self.refuse(reference, &Problem::from(error)).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Gaps, then state, then the place from which events follow.
+    async fn begin(
+        &mut self,
+        reference: Option<&Reference>,
+        name: &ChannelName,
+        joined: Joined,
+    ) -> Result<crate::reader::Reader, End> {
+        let Joined { reader, prelude, .. } = joined;
+        let metrics = &self.origin.hub.metrics;
+        prelude.gap_reasons.iter().for_each(|reason| metrics.gap(reason.as_str()));
+        for bytes in std::iter::once(prelude.gaps.into()).chain(prelude.state) {
+            self.say_blocks(name, &bytes).await?;
+        }
+        self.say(frame::subscribed(reference, name, &prelude.cursor.to_string())).await?;
+        Ok(reader)
+    }
+
+    async fn unsubscribe(
+        &mut self,
+        reference: Option<&Reference>,
+        channels: Vec<ChannelName>,
+    ) -> Result<(), End> {
+        if let Some(name) = channels.iter().find(|name| self.subscriptions.find(name).is_none()) {
+            let problem = Problem::bad_field("channels", format!("{name} is not subscribed"));
+            return self.refuse(reference, &problem).await;
+        }
+        for name in channels {
+            let Some(index) = self.subscriptions.find(&name) else { continue };
+            let cursor = self.subscriptions.remove(index).cursor().to_string();
+            self.say(frame::unsubscribed(reference, &name, &cursor)).await?;
+        }
+        Ok(())
+    }
+
+    async fn publish(
+        &mut self,
+        publish: Publish,
+    ) -> Result<(crate::cursor::EventId, bool), Problem> {
+        let Publish { channel, event, echo, idempotency_key } = publish;
+        let (origin, rights) = (&self.origin, &self.welcome.rights);
+        origin.may(rights, Right::Publish, &channel)?;
+        if probe::is_fault(std::slice::from_ref(&channel)) {
+            return Err(Problem::not_found(probe::TAKES_NO_EVENTS));
+        }
+        let subject = rights.grant.as_ref().map(|grant| grant.subject.as_deref());
+        origin.check_rate(&channel, subject.map(Option::unwrap_or_default), 1)?;
+        let idempotency = idempotency_key
+            .map(|key| Idempotency::of_event(key, &event))
+            .transpose()
+            .map_err(|why| Problem::bad_field("idempotency_key", why))?;
+        let publication = Publication { channel, events: vec![event], idempotency };
+        let channel = publication.channel.clone();
+        let published = origin.hub.publish(publication).await?;
+        if let (false, Some(index)) = (echo, self.subscriptions.find(&channel)) {
+            self.subscriptions.at(index).pass_over(&published.ids);
+        }
+        Ok((published.ids.first().copied().unwrap_or_default(), published.repeated))
+    }
+
+    async fn step(&mut self, index: usize, step: Result<Step, Lost>) -> Result<(), End> {
+        match step {
+            Ok(Step::Events(delivery)) => {
+                self.origin.hub.metrics.sent(delivery.events, delivery.bytes.len());
+                let channel = self.subscriptions.at(index).channel.clone();
+                self.say_step(index, &channel, &delivery.bytes).await
+            }
+            Ok(Step::Ended) => {
+                self.subscriptions.remove(index);
+                Ok(())
+            }
+            Err(_) => {
+                // As a stream that is broken off and asked for again: what is missing is told.
+                let subscription = self.subscriptions.at(index);
+                let (name, asked) =
+                    (subscription.channel.clone(), Asked::After(subscription.cursor()));
+                let again = self.origin.hub.join_for_good(&name, &asked).await;
+                let Ok(Join::Stream(joined)) = again else {
+                    return Err(End::Close(Goodbye::later(
+                        "the store does not answer",
+                        RETRY_STORE_S,
+                    )));
+                };
+                let reader = self.begin(None, &name, *joined).await?;
+                self.subscriptions.at(index).replace(reader);
+                Ok(())
+            }
+        }
+    }
+
+    /// What one of the subscriptions has read.
+    async fn say_step(
+        &mut self,
+        index: usize,
+        channel: &ChannelName,
+        bytes: &Bytes,
+    ) -> Result<(), End> {
+        for block in sse::blocks(bytes) {
+            if self.subscriptions.at(index).wants(block.id) {
+                self.say_pieces(frame::pieces(channel, &block)).await?;
+            }
+        }
+        self.flush().await
+    }
+
+    async fn say_blocks(&mut self, channel: &ChannelName, bytes: &Bytes) -> Result<(), End> {
+        for block in sse::blocks(bytes) {
+            self.say_pieces(frame::pieces(channel, &block)).await?;
+        }
+        self.flush().await
+    }
+
+    async fn say_pieces(&mut self, pieces: impl Iterator<Item = String>) -> Result<(), End> {
+        let mut pieces = pieces.peekable();
+        let mut kind = Data::Text;
+        while let Some(piece) = pieces.next() {
+            let is_last = pieces.peek().is_none();
+            let wire = WireFrame::message(piece, OpCode::Data(kind), is_last);
+            self.feed(Message::Frame(wire)).await?;
+            kind = Data::Continue;
+        }
+        Ok(())
+    }
+
+    async fn refuse(
+        &mut self,
+        reference: Option<&Reference>,
+        problem: &Problem,
+    ) -> Result<(), End> {
+        self.say(frame::error(reference, problem.value())).await
+    }
+
+    async fn say(&mut self, text: String) -> Result<(), End> {
+        self.feed(Message::text(text)).await?;
+        self.flush().await
+    }
+
+    async fn ping(&mut self) -> Result<(), End> {
+        if self.unanswered_pings == UNANSWERED_PINGS_MAX {
+            return Err(End::Close(Goodbye::policy("no answer to two pings (--ws-ping)")));
+        }
+        self.unanswered_pings += 1;
+        self.feed(Message::Ping(Bytes::new())).await?;
+        self.flush().await
+    }
+
+    async fn feed(&mut self, message: Message) -> Result<(), End> {
+        let fed = timeout(self.origin.config.write_timeout, self.wire.feed(message)).await;
+        if matches!(fed, Ok(Ok(()))) { Ok(()) } else { Err(End::Gone) }
+    }
+
+    async fn flush(&mut self) -> Result<(), End> {
+        let flushed = timeout(self.origin.config.write_timeout, self.wire.flush()).await;
+        if matches!(flushed, Ok(Ok(()))) { Ok(()) } else { Err(End::Gone) }
+    }
+
+    /// Says why, and gives the client a moment to agree.
+    async fn close(mut self, goodbye: Goodbye) {
+        let frame =
+            CloseFrame { code: goodbye.code, reason: Utf8Bytes::from(short(goodbye.reason)) };
+        let part = async {
+            if self.wire.close(Some(frame)).await.is_ok() {
+                self.wire.get_mut().discard(DISCARDED_BYTES_MAX).await;
+            }
+        };
+        timeout(CLOSE_TIME_MAX, part).await.ok();
+    }
+}
+
+/// A close frame holds 123 bytes of reason (RFC 6455, section 5.5).
+fn short(mut reason: String) -> String {
+    reason.truncate(reason.floor_char_boundary(123));
+    reason
+}

@@ -1,0 +1,113 @@
+//! The channels that one socket listens to: the same readers as streams have, without an end.
+
+use crate::cursor::{Cursor, EventId};
+use crate::event::ChannelName;
+use crate::reader::{Lost, Reader, Step};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::task::Poll;
+
+/// About how many bytes of events one step takes.
+const STEP_BYTES: usize = 64 * 1024;
+/// Most own events that a socket's publishes may be ahead of its reading.
+const UNREAD_OWN_MAX: usize = 1_024;
+
+/// A channel that a socket listens to.
+pub struct Subscription {
+    /// Its name.
+    pub channel: ChannelName,
+    reader: Reader,
+    /// Events that its client published and does not want back, in their order.
+    own: VecDeque<EventId>,
+}
+
+/// All of a socket's.
+#[derive(Default)]
+pub struct Subscriptions {
+    all: Vec<Subscription>,
+    next: usize,
+}
+
+impl Subscription {
+    /// What `reader` reads.
+    pub fn new(channel: ChannelName, reader: Reader) -> Self {
+        Self { channel, reader, own: VecDeque::new() }
+    }
+
+    /// Up to where its events were sent; good for a stream as well.
+    pub fn cursor(&self) -> Cursor {
+        Cursor { positions: self.reader.positions(), mark: None }
+    }
+
+    /// Passes these events over when they come.
+    pub fn pass_over(&mut self, ids: &[EventId]) {
+        let position = self.reader.positions().first().copied().unwrap_or_default();
+        self.own.extend(ids.iter().filter(|id| **id > position));
+    }
+
+    /// Whether the client wants the event with this id. Ask in the order of the ids.
+    pub fn wants(&mut self, id: Option<&str>) -> bool {
+        if self.own.is_empty() {
+            return true;
+        }
+        let Some(id) = id.and_then(|id| EventId::parse(id).ok()) else { return true };
+        while self.own.front().is_some_and(|own| *own < id) {
+            self.own.pop_front();
+        }
+        self.own.front() != Some(&id)
+    }
+
+    /// Goes on with another reader.
+    pub fn replace(&mut self, reader: Reader) {
+        self.reader = reader;
+    }
+}
+
+impl Subscriptions {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// One by its place.
+    pub fn at(&mut self, index: usize) -> &mut Subscription {
+        &mut self.all[index]
+    }
+
+    /// One by its channel.
+    pub fn find(&self, channel: &ChannelName) -> Option<usize> {
+        self.all.iter().position(|one| one.channel == *channel)
+    }
+
+    /// One more.
+    pub fn add(&mut self, subscription: Subscription) {
+        self.all.push(subscription);
+    }
+
+    /// One less.
+    pub fn remove(&mut self, index: usize) -> Subscription {
+        self.all.swap_remove(index)
+    }
+
+    /// Whether the client publishes so far ahead of what it reads that it has to wait.
+    pub fn must_catch_up(&self) -> bool {
+        self.all.iter().any(|one| one.own.len() >= UNREAD_OWN_MAX)
+    }
+
+    /// The next of any of them, each in its turn. Cancel safe.
+    pub async fn next(&mut self) -> (usize, Result<Step, Lost>) {
+        poll_fn(|context| {
+            let count = self.all.len();
+            for offset in 0..count {
+                let index = (self.next + offset) % count;
+                let reader = &mut self.all[index].reader;
+                if let Poll::Ready(step) = reader.poll_next(context, STEP_BYTES) {
+                    self.next = index + 1;
+                    return Poll::Ready((index, step));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}

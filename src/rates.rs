@@ -1,0 +1,100 @@
+//! How fast events may come in: into one channel, and from one publisher.
+
+use crate::event::ChannelName;
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use std::hash::Hash;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// Events a second; `None`: no limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RatesConfig {
+    /// Into one channel.
+    pub channel: Option<NonZeroU32>,
+    /// From the bearers of tokens with one `sub`.
+    pub subject: Option<NonZeroU32>,
+    /// Most events at once, so that a whole batch may come.
+    pub burst: u32,
+}
+
+/// The limits, and how far each is used.
+pub struct Rates {
+    channels: Option<DefaultKeyedRateLimiter<ChannelName>>,
+    subjects: Option<DefaultKeyedRateLimiter<String>>,
+}
+
+/// Events came too fast.
+#[derive(Clone, Copy, Debug)]
+pub struct TooFast {
+    /// What takes no more.
+    pub what: &'static str,
+    /// The flag of its limit.
+    pub flag: &'static str,
+    /// After which time they are taken.
+    pub wait: Duration,
+}
+
+/// A wait that no quota of a second comes to: there is more at once than ever fits.
+const NEVER_FITS: Duration = Duration::from_secs(60);
+
+impl Rates {
+    /// Nothing used yet.
+    pub fn new(config: RatesConfig) -> Self {
+        Self {
+            channels: config.channel.map(|rate| RateLimiter::keyed(quota(rate, config.burst))),
+            subjects: config.subject.map(|rate| RateLimiter::keyed(quota(rate, config.burst))),
+        }
+    }
+
+    /// Takes `events` of one publisher for one channel. `subject`: whose token it is; all tokens
+    /// without a `sub` are one, and who needs none is not counted.
+    ///
+    /// # Errors
+    /// Says what takes no more now.
+    pub fn take(
+        &self,
+        channel: &ChannelName,
+        subject: Option<&str>,
+        events: usize,
+    ) -> Result<(), TooFast> {
+        if let Some(subject) = subject {
+            let wait = take(self.subjects.as_ref(), &subject.to_owned(), events);
+            let flag = "--publish-rate-per-subject";
+            wait.map_err(|wait| TooFast { what: "the publisher sends", flag, wait })?;
+        }
+        take(self.channels.as_ref(), channel, events).map_err(|wait| TooFast {
+            what: "the channel takes",
+            flag: "--publish-rate",
+            wait,
+        })
+    }
+
+    /// Forgets what is not used up any more.
+    pub fn sweep(&self) {
+        if let Some(channels) = &self.channels {
+            channels.retain_recent();
+        }
+        if let Some(subjects) = &self.subjects {
+            subjects.retain_recent();
+        }
+    }
+}
+
+fn quota(rate: NonZeroU32, burst: u32) -> Quota {
+    Quota::per_second(rate).allow_burst(rate.max(NonZeroU32::new(burst).unwrap_or(rate)))
+}
+
+fn take<K: Clone + Eq + Hash>(
+    limit: Option<&DefaultKeyedRateLimiter<K>>,
+    key: &K,
+    events: usize,
+) -> Result<(), Duration> {
+    let Some(limit) = limit else { return Ok(()) };
+    let count = u32::try_from(events).unwrap_or(u32::MAX);
+    match limit.check_key_n(key, NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN)) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(until)) => Err(until.wait_time_from(DefaultClock::default().now())),
+        Err(_) => Err(NEVER_FITS),
+    }
+}
