@@ -8,6 +8,7 @@
 use super::pace::Paced;
 use super::subscription::{Subscription, Subscriptions};
 use super::{Goodbye, Origin, Problem, Welcome};
+use crate::config::WebSocketLimits;
 use crate::event::ChannelName;
 use crate::frame::{self, Command, Frame, Publish, Reference};
 use crate::http::probe;
@@ -49,7 +50,19 @@ const UNANSWERED_PINGS_MAX: u32 = 2;
 /// When a client may come again after the store failed it, in seconds.
 const RETRY_STORE_S: u64 = 5;
 
-type Wire = WebSocketStream<Paced<TokioIo<Upgraded>>>;
+/// A connection as frames.
+pub type Wire = WebSocketStream<Paced<TokioIo<Upgraded>>>;
+
+/// Takes a connection over as frames, within limits.
+pub async fn wire(upgraded: Upgraded, limits: &WebSocketLimits) -> Wire {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .max_message_size(Some(limits.message_bytes))
+        .max_frame_size(Some(limits.message_bytes));
+    let stream = Paced::new(TokioIo::new(upgraded), limits.bytes_per_second);
+    WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await
+}
 
 /// A socket that is served.
 pub struct Session {
@@ -80,15 +93,9 @@ enum Due {
 impl Session {
     /// Takes a connection over that has shaken hands.
     pub async fn new(origin: Arc<Origin>, upgraded: Upgraded, welcome: Arc<Welcome>) -> Self {
-        let config = &origin.config.websocket;
-        let limits = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(WRITE_BUFFER_BYTES)
-            .max_message_size(Some(config.message_bytes))
-            .max_frame_size(Some(config.message_bytes));
-        let stream = Paced::new(TokioIo::new(upgraded), config.bytes_per_second);
-        let wire = WebSocketStream::from_raw_socket(stream, Role::Server, Some(limits)).await;
-        let frames = RateLimiter::direct(Quota::per_second(config.frames_per_second));
+        let limits = &origin.config.websocket;
+        let wire = wire(upgraded, limits).await;
+        let frames = RateLimiter::direct(Quota::per_second(limits.frames_per_second));
         let subscriptions = Subscriptions::default();
         Self { origin, welcome, wire, subscriptions, frames, unanswered_pings: 0 }
     }
