@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use std::process::Command;
 use std::time::Duration;
 
-const SECRET: &str = "a secret of at least thirty-two bytes";
+pub const SECRET: &str = "a secret of at least thirty-two bytes";
 const EDGE_SECRET: &str = "the edge and the origin know this";
 
-fn minted(words: &[&str]) -> String {
+pub fn minted(words: &[&str]) -> String {
     let output =
         Command::new(BINARY).arg("token").args(["--token-secret", SECRET]).args(words).output();
     let output = output.expect("it starts");

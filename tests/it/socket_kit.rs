@@ -1,0 +1,130 @@
+//! A WebSocket client for tests: JSON in, JSON out, and how it was closed.
+
+use crate::kit::PATIENCE;
+use futures_util::SinkExt;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_stream::StreamExt;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+pub struct Socket {
+    wire: WebSocketStream<TcpStream>,
+}
+
+/// What comes over a socket.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Heard {
+    Frame(Value),
+    Closed(Option<(u16, String)>),
+}
+
+impl Socket {
+    pub async fn connect(server: SocketAddr) -> Self {
+        Self::connect_with(server, "/ws", &[]).await.expect("a handshake")
+    }
+
+    /// With a token in the header.
+    pub async fn connect_as(server: SocketAddr, token: &str) -> Self {
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str())];
+        Self::connect_with(server, "/ws", &headers).await.expect("a handshake")
+    }
+
+    /// The status of the answer where it is no handshake.
+    pub async fn connect_with(
+        server: SocketAddr,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, u16> {
+        let mut request = format!("ws://{server}{path}").into_client_request().expect("a request");
+        for (name, value) in headers {
+            request.headers_mut().append(*name, value.parse().expect("a value"));
+        }
+        let stream = TcpStream::connect(server).await.expect("it listens");
+        match tokio_tungstenite::client_async(request, stream).await {
+            Ok((wire, _)) => Ok(Self { wire }),
+            Err(Error::Http(answer)) => Err(answer.status().as_u16()),
+            Err(error) => panic!("{path}: {error}"),
+        }
+    }
+
+    pub async fn say(&mut self, frame: Value) {
+        self.try_say(frame).await.expect("it is open");
+    }
+
+    pub async fn try_say(&mut self, frame: Value) -> Result<(), Error> {
+        self.wire.send(Message::text(frame.to_string())).await
+    }
+
+    /// The next frame, or the end. Cancel safe.
+    pub async fn next(&mut self) -> Heard {
+        loop {
+            match self.wire.next().await {
+                Some(Ok(Message::Text(text))) => {
+                    return Heard::Frame(serde_json::from_str(&text).expect("JSON"));
+                }
+                Some(Ok(Message::Close(frame))) => {
+                    let said = |CloseFrame { code, reason }| (code.into(), reason.to_string());
+                    return Heard::Closed(frame.map(said));
+                }
+                // Answers to pings go out with the next read.
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Heard::Closed(None),
+            }
+        }
+    }
+
+    /// The next frame, in time.
+    pub async fn hear(&mut self) -> Value {
+        match timeout(PATIENCE, self.next()).await.expect("a frame") {
+            Heard::Frame(frame) => frame,
+            Heard::Closed(why) => panic!("closed: {why:?}"),
+        }
+    }
+
+    /// The next `count` frames.
+    pub async fn hear_all(&mut self, count: usize) -> Vec<Value> {
+        let mut frames = Vec::with_capacity(count);
+        for _ in 0..count {
+            frames.push(self.hear().await);
+        }
+        frames
+    }
+
+    /// How it is closed, whatever comes before.
+    pub async fn closed(&mut self) -> Option<(u16, String)> {
+        loop {
+            if let Heard::Closed(why) = timeout(PATIENCE, self.next()).await.expect("an end") {
+                return why;
+            }
+        }
+    }
+
+    /// Subscribes; the frames up to the `ack`, that included.
+    pub async fn subscribe(&mut self, channel: &str, after: Option<&str>) -> Vec<Value> {
+        let mut frame = json!({ "type": "subscribe", "channels": [channel] });
+        if let Some(after) = after {
+            frame["after"] = after.into();
+        }
+        self.say(frame).await;
+        let mut frames = Vec::new();
+        loop {
+            frames.push(self.hear().await);
+            let last = &frames[frames.len() - 1];
+            if last["type"] == "ack" || last["type"] == "error" {
+                return frames;
+            }
+        }
+    }
+
+    /// Publishes; the answer, where nothing else is on its way.
+    pub async fn publish(&mut self, channel: &str, data: &str) -> Value {
+        self.say(json!({ "type": "publish", "channel": channel, "data": data })).await;
+        self.hear().await
+    }
+}

@@ -1,0 +1,298 @@
+//! WebSockets: the same log as streams, for clients that also talk back.
+
+use crate::access::{SECRET, minted};
+use crate::edge_kit::Cache;
+use crate::kit::{Origin, wait_for_phase};
+use crate::socket_kit::Socket;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+
+fn event(channel: &str, id: &str, data: &str) -> Value {
+    json!({ "type": "event", "channel": channel, "id": id, "data": data })
+}
+
+fn ack(channel: &str, cursor: &str) -> Value {
+    json!({ "type": "ack", "channel": channel, "cursor": cursor })
+}
+
+/// The slug of a refusal.
+fn problem(frame: &Value) -> &str {
+    assert_eq!(frame["type"], "error", "{frame}");
+    let kind = frame["problem"]["type"].as_str().expect("a type");
+    kind.strip_prefix("urn:headwater:problem:").expect("one of ours")
+}
+
+#[tokio::test]
+async fn a_socket_reads_what_a_stream_reads_from_any_place() {
+    let origin = Origin::start();
+    let first = origin.publish("a", "1\n2").await;
+    let second = origin.publish_with("a", "event=e", "3").await;
+    let mut socket = Socket::connect(origin.listen).await;
+    let heard = socket.subscribe("a", Some(&first)).await;
+    assert_eq!(heard, [ack("a", &first)]);
+    let with_type =
+        json!({ "type": "event", "channel": "a", "id": second, "event": "e", "data": "3" });
+    assert_eq!(socket.hear().await, with_type);
+    let third = origin.publish("a", "4").await;
+    assert_eq!(socket.hear().await, event("a", &third, "4"));
+    socket.say(json!({ "type": "unsubscribe", "channels": ["a"], "ref": "u" })).await;
+    let gone =
+        json!({ "type": "ack", "ref": "u", "channel": "a", "cursor": third, "unsubscribed": true });
+    assert_eq!(socket.hear().await, gone);
+    let fourth = origin.publish("a", "5").await;
+    // A cursor of a stream that ended as planned is as good, and one of two channels too.
+    socket.subscribe("a", Some(&format!("{first}.1795278420000"))).await;
+    let heard = socket.hear_all(3).await;
+    assert_eq!(heard[2], event("a", &fourth, "5"));
+    let after = format!("{third}_0-0");
+    let other = origin.publish("b", "6").await;
+    let mut both = Socket::connect(origin.listen).await;
+    both.say(json!({ "type": "subscribe", "channels": ["a", "b"], "after": after })).await;
+    let heard = both.hear_all(4).await;
+    for expected in
+        [ack("a", &third), ack("b", "0-0"), event("a", &fourth, "5"), event("b", &other, "6")]
+    {
+        assert!(heard.contains(&expected), "{expected} is not in {heard:?}");
+    }
+    // And back: what a socket gave is a place in a stream.
+    let history = origin.get(&format!("/channels/a/history?after={second}")).await.json();
+    let ids: Vec<_> =
+        history["events"].as_array().unwrap().iter().map(|e| e["id"].clone()).collect();
+    assert_eq!(ids, [json!(third), json!(fourth)]);
+}
+
+#[tokio::test]
+async fn a_fresh_socket_begins_where_a_fresh_stream_does() {
+    let origin = Origin::with(&["--store", "memory", "--segment", "2s"]);
+    wait_for_phase(2_000, 1_000, 1_900).await;
+    origin.publish("a", "in an earlier segment").await;
+    wait_for_phase(2_000, 0, 400).await;
+    let now = origin.publish("a", "in this one").await;
+    origin.publish_with("k", "key=x", "1").await;
+    origin.publish_with("k", "key=y&event=e", "2").await;
+    let newest = origin.publish_with("k", "key=x", "3").await;
+    let mut socket = Socket::connect(origin.listen).await;
+    let heard = socket.subscribe("a", None).await;
+    assert_eq!(heard.len(), 1);
+    assert_eq!(socket.hear().await, event("a", &now, "in this one"));
+    // State has no ids: a client that breaks off half-way gets the whole of it again.
+    let heard = socket.subscribe("k", None).await;
+    assert_eq!(
+        heard,
+        [
+            json!({ "type": "event", "channel": "k", "event": "e", "data": "2" }),
+            json!({ "type": "event", "channel": "k", "data": "3" }),
+            ack("k", &newest),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn what_is_missing_is_told_and_the_end_of_a_channel_too() {
+    let origin = Origin::with(&["--store", "memory", "--retain-events", "2"]);
+    let ids = origin.publish_lines("a", "{\"data\":1}\n{\"data\":2}\n{\"data\":3}").await;
+    let mut socket = Socket::connect(origin.listen).await;
+    let heard = socket.subscribe("a", Some("1-0")).await;
+    let gap = json!({ "type": "gap", "channel": "a", "reason": "trimmed", "requested": "1-0", "oldest": ids[1] });
+    assert_eq!(heard[0], gap);
+    assert_eq!(socket.hear_all(2).await, [event("a", &ids[1], "2"), event("a", &ids[2], "3")]);
+    for (after, reason) in [("9999999999999-0", "ahead"), ("urn:uuid:1", "unknown")] {
+        let heard = socket.subscribe("b", Some(after)).await;
+        let gap = json!({ "type": "gap", "channel": "b", "reason": reason, "requested": after, "oldest": null });
+        assert_eq!(heard, [gap, ack("b", "0-0")]);
+        socket.say(json!({ "type": "unsubscribe", "channels": ["b"] })).await;
+        socket.hear().await;
+    }
+    let answer = origin.request(hyper::Method::DELETE, "/channels/a", &[], "").await;
+    let end = answer.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(socket.hear().await, json!({ "type": "end", "channel": "a", "id": end }));
+    let refused = socket.publish("a", "late").await;
+    assert_eq!(problem(&refused), "channel-closed");
+    // With nothing left a stream is told so by a 204.
+    assert_eq!(socket.subscribe("a", Some(&end)).await, [ack("a", &end)]);
+    assert_eq!(socket.hear().await, json!({ "type": "end", "channel": "a" }));
+    // The channel is free again, and it may be opened again.
+    origin.request(hyper::Method::DELETE, "/channels/a?reopen=1", &[], "").await;
+    assert_eq!(socket.subscribe("a", Some(&end)).await, [ack("a", &end)]);
+    let next = origin.publish("a", "again").await;
+    assert_eq!(socket.hear().await, event("a", &next, "again"));
+}
+
+#[tokio::test]
+async fn a_publish_is_acknowledged_once_stored_and_echoed_unless_unwanted() {
+    let data = tempfile::tempdir().unwrap();
+    let store = format!("disk:{}", data.path().display());
+    let mut origin = Origin::with(&["--store", &store]);
+    let (mut one, mut other) =
+        (Socket::connect(origin.listen).await, Socket::connect(origin.listen).await);
+    for socket in [&mut one, &mut other] {
+        socket.subscribe("a", None).await;
+    }
+    let say = |echo: bool, data: &str| json!({ "type": "publish", "channel": "a", "data": data, "echo": echo, "ref": data });
+    let mut ids = Vec::new();
+    for number in 0..20 {
+        one.say(say(number % 2 == 0, &number.to_string())).await;
+        let mut acknowledged = None;
+        let mut own = number % 2 == 1;
+        while acknowledged.is_none() || !own {
+            let frame = one.hear().await;
+            match frame["type"].as_str() {
+                Some("ack") => acknowledged = Some(frame["id"].as_str().unwrap().to_owned()),
+                _ => own = frame["data"] == number.to_string(),
+            }
+        }
+        ids.push(acknowledged.unwrap());
+    }
+    let heard = other.hear_all(20).await;
+    let expected: Vec<_> =
+        ids.iter().enumerate().map(|(n, id)| event("a", id, &n.to_string())).collect();
+    assert_eq!(heard, expected);
+    // What another one publishes comes, also between two of one's own.
+    one.say(say(false, "mine")).await;
+    assert_eq!(one.hear().await["ref"], "mine");
+    other.publish("a", "yours").await;
+    assert_eq!(one.hear().await["data"], "yours");
+    // The same key over either way is one event.
+    one.say(json!({ "type": "publish", "channel": "b", "data": "x", "idempotency_key": "i" }))
+        .await;
+    let id = one.hear().await["id"].clone();
+    let answer = origin.post("/channels/b", &[("idempotency-key", "i")], "x").await;
+    assert_eq!((answer.status.as_u16(), answer.json()["id"].clone()), (200, id));
+    let answer = origin.post("/channels/b", &[("idempotency-key", "i")], "y").await;
+    assert_eq!(answer.status, 422);
+    origin.kill();
+    origin.start_again();
+    let kept: Vec<String> = origin.log("a").await.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(kept[..20], ids);
+}
+
+#[tokio::test]
+async fn rights_are_looked_at_for_each_frame() {
+    let flags = ["--store", "memory", "--token-secret", SECRET, "--private", "desk.*"];
+    let origin = Origin::with(&[&flags[..], &["--edge-auth", "0123456789abcdef"]].concat());
+    let token = minted(&["--subscribe", "desk.a", "--publish", "b"]);
+    let say = async |socket: &mut Socket, kind: &str, channel: &str| {
+        let frame = match kind {
+            "publish" => json!({ "type": kind, "channel": channel, "data": "x" }),
+            _ => json!({ "type": kind, "channels": [channel] }),
+        };
+        socket.say(frame).await;
+        let answer = socket.hear().await;
+        if answer["type"] == "ack" { "ack".to_owned() } else { problem(&answer).to_owned() }
+    };
+    let check = async |socket: &mut Socket, expected: [&str; 5]| {
+        for ((kind, channel), expected) in [
+            ("subscribe", "open"),
+            ("subscribe", "desk.a"),
+            ("subscribe", "desk.b"),
+            ("publish", "b"),
+            ("publish", "c"),
+        ]
+        .into_iter()
+        .zip(expected)
+        {
+            assert_eq!(say(socket, kind, channel).await, expected, "{kind} {channel}");
+        }
+    };
+    let mut stranger = Socket::connect(origin.listen).await;
+    check(&mut stranger, ["ack", "token", "token", "token", "token"]).await;
+    let cookie = format!("a=b; headwater={token}");
+    let (bearer, offered) = (format!("Bearer {token}"), format!("headwater, bearer.{token}"));
+    let query = format!("/ws?access_token={token}");
+    let own_page = format!("http://{}", origin.listen);
+    for (path, headers) in [
+        ("/ws", vec![("authorization", bearer.as_str())]),
+        ("/ws", vec![("sec-websocket-protocol", offered.as_str())]),
+        (query.as_str(), vec![]),
+        ("/ws", vec![("cookie", cookie.as_str())]),
+        ("/ws", vec![("cookie", cookie.as_str()), ("origin", own_page.as_str())]),
+    ] {
+        let mut socket = Socket::connect_with(origin.listen, path, &headers).await.unwrap();
+        check(&mut socket, ["ack", "ack", "scope", "ack", "scope"]).await;
+    }
+    let vouched = [("headwater-edge-auth", "0123456789abcdef")];
+    let mut socket = Socket::connect_with(origin.listen, "/ws", &vouched).await.unwrap();
+    check(&mut socket, ["ack", "ack", "ack", "token", "token"]).await;
+    // All of a frame or nothing.
+    let mut socket = Socket::connect_as(origin.listen, &token).await;
+    socket.say(json!({ "type": "subscribe", "channels": ["open", "desk.b"], "ref": 1 })).await;
+    assert_eq!(problem(&socket.hear().await), "scope");
+    assert_eq!(say(&mut socket, "unsubscribe", "open").await, "bad-field");
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_is_a_stranger_or_not_let_in() {
+    let flags = ["--store", "memory", "--token-secret", SECRET, "--private", "desk.*"];
+    let cookie = format!("headwater={}", minted(&["--subscribe", "*"]));
+    let connect = async |origin: &Origin, site: &str| {
+        let headers = [("cookie", cookie.as_str()), ("origin", site)];
+        let mut socket = Socket::connect_with(origin.listen, "/ws", &headers).await?;
+        let heard = socket.subscribe("desk.a", None).await;
+        Ok::<_, u16>(heard[0]["type"] == "ack")
+    };
+    let all = Origin::with(&flags);
+    let own = format!("http://{}", all.listen);
+    assert_eq!(connect(&all, &own).await, Ok(true));
+    for site in ["https://elsewhere.example", "null", &format!("{own}.example"), "", "//"] {
+        assert_eq!(connect(&all, site).await, Ok(false), "{site:?}");
+    }
+    let named = ["--cors-origin", "https://a.example"];
+    let some = Origin::with(&[&flags[..], &named].concat());
+    assert_eq!(connect(&some, "https://a.example").await, Ok(true));
+    for site in ["https://b.example", "https://a.example.evil", "http://a.example", "null"] {
+        assert_eq!(connect(&some, site).await, Err(403), "{site}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_good_is_said_over_the_socket() {
+    let origin = Origin::with(&["--store", "memory", "--token-secret", SECRET]);
+    let mut socket = Socket::connect_as(origin.listen, "a.b.c").await;
+    let (code, reason) = socket.closed().await.expect("a close");
+    assert!(code == 1008 && reason.contains("not signed by a key of this origin"), "{reason}");
+}
+
+#[tokio::test]
+async fn through_varnish_and_nginx_a_socket_is_a_socket() {
+    let origin = Origin::start();
+    let port = origin.listen.port();
+    for cache in
+        [Cache::varnish(port), Cache::nginx("collapse", port), Cache::nginx("stream", port)]
+    {
+        let server = SocketAddr::from(([127, 0, 0, 1], cache.port));
+        let mut socket = Socket::connect(server).await;
+        socket.subscribe("a", None).await;
+        let id = origin.publish("a", "over there").await;
+        loop {
+            let heard = socket.hear().await;
+            if heard == event("a", &id, "over there") {
+                break;
+            }
+        }
+        socket.say(json!({ "type": "publish", "channel": "b", "data": "back", "ref": 1 })).await;
+        assert_eq!(socket.hear().await["ref"], 1);
+        assert!(!origin.log("b").await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_restart_is_announced_and_nothing_is_lost_by_it() {
+    let data = tempfile::tempdir().unwrap();
+    let store = format!("disk:{}", data.path().display());
+    let mut origin = Origin::with(&["--store", &store, "--segment", "2s"]);
+    let mut socket = Socket::connect(origin.listen).await;
+    socket.subscribe("a", None).await;
+    let first = socket.publish("a", "1").await["id"].clone();
+    assert_eq!(socket.hear().await["id"], first);
+    origin.signal("TERM");
+    let (code, reason) = socket.closed().await.expect("a close");
+    assert!(code == 1012 && reason.contains("connect again"), "{code} {reason}");
+    assert!(origin.ended().await.success());
+    origin.start_again();
+    let mut socket = Socket::connect(origin.listen).await;
+    let second = origin.publish("a", "2").await;
+    socket.subscribe("a", first.as_str()).await;
+    assert_eq!(socket.hear().await, event("a", &second, "2"));
+    let third = origin.publish("a", "3").await;
+    assert_eq!(socket.hear().await, event("a", &third, "3"));
+}
