@@ -1,21 +1,11 @@
 //! How much each client holds at once, and no more than its share.
 
-use crate::client_address::{Client, Network, behind_proxies, is_one_of};
+use crate::client_address::{Client, behind_proxies, is_one_of};
+use crate::config::ClientsConfig;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// What the operator said of clients.
-#[derive(Clone, Debug, Default)]
-pub struct ClientsConfig {
-    /// Most connections of one client; 0: no limit.
-    pub most: usize,
-    /// Who connects for others.
-    pub proxies: Vec<Network>,
-    /// The header in which they say for whom, in small letters.
-    pub header: String,
-}
 
 /// All clients that hold something.
 #[derive(Debug, Default)]

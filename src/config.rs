@@ -1,7 +1,6 @@
 //! Finished, checked values: what the command line becomes before anything is opened.
 
-use crate::clients::ClientsConfig;
-use crate::rates::RatesConfig;
+use crate::client_address::Network;
 use crate::segment::SegmentClock;
 use crate::store::Limits;
 use std::net::SocketAddr;
@@ -62,6 +61,28 @@ pub struct RedisOptions {
     pub shards: usize,
     /// Replicas that must have a publish before it is acknowledged.
     pub wait_replicas: u32,
+}
+
+/// What the operator said of clients.
+#[derive(Clone, Debug, Default)]
+pub struct ClientsConfig {
+    /// Most connections of one client; 0: no limit.
+    pub most: usize,
+    /// Who connects for others.
+    pub proxies: Vec<Network>,
+    /// The header in which they say for whom, in small letters.
+    pub header: String,
+}
+
+/// Events a second; `None`: no limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RatesConfig {
+    /// Into one channel.
+    pub channel: Option<NonZeroU32>,
+    /// From the bearers of tokens with one `sub`.
+    pub subject: Option<NonZeroU32>,
+    /// Most events at once, so that a whole batch may come.
+    pub burst: u32,
 }
 
 /// What a WebSocket may do.

@@ -1,22 +1,12 @@
 //! How fast events may come in: into one channel, and from one publisher.
 
+use crate::config::RatesConfig;
 use crate::event::ChannelName;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::time::Duration;
-
-/// Events a second; `None`: no limit.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RatesConfig {
-    /// Into one channel.
-    pub channel: Option<NonZeroU32>,
-    /// From the bearers of tokens with one `sub`.
-    pub subject: Option<NonZeroU32>,
-    /// Most events at once, so that a whole batch may come.
-    pub burst: u32,
-}
 
 /// The limits, and how far each is used.
 pub struct Rates {

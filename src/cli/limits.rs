@@ -2,9 +2,7 @@
 
 use super::units::{bytes, duration};
 use crate::client_address::Network;
-use crate::clients::ClientsConfig;
-use crate::config::WebSocketLimits;
-use crate::rates::RatesConfig;
+use crate::config::{ClientsConfig, RatesConfig, WebSocketLimits};
 use clap::Args;
 use hyper::header::HeaderName;
 use std::num::NonZeroU32;

@@ -49,6 +49,41 @@ fn the_readme_has_every_flag_with_its_environment_name_and_default() {
     }
 }
 
+#[test]
+fn every_flag_in_the_documents_is_a_flag_of_ours() {
+    let mut known = String::new();
+    for command in ["serve", "publish", "token", "tail", "edge", "doctor", "bench"] {
+        let sub: &[&str] = match command {
+            "edge" => &["varnish", "nginx", "fastly"],
+            _ => &[""],
+        };
+        for sub in sub.iter().filter(|sub| !sub.is_empty()).copied().chain(["--help"]) {
+            let words = [command, sub, "--help"];
+            let help = Command::new(BINARY).args(words).output().expect("it starts").stdout;
+            known.push_str(&String::from_utf8(help).expect("text"));
+        }
+    }
+    // Those of curl, cargo and what stands in front.
+    let others = ["--data-binary", "--release", "--bench", "--nocapture", "--help", "--snippets"];
+    let mut unknown = Vec::new();
+    for entry in std::fs::read_dir("docs").expect("a folder") {
+        let name = entry.expect("an entry").path().display().to_string();
+        if !name.ends_with(".md") {
+            continue;
+        }
+        for flag in words(&document(&name), "--") {
+            let is_flag = flag.len() > 4 && flag.as_bytes()[2].is_ascii_lowercase();
+            let is_known =
+                known.contains(&format!("{flag} ")) || known.contains(&format!("{flag}\n"));
+            if is_flag && !is_known && !others.contains(&flag.as_str()) {
+                unknown.push(format!("{name}: {flag}"));
+            }
+        }
+    }
+    assert!(known.contains("--max-ws-channels"));
+    assert!(unknown.is_empty(), "there is no\n{}", unknown.join("\n"));
+}
+
 #[tokio::test]
 async fn the_readme_has_every_metric() {
     let readme = document("README.md");

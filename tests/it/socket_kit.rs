@@ -1,11 +1,18 @@
 //! A WebSocket client for tests: JSON in, JSON out, and how it was closed.
 
+use crate::edge_kit::Certificate;
 use crate::kit::PATIENCE;
 use futures_util::SinkExt;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_stream::StreamExt;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -13,8 +20,12 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 pub struct Socket {
-    wire: WebSocketStream<TcpStream>,
+    wire: WebSocketStream<Box<dyn Connection>>,
 }
+
+trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
 /// What comes over a socket.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,11 +57,31 @@ impl Socket {
             request.headers_mut().append(*name, value.parse().expect("a value"));
         }
         let stream = TcpStream::connect(server).await.expect("it listens");
+        let stream: Box<dyn Connection> = Box::new(stream);
         match tokio_tungstenite::client_async(request, stream).await {
             Ok((wire, _)) => Ok(Self { wire }),
             Err(Error::Http(answer)) => Err(answer.status().as_u16()),
             Err(error) => panic!("{path}: {error}"),
         }
+    }
+
+    /// Through TLS, where it trusts a certificate.
+    pub async fn connect_over_tls(server: SocketAddr, certificate: &Certificate) -> Self {
+        let mut trusted = RootCertStore::empty();
+        let chain = CertificateDer::pem_file_iter(certificate.path("chain.pem")).expect("a file");
+        chain.for_each(|one| trusted.add(one.expect("PEM")).expect("a certificate"));
+        let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+        let config =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config =
+            config.expect("versions").with_root_certificates(trusted).with_no_client_auth();
+        let stream = TcpStream::connect(server).await.expect("it listens");
+        let name = ServerName::from(server.ip());
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+        let stream: Box<dyn Connection> = Box::new(stream.expect("TLS"));
+        let url = format!("wss://{server}/ws");
+        let (wire, _) = tokio_tungstenite::client_async(url, stream).await.expect("a handshake");
+        Self { wire }
     }
 
     pub async fn say(&mut self, frame: Value) {

@@ -1,7 +1,7 @@
 //! WebSockets: the same log as streams, for clients that also talk back.
 
 use crate::access::{SECRET, minted};
-use crate::edge_kit::Cache;
+use crate::edge_kit::{Cache, Certificate};
 use crate::kit::{Origin, wait_for_phase};
 use crate::socket_kit::Socket;
 use serde_json::{Value, json};
@@ -138,7 +138,7 @@ async fn a_publish_is_acknowledged_once_stored_and_echoed_unless_unwanted() {
             let frame = one.hear().await;
             match frame["type"].as_str() {
                 Some("ack") => acknowledged = Some(frame["id"].as_str().unwrap().to_owned()),
-                _ => own = frame["data"] == number.to_string(),
+                _ => own = frame["data"] == json!(number.to_string()),
             }
         }
         ids.push(acknowledged.unwrap());
@@ -255,23 +255,48 @@ async fn a_token_that_is_not_good_is_said_over_the_socket() {
 #[tokio::test]
 async fn through_varnish_and_nginx_a_socket_is_a_socket() {
     let origin = Origin::start();
-    let port = origin.listen.port();
-    for cache in
-        [Cache::varnish(port), Cache::nginx("collapse", port), Cache::nginx("stream", port)]
-    {
-        let server = SocketAddr::from(([127, 0, 0, 1], cache.port));
-        let mut socket = Socket::connect(server).await;
-        socket.subscribe("a", None).await;
-        let id = origin.publish("a", "over there").await;
-        loop {
-            let heard = socket.hear().await;
-            if heard == event("a", &id, "over there") {
-                break;
+    let (port, certificate) = (origin.listen.port(), Certificate::new());
+    let varnish = Cache::varnish(port);
+    let front = Cache::nginx_tls(varnish.port, &certificate);
+    let (collapse, stream) = (Cache::nginx("collapse", port), Cache::nginx("stream", port));
+    let at = |cache: &Cache| SocketAddr::from(([127, 0, 0, 1], cache.port));
+    let mut sockets = vec![Socket::connect_over_tls(at(&front), &certificate).await];
+    for cache in [&varnish, &collapse, &stream] {
+        // A page of the host that it sees, whatever the cache makes of the name.
+        let page = format!("http://{}", at(cache));
+        let headers = [("origin", page.as_str()), ("cookie", "a=b")];
+        sockets.push(Socket::connect_with(at(cache), "/ws", &headers).await.expect("a handshake"));
+    }
+    for socket in &mut sockets {
+        socket.subscribe("a", Some("0-0")).await;
+    }
+    for publisher in 0..sockets.len() {
+        let data = publisher.to_string();
+        let frame = json!({ "type": "publish", "channel": "a", "data": data, "echo": false });
+        sockets[publisher].say(frame).await;
+        let id = sockets[publisher].hear().await["id"].as_str().expect("an id").to_owned();
+        for (listener, socket) in sockets.iter_mut().enumerate() {
+            if listener != publisher {
+                assert_eq!(socket.hear().await, event("a", &id, &data));
             }
         }
-        socket.say(json!({ "type": "publish", "channel": "b", "data": "back", "ref": 1 })).await;
-        assert_eq!(socket.hear().await["ref"], 1);
-        assert!(!origin.log("b").await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn behind_a_cache_a_page_of_the_same_host_has_its_cookie() {
+    let flags = ["--store", "memory", "--token-secret", SECRET, "--private", "desk.*"];
+    let origin = Origin::with(&flags);
+    let cookie = format!("headwater={}", minted(&["--subscribe", "*"]));
+    let port = origin.listen.port();
+    for cache in [Cache::varnish(port), Cache::nginx("stream", port)] {
+        let server = SocketAddr::from(([127, 0, 0, 1], cache.port));
+        let own = format!("http://{server}");
+        for (page, expected) in [(own.as_str(), "ack"), ("http://127.0.0.1:1", "error")] {
+            let headers = [("origin", page), ("cookie", cookie.as_str())];
+            let mut socket = Socket::connect_with(server, "/ws", &headers).await.unwrap();
+            assert_eq!(socket.subscribe("desk.a", None).await[0]["type"], expected, "{page}");
+        }
     }
 }
 
