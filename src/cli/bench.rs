@@ -6,6 +6,7 @@
 use super::units::duration;
 use super::{block_on, fail};
 use crate::client::http::{self, Address, Connection, HttpError};
+use crate::client::socket::{Frame, Socket};
 use crate::client::{EventSource, Interruption, Signal};
 use clap::Args;
 use hdrhistogram::Histogram;
@@ -66,6 +67,9 @@ pub struct BenchArguments {
     /// How long to publish (time)
     #[arg(long, default_value = "10s", value_parser = duration)]
     duration: Duration,
+    /// Subscribe over WebSockets instead of streams
+    #[arg(long)]
+    websocket: bool,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -139,10 +143,15 @@ async fn open_subscribers(
     let opening = Arc::new(Semaphore::new(OPENING_MAX));
     let mut subscribers = JoinSet::new();
     for index in 0..arguments.subscribers {
-        let source = EventSource::new(arguments.url.clone(), arguments.path(index), None);
         let place = Place { index, step: arguments.channels };
+        let (url, channel) = (arguments.url.clone(), arguments.channel(index));
         let (seen, lasts, opening) = (seen.clone(), lasts.clone(), opening.clone());
-        subscribers.spawn(subscriber(place, source, seen, lasts, opening));
+        if arguments.websocket {
+            subscribers.spawn(socket_subscriber(place, url, channel, seen, lasts, opening));
+        } else {
+            let source = EventSource::new(url, arguments.path(index), None);
+            subscribers.spawn(subscriber(place, source, seen, lasts, opening));
+        }
     }
     let bar =
         bar(arguments.subscribers, "opening {human_pos} of {human_len} subscribers {wide_bar}");
@@ -199,6 +208,42 @@ async fn subscriber(
     }
 }
 
+/// As `subscriber`; a socket has no planned ends, so whatever ends it is a fault.
+async fn socket_subscriber(
+    place: Place,
+    url: Address,
+    channel: String,
+    seen: Arc<Seen>,
+    mut lasts: watch::Receiver<Option<u64>>,
+    opening: Arc<Semaphore>,
+) {
+    let mut permit = opening.acquire_owned().await.ok();
+    let Ok(mut socket) = Socket::open(&url).await else { return };
+    if socket.subscribe(&channel).await.is_err() {
+        return;
+    }
+    let mut number = None;
+    while !place.has_all(number, *lasts.borrow_and_update()) {
+        let frame = tokio::select! {
+            frame = socket.next() => frame,
+            Ok(_) = lasts.wait_for(|last| place.has_all(number, *last)) => return,
+        };
+        match frame {
+            Some(Frame::Ack) => {
+                permit.take();
+                seen.open.fetch_add(1, Relaxed);
+            }
+            Some(Frame::Event { data }) => number = seen.note(place, number, &data),
+            Some(Frame::Gap) => drop(seen.gap_events.fetch_add(1, Relaxed)),
+            Some(Frame::Other) => {}
+            None => {
+                seen.broken.fetch_add(1, Relaxed);
+                return;
+            }
+        }
+    }
+}
+
 /// Publishes what is due every few milliseconds. Returns the number of the last event.
 async fn publish(arguments: &BenchArguments, seen: &Seen) -> Result<u64, HttpError> {
     let url = arguments.publish_url.as_ref().unwrap_or(&arguments.url);
@@ -241,9 +286,13 @@ async fn publish(arguments: &BenchArguments, seen: &Seen) -> Result<u64, HttpErr
 impl BenchArguments {
     /// Where the subscriber of this index reads, and the event of this number goes.
     fn path(&self, number: u64) -> String {
+        format!("/channels/{}", self.channel(number))
+    }
+
+    fn channel(&self, number: u64) -> String {
         match self.channels {
-            1 => format!("/channels/{}", self.channel),
-            channels => format!("/channels/{}-{}", self.channel, number % channels),
+            1 => self.channel.clone(),
+            channels => format!("{}-{}", self.channel, number % channels),
         }
     }
 }

@@ -135,12 +135,25 @@ impl Connection {
     /// # Errors
     /// When nobody listens there or answers in time, or its certificate is not to be trusted.
     pub async fn open(address: &Address) -> Result<Self, HttpError> {
-        let opened = tokio::time::timeout(CONNECT_TIME_MAX, Self::connect(address)).await;
+        Self::open_with(address, &[b"h2", b"http/1.1"]).await
+    }
+
+    /// Connects for HTTP/1.1, which alone can become another protocol here.
+    ///
+    /// # Errors
+    /// As [`Connection::open`].
+    pub async fn open_http1(address: &Address) -> Result<Self, HttpError> {
+        Self::open_with(address, &[b"http/1.1"]).await
+    }
+
+    async fn open_with(address: &Address, protocols: &[&[u8]]) -> Result<Self, HttpError> {
+        let connected = Self::connect(address, protocols);
+        let opened = tokio::time::timeout(CONNECT_TIME_MAX, connected).await;
         let why = |why: &dyn fmt::Display| HttpError(format!("cannot reach {address}: {why}"));
         opened.map_err(|error| why(&error))?.map_err(|error| why(&error))
     }
 
-    async fn connect(address: &Address) -> Result<Self, HttpError> {
+    async fn connect(address: &Address, protocols: &[&[u8]]) -> Result<Self, HttpError> {
         let stream = TcpStream::connect(address.authority()).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
         if !address.is_tls {
@@ -148,7 +161,9 @@ impl Connection {
         }
         let host = address.host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(host).map_err(failed)?;
-        let stream = TlsConnector::from(tls()?).connect(name, stream).await;
+        let mut config = ClientConfig::clone(&*tls()?);
+        config.alpn_protocols = protocols.iter().map(|one| one.to_vec()).collect();
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
         let stream = stream.map_err(Address::tls_failed)?;
         match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => Self::http2(stream, address).await,
@@ -163,6 +178,7 @@ impl Connection {
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(failed)?;
         // It ends with its sender, or here; what goes wrong on it the sender reports.
+        let connection = connection.with_upgrades();
         let driver = tokio::spawn(async move { connection.await.unwrap_or_default() });
         let (sender, driver) = (Sender::Http1(sender), driver.abort_handle());
         Ok(Self { sender, address: address.clone(), driver })
@@ -239,9 +255,7 @@ fn tls() -> Result<Arc<ClientConfig>, HttpError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider);
         let builder = builder.with_safe_default_protocol_versions().map_err(failed)?;
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
+        Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
     };
     CONFIG.get_or_init(config).clone()
 }

@@ -6,6 +6,7 @@
 //! HTML, section 9.2). Blocks are parsed by `sse-stream`.
 
 pub mod http;
+pub mod socket;
 
 use bytes::Bytes;
 use http::{Address, Connection, HttpError};

@@ -37,7 +37,7 @@ const SPINE: [&str; 12] = [
 /// A word, and the only places that may use it.
 const ONLY_IN: [(&str, &[&str]); 11] = [
     ("governor", &["rates.rs", "http/websocket/"]),
-    ("tungstenite", &["http/websocket/"]),
+    ("tungstenite", &["http/websocket/", "client/socket.rs"]),
     ("jsonwebtoken", &["token.rs"]),
     ("clap::", &["cli/", "main.rs"]),
     ("redb::", &["store/local/"]),

@@ -3,6 +3,7 @@
 use crate::access::{SECRET, minted};
 use crate::edge_kit::{Cache, Certificate};
 use crate::kit::{Origin, wait_for_phase};
+use crate::redis_kit::RedisServer;
 use crate::socket_kit::Socket;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -298,6 +299,31 @@ async fn behind_a_cache_a_page_of_the_same_host_has_its_cookie() {
             assert_eq!(socket.subscribe("desk.a", None).await[0]["type"], expected, "{page}");
         }
     }
+}
+
+#[tokio::test]
+async fn sockets_at_two_origins_on_one_redis_hear_the_same() {
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let origins = [(); 2].map(|()| Origin::with(&["--store", &url]));
+    let mut sockets = Vec::new();
+    for origin in &origins {
+        let mut socket = Socket::connect(origin.listen).await;
+        socket.subscribe("a", Some("0-0")).await;
+        sockets.push(socket);
+    }
+    let mut expected = Vec::new();
+    for number in 0..20 {
+        let data = number.to_string();
+        let frame = json!({ "type": "publish", "channel": "a", "data": data, "echo": false });
+        sockets[number % 2].say(frame).await;
+        let id = sockets[number % 2].hear().await["id"].as_str().expect("an id").to_owned();
+        assert_eq!(sockets[(number + 1) % 2].hear().await, event("a", &id, &data));
+        expected.push(event("a", &id, &data));
+    }
+    let mut late = Socket::connect(origins[1].listen).await;
+    late.subscribe("a", Some("0-0")).await;
+    assert_eq!(late.hear_all(20).await, expected);
 }
 
 #[tokio::test]
