@@ -12,7 +12,10 @@ use tokio_stream::StreamExt;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+
+/// What is read at once.
+const READ_BUFFER_BYTES: usize = 8 * 1024;
 
 /// An open socket.
 pub struct Socket {
@@ -54,8 +57,11 @@ impl Socket {
         }
         let upgraded = hyper::upgrade::on(answer).await;
         let upgraded = upgraded.map_err(|error| HttpError(error.to_string()))?;
-        let wire = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None);
-        Ok(Self { wire: wire.await })
+        // Thousands of these are opened at once; the library's own 128 KiB each would be a gigabyte.
+        let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
+        let upgraded = TokioIo::new(upgraded);
+        let wire = WebSocketStream::from_raw_socket(upgraded, Role::Client, Some(config)).await;
+        Ok(Self { wire })
     }
 
     /// Asks for a channel, from now on.
