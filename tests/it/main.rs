@@ -34,3 +34,5 @@ mod tidy;
 mod varnish;
 mod vcl;
 mod websocket;
+mod websocket_clients;
+mod websocket_kit;
