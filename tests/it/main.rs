@@ -1,6 +1,7 @@
 //! One binary for all tests against the real one; `kit` starts it on free ports.
 
 mod access;
+mod autobahn;
 mod browser;
 mod commands;
 mod crowd;
@@ -33,3 +34,5 @@ mod tidy;
 mod varnish;
 mod vcl;
 mod websocket;
+mod websocket_clients;
+mod websocket_kit;

@@ -8,7 +8,7 @@ mod pace;
 mod session;
 mod subscription;
 
-pub use session::{Session, Wire, wire};
+pub use session::{Session, Wire, failed, part, wire};
 
 use super::access::{EDGE_AUTH, bearer, cookie};
 use super::problem::Problem;

@@ -112,7 +112,7 @@ impl Session {
         match end {
             End::Close(goodbye) => {
                 metrics.websocket_closed(u16::from(goodbye.code));
-                self.close(goodbye).await;
+                part(self.wire, goodbye).await;
             }
             End::Gone => metrics.websocket_closed(0),
         }
@@ -154,32 +154,16 @@ impl Session {
     async fn take(&mut self, due: Due) -> Result<(), End> {
         match due {
             Due::Message(None) => Err(End::Gone),
-            Due::Message(Some(Err(error))) => Err(self.ended_by(&error)),
+            Due::Message(Some(Err(error))) => {
+                let goodbye = failed(&error, &self.origin.config.websocket);
+                Err(goodbye.map_or(End::Gone, End::Close))
+            }
             Due::Message(Some(Ok(message))) => self.hear(message).await,
             Due::Step(index, step) => self.step(index, step).await,
             Due::Ping => self.ping().await,
             Due::Drain => Err(End::Close(Goodbye::restart())),
             Due::Expired => Err(End::Close(Goodbye::policy(super::access::EXPIRED))),
         }
-    }
-
-    fn ended_by(&self, error: &Error) -> End {
-        let config = &self.origin.config.websocket;
-        End::Close(match error {
-            Error::Capacity(_) => {
-                let limit = config.message_bytes;
-                let reason = format!("a message has at most {limit} bytes (--max-ws-message)");
-                Goodbye::new(CloseCode::Size, reason)
-            }
-            Error::Utf8(_) => Goodbye::new(CloseCode::Invalid, "text is UTF-8"),
-            Error::Io(error) if error.kind() == ErrorKind::QuotaExceeded => {
-                let limit = config.bytes_per_second;
-                Goodbye::later(&format!("at most {limit} bytes a second (--ws-byte-rate)"), 1)
-            }
-            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return End::Gone,
-            Error::Protocol(error) => Goodbye::new(CloseCode::Protocol, error.to_string()),
-            _ => return End::Gone,
-        })
     }
 
     async fn hear(&mut self, message: Message) -> Result<(), End> {
@@ -432,18 +416,37 @@ impl Session {
         let flushed = timeout(self.origin.config.write_timeout, self.wire.flush()).await;
         if matches!(flushed, Ok(Ok(()))) { Ok(()) } else { Err(End::Gone) }
     }
+}
 
-    /// Says why, and gives the client a moment to agree.
-    async fn close(mut self, goodbye: Goodbye) {
-        let frame =
-            CloseFrame { code: goodbye.code, reason: Utf8Bytes::from(short(goodbye.reason)) };
-        let part = async {
-            if self.wire.close(Some(frame)).await.is_ok() {
-                self.wire.get_mut().discard(DISCARDED_BYTES_MAX).await;
-            }
-        };
-        timeout(CLOSE_TIME_MAX, part).await.ok();
+/// What to say when a connection fails; nothing where nobody is there to hear it.
+pub fn failed(error: &Error, limits: &WebSocketLimits) -> Option<Goodbye> {
+    match error {
+        Error::Capacity(_) => {
+            let limit = limits.message_bytes;
+            let reason = format!("a message has at most {limit} bytes (--max-ws-message)");
+            Some(Goodbye::new(CloseCode::Size, reason))
+        }
+        Error::Utf8(_) => Some(Goodbye::new(CloseCode::Invalid, "text is UTF-8")),
+        Error::Io(error) if error.kind() == ErrorKind::QuotaExceeded => {
+            let limit = limits.bytes_per_second;
+            let reason = format!("at most {limit} bytes a second (--ws-byte-rate)");
+            Some(Goodbye::later(&reason, 1))
+        }
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        Error::Protocol(error) => Some(Goodbye::new(CloseCode::Protocol, error.to_string())),
+        _ => None,
     }
+}
+
+/// Says why, and gives the client a moment to agree.
+pub async fn part(mut wire: Wire, goodbye: Goodbye) {
+    let frame = CloseFrame { code: goodbye.code, reason: Utf8Bytes::from(short(goodbye.reason)) };
+    let part = async {
+        if wire.close(Some(frame)).await.is_ok() {
+            wire.get_mut().discard(DISCARDED_BYTES_MAX).await;
+        }
+    };
+    timeout(CLOSE_TIME_MAX, part).await.ok();
 }
 
 /// A close frame holds 123 bytes of reason (RFC 6455, section 5.5).
