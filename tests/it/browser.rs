@@ -6,12 +6,14 @@ use serde_json::{Value, json};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 use tempfile::TempDir;
 
 const CHROMIUM: &str = "/usr/bin/chromium";
 const CHROMEDRIVER: &str = "/usr/bin/chromedriver";
+/// Tries to start it: each fails only where a port is taken.
+const STARTS_MAX: usize = 5;
 /// No sandbox and no /dev/shm, as in a container; no network but the test's own.
 const FLAGS: [&str; 9] = [
     "--headless",
@@ -98,6 +100,12 @@ impl Drop for Browser {
 
 impl Driver {
     fn start() -> Self {
+        (0..STARTS_MAX).find_map(|_| Self::try_start()).expect("chromedriver finds a free port")
+    }
+
+    /// `None`: it has ended. It takes a free port over IPv6 and needs the same one over IPv4, where
+    /// another test's connection may have it.
+    fn try_start() -> Option<Self> {
         let mut command = Command::new(CHROMEDRIVER);
         command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap_or_else(|error| {
@@ -107,14 +115,20 @@ impl Driver {
         let (send, receive) = mpsc::channel();
         // Ends with the process, which must not find its standard output closed.
         std::thread::spawn(move || {
-            for port in lines.map_while(Result::ok).filter_map(|line| port(&line)) {
-                send.send(port).ok();
+            for line in lines.map_while(Result::ok) {
+                match port(&line) {
+                    Some(port) => drop(send.send(port)),
+                    None => println!("chromedriver: {line}"),
+                }
             }
         });
         let mut driver = Self { child, listen: (Ipv4Addr::LOCALHOST, 0).into() };
-        let port = receive.recv_timeout(PATIENCE).expect("chromedriver says where it listens");
-        driver.listen.set_port(port);
-        driver
+        match receive.recv_timeout(PATIENCE) {
+            Ok(port) => driver.listen.set_port(port),
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) => panic!("chromedriver does not say where it listens"),
+        }
+        Some(driver)
     }
 
     async fn command(&self, method: Method, path: &str, body: &Value) -> Value {

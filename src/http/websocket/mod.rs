@@ -105,6 +105,8 @@ impl Origin {
         });
         let said = headers.get(EDGE_AUTH).map(HeaderValue::as_bytes);
         let is_vouched = said.is_some_and(|said| self.access.is_vouched(said));
+        // Without a key there is nothing to hold a token against, and nothing that needs one.
+        let token = token.filter(|_| self.access.guards_publishing());
         let (grant, refused) = match token.map(|token| self.grant_of(token)) {
             None => (None, None),
             Some(Ok(grant)) => (Some(grant), None),
