@@ -60,6 +60,9 @@ impl Subscription {
     /// Goes on with another reader.
     pub fn replace(&mut self, reader: Reader) {
         self.reader = reader;
+        // What fell into the gap does not come any more: waiting for it would end the reading.
+        let position = self.reader.positions().first().copied().unwrap_or_default();
+        self.own.retain(|own| *own > position);
     }
 }
 
