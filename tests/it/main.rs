@@ -20,6 +20,7 @@ mod kit;
 mod nginx;
 mod overload;
 mod page;
+mod raw_ws;
 mod redis;
 mod redis_kit;
 mod refusals;
