@@ -124,6 +124,11 @@ impl Peer {
 
     /// The next message, put together. Answers pings.
     pub async fn message(&mut self) -> Value {
+        let message = tokio::time::timeout(PATIENCE, self.next_message()).await;
+        message.expect("a message comes")
+    }
+
+    async fn next_message(&mut self) -> Value {
         let mut text = Vec::new();
         loop {
             let next = self.frame().await;
@@ -142,12 +147,15 @@ impl Peer {
 
     /// Reads on to the close frame: its code and reason; `None` where the connection ends without.
     pub async fn goodbye(&mut self) -> Option<(u16, String)> {
-        while let Some((first, payload)) = self.frame().await {
-            if first == CLOSE {
-                return Some(closing(&payload));
+        let closed = async {
+            while let Some((first, payload)) = self.frame().await {
+                if first == CLOSE {
+                    return Some(closing(&payload));
+                }
             }
-        }
-        None
+            None
+        };
+        tokio::time::timeout(PATIENCE, closed).await.expect("it is closed")
     }
 
     /// That the origin is still there for this socket.

@@ -89,7 +89,7 @@ async fn request_smuggling_with_two_lengths() {
         "Content-Length: \r\n".to_owned(),
         "Content-Length: 18446744073709551621\r\n".to_owned(),
         format!("Content-Length : 5\r\nContent-Length: {length}\r\n"),
-        format!("Content-Length: 5\r\nTransfer-Encoding : chunked\r\n"),
+        "Content-Length: 5\r\nTransfer-Encoding : chunked\r\n".to_owned(),
         "Transfer-Encoding: chunked, gzip\r\n".to_owned(),
         "Transfer-Encoding: xchunked\r\n".to_owned(),
         "Transfer-Encoding: chunked\u{b}\r\n".to_owned(),
