@@ -61,7 +61,7 @@ impl Clients {
         let client = Client::at(behind_proxies(peer, &self.config.proxies, forwarded));
         let mut held = self.held();
         let count = held.entry(client).or_default();
-        if *count >= most * 2 {
+        if *count >= most.saturating_mul(2) {
             return Entered::Flooding;
         }
         *count += 1;
@@ -91,6 +91,14 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_without_end_has_none() {
+        let clients = ClientsConfig { most: usize::MAX / 2 + 1, ..ClientsConfig::default() };
+        let entered =
+            Arc::new(Clients::new(clients)).enter([192, 0, 2, 7].into(), std::iter::empty());
+        assert!(matches!(entered, Entered::In(Some(_))));
+    }
 
     #[test]
     fn a_client_has_its_share_and_gets_back_what_it_gives_up() {

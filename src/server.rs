@@ -158,7 +158,7 @@ impl Server {
 
     fn spawn(&self, stream: TcpStream, address: IpAddr, connections: &mut JoinSet<()>) {
         let count = connections.len();
-        if count >= self.config.max_connections + OVERLOAD_CONNECTIONS {
+        if count >= self.config.max_connections.saturating_add(OVERLOAD_CONNECTIONS) {
             return;
         }
         // Of a proxy it is the requests that are counted, each for whom it is for.

@@ -136,12 +136,13 @@ impl Socket {
     fn note_read(&mut self) {
         let is_answering = self.requests.is_answering.load(Ordering::Acquire);
         let Some(head_time) = self.head_time.filter(|_| !is_answering) else { return };
-        if self.slow_head.is_some() {
+        let begun = self.requests.begun.load(Ordering::Relaxed);
+        // That of an earlier request may still be there, where the next one follows at once.
+        if self.slow_head.as_ref().is_some_and(|slow| slow.begun == begun) {
             return;
         }
         let sleep = Box::pin(tokio::time::sleep_until(Instant::now() + head_time));
-        self.slow_head =
-            Some(SlowHead { begun: self.requests.begun.load(Ordering::Relaxed), sleep });
+        self.slow_head = Some(SlowHead { begun, sleep });
     }
 
     /// Hyper reads nothing while it answers, so here a stream learns that its client went away.

@@ -2,13 +2,20 @@
 
 use std::time::Duration;
 
+/// Longer than anybody waits, and short enough that no clock overflows where it is added to one.
+const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
+
 /// Reads `30s`, `500ms`, `1h 30m`; `0` too.
 pub fn duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; write it as 30s, 500ms or 24h"))
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write it as 30s, 500ms or 24h"))?;
+    match duration > DURATION_MAX {
+        true => Err("longer than 100 years".to_owned()),
+        false => Ok(duration),
+    }
 }
 
 /// Reads `64KiB`, `8MiB`, `1GiB` or a plain number of bytes.
@@ -26,6 +33,7 @@ mod tests {
         assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("0"), Ok(Duration::ZERO));
+        assert!(duration("99years").is_ok() && duration("101years").is_err());
         assert!(duration("30").is_err() && duration("-1s").is_err() && duration("").is_err());
         assert_eq!(bytes("64KiB"), Ok(64 * 1024));
         assert_eq!(bytes("8MiB"), Ok(8 * 1024 * 1024));

@@ -123,8 +123,10 @@ impl Origin {
             return self.route(request, admission, None).await;
         }
         let values = request.headers().get_all(self.clients.header()).iter();
-        let said: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
-        let (admission, place) = match self.clients.enter(peer, said.into_iter()) {
+        // A proxy adds to what its client wrote: bytes that are no text may hide nothing behind them.
+        let said: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+        let said = said.iter().map(AsRef::as_ref);
+        let (admission, place) = match self.clients.enter(peer, said) {
             Entered::In(place) => (Admission::Normal, place),
             Entered::TooMany(place) => (Admission::Crowded, Some(place)),
             Entered::Flooding => (Admission::Crowded, None),

@@ -131,8 +131,12 @@ impl Origin {
                 discard(&mut body).await;
                 return Err(too_large());
             }
-            let units = data.len().div_ceil(BUFFER_UNIT_BYTES) as u32;
-            room.push(self.publishing.buffer.try_acquire_many(units).map_err(|_| busy())?);
+            // Of all that came, not of each piece: a body in chunks of one byte takes no more.
+            let units = |length: usize| length.div_ceil(BUFFER_UNIT_BYTES) as u32;
+            let more = units(bytes.len() + data.len()) - units(bytes.len());
+            if more > 0 {
+                room.push(self.publishing.buffer.try_acquire_many(more).map_err(|_| busy())?);
+            }
             bytes.extend_from_slice(&data);
         }
         Ok((bytes.freeze(), room))

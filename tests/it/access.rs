@@ -20,15 +20,15 @@ pub fn minted(words: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text").trim().to_owned()
 }
 
-fn signed(algorithm: Algorithm, key: &EncodingKey, claims: &Value) -> String {
+pub fn signed(algorithm: Algorithm, key: &EncodingKey, claims: &Value) -> String {
     encode(&Header::new(algorithm), claims, key).expect("it is signed")
 }
 
-fn in_an_hour() -> u64 {
+pub fn in_an_hour() -> u64 {
     crate::kit::now_ms() / 1_000 + 3_600
 }
 
-async fn publish(origin: &Origin, channel: &str, token: Option<&str>) -> Answer {
+pub async fn publish(origin: &Origin, channel: &str, token: Option<&str>) -> Answer {
     let bearer = token.map(|token| format!("Bearer {token}"));
     let headers: Vec<_> = bearer.iter().map(|bearer| ("authorization", bearer.as_str())).collect();
     origin.post(&format!("/channels/{channel}"), &headers, "x").await
@@ -186,7 +186,7 @@ async fn an_event_source_is_ended_by_a_bad_token_and_put_off_by_an_expired_one()
 }
 
 /// A key pair of openssl's making: the private key, and the file of the public one.
-fn key_pair(directory: &std::path::Path, name: &str, algorithm: &[&str]) -> (Vec<u8>, String) {
+pub fn key_pair(directory: &std::path::Path, name: &str, algorithm: &[&str]) -> (Vec<u8>, String) {
     let private = directory.join(format!("{name}.key")).display().to_string();
     let public = directory.join(format!("{name}.pem")).display().to_string();
     let run = |words: &[&str]| {
@@ -199,7 +199,7 @@ fn key_pair(directory: &std::path::Path, name: &str, algorithm: &[&str]) -> (Vec
 }
 
 #[tokio::test]
-async fn public_keys_of_all_three_kinds_are_taken_and_no_key_serves_another_algorithm() {
+async fn public_keys_of_all_three_kinds_are_taken() {
     let directory = tempfile::tempdir().unwrap();
     let (rsa, rsa_file) =
         key_pair(directory.path(), "rsa", &["RSA", "-pkeyopt", "rsa_keygen_bits:2048"]);
@@ -216,15 +216,6 @@ async fn public_keys_of_all_three_kinds_are_taken_and_no_key_serves_another_algo
     ] {
         let token = signed(algorithm, &key, &claims);
         assert_eq!(publish(&origin, "a", Some(&token)).await.status, 201, "{algorithm:?}");
-    }
-    // The public key is known to all: as a secret it opens nothing.
-    for file in [&rsa_file, &ec_file, &ed_file] {
-        let public = std::fs::read(file).unwrap();
-        for secret in [public.clone(), public[..public.len() - 1].to_vec()] {
-            let key = EncodingKey::from_secret(&secret);
-            let token = signed(Algorithm::HS256, &key, &claims);
-            assert_eq!(publish(&origin, "a", Some(&token)).await.status, 401, "{file}");
-        }
     }
     let stranger = key_pair(directory.path(), "other", &["ED25519"]).0;
     let token = signed(Algorithm::EdDSA, &EncodingKey::from_ed_pem(&stranger).unwrap(), &claims);

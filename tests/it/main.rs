@@ -22,6 +22,7 @@ mod mixed_crowd;
 mod nginx;
 mod overload;
 mod page;
+mod raw_ws;
 mod redis;
 mod redis_kit;
 mod refusals;

@@ -1,6 +1,6 @@
 //! Too many, too slow and too greedy: what one client costs, the others must not notice.
 
-use crate::hardening::{QUIET, assert_sane, wait_for};
+use crate::hardening::{QUIET, assert_sane, memory, wait_for};
 use crate::kit::{Answer, Origin, PATIENCE, get, next_message, read_until};
 use bytes::Bytes;
 use headwater::client::EventSource;
@@ -13,38 +13,6 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-
-const MIB: f64 = 1024.0 * 1024.0;
-
-#[tokio::test]
-async fn a_slow_head_is_told_so_and_cut_and_an_idle_connection_is_not() {
-    let origin = Origin::start();
-    let kept = origin.publish("a", "x").await;
-    let request = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
-    let mut silent = origin.raw(b"").await;
-    let mut idle = origin.raw(request.as_bytes()).await;
-    read_until(&mut idle, |text| text.ends_with("ok\n")).await;
-    let begun = Instant::now();
-    // "P" and "PRI" also begin what an HTTP/2 client says first.
-    let heads = ["G", "P", "PRI * HTTP/", "POST /channels/a HTTP/1.1\r\nHost: x\r\nX:"];
-    let mut slow = Vec::new();
-    for head in heads {
-        slow.push(origin.raw(head.as_bytes()).await);
-    }
-    for (head, stream) in heads.iter().zip(&mut slow) {
-        let answer = read_until(stream, |_| false).await;
-        let took = begun.elapsed().as_secs_f64();
-        assert!(answer.starts_with("HTTP/1.1 408 "), "{head:?} is answered {answer:?}");
-        assert!(answer.contains("\r\ncontent-type: application/problem+json\r\n"), "{answer}");
-        assert!(answer.contains("urn:headwater:problem:slow-head"), "{answer}");
-        assert!((9.5..15.0).contains(&took), "{head:?} was cut after {took} s");
-    }
-    for stream in [&mut silent, &mut idle] {
-        stream.write_all(request.as_bytes()).await.expect("it is open");
-        read_until(stream, |text| text.ends_with("ok\n")).await;
-    }
-    assert_sane(&origin, "a", &[kept]).await;
-}
 
 #[tokio::test]
 async fn ten_thousand_idle_connections_slow_nobody_down() {
@@ -120,7 +88,7 @@ async fn connections_over_the_limit_are_sent_away_for_a_while() {
         streams.push(stream);
     }
     let answer = origin.get("/channels/a").await;
-    assert_shed(&answer);
+    assert_shed(&answer, "connections");
     assert_eq!(answer.header("connection"), Some("close"));
     let json = [("accept", "application/json")];
     let answer = origin.request(Method::GET, "/channels/a", &json, "").await;
@@ -133,7 +101,7 @@ async fn connections_over_the_limit_are_sent_away_for_a_while() {
         read_until(stream, |text| text.contains(&format!("id: {id}\n"))).await;
     }
     let mut sender = h2(&origin).await;
-    assert_shed(&whole(&mut sender, "/channels/a").await);
+    assert_shed(&whole(&mut sender, "/channels/a").await, "connections");
     // Neither is an HTTP/2 connection kept: its next streams may be served elsewhere.
     wait_for("the connection stays", async || sender.is_closed()).await;
     drop(streams);
@@ -143,19 +111,22 @@ async fn connections_over_the_limit_are_sent_away_for_a_while() {
 }
 
 /// A `200` that sends `EventSource` away, as caches may hand it to a herd.
-fn assert_shed(answer: &Answer) {
+pub fn assert_shed(answer: &Answer, why: &str) {
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert_eq!(answer.header("content-type"), Some("text/event-stream"));
     assert_eq!(answer.header("cache-control"), Some("public, max-age=1"));
-    assert_eq!(answer.header("headwater-shed"), Some("connections"));
+    assert_eq!(answer.header("headwater-shed"), Some(why));
     let retry = answer.body.lines().next().and_then(|line| line.strip_prefix("retry: "));
     let retry: u64 = retry.and_then(|retry| retry.parse().ok()).expect("a wait");
     assert!((5_000..=15_000).contains(&retry), "{retry}");
-    assert!(answer.body.contains("\n: connections"), "{}", answer.body);
+    assert!(answer.body.contains(&format!("\n: {why}")), "{}", answer.body);
 }
 
 async fn h2(origin: &Origin) -> SendRequest<Full<Bytes>> {
-    let stream = TcpStream::connect(origin.listen).await.expect("it listens");
+    h2_on(TcpStream::connect(origin.listen).await.expect("it listens")).await
+}
+
+pub async fn h2_on(stream: TcpStream) -> SendRequest<Full<Bytes>> {
     let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
     let (sender, connection) = handshake.expect("it speaks HTTP/2");
     // Ends with the sender and its streams; they report what goes wrong.
@@ -163,7 +134,7 @@ async fn h2(origin: &Origin) -> SendRequest<Full<Bytes>> {
     sender
 }
 
-async fn send(
+pub async fn send(
     sender: &mut SendRequest<Full<Bytes>>,
     method: Method,
     path: &str,
@@ -231,23 +202,19 @@ async fn http_2_streams_live_on_and_are_let_go_one_by_one() {
 }
 
 /// What is kept is small, so that what grows is what readers hold.
-fn small_store() -> Origin {
+pub fn small_store() -> Origin {
     Origin::with(&[&QUIET[..], &["--retain-bytes", "2MiB"]].concat())
 }
 
 /// Waits until so many streams are open; the memory in use then, in MiB.
-async fn memory_with_streams(origin: &Origin, count: usize) -> f64 {
+pub async fn memory_with_streams(origin: &Origin, count: usize) -> f64 {
     let open = async || origin.metric("headwater_streams_open").await == count as f64;
     wait_for("not all streams began", open).await;
     memory(origin).await
 }
 
-async fn memory(origin: &Origin) -> f64 {
-    origin.metric("process_resident_memory_bytes").await / MIB
-}
-
 /// Publishes `times` as many batches of `count` events; waits each time until `fast` has them.
-async fn publish_past(origin: &Origin, fast: &mut EventSource, times: usize, lines: &str) {
+pub async fn publish_past(origin: &Origin, fast: &mut EventSource, times: usize, lines: &str) {
     for _ in 0..times {
         for id in origin.publish_lines("a", lines).await {
             assert_eq!(next_message(fast).await.last_event_id, id);
@@ -255,28 +222,8 @@ async fn publish_past(origin: &Origin, fast: &mut EventSource, times: usize, lin
     }
 }
 
-fn lines(count: usize, data_bytes: usize) -> String {
+pub fn lines(count: usize, data_bytes: usize) -> String {
     format!("{{\"data\":\"{}\"}}\n", "x".repeat(data_bytes)).repeat(count)
-}
-
-#[tokio::test]
-async fn readers_that_never_read_cost_neither_time_nor_memory() {
-    let _alone = crate::kit::alone().await;
-    const SLOW: usize = 200;
-    let origin = small_store();
-    let kept = origin.publish("kept", "x").await;
-    let mut never_read = Vec::new();
-    for _ in 0..SLOW {
-        never_read.push(origin.raw(&get("/channels/a", None)).await);
-    }
-    let before = memory_with_streams(&origin, SLOW).await;
-    let mut fast = origin.source("/channels/a?after=0-0", None);
-    publish_past(&origin, &mut fast, 20, &lines(100, 10_000)).await;
-    let grown = memory(&origin).await - before;
-    // 32 MiB of the store's cache, 4 MiB of recent events, and for each reader the 64 KiB that it
-    // takes at once and the 32 KiB that hyper holds: 55 MiB. With a queue each: 200 times 20 MB.
-    assert!(grown < 64.0, "{grown} MiB more");
-    assert_sane(&origin, "kept", &[kept]).await;
 }
 
 /// A frame of HTTP/2 (RFC 9113, section 4.1).

@@ -17,9 +17,12 @@ pub struct Subscription {
     /// Its name.
     pub channel: ChannelName,
     reader: Reader,
-    /// Events that its client published and does not want back, in their order.
-    own: VecDeque<EventId>,
+    own: Own,
 }
+
+/// Events that a client published and does not want back, in their order.
+#[derive(Debug, Default)]
+struct Own(VecDeque<EventId>);
 
 /// All of a socket's.
 #[derive(Default)]
@@ -31,7 +34,7 @@ pub struct Subscriptions {
 impl Subscription {
     /// What `reader` reads.
     pub fn new(channel: ChannelName, reader: Reader) -> Self {
-        Self { channel, reader, own: VecDeque::new() }
+        Self { channel, reader, own: Own::default() }
     }
 
     /// Up to where its events were sent; good for a stream as well.
@@ -41,25 +44,48 @@ impl Subscription {
 
     /// Passes these events over when they come.
     pub fn pass_over(&mut self, ids: &[EventId]) {
-        let position = self.reader.positions().first().copied().unwrap_or_default();
-        self.own.extend(ids.iter().filter(|id| **id > position));
+        self.own.add(ids, self.position());
     }
 
     /// Whether the client wants the event with this id. Ask in the order of the ids.
     pub fn wants(&mut self, id: Option<&str>) -> bool {
-        if self.own.is_empty() {
-            return true;
-        }
-        let Some(id) = id.and_then(|id| EventId::parse(id).ok()) else { return true };
-        while self.own.front().is_some_and(|own| *own < id) {
-            self.own.pop_front();
-        }
-        self.own.front() != Some(&id)
+        let id = id.filter(|_| !self.own.0.is_empty()).and_then(|id| EventId::parse(id).ok());
+        id.is_none_or(|id| !self.own.is_next(id))
     }
 
     /// Goes on with another reader.
     pub fn replace(&mut self, reader: Reader) {
         self.reader = reader;
+        // What fell into the gap does not come any more: waiting for it would end the reading.
+        self.own.forget(self.position());
+    }
+
+    fn position(&self) -> EventId {
+        self.reader.positions().first().copied().unwrap_or_default()
+    }
+}
+
+impl Own {
+    /// Those of `ids` that a reader at `position` has not passed.
+    fn add(&mut self, ids: &[EventId], position: EventId) {
+        self.0.extend(ids.iter().filter(|id| **id > position));
+    }
+
+    /// Forgets what a reader at `position` has passed.
+    fn forget(&mut self, position: EventId) {
+        while self.0.front().is_some_and(|own| *own <= position) {
+            self.0.pop_front();
+        }
+    }
+
+    /// Whether an event is one of them, once it has come.
+    fn is_next(&mut self, id: EventId) -> bool {
+        while self.0.front().is_some_and(|own| *own < id) {
+            self.0.pop_front();
+        }
+        let is_own = self.0.front() == Some(&id);
+        self.forget(id);
+        is_own
     }
 }
 
@@ -91,7 +117,7 @@ impl Subscriptions {
 
     /// Whether the client publishes so far ahead of what it reads that it has to wait.
     pub fn must_catch_up(&self) -> bool {
-        self.all.iter().any(|one| one.own.len() >= UNREAD_OWN_MAX)
+        self.all.iter().any(|one| one.own.0.len() >= UNREAD_OWN_MAX)
     }
 
     /// The next of any of them, each in its turn. Cancel safe.
@@ -109,5 +135,27 @@ impl Subscriptions {
             Poll::Pending
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(ms: u64) -> EventId {
+        EventId { ms, seq: 0 }
+    }
+
+    #[test]
+    fn own_events_are_passed_over_once_and_none_is_waited_for_that_will_not_come() {
+        let mut own = Own::default();
+        own.add(&[id(1), id(3), id(5), id(7)], id(1));
+        assert_eq!(own.0, [id(3), id(5), id(7)]);
+        assert!(!own.is_next(id(2)) && own.is_next(id(3)) && !own.is_next(id(4)));
+        assert_eq!(own.0, [id(5), id(7)]);
+        // The reader goes on behind a gap.
+        own.forget(id(6));
+        assert_eq!(own.0, [id(7)]);
+        assert!(!own.is_next(id(8)) && own.0.is_empty());
     }
 }

@@ -1,58 +1,16 @@
-//! Attacks and bad clients: after each of them the origin publishes, serves, and has every event
-//! that it acknowledged.
+//! Requests that are none, that hide others, or that end too soon.
 
+use super::{QUIET, assert_calm, assert_sane, attack, wait_for, wait_until_no_stream_is_open};
 use crate::kit::{self, Origin, get, read_until};
 use hyper::Method;
-use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-/// No test may be helped on by a heartbeat or by the end of a segment.
-pub const QUIET: [&str; 6] = ["--store", "memory", "--heartbeat", "10m", "--segment", "10m"];
-
-/// That the origin takes events into `channel`, streams them, and still has `acknowledged`.
-pub async fn assert_sane(origin: &Origin, channel: &str, acknowledged: &[String]) {
-    let after = origin.publish(channel, "still here").await;
-    let path = format!("/channels/{channel}");
-    let mut stream = origin.raw(&get(&path, Some("0-0"))).await;
-    let until = format!("id: {after}\ndata: still here\n\n");
-    let text = read_until(&mut stream, |text| text.contains(&until)).await;
-    let history = origin.get(&format!("{path}/history?limit=1000")).await.body;
-    for id in acknowledged {
-        assert!(text.contains(&format!("id: {id}\n")), "{id} is not streamed: {text}");
-        assert!(history.contains(&format!("\"{id}\"")), "{id} is not in {history}");
-    }
-}
-
-/// Sends what the origin may not want to read to its end; all that it answers.
-async fn attack(origin: &Origin, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect(origin.listen).await.expect("it listens");
-    // The origin may answer and close before it has read all of it.
-    let _cut = stream.write_all(bytes).await;
-    read_until(&mut stream, |_| false).await
-}
-
-/// Waits until something holds.
-pub async fn wait_for(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let waited = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(kit::PATIENCE, waited).await.unwrap_or_else(|_| panic!("{what}"));
-}
-
-async fn wait_until_no_stream_is_open(origin: &Origin) {
-    let is_free = async || origin.metric("headwater_streams_open").await == 0.0;
-    wait_for("a stream is still held", is_free).await;
-}
 
 #[tokio::test]
 async fn what_is_no_request_is_refused_and_costs_nobody_else_anything() {
     let origin = Origin::start();
     let kept = origin.publish("a", "x").await;
     let get = "GET /channels/a HTTP/1.1\r\nHost: x\r\n";
-    let post = "POST /channels/s HTTP/1.1\r\nHost: x\r\n";
     let many: String = (0..200).map(|n| format!("X-{n}: x\r\n")).collect();
     let long = "x".repeat(200_000);
     for (text, status) in [
@@ -67,11 +25,6 @@ async fn what_is_no_request_is_refused_and_costs_nobody_else_anything() {
         (format!("{get}X: a\0b\r\n\r\n"), "400"),
         (format!("{get}X: a\r\n folded\r\n\r\n"), "400"),
         (format!("{get}X : a\r\n\r\n"), "400"),
-        (format!("{post}Content-Length: 3\r\nContent-Length: 5\r\n\r\nabcde"), "400"),
-        (format!("{post}Content-Length: -1\r\n\r\nabcde"), "400"),
-        (format!("{post}Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n"), "400"),
-        (format!("{post}Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n"), "400"),
-        (format!("{post}Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\nabc\r\n"), "400"),
     ] {
         let answer = attack(&origin, text.as_bytes()).await;
         let expected = answer.get(9..12).unwrap_or_default();
@@ -81,7 +34,6 @@ async fn what_is_no_request_is_refused_and_costs_nobody_else_anything() {
         assert!(is_refused, "{:?} is answered {answer:?}", &text[..text.len().min(80)]);
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
     }
-    assert_eq!(origin.get("/channels/s/history").await.json()["next"], "0-0");
     assert_sane(&origin, "a", &[kept]).await;
 }
 
@@ -102,24 +54,96 @@ async fn requests_with_one_byte_changed_leave_the_origin_whole() {
     assert_sane(&origin, "a", &[kept]).await;
 }
 
+const POST: &str = "POST /channels/s HTTP/1.1\r\nHost: x\r\n";
+/// A request that hides behind another one's body, for whoever sees its end there.
+const HIDDEN: &str =
+    "0\r\n\r\nPOST /channels/hidden HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx";
+
+/// That the hidden request was none, and, for what has `status`, that nothing was stored at all.
+async fn assert_no_second_request(origin: &Origin, text: &str, statuses: &[&str]) {
+    let answer = attack(origin, text.as_bytes()).await;
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{text:?} is answered {answer}");
+    let status = answer.get(9..12).unwrap_or_default();
+    assert!(statuses.contains(&status), "{text:?} is answered {answer}");
+    let stored = ["hidden", "s"].map(|channel| format!("/channels/{channel}/history"));
+    let count = if status == "201" { 1 } else { 2 };
+    for path in stored.iter().take(count) {
+        assert_eq!(origin.get(path).await.json()["next"], "0-0", "{text:?} stored in {path}");
+    }
+}
+
 #[tokio::test]
-async fn no_request_hides_inside_another_one() {
+async fn request_smuggling_with_two_lengths() {
     let origin = Origin::start();
     let kept = origin.publish("a", "x").await;
-    let hidden = "0\r\n\r\nPOST /channels/hidden HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx";
-    let both = format!(
-        "POST /channels/s HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\
-         Transfer-Encoding: chunked\r\n\r\n{hidden}",
-        hidden.len()
-    );
-    // A proxy that goes by the length would send what follows as another client's request.
-    let answer = attack(&origin, both.as_bytes()).await;
-    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
-    let old = hidden.replace("0\r\n\r\nPOST", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nPOST");
-    let old = format!("POST /channels/s HTTP/1.0\r\nHost: x\r\n{old}");
+    let length = HIDDEN.len();
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    for head in [
+        "Content-Length: 3\r\nContent-Length: 5\r\n".to_owned(),
+        format!("Content-Length: 5\r\nContent-Length: {length}\r\n"),
+        format!("Content-Length: 5, {length}\r\n"),
+        "Content-Length: -1\r\n".to_owned(),
+        "Content-Length: +5\r\n".to_owned(),
+        "Content-Length: 0x5\r\n".to_owned(),
+        "Content-Length: 5 5\r\n".to_owned(),
+        "Content-Length: \r\n".to_owned(),
+        "Content-Length: 18446744073709551621\r\n".to_owned(),
+        format!("Content-Length : 5\r\nContent-Length: {length}\r\n"),
+        "Content-Length: 5\r\nTransfer-Encoding : chunked\r\n".to_owned(),
+        "Transfer-Encoding: chunked, gzip\r\n".to_owned(),
+        "Transfer-Encoding: xchunked\r\n".to_owned(),
+        "Transfer-Encoding: chunked\u{b}\r\n".to_owned(),
+        "Transfer-Encoding: identity\r\n".to_owned(),
+        format!("{chunked}Transfer-Encoding: identity\r\n"),
+    ] {
+        let text = format!("{POST}{head}\r\n{HIDDEN}");
+        assert_no_second_request(&origin, &text, &["400"]).await;
+    }
+    // HTTP/1.0 knows no chunks.
+    let old = format!("POST /channels/s HTTP/1.0\r\nHost: x\r\n{chunked}\r\n{HIDDEN}");
     assert!(attack(&origin, old.as_bytes()).await.starts_with("HTTP/1.1 400"));
-    assert_eq!(origin.get("/channels/hidden/history").await.json()["next"], "0-0");
+    // A proxy that goes by the length would send what follows as another client's request.
+    for both in [
+        format!("Content-Length: {length}\r\n{chunked}"),
+        format!("{chunked}Content-Length: {length}\r\n"),
+    ] {
+        let text = format!("{POST}{both}\r\n{HIDDEN}");
+        assert_no_second_request(&origin, &text, &["201", "400"]).await;
+    }
     assert_sane(&origin, "a", &[kept]).await;
+    assert_calm(&origin).await;
+}
+
+#[tokio::test]
+async fn request_smuggling_with_bad_chunks() {
+    let origin = Origin::start();
+    let kept = origin.publish("a", "x").await;
+    for body in [
+        "zz\r\nabc\r\n",
+        "fffffffffffffffff\r\nabc\r\n",
+        "10000000000000003\r\nabc\r\n",
+        "-3\r\nabc\r\n",
+        "+3\r\nabc\r\n",
+        "0x3\r\nabc\r\n",
+        "3\nabc\r\n",
+        "3\rabc\r\n",
+        "3\r\nabcd\r\n",
+        "3\r\nabc",
+        "3\r\nabcXX",
+        "3\r\nabc\n\n",
+        "\r\n",
+        " 3\r\nabc\r\n",
+        "3;a=\n0\r\nabc\r\n",
+    ] {
+        let text = format!("{POST}Transfer-Encoding: chunked\r\n\r\n{body}{HIDDEN}");
+        assert_no_second_request(&origin, &text, &["400"]).await;
+    }
+    // Trailers are read up to a size, and are no headers.
+    let trailers = "X: y\r\n".repeat(20_000);
+    let endless = format!("{POST}Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n{trailers}\r\n");
+    assert_no_second_request(&origin, &endless, &["400"]).await;
+    assert_sane(&origin, "a", &[kept]).await;
+    assert_calm(&origin).await;
 }
 
 #[tokio::test]
@@ -257,48 +281,6 @@ async fn a_stream_over_http_1_0_that_is_cut_does_not_look_whole() {
     let (rest, end) = read_to_end(&mut cut).await;
     let error = end.expect_err(&rest);
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-}
-
-#[tokio::test]
-async fn pages_of_all_origins_may_read_unless_they_are_named() {
-    let named = ["--cors-origin", "https://a.example,https://b.example"];
-    let some = Origin::with(&[&["--store", "memory"], &named[..]].concat());
-    let all = Origin::start();
-    let asked = |origin| [("origin", origin)];
-    let paths = ["/channels/a", "/channels/a/history", "/channels/..", "/channels/a?after=x"];
-    for path in paths {
-        let answer = all.request(Method::HEAD, path, &asked("https://c.example"), "").await;
-        assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "{path}");
-        for (origin, allowed) in [
-            ("https://a.example", Some("https://a.example")),
-            ("https://b.example", Some("https://b.example")),
-            ("https://a.example.evil", None),
-            ("null", None),
-        ] {
-            let answer = some.request(Method::HEAD, path, &asked(origin), "").await;
-            assert_eq!(answer.header("access-control-allow-origin"), allowed, "{path} {origin}");
-            let vary: Vec<_> = answer.headers.get_all("vary").iter().collect();
-            assert!(vary.iter().any(|value| *value == "Origin"), "{path}: {vary:?}");
-        }
-    }
-    let preflight = [
-        ("origin", "https://a.example"),
-        ("access-control-request-method", "POST"),
-        ("access-control-request-headers", "idempotency-key,content-type"),
-    ];
-    for (origin, allowed) in [(&all, "*"), (&some, "https://a.example")] {
-        let answer = origin.request(Method::OPTIONS, "/channels/a", &preflight, "").await;
-        assert_eq!((answer.status.as_u16(), answer.body.as_str()), (204, ""));
-        assert_eq!(answer.header("access-control-allow-origin"), Some(allowed));
-        let methods = answer.header("access-control-allow-methods").expect("methods");
-        assert!(methods.contains("POST") && methods.contains("DELETE"), "{methods}");
-        let taken = answer.header("access-control-allow-headers").expect("headers").to_lowercase();
-        assert!(
-            ["last-event-id", "idempotency-key", "content-type"]
-                .iter()
-                .all(|name| taken.contains(name))
-        );
-    }
 }
 
 #[tokio::test]

@@ -1,0 +1,177 @@
+//! What pages of other sites may make a browser do.
+
+use super::{assert_calm, assert_sane};
+use crate::access::{SECRET, minted};
+use crate::kit::{Origin, read_until};
+use crate::raw_ws::{Peer, handshake};
+use hyper::Method;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+#[tokio::test]
+async fn pages_of_all_origins_may_read_unless_they_are_named() {
+    let named = ["--cors-origin", "https://a.example,https://b.example"];
+    let some = Origin::with(&[&["--store", "memory"], &named[..]].concat());
+    let all = Origin::start();
+    let asked = |origin| [("origin", origin)];
+    let paths = ["/channels/a", "/channels/a/history", "/channels/..", "/channels/a?after=x"];
+    for path in paths {
+        let answer = all.request(Method::HEAD, path, &asked("https://c.example"), "").await;
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "{path}");
+        for (origin, allowed) in [
+            ("https://a.example", Some("https://a.example")),
+            ("https://b.example", Some("https://b.example")),
+            ("https://a.example.evil", None),
+            ("null", None),
+        ] {
+            let answer = some.request(Method::HEAD, path, &asked(origin), "").await;
+            assert_eq!(answer.header("access-control-allow-origin"), allowed, "{path} {origin}");
+            let vary: Vec<_> = answer.headers.get_all("vary").iter().collect();
+            assert!(vary.iter().any(|value| *value == "Origin"), "{path}: {vary:?}");
+        }
+    }
+    let preflight = [
+        ("origin", "https://a.example"),
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "idempotency-key,content-type"),
+    ];
+    for (origin, allowed) in [(&all, "*"), (&some, "https://a.example")] {
+        let answer = origin.request(Method::OPTIONS, "/channels/a", &preflight, "").await;
+        assert_eq!((answer.status.as_u16(), answer.body.as_str()), (204, ""));
+        assert_eq!(answer.header("access-control-allow-origin"), Some(allowed));
+        let methods = answer.header("access-control-allow-methods").expect("methods");
+        assert!(methods.contains("POST") && methods.contains("DELETE"), "{methods}");
+        let taken = answer.header("access-control-allow-headers").expect("headers").to_lowercase();
+        assert!(
+            ["last-event-id", "idempotency-key", "content-type"]
+                .iter()
+                .all(|name| taken.contains(name))
+        );
+    }
+}
+
+/// Pages that are not `https://a.example`, however alike they look.
+const STRANGE: [&str; 16] = [
+    "null",
+    "",
+    "https://a.example.evil",
+    "https://evil-a.example",
+    "https://evila.example",
+    "https://x.a.example",
+    "https://a.example.",
+    "https://a.example:443",
+    "https://a.example:8443",
+    "https://a.example/",
+    "https://A.example",
+    "http://a.example",
+    "https://user@a.example",
+    "https://a.example https://evil",
+    "https://a.example\u{e9}",
+    "file://",
+];
+
+#[tokio::test]
+async fn cors_tricks() {
+    let named = ["--cors-origin", "https://a.example"];
+    let origin = Origin::with(&[&["--store", "memory"], &named[..]].concat());
+    let kept = origin.publish("a", "x").await;
+    let open = Origin::start();
+    for page in STRANGE {
+        for (method, path) in [
+            (Method::GET, "/channels/a/history"),
+            (Method::HEAD, "/channels/a"),
+            (Method::OPTIONS, "/channels/a"),
+            (Method::POST, "/channels/b"),
+        ] {
+            let headers = [("origin", page), ("cookie", "headwater=x")];
+            let answer = origin.request(method.clone(), path, &headers, "").await;
+            for name in ["access-control-allow-origin", "access-control-allow-credentials"] {
+                assert_eq!(answer.header(name), None, "{page:?} {method} {path}");
+            }
+            // With `*` a browser shows nothing that was asked for with a cookie.
+            let answer = open.request(method.clone(), path, &headers, "").await;
+            assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+            assert_eq!(answer.header("access-control-allow-credentials"), None, "{page:?}");
+        }
+        let stream = TcpStream::connect(origin.listen).await.expect("it listens");
+        let shaken = Peer::on(stream, &handshake("/ws", &[("origin", page)])).await;
+        let refusal = shaken.err().expect(page);
+        assert!(refusal.starts_with("HTTP/1.1 403 "), "{page:?}: {refusal}");
+    }
+    let own = [("origin", "https://a.example")];
+    let answer = origin.request(Method::GET, "/channels/a/history", &own, "").await;
+    assert_eq!(answer.header("access-control-allow-origin"), Some("https://a.example"));
+    Peer::with(&origin, "/ws", &own).await.assert_open().await;
+    assert_sane(&origin, "a", &[kept]).await;
+    assert_calm(&origin).await;
+}
+
+#[tokio::test]
+async fn a_cookie_that_publishes() {
+    let flags = ["--store", "memory", "--token-secret", SECRET, "--private", "*"];
+    let origin = Origin::with(&flags);
+    let token = minted(&["--publish", "*", "--subscribe", "*"]);
+    let cookie = format!("headwater={token}");
+    // What a form of any site may send, with what its browser adds.
+    for kind in ["text/plain", "application/x-www-form-urlencoded", "application/x-ndjson"] {
+        for page in ["https://evil.example", "null"] {
+            let headers = [("cookie", cookie.as_str()), ("origin", page), ("content-type", kind)];
+            for (method, path) in [
+                (Method::POST, "/channels/a".to_owned()),
+                (Method::DELETE, "/channels/a".to_owned()),
+                (Method::POST, format!("/channels/a?access_token={token}")),
+            ] {
+                let answer = origin.request(method, &path, &headers, "{\"data\":1}").await;
+                answer.assert_problem(401, "token");
+            }
+        }
+    }
+    let publish = r#"{"type":"publish","channel":"a","data":"x"}"#;
+    let subscribe = r#"{"type":"subscribe","channels":["a"]}"#;
+    // A socket of a strange page has nothing of the cookie that its browser sends along.
+    for page in STRANGE.into_iter().chain(["https://evil.example", "http://x.evil", "http://xx"]) {
+        let headers = [("cookie", cookie.as_str()), ("origin", page)];
+        let mut peer = Peer::with(&origin, "/ws", &headers).await;
+        for wants in [publish, subscribe] {
+            let answer = peer.ask(wants).await;
+            assert_eq!(answer["problem"]["status"], 401, "{page:?}: {answer}");
+        }
+    }
+    // A page of this host has.
+    for headers in
+        [&[("cookie", cookie.as_str()), ("origin", "http://x")][..], &[("cookie", &cookie)]]
+    {
+        let mut peer = Peer::with(&origin, "/ws", headers).await;
+        assert_eq!(peer.ask(subscribe).await["type"], "ack");
+    }
+    let headers = [("authorization", format!("Bearer {token}"))];
+    let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let page = origin.request(Method::GET, "/channels/a/history", &headers, "").await.json();
+    assert_eq!(page["next"], "0-0", "something was published: {page}");
+    assert_calm(&origin).await;
+}
+
+#[tokio::test]
+async fn a_handshake_that_is_none() {
+    let origin = Origin::start();
+    let kept = origin.publish("a", "x").await;
+    let whole = String::from_utf8(handshake("/ws", &[])).expect("text");
+    for (from, to) in [
+        ("GET", "POST"),
+        ("HTTP/1.1", "HTTP/1.0"),
+        ("Upgrade: websocket", "Upgrade: h2c"),
+        ("Upgrade: websocket\r\n", ""),
+        ("Connection: Upgrade", "Connection: keep-alive"),
+        ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 8"),
+        ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""),
+        ("/ws", "/channels/a/history"),
+        ("/ws", "/ws/"),
+    ] {
+        let mut stream = origin.raw(whole.replace(from, to).as_bytes()).await;
+        stream.shutdown().await.expect("it is open");
+        let answer = read_until(&mut stream, |_| false).await;
+        assert!(answer.starts_with("HTTP/1.") && !answer.contains(" 101 "), "{to:?}: {answer}");
+    }
+    assert_sane(&origin, "a", &[kept]).await;
+    assert_calm(&origin).await;
+}

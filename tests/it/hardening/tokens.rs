@@ -1,0 +1,235 @@
+//! Tokens that someone else made. Whatever opens nothing over HTTP opens nothing over a socket.
+
+use super::{QUIET, assert_calm, assert_sane};
+use crate::access::{SECRET, in_an_hour, key_pair, publish, signed};
+use crate::kit::{BINARY, Origin};
+use crate::raw_ws::Peer;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use serde_json::{Value, json};
+
+const ALL: &str = "publish:* subscribe:*";
+
+/// base64 as tokens use it (RFC 7515, section 2).
+fn base64url(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let letters = bytes.chunks(3).flat_map(|three| {
+        let bits = three.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
+        let bits = bits << (8 * (3 - three.len()));
+        (0..=three.len()).map(move |place| LETTERS[(bits >> (18 - 6 * place)) as usize & 63])
+    });
+    letters.map(char::from).collect()
+}
+
+fn forged(header: &Value, signature: &[u8]) -> String {
+    let claims = json!({ "exp": in_an_hour(), "scope": ALL }).to_string();
+    let header = base64url(header.to_string().as_bytes());
+    format!("{header}.{}.{}", base64url(claims.as_bytes()), base64url(signature))
+}
+
+/// An origin on which a token is needed for everything.
+fn guarded(keys: &[&str]) -> Origin {
+    Origin::with(&[&QUIET[..], &["--private", "*"], keys].concat())
+}
+
+fn hs256(claims: &Value) -> String {
+    signed(Algorithm::HS256, &EncodingKey::from_secret(SECRET.as_bytes()), claims)
+}
+
+/// That a token opens nothing, however it is sent.
+async fn assert_worthless(origin: &Origin, token: &str) {
+    let shown = &token[..token.len().min(200)];
+    assert_eq!(publish(origin, "a", Some(token)).await.status, 401, "{shown}");
+    let read = origin.get(&format!("/channels/a/history?access_token={token}")).await;
+    assert_eq!(read.status, 401, "{shown}");
+    let protocol = format!("headwater, bearer.{token}");
+    let bearer = format!("Bearer {token}");
+    let cookie = format!("headwater={token}");
+    let query = format!("/ws?access_token={token}");
+    for (path, header) in [
+        (query.as_str(), ("x", "y")),
+        ("/ws", ("sec-websocket-protocol", protocol.as_str())),
+        ("/ws", ("authorization", &bearer)),
+        ("/ws", ("cookie", &cookie)),
+    ] {
+        let mut peer = Peer::with(origin, path, &[header]).await;
+        let (code, reason) = peer.goodbye().await.expect("it is told why");
+        assert_eq!(code, 1008, "{shown} as {}: {reason}", header.0);
+    }
+}
+
+/// That a good token opens what all of these did not, so that they failed for what they are.
+async fn assert_good(origin: &Origin, token: &str) {
+    assert_eq!(publish(origin, "a", Some(token)).await.status, 201, "{token}");
+    let mut peer = Peer::with(origin, &format!("/ws?access_token={token}"), &[]).await;
+    let ack = peer.ask(r#"{"type":"publish","channel":"a","data":"x"}"#).await;
+    assert_eq!(ack["type"], "ack", "{ack}");
+    drop(peer);
+    assert_calm(origin).await;
+}
+
+#[tokio::test]
+async fn a_token_with_alg_none() {
+    let origin = guarded(&["--token-secret", SECRET]);
+    let good = hs256(&json!({ "exp": in_an_hour(), "scope": ALL }));
+    let signature = good.rsplit('.').next().expect("a signature");
+    let claims = good.split('.').nth(1).expect("claims");
+    for name in ["none", "None", "NONE", "nOnE", "", "HS0", "hs256"] {
+        let header = json!({ "alg": name, "typ": "JWT" });
+        assert_worthless(&origin, &forged(&header, b"")).await;
+        let header = base64url(header.to_string().as_bytes());
+        assert_worthless(&origin, &format!("{header}.{claims}.{signature}")).await;
+        assert_worthless(&origin, &format!("{header}.{claims}")).await;
+    }
+    for header in [json!({}), json!({ "alg": null }), json!({ "alg": ["HS256", "none"] })] {
+        assert_worthless(&origin, &forged(&header, b"")).await;
+    }
+    for (from, to) in [(".", ".."), (signature, ""), (signature, "AAAA"), (".", "")] {
+        assert_worthless(&origin, &good.replace(from, to)).await;
+    }
+    assert_good(&origin, &good).await;
+}
+
+#[tokio::test]
+async fn a_public_key_used_as_a_secret() {
+    let directory = tempfile::tempdir().unwrap();
+    let rsa = key_pair(directory.path(), "rsa", &["RSA", "-pkeyopt", "rsa_keygen_bits:2048"]);
+    let ec = key_pair(directory.path(), "ec", &["EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+    let ed = key_pair(directory.path(), "ed", &["ED25519"]);
+    let files = [&rsa.1, &ec.1, &ed.1];
+    let flags = files.map(|file| ["--token-key", file.as_str()]).concat();
+    let origin = guarded(&flags);
+    let claims = json!({ "exp": in_an_hour(), "scope": ALL });
+    for file in files {
+        let public = std::fs::read(file).unwrap();
+        for secret in [public.clone(), public[..public.len() - 1].to_vec()] {
+            for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
+                let token = signed(algorithm, &EncodingKey::from_secret(&secret), &claims);
+                assert_worthless(&origin, &token).await;
+            }
+        }
+    }
+    // A key signs with its own algorithm and no other.
+    let key = EncodingKey::from_rsa_pem(&rsa.0).unwrap();
+    for algorithm in [Algorithm::RS384, Algorithm::RS512, Algorithm::PS256] {
+        assert_worthless(&origin, &signed(algorithm, &key, &claims)).await;
+    }
+    assert_good(&origin, &signed(Algorithm::RS256, &key, &claims)).await;
+}
+
+#[tokio::test]
+async fn a_signature_of_nothing_and_a_key_that_a_token_brings_along() {
+    let directory = tempfile::tempdir().unwrap();
+    let ec = key_pair(directory.path(), "ec", &["EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+    let stranger = key_pair(directory.path(), "x", &["EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+    let origin = guarded(&["--token-key", &ec.1]);
+    let es256 = json!({ "alg": "ES256" });
+    for length in [0, 1, 63, 64, 65, 72] {
+        assert_worthless(&origin, &forged(&es256, &vec![0; length])).await;
+    }
+    let key = EncodingKey::from_ec_pem(&stranger.0).unwrap();
+    let claims = json!({ "exp": in_an_hour(), "scope": ALL });
+    let mut header = Header::new(Algorithm::ES256);
+    let jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap();
+    header.jwk = Some(jwk);
+    header.jku = Some("http://127.0.0.1:9/keys".to_owned());
+    header.x5u = header.jku.clone();
+    for kid in [None, Some("../../../../dev/null"), Some("' OR 1=1 --"), Some("")] {
+        header.kid = kid.map(str::to_owned);
+        assert_worthless(&origin, &encode(&header, &claims, &key).unwrap()).await;
+    }
+    let own = EncodingKey::from_ec_pem(&ec.0).unwrap();
+    // What its signer calls critical must be understood.
+    let good = signed(Algorithm::ES256, &own, &claims);
+    let mut critical = Header::new(Algorithm::ES256);
+    critical.crit = Some(vec!["exp".to_owned()]);
+    assert_worthless(&origin, &encode(&critical, &claims, &own).unwrap()).await;
+    assert_good(&origin, &good).await;
+}
+
+#[tokio::test]
+async fn a_token_for_another_audience() {
+    let keys = ["--token-secret", SECRET, "--token-audience", "headwater", "--token-issuer", "us"];
+    let origin = guarded(&keys);
+    let with = |issuer: Value, audience: Value| {
+        hs256(&json!({ "exp": in_an_hour(), "scope": ALL, "iss": issuer, "aud": audience }))
+    };
+    for audience in [
+        json!(null),
+        json!(""),
+        json!("another"),
+        json!("headwater2"),
+        json!("Headwater"),
+        json!(["another", "headwate"]),
+        json!([["headwater"]]),
+        json!({ "headwater": true }),
+        json!([]),
+    ] {
+        assert_worthless(&origin, &with(json!("us"), audience)).await;
+    }
+    for issuer in [json!(null), json!("them"), json!("us "), json!(["us"])] {
+        assert_worthless(&origin, &with(issuer, json!("headwater"))).await;
+    }
+    assert_good(&origin, &with(json!("us"), json!(["another", "headwater"]))).await;
+}
+
+#[tokio::test]
+async fn a_token_for_another_time() {
+    let origin = guarded(&["--token-secret", SECRET]);
+    let now = in_an_hour() - 3_600;
+    for claims in [
+        json!({ "exp": now - 60, "scope": ALL }),
+        json!({ "exp": now + 600, "nbf": now + 600, "scope": ALL }),
+        json!({ "scope": ALL }),
+        json!({ "exp": "tomorrow", "scope": ALL }),
+    ] {
+        // Who comes to read with what was good once is only put off.
+        let token = hs256(&claims);
+        assert_eq!(publish(&origin, "a", Some(&token)).await.status, 401, "{claims}");
+        let mut peer = Peer::with(&origin, &format!("/ws?access_token={token}"), &[]).await;
+        assert_eq!(peer.goodbye().await.expect("it is told why").0, 1008, "{claims}");
+    }
+    assert_good(&origin, &hs256(&json!({ "exp": now + 600, "nbf": now - 5, "scope": ALL }))).await;
+}
+
+#[tokio::test]
+async fn a_scope_that_only_looks_wide() {
+    let origin = guarded(&["--token-secret", SECRET]);
+    for scope in [
+        "",
+        "*",
+        "publish:",
+        "publish:**",
+        "publish:a*",
+        "publish:A",
+        "Publish:*",
+        "publish:a.*",
+        "publish:b,a",
+        "publish: a",
+        "subscribe:*",
+        "publish:*\u{a0}",
+    ] {
+        let token = hs256(&json!({ "exp": in_an_hour(), "scope": scope }));
+        let refused = publish(&origin, "a", Some(&token)).await;
+        assert_eq!(refused.status, 403, "{scope:?}: {}", refused.body);
+        let mut peer = Peer::with(&origin, &format!("/ws?access_token={token}"), &[]).await;
+        let answer = peer.ask(r#"{"type":"publish","channel":"a","data":"x"}"#).await;
+        assert_eq!(answer["problem"]["status"], 403, "{scope:?}: {answer}");
+    }
+    assert_good(&origin, &hs256(&json!({ "exp": in_an_hour(), "scope": "x publish:a" }))).await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_huge() {
+    let origin = guarded(&["--token-secret", SECRET]);
+    let huge = "x".repeat(9_000);
+    let token = hs256(&json!({ "exp": in_an_hour(), "scope": ALL, "x": huge }));
+    assert_eq!(publish(&origin, "a", Some(&token)).await.status, 401);
+    let mut output = std::process::Command::new(BINARY);
+    let output = output.args(["token", "--token-secret", SECRET, "--publish", "*"]).output();
+    let good = String::from_utf8(output.expect("it starts").stdout).expect("text");
+    assert_good(&origin, good.trim()).await;
+    let open = Origin::with(&QUIET);
+    // Where nothing is guarded, nobody is refused for a token that nobody asked for.
+    assert_eq!(publish(&open, "a", Some("a.b.c")).await.status, 201);
+    assert_sane(&open, "a", &[]).await;
+}
