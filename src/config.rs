@@ -81,8 +81,6 @@ pub struct RatesConfig {
     pub channel: Option<NonZeroU32>,
     /// From the bearers of tokens with one `sub`.
     pub subject: Option<NonZeroU32>,
-    /// Most events at once, so that a whole batch may come.
-    pub burst: u32,
 }
 
 /// What a WebSocket may do.

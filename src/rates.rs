@@ -3,7 +3,7 @@
 use crate::config::RatesConfig;
 use crate::event::ChannelName;
 use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::{DefaultKeyedRateLimiter, InsufficientCapacity, Quota, RateLimiter};
 use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -21,19 +21,16 @@ pub struct TooFast {
     pub what: &'static str,
     /// The flag of its limit.
     pub flag: &'static str,
-    /// After which time they are taken.
-    pub wait: Duration,
+    /// After which time they are taken; where they never are, so many at most are at once.
+    pub wait: Result<Duration, u32>,
 }
-
-/// A wait that no quota of a second comes to: there is more at once than ever fits.
-const NEVER_FITS: Duration = Duration::from_secs(60);
 
 impl Rates {
     /// Nothing used yet.
     pub fn new(config: RatesConfig) -> Self {
         Self {
-            channels: config.channel.map(|rate| RateLimiter::keyed(quota(rate, config.burst))),
-            subjects: config.subject.map(|rate| RateLimiter::keyed(quota(rate, config.burst))),
+            channels: config.channel.map(|rate| RateLimiter::keyed(Quota::per_second(rate))),
+            subjects: config.subject.map(|rate| RateLimiter::keyed(Quota::per_second(rate))),
         }
     }
 
@@ -71,20 +68,16 @@ impl Rates {
     }
 }
 
-fn quota(rate: NonZeroU32, burst: u32) -> Quota {
-    Quota::per_second(rate).allow_burst(rate.max(NonZeroU32::new(burst).unwrap_or(rate)))
-}
-
 fn take<K: Clone + Eq + Hash>(
     limit: Option<&DefaultKeyedRateLimiter<K>>,
     key: &K,
     events: usize,
-) -> Result<(), Duration> {
+) -> Result<(), Result<Duration, u32>> {
     let Some(limit) = limit else { return Ok(()) };
     let count = u32::try_from(events).unwrap_or(u32::MAX);
     match limit.check_key_n(key, NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN)) {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(until)) => Err(until.wait_time_from(DefaultClock::default().now())),
-        Err(_) => Err(NEVER_FITS),
+        Ok(Err(until)) => Err(Ok(until.wait_time_from(DefaultClock::default().now()))),
+        Err(InsufficientCapacity(most)) => Err(Err(most)),
     }
 }

@@ -87,6 +87,11 @@ impl Key {
             let why = format!("a secret for HS256 has at least {SECRET_BYTES_MIN} bytes");
             return Err(KeyError(why));
         }
+        // A public key is known to all, and easily taken for the other flag's.
+        if secret.trim_ascii_start().starts_with(b"-----BEGIN") {
+            let why = "this is a key in PEM and no secret; a public one goes to --token-key";
+            return Err(KeyError(why.to_owned()));
+        }
         let decoding = DecodingKey::from_secret(secret);
         Ok(Self { algorithm: Algorithm::HS256, id: None, decoding })
     }
@@ -332,6 +337,7 @@ mod tests {
 
     #[test]
     fn a_key_shows_nothing_of_itself_and_a_short_secret_is_none() {
+        assert!(Key::secret(b"-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n").is_err());
         assert_eq!(format!("{:?}", Key::secret(SECRET).unwrap()), "Key(HS256, None)");
         assert!(Key::secret(b"short").is_err());
         assert!(Key::public_pem(b"-----BEGIN nothing-----").is_err());

@@ -29,10 +29,10 @@ pub struct LimitArguments {
     /// Longest time that a client may take nothing of what it is sent (time)
     #[arg(long, env = "HEADWATER_WRITE_TIMEOUT", default_value = "30s", value_parser = duration)]
     write_timeout: Duration,
-    /// Most events a second into one channel of this origin; 0 = no limit (count)
+    /// Most events a second, and at once, into one channel of this origin; 0 = no limit (count)
     #[arg(long, env = "HEADWATER_PUBLISH_RATE", default_value_t = 0)]
     publish_rate: u32,
-    /// Most events a second from all tokens with one `sub`; 0 = no limit (count)
+    /// Most events a second, and at once, from all tokens with one `sub`; 0 = no limit (count)
     #[arg(long, env = "HEADWATER_PUBLISH_RATE_PER_SUBJECT", default_value_t = 0)]
     publish_rate_per_subject: u32,
     /// Most channels that one WebSocket listens to (count)
@@ -62,11 +62,11 @@ pub struct ClientLimits {
 }
 
 impl LimitArguments {
-    /// Checked values; `batch_events`: most events that are published at once.
+    /// Checked values.
     ///
     /// # Errors
     /// Names the flag.
-    pub fn finish(&self, batch_events: usize) -> Result<ClientLimits, String> {
+    pub fn finish(&self) -> Result<ClientLimits, String> {
         let bytes_per_second = u32::try_from(self.ws_byte_rate).ok().and_then(NonZeroU32::new);
         let bytes_per_second = bytes_per_second.ok_or("--ws-byte-rate takes 1 to 4GiB")?;
         if self.max_ws_message == 0 || self.max_ws_message > self.ws_byte_rate {
@@ -87,7 +87,6 @@ impl LimitArguments {
             publish_rates: RatesConfig {
                 channel: NonZeroU32::new(self.publish_rate),
                 subject: NonZeroU32::new(self.publish_rate_per_subject),
-                burst: u32::try_from(batch_events).unwrap_or(u32::MAX),
             },
             websocket: WebSocketLimits {
                 ping: positive(self.ws_ping, "--ws-ping")?,

@@ -342,7 +342,7 @@ impl TryFrom<ServeArguments> for Config {
     /// Checks; does nothing. No file, socket or clock is touched here.
     fn try_from(arguments: ServeArguments) -> Result<Self, String> {
         let segments = segments(&arguments)?;
-        let bounds = arguments.limits.finish(arguments.max_batch_events)?;
+        let bounds = arguments.limits.finish()?;
         let http = http_config(&arguments, &bounds)?;
         let limits = limits(&arguments)?;
         let longest = Duration::from_millis(segments.longest_ms());
@@ -405,10 +405,27 @@ fn http_config(arguments: &ServeArguments, bounds: &ClientLimits) -> Result<Http
         publish_rates: bounds.publish_rates,
         websocket: bounds.websocket,
         write_timeout: bounds.write_timeout,
-        cors_origins: arguments.cors_origins.clone(),
+        cors_origins: cors_origins(&arguments.cors_origins)?,
         surrogate_keys: arguments.surrogate_keys,
         demo: arguments.demo,
     })
+}
+
+/// As browsers write them in `Origin`: anything else would never be found equal.
+fn cors_origins(origins: &[String]) -> Result<Vec<String>, String> {
+    for origin in origins {
+        let authority = origin.split_once("://").map(|(_, authority)| authority);
+        let is_whole = authority.is_some_and(|authority| {
+            !authority.is_empty() && !authority.contains(['/', '*', '?', '#', ' ', '@'])
+        });
+        if !is_whole || origin.chars().any(|c| c.is_ascii_uppercase()) {
+            return Err(format!(
+                "--cors-origin: write {origin:?} as https://example.com or http://localhost:3000, \
+                 in small letters and without a path; without the flag all origins may read"
+            ));
+        }
+    }
+    Ok(origins.to_vec())
 }
 
 fn limits(arguments: &ServeArguments) -> Result<Limits, String> {

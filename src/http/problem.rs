@@ -75,6 +75,13 @@ impl Problem {
             .with("limit", limit)
     }
 
+    /// `413` for more events at once than a rate ever lets in.
+    pub fn too_many(what: &str, limit: u32, flag: &str) -> Self {
+        let detail = format!("{what} at once ({flag}); send smaller batches, or raise it");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too much at once", detail)
+            .with("limit", limit)
+    }
+
     /// `405` with what is allowed.
     pub fn method(allow: &'static str) -> Self {
         let detail = format!("this path takes {allow}");

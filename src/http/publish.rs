@@ -174,17 +174,19 @@ impl Origin {
         subject: Option<&str>,
         events: usize,
     ) -> Result<(), Problem> {
-        self.publishing.rates.take(channel, subject, events).map_err(
-            |TooFast { what, flag, wait }| {
+        let taken = self.publishing.rates.take(channel, subject, events);
+        taken.map_err(|TooFast { what, flag, wait }| match wait {
+            Ok(wait) => {
                 let detail = format!(
                     "{what} no more events a second ({flag}); \
-                 nothing was stored, wait and send it again"
+                     nothing was stored, wait and send it again"
                 );
                 let status = StatusCode::TOO_MANY_REQUESTS;
                 let problem = Problem::new(status, "rate", "Too many events", detail);
                 problem.retry_after(wait.as_secs() + 1)
-            },
-        )
+            }
+            Err(most) => Problem::too_many(&format!("{what} at most {most} events"), most, flag),
+        })
     }
 
     async fn end(&self, channel: &ChannelName, query: &Query) -> Result<Answer, Problem> {

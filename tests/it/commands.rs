@@ -88,6 +88,12 @@ fn wrong_flags_are_explained_before_anything_is_opened() {
     check(&["--max-event", "64Kib?"], "write it as 64KiB");
     check(&["--max-event", "1GiB"], "--max-event may not be larger than");
     check(&["--store", "tape"], "write it as disk:<directory>");
+    for origin in ["https://a.example/", "a.example", "*", "https://A.example", "null"] {
+        check(&["--cors-origin", origin], "--cors-origin: write");
+    }
+    check(&["--max-ws-message", "2MiB"], "--max-ws-message takes");
+    check(&["--ws-ping", "0"], "--ws-ping takes more than 0");
+    check(&["--trusted-proxy", "10.0.0.0/33"], "write it as 192.0.2.1 or 10.0.0.0/8");
     check(&["--rejoin-tick", "1m"], "--rejoin-tick takes less than --segment");
     check(&["--store", "disk:/proc/nowhere"], "cannot open /proc/nowhere");
     let elsewhere = ["--store", "memory", "--open-publish", "--listen", "203.0.113.1:1"];

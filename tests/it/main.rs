@@ -14,6 +14,7 @@ mod endings;
 mod engine_kit;
 mod engines;
 mod failover;
+mod falco;
 mod hardening;
 mod headers;
 mod hold;

@@ -184,7 +184,7 @@ async fn a_closed_channel_takes_nothing_until_it_is_opened_again() {
 
 #[tokio::test]
 async fn a_channel_over_its_rate_says_when_it_takes_events_again() {
-    let rate = ["--publish-rate", "1", "--max-batch-events", "5"];
+    let rate = ["--publish-rate", "5"];
     let origin = Origin::with(&[&["--store", "memory"], &rate[..]].concat());
     let lines = "{\"data\":1}\n";
     let kept = origin.publish_lines("a", &lines.repeat(5)).await;
@@ -192,7 +192,10 @@ async fn a_channel_over_its_rate_says_when_it_takes_events_again() {
     answer.assert_problem(429, "rate");
     let wait = answer.header("retry-after").and_then(|wait| wait.parse().ok());
     let wait: u64 = wait.expect("whole seconds");
-    assert!((1..=4).contains(&wait), "three events at one a second: {wait}");
+    assert_eq!(wait, 1, "three events at five a second");
+    // What can never come at once is not put off.
+    let answer = origin.post("/channels/c", &[BATCH], &lines.repeat(6)).await;
+    assert_eq!(answer.assert_problem(413, "too-large")["limit"], 5);
     // Each channel has its own rate.
     origin.publish_lines("b", &lines.repeat(5)).await;
     // Not to order anything: this is how long the answer asked the publisher to wait.

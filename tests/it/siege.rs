@@ -24,7 +24,7 @@ const QUIET: Duration = Duration::from_secs(20);
 const LISTENERS: usize = 25;
 const PACE: Duration = Duration::from_millis(40);
 /// Between two bytes of who sends slowly.
-const DRIP: Duration = Duration::from_secs(3);
+const DRIP: Duration = Duration::from_secs(5);
 const LAST: &str = "last";
 
 /// What a hostile peer does with its connection, until it is cut off.
@@ -207,7 +207,7 @@ async fn publish_for(origin: &Origin, socket: &mut Socket, notes: &Notes, time: 
 async fn ten_thousand_hostile_connections_cost_honest_clients_nothing() {
     let _alone = crate::kit::alone().await;
     headwater::process::raise_file_limit();
-    let origin = Origin::with(&["--store", "memory", "--segment", "10s"]);
+    let origin = Origin::start();
     let notes = Arc::new(Notes::default());
     let mut listeners = JoinSet::new();
     for _ in 0..LISTENERS {

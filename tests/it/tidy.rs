@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-const CORE: [&str; 14] = [
+const CORE: [&str; 16] = [
     "caching.rs",
     "client_address.rs",
     "cursor.rs",
     "edge.rs",
     "event.rs",
     "event_log.rs",
-    "frame.rs",
+    "frame/command.rs",
+    "frame/mod.rs",
+    "frame/text.rs",
     "join.rs",
     "ndjson.rs",
     "scope.rs",

@@ -250,6 +250,11 @@ async fn a_token_that_is_not_good_is_said_over_the_socket() {
     let origin = Origin::with(&["--store", "memory", "--token-secret", SECRET]);
     let mut socket = Socket::connect_as(origin.listen, "a.b.c").await;
     let (code, reason) = socket.closed().await.expect("a close");
+    // A page cannot take a bad cookie away, and what is public needs none.
+    let cookie = [("cookie", "headwater=a.b.c")];
+    let mut page = Socket::connect_with(origin.listen, "/ws", &cookie).await.unwrap();
+    assert_eq!(page.subscribe("open", None).await[0]["type"], "ack");
+    assert_eq!(problem(&page.publish("open", "x").await), "token");
     assert!(code == 1008 && reason.contains("not signed by a key of this origin"), "{reason}");
 }
 

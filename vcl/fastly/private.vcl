@@ -11,6 +11,7 @@ sub headwater_private_recv {
   declare local var.rs256 STRING;
   declare local var.edge_auth STRING;
   declare local var.is_configured BOOL;
+  declare local var.is_public BOOL;
   declare local var.names STRING;
   declare local var.private STRING;
   declare local var.subject STRING;
@@ -61,7 +62,13 @@ sub headwater_private_recv {
   # Public, if no name is in the list by itself, by `*`, or by one of its
   # beginnings that ends in a dot.
   set var.subject = var.names ";" var.private;
-  if (var.private == "," || var.subject ~ "^(?:(?!([^,;]+),[^;]*;.*,(?:\1|\*),)(?!([^,;]+\.)[^,;]*,[^;]*;.*,\2\*,)[^,;]+,)+;") {
+  # Asked one after the other: falco evaluates both sides of an `||`.
+  if (var.private == ",") {
+    set var.is_public = true;
+  } elseif (var.subject ~ "^(?:(?!([^,;]+),[^;]*;.*,(?:\1|\*),)(?!([^,;]+\.)[^,;]*,[^;]*;.*,\2\*,)[^,;]+,)+;") {
+    set var.is_public = true;
+  }
+  if (var.is_public) {
     if (var.is_configured) {
       unset req.http.Authorization;
     }

@@ -35,6 +35,8 @@ if (req.method == "GET" || req.method == "HEAD") {
 
   # Needs the WebSockets product on the service; it does not work through a shield.
   if (req.method == "GET" && req.url.path == "/ws" && req.http.Upgrade ~ "(?i)^websocket$") {
+    # Fastly's reference has it, falco 1.13 does not.
+    // falco-ignore-next-line
     return(upgrade);
   }
 }
@@ -115,7 +117,11 @@ if (req.http.Headwater-Path && fastly.ff.visits_this_service == 0 && req.restart
     # new lane at every reconnect would wait out a different boundary each time.
     # Linted alone, this file cannot see the table of init.vcl.
     // falco-ignore-next-line
-    set var.headwater_lanes = std.atoi(table.lookup(headwater, "lanes", "1"));
+    set var.headwater_value = table.lookup(headwater, "lanes", "1");
+    # A setting that is no number is no lanes.
+    if (var.headwater_value ~ "^[0-9]{1,9}$") {
+      set var.headwater_lanes = std.atoi(var.headwater_value);
+    }
     if (var.headwater_lanes > 64) {
       set var.headwater_lanes = 64;
     }

@@ -99,16 +99,15 @@ impl Origin {
         }
         let offered = protocols.iter().find_map(|one| one.strip_prefix(TOKEN_PROTOCOL));
         let token = bearer(headers).or(offered).or(query.access_token.as_deref());
-        let token = token.or_else(|| {
-            let name = self.access.cookie_name();
-            cookie(headers, name).filter(|_| site != Site::Strange)
-        });
+        let own = cookie(headers, self.access.cookie_name()).filter(|_| site != Site::Strange);
         let said = headers.get(EDGE_AUTH).map(HeaderValue::as_bytes);
         let is_vouched = said.is_some_and(|said| self.access.is_vouched(said));
         // Without a key there is nothing to hold a token against, and nothing that needs one.
-        let token = token.filter(|_| self.access.guards_publishing());
-        let (grant, refused) = match token.map(|token| self.grant_of(token)) {
-            None => (None, None),
+        let is_guarded = self.access.guards_publishing();
+        let grant_of = |token| self.grant_of(token);
+        let (grant, refused) = match token.filter(|_| is_guarded).map(grant_of) {
+            // A page cannot take a bad cookie away, and public channels need none.
+            None => (own.filter(|_| is_guarded).and_then(|token| grant_of(token).ok()), None),
             Some(Ok(grant)) => (Some(grant), None),
             Some(Err(goodbye)) => (None, Some(goodbye)),
         };

@@ -228,6 +228,9 @@ impl Session {
             return Err(Problem::bad_field("channels", detail).with("limit", limit));
         }
         for (name, _) in wanted {
+            if probe::is_fault(std::slice::from_ref(name)) {
+                return Err(Problem::unavailable("fault", probe::TAKES_NO_EVENTS, 1));
+            }
             self.origin.may(&self.welcome.rights, Right::Subscribe, name)?;
             if self.subscriptions.find(name).is_some() {
                 let detail = format!("{name} is subscribed already; unsubscribe it first");

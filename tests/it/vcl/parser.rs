@@ -123,7 +123,7 @@ impl Parser {
             }
             let name = self.name()?;
             // Two tests of falco's may have one name, two of anything else may not.
-            let is_test = place.file.ends_with(".test.vcl");
+            let is_test = place.file.ends_with("test.vcl");
             if !names.insert((word.clone(), name.clone())) && !is_test {
                 return complain(&place, format!("{word} {name} is declared twice"));
             }

@@ -1,27 +1,19 @@
-//! What is said over a WebSocket: JSON objects in text frames, in and out.
-//!
-//! What goes out is made of the same blocks that streams are made of, so a client is told the same
-//! whichever way it listens. An event's text is made piece by piece: a slow client of a large event
-//! holds one piece, and not all of it.
+//! What clients say over a WebSocket: a JSON object in a text frame.
 
-use crate::cursor::{Cursor, EventId};
+use crate::cursor::Cursor;
 use crate::event::{ChannelName, Event, FieldError};
 use crate::join::Asked;
 use crate::ndjson::event_of;
-use crate::sse::Block;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 /// Longest `ref`, in bytes: it is sent back.
 const REFERENCE_BYTES_MAX: usize = 128;
-/// About how long a piece of an event's text is, in bytes.
-const PIECE_BYTES: usize = 16 * 1024;
 
 /// What a client calls a frame of its own; comes back in the answer.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Reference {
     /// A string.
@@ -84,12 +76,13 @@ struct Raw<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
     #[serde(rename = "ref")]
-    reference: Option<Reference>,
+    reference: Option<Value>,
     #[serde(borrow)]
     channel: Option<Cow<'a, str>>,
     channels: Option<Vec<String>>,
-    after: Option<After>,
-    #[serde(borrow)]
+    after: Option<Value>,
+    // Also `null` is data.
+    #[serde(borrow, default, deserialize_with = "there")]
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     event: Option<Cow<'a, str>>,
@@ -99,12 +92,15 @@ struct Raw<'a> {
     idempotency_key: Option<String>,
 }
 
-/// A cursor for all channels in their order, as a stream of several gives it, or one for each.
+/// What is left of a frame that cannot be read whole.
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum After {
-    All(String),
-    Each(BTreeMap<String, Option<String>>),
+struct Named {
+    #[serde(rename = "ref")]
+    reference: Option<Value>,
+}
+
+fn there<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(from).map(Some)
 }
 
 /// What is wrong with a member.
@@ -120,28 +116,41 @@ impl Frame {
     /// # Errors
     /// Names the member at fault.
     pub fn parse(text: &str, event_bytes: usize) -> Result<Self, FrameError> {
-        let raw: Raw<'_> = serde_json::from_str(text).map_err(|error| FrameError {
-            reference: None,
-            field: None,
-            why: format!("not a frame of ours: {error}"),
-            limit: None,
-        })?;
-        let reference = raw.reference.clone();
-        let is_short = |reference: &&Reference| match reference {
-            Reference::Text(text) => text.len() <= REFERENCE_BYTES_MAX,
-            Reference::Number(_) => true,
+        let unread = |why: String| {
+            let named = serde_json::from_str::<Named>(text).ok().and_then(|named| named.reference);
+            let reference = reference(named).unwrap_or_default();
+            FrameError { reference, field: None, why, limit: None }
         };
-        let command = match reference.as_ref().is_none_or(|reference| is_short(&reference)) {
-            true => raw.command(event_bytes),
-            false => Err(Wrong {
-                limit: Some(REFERENCE_BYTES_MAX),
-                ..wrong("ref", format!("is longer than {REFERENCE_BYTES_MAX} bytes"))
-            }),
-        };
-        let reference = reference.filter(|reference| is_short(&reference));
-        match command {
+        if !text.trim_start().starts_with('{') {
+            return Err(unread("a frame is a JSON object".to_owned()));
+        }
+        let mut raw: Raw<'_> = serde_json::from_str(text)
+            .map_err(|error| unread(format!("not a frame of ours: {error}")))?;
+        let fail =
+            |reference, Wrong { field, why, limit }| FrameError { reference, field, why, limit };
+        let reference = reference(raw.reference.take()).map_err(|wrong| fail(None, wrong))?;
+        match raw.command(event_bytes) {
             Ok(command) => Ok(Self { reference, command }),
-            Err(Wrong { field, why, limit }) => Err(FrameError { reference, field, why, limit }),
+            Err(wrong) => Err(fail(reference, wrong)),
+        }
+    }
+}
+
+fn reference(said: Option<Value>) -> Result<Option<Reference>, Wrong> {
+    let is_integer = |number: &serde_json::Number| number.as_i64();
+    match said {
+        None => Ok(None),
+        Some(Value::String(text)) if text.len() <= REFERENCE_BYTES_MAX => {
+            Ok(Some(Reference::Text(text)))
+        }
+        Some(Value::Number(number)) if is_integer(&number).is_some() => {
+            Ok(is_integer(&number).map(Reference::Number))
+        }
+        Some(_) => {
+            let why = format!(
+                "is a string of at most {REFERENCE_BYTES_MAX} bytes, or an integer of 64 bits"
+            );
+            Err(Wrong { limit: Some(REFERENCE_BYTES_MAX), ..wrong("ref", why) })
         }
     }
 }
@@ -223,142 +232,56 @@ fn names(raw: Option<Vec<String>>) -> Result<Vec<ChannelName>, Wrong> {
     }
 }
 
-/// Where each channel is to begin. As on a stream, what is no cursor of ours is no mistake: the
-/// client hears of a gap.
-fn asked(names: &[ChannelName], after: Option<After>) -> Result<Vec<Asked>, Wrong> {
+/// Where each channel is to begin: a cursor for all in their order, as a stream of several gives it,
+/// or one for each. As on a stream, what is no cursor of ours is no mistake: the client hears of a
+/// gap. A cursor of another number of channels is one.
+fn asked(names: &[ChannelName], after: Option<Value>) -> Result<Vec<Asked>, Wrong> {
     match after {
         None => Ok(vec![Asked::Fresh; names.len()]),
-        Some(After::All(text)) => {
-            let asked = Asked::from_last_event_id(text.as_bytes(), names.len());
-            let Asked::After(Cursor { positions, mark }) = asked else {
-                return Ok(vec![asked; names.len()]);
-            };
-            let one = |position| Asked::After(Cursor { positions: vec![position], mark });
-            Ok(positions.into_iter().map(one).collect())
-        }
-        Some(After::Each(mut each)) => {
-            let asked = names.iter().map(|name| {
-                let text = each.remove(name.as_str()).flatten().unwrap_or_default();
-                Asked::from_last_event_id(text.as_bytes(), 1)
-            });
-            let asked = asked.collect();
-            match each.pop_first() {
+        Some(Value::String(text)) => match asked_with(&text, names.len())? {
+            Asked::After(Cursor { positions, mark }) => {
+                let one = |position| Asked::After(Cursor { positions: vec![position], mark });
+                Ok(positions.into_iter().map(one).collect())
+            }
+            other => Ok(vec![other; names.len()]),
+        },
+        Some(Value::Object(mut each)) => {
+            let mut asked = Vec::with_capacity(names.len());
+            for name in names {
+                asked.push(match each.remove(name.as_str()) {
+                    None | Some(Value::Null) => Asked::Fresh,
+                    Some(Value::String(text)) => asked_with(&text, 1)?,
+                    Some(_) => return Err(wrong("after", "holds what is no text")),
+                });
+            }
+            match each.keys().next() {
                 None => Ok(asked),
-                Some((other, _)) => {
+                Some(other) => {
                     Err(wrong("after", format!("names {other:?}, which \"channels\" does not")))
                 }
             }
         }
+        Some(_) => Err(wrong("after", "is a cursor, or an object with one for each channel")),
     }
 }
 
-/// `ack` of a subscription: from `cursor` on its events follow.
-pub fn subscribed(reference: Option<&Reference>, channel: &ChannelName, cursor: &str) -> String {
-    answer("ack", reference, json!({ "channel": channel.as_str(), "cursor": cursor }))
-}
-
-/// `ack` of the end of a subscription: up to `cursor` all its events were sent.
-pub fn unsubscribed(reference: Option<&Reference>, channel: &ChannelName, cursor: &str) -> String {
-    let said = json!({ "channel": channel.as_str(), "cursor": cursor, "unsubscribed": true });
-    answer("ack", reference, said)
-}
-
-/// `ack` of a publish: it is stored for good.
-pub fn published(reference: Option<&Reference>, id: EventId, repeated: bool) -> String {
-    let mut said = json!({ "id": id.to_string() });
-    if repeated {
-        said["repeated"] = true.into();
+fn asked_with(text: &str, channels: usize) -> Result<Asked, Wrong> {
+    match Cursor::parse(text) {
+        Ok(cursor) if cursor.positions.len() != channels => {
+            let count = cursor.positions.len();
+            Err(wrong(
+                "after",
+                format!("is a cursor of {count} channels, and stands for {channels}"),
+            ))
+        }
+        _ => Ok(Asked::from_last_event_id(text.as_bytes(), channels)),
     }
-    answer("ack", reference, said)
-}
-
-/// The answer to a `ping`.
-pub fn pong(reference: Option<&Reference>) -> String {
-    answer("pong", reference, json!({}))
-}
-
-/// A refusal; `problem` is the same object that an HTTP answer has as its body.
-pub fn error(reference: Option<&Reference>, problem: Value) -> String {
-    answer("error", reference, json!({ "problem": problem }))
-}
-
-/// The end of a channel that had ended before.
-pub fn end(channel: &ChannelName) -> String {
-    answer("end", None, json!({ "channel": channel.as_str() }))
-}
-
-fn answer(kind: &str, reference: Option<&Reference>, said: Value) -> String {
-    let reference = reference.map(|one| format!(r#","ref":{}"#, json!(one))).unwrap_or_default();
-    let said = said.to_string();
-    let comma = if said == "{}" { "" } else { "," };
-    format!(r#"{{"type":"{kind}"{reference}{comma}{}"#, &said[1..])
-}
-
-/// The text of a block, in pieces: an event, or a `gap` or `end` that the channel itself holds.
-pub fn pieces<'a>(
-    channel: &'a ChannelName,
-    block: &Block<'a>,
-) -> impl Iterator<Item = String> + use<'a> {
-    let id = block.id.map(|id| format!(r#","id":"{id}""#)).unwrap_or_default();
-    let (kind, members) = match block.kind {
-        Some("gap") => ("gap", Some(block.data())),
-        Some("end") => ("end", None),
-        _ => ("event", None),
-    };
-    let mut head = format!(r#"{{"type":"{kind}","channel":"{channel}"{id}"#);
-    if kind != "event" {
-        // Its data is an object of ours: its members become the frame's.
-        let members = members.as_deref().map(|data| data.trim_start_matches('{'));
-        head.push_str(&members.map_or("}".to_owned(), |members| format!(",{members}")));
-        return Pieces { head: Some(head), lines: None }.into_iter();
-    }
-    if let Some(kind) = block.kind {
-        head.push_str(r#","event":"#);
-        head.push_str(&quoted(kind));
-    }
-    head.push_str(r#","data":""#);
-    Pieces { head: Some(head), lines: Some(block.data_lines()) }.into_iter()
-}
-
-struct Pieces<I> {
-    head: Option<String>,
-    lines: Option<I>,
-}
-
-impl<'a, I: Iterator<Item = &'a str>> Pieces<I> {
-    fn into_iter(mut self) -> impl Iterator<Item = String> {
-        let mut rest = self.lines.as_mut().and_then(Iterator::next);
-        std::iter::from_fn(move || {
-            let Some(lines) = &mut self.lines else { return self.head.take() };
-            let head = self.head.take();
-            let mut piece = head.or_else(|| rest.map(|_| String::new()))?;
-            while let Some(text) = rest {
-                if piece.len() >= PIECE_BYTES {
-                    return Some(piece);
-                }
-                let (now, later) = text.split_at(text.floor_char_boundary(PIECE_BYTES));
-                let now = quoted(now);
-                piece.push_str(&now[1..now.len() - 1]);
-                rest = if later.is_empty() { lines.next() } else { Some(later) };
-                match rest {
-                    Some(_) if later.is_empty() => piece.push_str("\\n"),
-                    Some(_) => {}
-                    None => piece.push_str("\"}"),
-                }
-            }
-            Some(piece)
-        })
-    }
-}
-
-fn quoted(text: &str) -> String {
-    Value::from(text).to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sse;
+    use crate::cursor::EventId;
     use proptest::prelude::*;
 
     fn parse(text: &str) -> Result<Frame, String> {
@@ -401,6 +324,8 @@ mod tests {
         };
         assert_eq!(reference, Some(Reference::Text("r".to_owned())));
         assert_eq!(publish.event, Event::stored(Some("e"), Some("k"), r#"{"x":1.50}"#));
+        let null = parse(r#"{"type":"publish","channel":"a","data":null}"#).unwrap();
+        assert!(matches!(null.command, Command::Publish(one) if &*one.event.data == "null"));
         assert!(!publish.echo && publish.idempotency_key.as_deref() == Some("i"));
     }
 
@@ -410,8 +335,9 @@ mod tests {
             let said = parse(text).expect_err(text);
             assert!(said.contains(expected), "{text}: {said} lacks {expected}");
         };
-        check("", "EOF");
-        check("[]", "not a frame of ours");
+        check("", "a frame is a JSON object");
+        check("{", "EOF");
+        check("[]", "a frame is a JSON object");
         check(r#"{"type":"dance"}"#, "\"type\"");
         check(r#"{"type":"ping","data":1}"#, "\"data\"");
         check(r#"{"type":"ping","x":1}"#, "unknown field");
@@ -428,50 +354,18 @@ mod tests {
         check(r#"{"type":"subscribe","channels":["a","a"]}"#, "twice");
         check(r#"{"type":"subscribe","channels":["a"],"after":{"b":"1-0"}}"#, "\"after\"");
         check(&format!(r#"{{"type":"ping","ref":"{}"}}"#, "x".repeat(129)), "\"ref\"");
-        check(r#"{"type":"ping","ref":{}}"#, "not a frame");
-    }
-
-    fn texts(event: &Event, id: Option<&str>) -> Vec<String> {
-        let mut bytes = Vec::new();
-        sse::event(&mut bytes, id, event);
-        let channel = channel("a.b");
-        let block = sse::blocks(&bytes).next().unwrap();
-        pieces(&channel, &block).collect()
-    }
-
-    #[test]
-    fn an_event_says_what_its_block_says() {
-        let check = |event, id, expected: Value| {
-            let text = texts(&event, id).concat();
-            assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), expected, "{text}");
-        };
-        let a = "a.b";
-        let expected = json!({"type":"event","channel":a,"id":"1-0","event":"e\"","data":"x\n\ny"});
-        check(Event::stored(Some("e\""), Some("k"), "x\r\n\ny"), Some("1-0"), expected);
-        let expected = json!({"type":"event","channel":a,"data":""});
-        check(Event::stored(None, None, ""), None, expected);
-        let expected = json!({"type":"end","channel":a,"id":"1-0"});
-        check(Event::end(), Some("1-0"), expected);
-        let gap = json!({"type":"gap","channel":a,"id":"2-0","reason":"lost","requested":"1-0","oldest":null});
-        check(Event::lost("1-0"), Some("2-0"), gap);
-    }
-
-    #[test]
-    fn a_large_event_comes_in_small_pieces() {
-        let all = texts(&Event::stored(None, None, &"é\u{1}\n".repeat(30_000)), Some("1-0"));
-        assert!(all.len() > 5);
-        assert!(all.iter().all(|piece| piece.len() <= 7 * PIECE_BYTES && !piece.is_empty()));
+        for bad in ["{}", "1.5", "true", "9999999999999999999"] {
+            check(&format!(r#"{{"type":"ping","ref":{bad}}}"#), "\"ref\"");
+        }
+        check(r#"{"type":"subscribe","channels":["a"],"after":"1-0_2-0"}"#, "of 2 channels");
+        check(r#"{"type":"subscribe","channels":["a"],"after":{"a":"1-0_2-0"}}"#, "of 2 channels");
+        check(r#"{"type":"subscribe","channels":["a"],"after":{"a":1}}"#, "\"after\"");
+        check(r#"{"type":"subscribe","channels":["a"],"after":[]}"#, "\"after\"");
+        let unread = Frame::parse(r#"{"type":"ping","ref":7,"x":1}"#, 20).unwrap_err();
+        assert_eq!(unread.reference, Some(Reference::Number(7)));
     }
 
     proptest! {
-        #[test]
-        fn any_data_comes_out_as_a_browser_would_see_it(data in "(\\PC|[\r\n\t\u{0}]){0,40}") {
-            let text = texts(&Event::stored(None, None, &data), Some("1-0")).concat();
-            let frame: Value = serde_json::from_str(&text).unwrap();
-            let expected = data.replace("\r\n", "\n").replace('\r', "\n");
-            prop_assert_eq!(&frame["data"], &Value::from(expected));
-        }
-
         #[test]
         fn any_frame_is_read_or_refused(text in "\\PC{0,60}|\\{\"type\":\"(ping|publish|subscribe)\"(,\"[a-z]{2,8}\":[\\[\"a-z0-9\\]]{0,6}){0,3}\\}") {
             let _either_way = Frame::parse(&text, 20);

@@ -1,4 +1,5 @@
 // Promises of private.vcl: whom a private channel is given to, and what is left of a token then.
+// Run by `tests/run vcl::`; falco 1.13 has no lookaheads in its tests.
 // Each runs the whole vcl_recv of main.vcl. The tokens are real: HS256 under the secret below, RS256
 // under keys of which only the public halves were kept. Without `exp` in its title one is good until 2100.
 

@@ -1,0 +1,7 @@
+//! What is said over a WebSocket: JSON objects in text frames, in (`command`) and out (`text`).
+
+mod command;
+mod text;
+
+pub use command::{Command, Frame, FrameError, Publish, Reference};
+pub use text::{end, error, pieces, pong, published, subscribed, unsubscribed};
