@@ -49,12 +49,15 @@ async fn assert_worthless(origin: &Origin, token: &str) {
         (query.as_str(), ("x", "y")),
         ("/ws", ("sec-websocket-protocol", protocol.as_str())),
         ("/ws", ("authorization", &bearer)),
-        ("/ws", ("cookie", &cookie)),
     ] {
         let mut peer = Peer::with(origin, path, &[header]).await;
         let (code, reason) = peer.goodbye().await.expect("it is told why");
         assert_eq!(code, 1008, "{shown} as {}: {reason}", header.0);
     }
+    // A cookie that a page cannot take away is passed over, and opens nothing.
+    let mut peer = Peer::with(origin, "/ws", &[("cookie", &cookie)]).await;
+    let answer = peer.ask(r#"{"type":"publish","channel":"a","data":"x"}"#).await;
+    assert_eq!(answer["problem"]["status"], 401, "{shown}: {answer}");
 }
 
 /// That a good token opens what all of these did not, so that they failed for what they are.
