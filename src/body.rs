@@ -8,7 +8,7 @@ use crate::alarms::Alarm;
 use crate::caching::Ending;
 use crate::clients::Place;
 use crate::hub::{Hub, Joined};
-use crate::metrics::JoinKind;
+use crate::metrics::{JoinKind, Unreported};
 use crate::reader::{Lost, Reader, Step};
 use crate::segment::Span;
 use crate::sse;
@@ -23,8 +23,6 @@ use std::time::Duration;
 
 /// Heartbeats fall on a grid of this many ms, so that many streams share one timer.
 const HEARTBEAT_GRID_MS: u64 = 250;
-/// Events after which a stream's counts are added to all others'; and at each comment and its end.
-const UNREPORTED_EVENTS_MAX: u64 = 32;
 /// A reader that has not taken all of its segment this long (ms) after its end goes on in the
 /// next response instead: its cursor is right wherever it stands.
 const OVERRUN_MS: u64 = 5_000;
@@ -54,14 +52,6 @@ pub struct StreamBody {
     ending: Option<Ending>,
     /// What it holds of its client's share.
     place: Option<Place>,
-}
-
-/// What was sent and not yet counted for all to see: the counters are shared by all streams, and
-/// to touch them for every event costs more than to read it.
-#[derive(Default)]
-struct Unreported {
-    events: u64,
-    bytes: usize,
 }
 
 /// The transfer is broken off, for this reason.
@@ -158,16 +148,11 @@ impl StreamBody {
     }
 
     fn count(&mut self, events: u64, bytes: usize) {
-        self.unreported.events += events;
-        self.unreported.bytes += bytes;
-        if self.unreported.events >= UNREPORTED_EVENTS_MAX {
-            self.report();
-        }
+        self.unreported.add(&self.hub.metrics, events, bytes);
     }
 
     fn report(&mut self) {
-        let Unreported { events, bytes } = std::mem::take(&mut self.unreported);
-        self.hub.metrics.sent(events, bytes);
+        self.unreported.report(&self.hub.metrics);
     }
 
     fn close(&mut self, ending: Ending) {

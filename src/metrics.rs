@@ -48,6 +48,35 @@ pub struct Metrics {
     resident_bytes: Gauge,
 }
 
+/// What one client was sent and is not yet counted for all to see: the counters are shared by all,
+/// and to touch them for every event costs more than to read it.
+#[derive(Debug, Default)]
+pub struct Unreported {
+    events: u64,
+    bytes: usize,
+}
+
+/// Events after which a client's counts are added to all others'; and at each comment or ping, and
+/// its end.
+const UNREPORTED_EVENTS_MAX: u64 = 32;
+
+impl Unreported {
+    /// Counts events, and bytes of a stream.
+    pub fn add(&mut self, metrics: &Metrics, events: u64, bytes: usize) {
+        self.events += events;
+        self.bytes += bytes;
+        if self.events >= UNREPORTED_EVENTS_MAX {
+            self.report(metrics);
+        }
+    }
+
+    /// Shows all of it.
+    pub fn report(&mut self, metrics: &Metrics) {
+        let Self { events, bytes } = std::mem::take(self);
+        metrics.sent(events, bytes);
+    }
+}
+
 impl JoinKind {
     const ALL: [Self; 3] = [Self::Fresh, Self::Cursor, Self::Hold];
 
@@ -161,9 +190,9 @@ impl Metrics {
         self.refused.get_or_create(&[("problem", problem)]).inc();
     }
 
-    /// A WebSocket ended, with this code of ours, or 0 where the client left.
-    pub fn websocket_closed(&self, code: u16) {
-        let code = if code == 0 { "none".to_owned() } else { code.to_string() };
+    /// A WebSocket ended, with this code of ours; `None`: the client left.
+    pub fn websocket_closed(&self, code: Option<u16>) {
+        let code = code.map_or("none".to_owned(), |code| code.to_string());
         self.websockets_closed.get_or_create(&[("code", code)]).inc();
     }
 
@@ -178,7 +207,7 @@ impl Metrics {
         self.event_bytes_in.inc_by(bytes);
     }
 
-    /// A stream handed bytes to its connection.
+    /// Events went out, and bytes of streams.
     pub fn sent(&self, events: u64, bytes: usize) {
         self.events_out.inc_by(events);
         self.bytes_out.inc_by(bytes as u64);

@@ -1,6 +1,6 @@
 //! Flags about how much clients may have and send, to the values that bound them.
 
-use super::units::{bytes, duration};
+use super::units::{bytes, duration, positive};
 use crate::client_address::Network;
 use crate::config::{ClientsConfig, RatesConfig, WebSocketLimits};
 use clap::Args;
@@ -72,10 +72,6 @@ impl LimitArguments {
         if self.max_ws_message == 0 || self.max_ws_message > self.ws_byte_rate {
             return Err("--max-ws-message takes 1 or more, and at most --ws-byte-rate".to_owned());
         }
-        let positive = |time: Duration, flag: &str| match time.is_zero() {
-            true => Err(format!("{flag} takes more than 0")),
-            false => Ok(time),
-        };
         Ok(ClientLimits {
             clients: ClientsConfig {
                 most: self.max_connections_per_client,

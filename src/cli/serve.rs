@@ -2,7 +2,7 @@
 
 use super::access::{AccessArguments, fetch_from};
 use super::limits::{ClientLimits, LimitArguments};
-use super::units::{bytes, duration};
+use super::units::{bytes, duration, positive};
 use super::{EXIT_USAGE, fail};
 use crate::access::Access;
 use crate::clients::Clients;
@@ -463,11 +463,4 @@ fn redis_options(arguments: &ServeArguments) -> Result<RedisOptions, String> {
     }
     let (shards, wait_replicas) = (arguments.redis_shards, arguments.redis_wait_replicas);
     Ok(RedisOptions { prefix, shards, wait_replicas })
-}
-
-fn positive(time: Duration, flag: &str) -> Result<Duration, String> {
-    match time.is_zero() {
-        true => Err(format!("{flag} takes more than 0")),
-        false => Ok(time),
-    }
 }

@@ -24,6 +24,17 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     size.map(|size| size.as_u64()).map_err(|error| format!("{error}; write it as 64KiB or 8MiB"))
 }
 
+/// A time that must not be zero.
+///
+/// # Errors
+/// Names the flag.
+pub fn positive(time: Duration, flag: &str) -> Result<Duration, String> {
+    match time.is_zero() {
+        true => Err(format!("{flag} takes more than 0")),
+        false => Ok(time),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -332,6 +332,40 @@ async fn sockets_at_two_origins_on_one_redis_hear_the_same() {
 }
 
 #[tokio::test]
+async fn who_reads_too_slowly_is_told_what_it_missed_and_goes_on() {
+    let limits = ["--retain-events", "100", "--live-bytes", "32KiB"];
+    let origin = Origin::with(&[&["--store", "memory"], &limits[..]].concat());
+    let mut socket = Socket::connect(origin.listen).await;
+    socket.subscribe("a", Some("0-0")).await;
+    // Many times what the connection holds, while nobody reads from it.
+    let padding = "x".repeat(4_000);
+    let last = 10_000;
+    for batch in 0..last / 50 {
+        let line = |number: usize| format!("{{\"data\":\"{number} {padding}\"}}\n");
+        let lines: String = (batch * 50..batch * 50 + 50).map(line).collect();
+        origin.publish_lines("a", &lines).await;
+    }
+    let (mut next, mut gaps) = (0, 0);
+    while next < last {
+        let frame = socket.hear().await;
+        if frame["type"] == "gap" {
+            assert_eq!((&frame["reason"], &frame["channel"]), (&json!("trimmed"), &json!("a")));
+            gaps += 1;
+            assert_eq!(socket.hear().await["type"], "ack");
+            let data = socket.hear().await["data"].as_str().expect("data").to_owned();
+            let number: usize = data.split(' ').next().expect("one").parse().expect("a number");
+            assert!(number > next, "a gap that misses nothing");
+            next = number + 1;
+            continue;
+        }
+        let data = frame["data"].as_str().expect("data");
+        assert!(data.starts_with(&format!("{next} ")), "{next} is missing, and nobody said so");
+        next += 1;
+    }
+    assert!(gaps > 0, "it was not slow enough");
+}
+
+#[tokio::test]
 async fn a_restart_is_announced_and_nothing_is_lost_by_it() {
     let data = tempfile::tempdir().unwrap();
     let store = format!("disk:{}", data.path().display());

@@ -14,6 +14,7 @@ use crate::frame::{self, Command, Frame, Publish, Reference};
 use crate::http::probe;
 use crate::hub::{Join, Joined};
 use crate::join::Asked;
+use crate::metrics::Unreported;
 use crate::reader::{Lost, Step};
 use crate::scope::Right;
 use crate::sse;
@@ -72,6 +73,7 @@ pub struct Session {
     subscriptions: Subscriptions,
     frames: DefaultDirectRateLimiter,
     unanswered_pings: u32,
+    unreported: Unreported,
 }
 
 /// How a session ends.
@@ -97,7 +99,15 @@ impl Session {
         let wire = wire(upgraded, limits).await;
         let frames = RateLimiter::direct(Quota::per_second(limits.frames_per_second));
         let subscriptions = Subscriptions::default();
-        Self { origin, welcome, wire, subscriptions, frames, unanswered_pings: 0 }
+        Self {
+            origin,
+            welcome,
+            wire,
+            subscriptions,
+            frames,
+            unanswered_pings: 0,
+            unreported: Unreported::default(),
+        }
     }
 
     /// Serves until either side has enough, or `draining` ends.
@@ -108,13 +118,14 @@ impl Session {
             Some(goodbye) => End::Close(goodbye.clone()),
             None => self.serve(draining).await,
         };
+        self.unreported.report(metrics);
         metrics.websockets_open.dec();
         match end {
             End::Close(goodbye) => {
-                metrics.websocket_closed(u16::from(goodbye.code));
+                metrics.websocket_closed(Some(goodbye.code.into()));
                 part(self.wire, goodbye).await;
             }
-            End::Gone => metrics.websocket_closed(0),
+            End::Gone => metrics.websocket_closed(None),
         }
     }
 
@@ -327,7 +338,8 @@ impl Session {
     async fn step(&mut self, index: usize, step: Result<Step, Lost>) -> Result<(), End> {
         match step {
             Ok(Step::Events(delivery)) => {
-                self.origin.hub.metrics.sent(delivery.events, delivery.bytes.len());
+                // The bytes that go out are others: those counted are of streams.
+                self.unreported.add(&self.origin.hub.metrics, delivery.events, 0);
                 let channel = self.subscriptions.at(index).channel.clone();
                 self.say_step(index, &channel, &delivery.bytes).await
             }
@@ -406,6 +418,7 @@ impl Session {
             return Err(End::Close(Goodbye::policy("no answer to two pings (--ws-ping)")));
         }
         self.unanswered_pings += 1;
+        self.unreported.report(&self.origin.hub.metrics);
         self.feed(Message::Ping(Bytes::new())).await?;
         self.flush().await
     }

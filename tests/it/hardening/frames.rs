@@ -99,7 +99,7 @@ async fn a_frame_bomb() {
     let open = async || origin.metric("headwater_websockets_open").await == 200.0;
     wait_for("not all sockets are served", open).await;
     let grown = memory(&origin).await - before;
-    // 30 KiB for each, as for any socket, and what the bombs left behind in the allocator.
+    // The sockets themselves, and what the bombs left behind in the allocator.
     assert!(grown < 24.0, "{grown} MiB more");
     assert_sane(&origin, "a", &[kept]).await;
     drop(many);
