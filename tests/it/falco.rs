@@ -11,8 +11,19 @@ use std::process::Command;
 /// `tests/run` builds it.
 const FALCO: &str = "target/falco/falco";
 const DIRECTORY: &str = "vcl/fastly";
-/// Each snippet that falco runs has promises of its own.
-const SNIPPETS: [&str; 8] = ["deliver", "error", "fetch", "hash", "hit", "miss", "pass", "recv"];
+
+/// Each file that does something has promises of its own; init.vcl has settings.
+fn snippets() -> Vec<String> {
+    let entries = std::fs::read_dir(DIRECTORY).expect("vcl/fastly is there");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let mut found: Vec<String> = names
+        .filter_map(|name| Some(name.to_str()?.strip_suffix(".vcl")?.to_owned()))
+        .filter(|name| !name.contains('.') && !["main", "init"].contains(&name.as_str()))
+        .collect();
+    found.sort();
+    assert!(found.len() > 8, "{found:?}");
+    found
+}
 
 /// Writes the whole VCL, and the tests below it.
 fn prepare(directory: &Path) {
@@ -20,7 +31,7 @@ fn prepare(directory: &Path) {
     std::fs::write(directory.join("whole.vcl"), whole).expect("it is written");
     let tests = directory.join("tests");
     std::fs::create_dir(&tests).expect("it is made");
-    for snippet in SNIPPETS {
+    for snippet in snippets() {
         let name = format!("{snippet}.test.vcl");
         std::fs::copy(Path::new(DIRECTORY).join(&name), tests.join(&name)).expect("it is there");
     }
@@ -58,7 +69,7 @@ fn falco_finds_every_promise_of_the_snippets_kept() {
     prepare(directory.path());
     let report = falco(directory.path(), &["test", "-I", "tests", "-json", "whole.vcl"]);
     let files = report["tests"].as_array().expect("files");
-    for snippet in SNIPPETS {
+    for snippet in snippets() {
         let name = format!("/{snippet}.test.vcl");
         let of_it = |file: &&Value| file["file"].as_str().is_some_and(|file| file.ends_with(&name));
         let file = files.iter().find(of_it).unwrap_or_else(|| panic!("{name} did not run"));

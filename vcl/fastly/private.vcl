@@ -1,9 +1,10 @@
 # @scope: init
 # Who may read a private channel. A subroutine, as whatever is odd must end it
-# at once: the verdict stands at "unauthorized" until the last line. Patterns
-# are literals in VCL and JSON has no parser, so both are done by regular
-# expressions; each of them says yes to what is good, because one that runs
-# into Fastly's limits says no.
+# at once: the verdict stands at "unauthorized" until the last line. JSON has no
+# parser in VCL, so it is read by regular expressions; each of them says yes to
+# what is good, because one that runs into Fastly's limits says no. They have no
+# lookaheads and no back references: those are what runs into limits, and
+# falco's tests do not know them.
 
 # @scope: recv
 sub headwater_private_recv {
@@ -13,7 +14,11 @@ sub headwater_private_recv {
   declare local var.is_configured BOOL;
   declare local var.is_public BOOL;
   declare local var.names STRING;
+  declare local var.covers STRING;
+  declare local var.all STRING;
+  declare local var.kept STRING;
   declare local var.private STRING;
+  declare local var.closed STRING;
   declare local var.subject STRING;
   declare local var.before STRING;
   declare local var.granted STRING;
@@ -49,24 +54,40 @@ sub headwater_private_recv {
     set var.is_configured = true;
   }
 
-  # "a,b," and ",pattern,pattern,", so that a name is always what stands between.
-  set var.names = regsub(req.url.path, "^/channels/([^/]*).*$", "\1,");
+  # ",pattern,pattern,". A list with a slip in it makes everything private.
   // falco-ignore-next-line
   set var.private = "," table.lookup(headwater, "private", "") ",";
   set var.private = regsuball(var.private, "[ ,]+", ",");
-  # A list with a slip in it makes everything private.
-  if (var.private !~ "^,(?:(?:\*|[A-Za-z0-9][A-Za-z0-9._~-]*(?:\.\*)?),)*$") {
+  if (var.private !~ "^,(?:(?:\*|[A-Za-z0-9][A-Za-z0-9._~-]*|[A-Za-z0-9][A-Za-z0-9_~-]*(?:\.[A-Za-z0-9_~-]*){0,7}\.\*),)*$") {
     set var.private = ",*,";
   }
 
-  # Public, if no name is in the list by itself, by `*`, or by one of its
-  # beginnings that ends in a dot.
-  set var.subject = var.names ";" var.private;
-  # Asked one after the other: falco evaluates both sides of an `||`.
   if (var.private == ",") {
     set var.is_public = true;
-  } elseif (var.subject ~ "^(?:(?!([^,;]+),[^;]*;.*,(?:\1|\*),)(?!([^,;]+\.)[^,;]*,[^;]*;.*,\2\*,)[^,;]+,)+;") {
-    set var.is_public = true;
+  } else {
+    # Each pattern that covers a name, beside the name, so that Fastly's functions
+    # for queries can compare: they take names that are not literals. Of "a.b"
+    # it is "/?a.b=a.b&*=a.b&a.*=a.b", with more `*` where a name has no such part.
+    set var.names = regsub(req.url.path, "^/channels/([^/]*).*$", "\1,");
+    set var.covers = regsuball(var.names, "([^,]+),", "&\1=\1&*=\1");
+    set var.covers = var.covers regsuball(var.names, "(((?:[^,.]*\.){1})?[^,]*),", "&\2*=\1");
+    set var.covers = var.covers regsuball(var.names, "(((?:[^,.]*\.){2})?[^,]*),", "&\2*=\1");
+    set var.covers = var.covers regsuball(var.names, "(((?:[^,.]*\.){3})?[^,]*),", "&\2*=\1");
+    set var.covers = var.covers regsuball(var.names, "(((?:[^,.]*\.){4})?[^,]*),", "&\2*=\1");
+    set var.covers = var.covers regsuball(var.names, "(((?:[^,.]*\.){5})?[^,]*),", "&\2*=\1");
+    set var.covers = var.covers regsuball(var.names, "(((?:[^,.]*\.){6})?[^,]*),", "&\2*=\1");
+    set var.covers = var.covers regsuball(var.names, "(((?:[^,.]*\.){7})?[^,]*),", "&\2*=\1");
+    set var.covers = var.covers regsuball(var.names, "(((?:[^,.]*\.){8})?[^,]*),", "&\2*=\1");
+    set var.covers = regsub(var.covers, "^&", "/?");
+    set var.private = std.replaceall(var.private, ",", querystring.filtersep());
+
+    # Public, if without what is private nothing is missing. Both sides come out
+    # of the same function, which may write a query in another order.
+    set var.kept = querystring.filter(var.covers, var.private);
+    set var.all = querystring.filter(var.covers, "");
+    if (var.kept == var.all) {
+      set var.is_public = true;
+    }
   }
   if (var.is_public) {
     if (var.is_configured) {
@@ -99,14 +120,15 @@ sub headwater_private_recv {
   # The first that is there counts, also when another would be better.
   std.collect(req.http.Authorization);
   std.collect(req.http.Cookie, "; ");
-  # Linted alone, this file cannot see the tables of init.vcl.
   // falco-ignore-next-line
-  set var.subject = table.lookup(headwater, "cookie_name", "headwater") "|; " req.http.Cookie;
+  set var.wanted = "; " table.lookup(headwater, "cookie_name", "headwater") "=";
+  set var.subject = "; " req.http.Cookie;
+  set var.subject = std.strstr(regsuball(var.subject, "; *", "; "), var.wanted);
   set var.token = "&" req.url.qs "&";
   if (req.http.Authorization ~ "(?i)^bearer +(.+)$") {
     set var.token = re.group.1;
-  } elseif (var.subject ~ "^([^|]+)\|.*?; *\1=([^; ]+)") {
-    set var.token = re.group.2;
+  } elseif (var.subject ~ "^; [^=]+=([^; ]+)") {
+    set var.token = re.group.1;
   } elseif (var.token ~ "&access_token=([^&]+)&") {
     set var.token = re.group.1;
   } else {
@@ -134,10 +156,10 @@ sub headwater_private_recv {
   }
 
   # Nothing but these four, so no `crit` and no key of the token's own; each once.
-  if (var.header !~ "^\{ *(?:(?:\x22alg\x22 *: *\x22(?:HS256|RS256)\x22|\x22typ\x22 *: *\x22(?i:(?:application/)?(?:at\+)?jwt)\x22|\x22(?:kid|x5t)\x22 *: *\x22[^\x22\\\x00-\x1f]*\x22) *(?:, *(?=\x22)|(?=\})))+\}\z") {
+  if (var.header !~ "^\{" || var.header !~ "^(?:(?:^\{|,) *(?:\x22alg\x22 *: *\x22(?:HS256|RS256)\x22|\x22typ\x22 *: *\x22(?i:(?:application/)?(?:at\+)?jwt)\x22|\x22(?:kid|x5t)\x22 *: *\x22[^\x22\\\x00-\x1f]*\x22) *)+\}\z") {
     return;
   }
-  if (var.header !~ "^(?!.*\x22(alg|typ|kid|x5t)\x22 *:.*\x22\1\x22 *:)") {
+  if (var.header ~ "(?:\x22alg\x22 *:.*){2}|(?:\x22typ\x22 *:.*){2}|(?:\x22kid\x22 *:.*){2}|(?:\x22x5t\x22 *:.*){2}") {
     return;
   }
   if (var.header ~ "\x22alg\x22 *: *\x22(HS256|RS256)\x22") {
@@ -170,10 +192,11 @@ sub headwater_private_recv {
 
   # A flat object: plain names; strings, numbers, words, and lists of the first
   # two. In such a text `"exp":` can only be a member, never part of a string.
-  if (var.payload !~ "^\{ *(?:\x22[A-Za-z0-9_][A-Za-z0-9_.:/#-]*\x22 *: *(?:\x22[^\x22\\\x00-\x1f]*(?:\\[\x22\\/bfnrtu][^\x22\\\x00-\x1f]*)*\x22|-?[0-9][0-9.eE+-]*|true|false|null|\[ *(?:(?:\x22[^\x22\\\x00-\x1f]*(?:\\[\x22\\/bfnrtu][^\x22\\\x00-\x1f]*)*\x22|-?[0-9][0-9.eE+-]*) *(?:, *(?=[\x220-9-])|(?=\])))*\]) *(?:, *(?=\x22)|(?=\})))+\}\z") {
+  if (var.payload !~ "^\{" || var.payload !~ "^(?:(?:^\{|,) *\x22[A-Za-z0-9_][A-Za-z0-9_.:/#-]*\x22 *: *(?:\x22[^\x22\\\x00-\x1f]*(?:\\[\x22\\/bfnrtu][^\x22\\\x00-\x1f]*)*\x22|-?[0-9][0-9.eE+-]*|true|false|null|\[ *(?:(?:\x22[^\x22\\\x00-\x1f]*(?:\\[\x22\\/bfnrtu][^\x22\\\x00-\x1f]*)*\x22|-?[0-9][0-9.eE+-]*)(?: *, *(?:\x22[^\x22\\\x00-\x1f]*(?:\\[\x22\\/bfnrtu][^\x22\\\x00-\x1f]*)*\x22|-?[0-9][0-9.eE+-]*))*)? *\]) *)+\}\z") {
     return;
   }
-  if (var.payload !~ "^(?!.*\x22([A-Za-z0-9_][^\x22\\]*)\x22 *:.*\x22\1\x22 *:)") {
+  # Of what is read below, nothing is there twice.
+  if (var.payload ~ "(?:\x22exp\x22 *:.*){2}|(?:\x22nbf\x22 *:.*){2}|(?:\x22iss\x22 *:.*){2}|(?:\x22aud\x22 *:.*){2}|(?:\x22scope\x22 *:.*){2}") {
     return;
   }
 
@@ -191,13 +214,15 @@ sub headwater_private_recv {
   // falco-ignore-next-line
   set var.wanted = table.lookup(headwater, "jwt_audience", "");
   if (var.wanted != "") {
-    if (var.payload ~ "\x22aud\x22 *: *(\x22[^\x22\\]*\x22|\[[^\]\\]*\])") {
-      # Each audience stands between quotes, also where it is the only one.
-      set var.subject = var.wanted LF re.group.1;
+    if (var.payload ~ "\x22aud\x22 *: *(\x22[^\x22\\<>]*\x22|\[[^\]\\<>]*\])") {
+      # "<one><two>", also where it is the only one.
+      set var.subject = regsuball(re.group.1, "[^\x22]*\x22([^\x22]*)\x22", "<\1>");
     } else {
       return;
     }
-    if (var.subject !~ "^([^\n\x22]+)\n(?:\[ *(?:\x22[^\x22]*\x22 *, *)*)?\x22\1\x22") {
+    set var.wanted = "<" var.wanted ">";
+    set var.subject = std.strstr(var.subject, var.wanted);
+    if (std.strlen(var.subject) == 0) {
       return;
     }
   }
@@ -219,14 +244,26 @@ sub headwater_private_recv {
     return;
   }
 
-  # Every name that is private must be in the scope, in one of the same three ways.
+  # Every name that is private must be covered by the scope too.
   set req.http.Headwater-Access = "forbidden";
   if (var.payload ~ "\x22scope\x22 *: *\x22([^\x22\\]*)\x22") {
-    set var.subject = var.names ";" var.private "; " re.group.1 " ";
+    set var.subject = re.group.1 " ";
   } else {
     return;
   }
-  if (var.subject !~ "^(?:(?:([^,;]+)(?=,[^;]*;[^;]*;.* subscribe:(?:\1|\*) )|([^,;]+\.)[^,;]*(?=,[^;]*;[^;]*;.* subscribe:\2\* )|(?!([^,;]+),[^;]*;[^;]*,(?:\3|\*),)(?!([^,;]+\.)[^,;]*,[^;]*;[^;]*,\4\*,)[^,;]+),)+;") {
+  # ",pattern,,pattern", with nothing of a word that grants something else.
+  set var.subject = regsuball(var.subject, "subscribe:(\*|[A-Za-z0-9][A-Za-z0-9._~-]*(?:\.\*)?) |[^ ]* ", ",\1");
+  set var.subject = std.replaceall(var.subject, ",", querystring.filtersep());
+  # Then the names alone: "name<separator>name" of what is granted, and
+  # "/?name&name" of what is private.
+  set var.subject = querystring.filter_except(var.covers, var.subject);
+  set var.subject = regsuball(var.subject, "^/\?|[^?&=]+=", "");
+  set var.subject = std.replaceall(var.subject, "&", querystring.filtersep());
+  set var.closed = querystring.filter_except(var.covers, var.private);
+  set var.closed = regsuball(var.closed, "[^?&=]+=", "");
+  set var.kept = querystring.filter_except(var.closed, var.subject);
+  set var.all = querystring.filter(var.closed, "");
+  if (var.kept !~ "\?." || var.kept != var.all) {
     return;
   }
 

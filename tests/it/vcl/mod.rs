@@ -6,9 +6,8 @@
 //! random numbers are others, its clock stands still, and its regular expressions are nearly PCRE. A
 //! name that it does not know is an error, never skipped. The tests are in the format of falco
 //! (github.com/ysugimoto/falco), which runs `*.test.vcl` as well (`falco.rs`). `*.own-test.vcl` run
-//! here alone: there `testing.inject_variable` sets what falco has values for (`fastly_info.state`,
-//! `client.ip`), or the snippet needs expressions as Fastly's, with lookaheads, which falco 1.13 has in
-//! its lint and not in its tests.
+//! here alone: there `testing.inject_variable` sets what falco 1.13 has fixed values for
+//! (`fastly_info.state`, `client.ip`, the visit to a shield, a restart).
 
 mod builtins;
 mod dates;
