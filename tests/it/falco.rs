@@ -25,19 +25,20 @@ fn snippets() -> Vec<String> {
     found
 }
 
-/// Writes the whole VCL, and the tests below it.
-fn prepare(directory: &Path) {
+/// Writes the whole VCL, and the tests of these snippets below it.
+pub fn prepare(directory: &Path, snippets: &[String]) {
     let whole = edge(&["fastly", "--origin", "origin.example.com:443"]);
     std::fs::write(directory.join("whole.vcl"), whole).expect("it is written");
     let tests = directory.join("tests");
     std::fs::create_dir(&tests).expect("it is made");
-    for snippet in snippets() {
+    for snippet in snippets {
         let name = format!("{snippet}.test.vcl");
         std::fs::copy(Path::new(DIRECTORY).join(&name), tests.join(&name)).expect("it is there");
     }
 }
 
-fn falco(directory: &Path, words: &[&str]) -> Value {
+/// What falco says, as JSON.
+pub fn falco(directory: &Path, words: &[&str]) -> Value {
     let program = std::env::current_dir().expect("a directory").join(FALCO);
     let output = Command::new(&program).args(words).current_dir(directory).output();
     let output = output.unwrap_or_else(|error| panic!("{FALCO} (run tests/run): {error}"));
@@ -48,7 +49,7 @@ fn falco(directory: &Path, words: &[&str]) -> Value {
 #[test]
 fn falco_has_no_complaint_about_the_whole() {
     let directory = tempfile::tempdir().expect("a directory");
-    prepare(directory.path());
+    prepare(directory.path(), &snippets());
     let report = falco(directory.path(), &["lint", "-json", "whole.vcl"]);
     assert_eq!((&report["Errors"], &report["Warnings"]), (&0.into(), &0.into()), "{report:#}");
     // It has read it: there are always expressions that it has a word about.
@@ -66,7 +67,7 @@ fn falco_has_no_complaint_about_the_whole() {
 #[test]
 fn falco_finds_every_promise_of_the_snippets_kept() {
     let directory = tempfile::tempdir().expect("a directory");
-    prepare(directory.path());
+    prepare(directory.path(), &snippets());
     let report = falco(directory.path(), &["test", "-I", "tests", "-json", "whole.vcl"]);
     let files = report["tests"].as_array().expect("files");
     for snippet in snippets() {

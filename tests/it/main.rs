@@ -8,6 +8,7 @@ mod crowd;
 mod docs;
 mod doctor;
 mod durability;
+mod edge_agreement;
 mod edge_files;
 mod edge_kit;
 mod endings;

@@ -68,6 +68,14 @@ fn main_program() -> Program {
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// What failed of a file that has so many tests.
+pub fn failures(path: &Path, count: usize) -> Vec<String> {
+    let test = parser::program(path).unwrap_or_else(|error| panic!("{error}"));
+    let outcome = testing::run(&main_program(), &test);
+    assert_eq!(outcome.count, count, "{}", path.display());
+    outcome.failures
+}
+
 #[test]
 fn every_snippet_stands_on_its_own() {
     let mut complaints = Vec::new();

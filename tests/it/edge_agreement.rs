@@ -1,0 +1,206 @@
+//! The edge and the origin must say the same of a token: one rule, written twice, in Rust and in VCL.
+//!
+//! Random channels, lists of private patterns and claims, judged by the origin's own code, by falco and
+//! by our interpreter. The few tokens that only the edge refuses (vcl/fastly/README.md) are left out.
+
+use crate::access::{SECRET, signed};
+use crate::falco::{falco, prepare};
+use crate::kit::Random;
+use crate::vcl;
+use headwater::access::{Access, AccessConfig};
+use headwater::event::ChannelName;
+use headwater::scope::Right;
+use headwater::token::{Demands, Key};
+use jsonwebtoken::{Algorithm, EncodingKey};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+
+const CASES: u64 = 1_500;
+/// Some second before the tokens expire, in 2100.
+const NOW_S: u64 = 2_000_000_000;
+const EXPIRES_S: u64 = 4_102_444_800;
+const ISSUER: &str = "https://issuer.example";
+const AUDIENCE: &str = "app";
+/// What stands in a scope and grants nothing, also where it looks like a right.
+const ODD_WORDS: [&str; 12] = [
+    "",
+    "a",
+    "subscribe:",
+    "xsubscribe:a",
+    "subscribe:subscribe:a",
+    "subscribe:**",
+    "subscribe:a*",
+    "subscribe:*.a",
+    "subscribe:x&a",
+    "subscribe:a=a",
+    "subscribe:x,a",
+    "publish:*",
+];
+
+fn pick<'a>(random: &mut Random, choices: &[&'a str]) -> &'a str {
+    choices[random.below(choices.len() as u64) as usize]
+}
+
+/// Of few parts, so that names and patterns often meet.
+fn name(random: &mut Random, parts_max: u64) -> String {
+    let mut name = pick(random, &["a", "b", "a-b"]).to_owned();
+    for _ in 0..random.below(parts_max) {
+        name += pick(random, &[".a", ".b", ".", ".A", "."]);
+    }
+    name
+}
+
+fn pattern(random: &mut Random) -> String {
+    match random.below(8) {
+        0 => pick(random, &["*", "c", "c.*"]).to_owned(),
+        1..4 => name(random, 8) + ".*",
+        _ => name(random, 3),
+    }
+}
+
+/// One that a name has, or nearly.
+fn pattern_of(random: &mut Random, name: &str) -> String {
+    let dots: Vec<usize> = name.match_indices('.').map(|(at, _)| at).collect();
+    match dots.get(random.below(dots.len() as u64 + 1) as usize) {
+        // More parts are more than the edge reads.
+        Some(at) if name[..*at].matches('.').count() < 8 => name[..*at].to_owned() + ".*",
+        _ => name.to_owned(),
+    }
+}
+
+fn several(random: &mut Random, most: u64, one: fn(&mut Random) -> String) -> Vec<String> {
+    (0..random.below(most + 1)).map(|_| one(random)).collect()
+}
+
+fn word(random: &mut Random) -> String {
+    match random.below(3) {
+        0 => pick(random, &ODD_WORDS).to_owned(),
+        _ => format!("subscribe:{}", pattern(random)),
+    }
+}
+
+fn claims(random: &mut Random, names: &[String]) -> Value {
+    let mut words = several(random, 2, word);
+    for name in names {
+        if random.below(3) > 0 {
+            words.push(format!("subscribe:{}", pattern_of(random, name)));
+        }
+    }
+    let mut claims = json!({ "exp": EXPIRES_S, "scope": words.join(" ") });
+    let audience = match random.below(16) {
+        0 => json!("application"),
+        1 => json!(["other", "other,app", "app "]),
+        2 => Value::Null,
+        3..6 => json!(["other", AUDIENCE]),
+        _ => json!(AUDIENCE),
+    };
+    let issuer = match random.below(16) {
+        0 => json!("https://issuer.example.net"),
+        _ => json!(ISSUER),
+    };
+    for (member, value) in [("aud", audience), ("iss", issuer)] {
+        if !value.is_null() {
+            claims[member] = value;
+        }
+    }
+    claims
+}
+
+struct Case {
+    names: String,
+    private: Vec<String>,
+    token: String,
+}
+
+impl Case {
+    fn new(random: &mut Random) -> Self {
+        let mut names = vec![name(random, 5)];
+        names.extend(several(random, 2, |random| name(random, 11)));
+        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        let token = signed(Algorithm::HS256, &key, &claims(random, &names));
+        let mut private = several(random, 2, pattern);
+        if random.below(4) > 0 {
+            private.push(pattern_of(random, &names[0]));
+        }
+        Self { names: names.join(","), private, token }
+    }
+
+    /// What the origin says, in the words of the VCL.
+    fn verdict(&self) -> &'static str {
+        let demands =
+            Demands { issuer: Some(ISSUER.to_owned()), audience: Some(AUDIENCE.to_owned()) };
+        let access = Access::new(AccessConfig {
+            keys: vec![Key::secret(SECRET.as_bytes()).expect("long enough")],
+            private: self.private.iter().map(|one| one.parse().expect("a pattern")).collect(),
+            demands,
+            ..AccessConfig::default()
+        });
+        let names = self.names.split(',').map(|name| ChannelName::parse(name).expect("a name"));
+        let names: Vec<ChannelName> = names.collect();
+        match access.verify(&self.token, NOW_S * 1_000) {
+            _ if !access.is_private(&names) => "public",
+            Ok(grant) if access.grants(&grant, Right::Subscribe, &names) => "granted",
+            Ok(_) => "forbidden",
+            Err(_) => "unauthorized",
+        }
+    }
+
+    fn test(&self, number: u64) -> String {
+        let Self { names, token, .. } = self;
+        let private = self.private.join(", ");
+        let asserts = match self.verdict() {
+            "public" => "assert.state(lookup); assert.is_notset(req.http.Headwater-Access);",
+            "granted" => {
+                "assert.state(lookup); assert.starts_with(req.http.Headwater-Access, \"edge \");"
+            }
+            "forbidden" => "assert.error(692);",
+            _ => "assert.error(691);",
+        };
+        format!(
+            r#"
+// @scope: recv
+// @suite: "{private}" and {names}
+sub test_{number} {{
+  testing.fixed_time({NOW_S});
+  testing.table_set(headwater_secrets, "jwt_hs256_secret", "{SECRET}");
+  testing.table_set(headwater_secrets, "edge_auth", "known to the edge");
+  testing.table_set(headwater, "jwt_issuer", "{ISSUER}");
+  testing.table_set(headwater, "jwt_audience", "{AUDIENCE}");
+  testing.table_set(headwater, "private", "{private}");
+  set req.url = "/channels/{names}";
+  set req.http.Authorization = "Bearer {token}";
+  testing.call_subroutine("vcl_recv");
+  {asserts}
+}}
+"#
+        )
+    }
+}
+
+#[test]
+fn the_edge_says_of_a_token_what_the_origin_says() {
+    let mut random = Random::new(5);
+    let cases: Vec<Case> = (0..CASES).map(|_| Case::new(&mut random)).collect();
+    for verdict in ["public", "granted", "forbidden", "unauthorized"] {
+        let count = cases.iter().filter(|case| case.verdict() == verdict).count() as u64;
+        assert!(count > CASES / 20, "only {count} of {CASES} are {verdict}");
+    }
+    let mut tests = String::new();
+    for (case, number) in cases.iter().zip(0..) {
+        write!(tests, "{}", case.test(number)).expect("a string has room");
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    prepare(directory.path(), &[]);
+    let file = directory.path().join("tests/agreement.test.vcl");
+    std::fs::write(&file, &tests).expect("it is written");
+
+    let failures = vcl::failures(&file, CASES as usize);
+    assert!(failures.is_empty(), "{} differ\n{}", failures.len(), failures.join("\n"));
+
+    let report = falco(directory.path(), &["test", "-I", "tests", "-json", "whole.vcl"]);
+    let suites = report["tests"][0]["suites"].as_array().expect("suites");
+    let failed = |suite: &&Value| suite["error"].as_str().is_some_and(|error| !error.is_empty());
+    let failures: Vec<&Value> = suites.iter().filter(failed).collect();
+    assert!(failures.is_empty(), "{} differ\n{failures:#?}", failures.len());
+    assert_eq!((suites.len() as u64, &report["summary"]["fails"]), (CASES, &json!(0)));
+}
