@@ -5,6 +5,11 @@
 
 use std::fmt::Write;
 
+/// How many more seconds a stream is true, to the millisecond: `3.412`. `max-age` gives away the
+/// last second or two, which in short segments is much of them. Counts from when the origin
+/// answered, so a cache may act on it only where no other has held the answer before (no `Age`).
+pub const FRESH_HEADER: &str = "headwater-fresh";
+
 /// How long an answer stays true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
@@ -59,6 +64,13 @@ impl Freshness {
         debug_assert!(written.is_ok(), "a String takes all text");
         value
     }
+
+    /// The value of [`FRESH_HEADER`], where the answer has an end.
+    pub fn seconds_left(self, now: u64) -> Option<String> {
+        let Self::Segment { ends_at } = self else { return None };
+        let left_ms = ends_at.saturating_sub(now);
+        Some(format!("{}.{:03}", left_ms / 1_000, left_ms % 1_000))
+    }
 }
 
 impl Ending {
@@ -112,6 +124,12 @@ mod tests {
         check(Freshness::FullPage, "public, max-age=3600, immutable");
         check(Freshness::Second, "public, max-age=1");
         check(Freshness::Never, "no-store");
+        let left = |ends_at| Freshness::Segment { ends_at }.seconds_left(0).unwrap();
+        assert_eq!(
+            (left(30_000), left(2_007), left(9)),
+            ("30.000".into(), "2.007".into(), "0.009".into())
+        );
+        assert_eq!(Freshness::Second.seconds_left(0), None);
     }
 
     proptest! {

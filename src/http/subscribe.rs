@@ -8,7 +8,7 @@ use super::problem::Problem;
 use super::route::Query;
 use super::{Admission, Answer, Origin, header};
 use crate::body::{AnswerBody, StreamBody};
-use crate::caching::Freshness;
+use crate::caching::{FRESH_HEADER, Freshness};
 use crate::cursor::Cursor;
 use crate::event::ChannelName;
 use crate::hub::{Join, Joined};
@@ -115,8 +115,11 @@ impl Origin {
     }
 
     fn cache_headers(&self, names: &[ChannelName], freshness: Freshness, headers: &mut HeaderMap) {
-        let cache_control = freshness.cache_control(self.hub.clock.now());
-        headers.insert(CACHE_CONTROL, header(&cache_control));
+        let now = self.hub.clock.now();
+        headers.insert(CACHE_CONTROL, header(&freshness.cache_control(now)));
+        if let Some(left) = freshness.seconds_left(now) {
+            headers.insert(FRESH_HEADER, header(&left));
+        }
         headers.insert(VARY, HeaderValue::from_static("Last-Event-ID"));
         if self.config.surrogate_keys {
             let keys: Vec<String> = names.iter().map(|name| format!("headwater-{name}")).collect();

@@ -202,7 +202,7 @@ pub struct Asked {
     pub at: u64,
     pub target: String,
     pub cursor: Option<String>,
-    /// Until when a cache may hand out the answer: its max-age, or less where it was cut off.
+    /// Until when a cache may hand out the answer: what it says, or less where it was cut off.
     /// None where none came.
     fresh_until: Option<u64>,
 }
@@ -306,11 +306,12 @@ async fn note_answers(
     }
 }
 
-/// Now and the max-age of an answer's head.
+/// Now and what an answer's head says that it is fresh for.
 fn fresh_until(head: &str) -> Option<u64> {
-    let seconds = head.split_once("max-age=")?.1;
-    let seconds = seconds.split(|c: char| !c.is_ascii_digit()).next()?;
-    Some(now_ms() + seconds.parse::<u64>().ok()? * 1_000)
+    let exact = head.split_once("headwater-fresh: ").map(|(_, rest)| rest);
+    let seconds = exact.or_else(|| Some(head.split_once("max-age=")?.1))?;
+    let seconds = seconds.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
+    Some(now_ms() + (seconds.parse::<f64>().ok()? * 1_000.0) as u64)
 }
 
 impl Asked {

@@ -26,6 +26,9 @@ async fn max_age_is_a_second_less_than_what_is_left_all_through_a_segment() {
             [expected(before), expected(now_ms())].contains(&value.to_owned()),
             "{phase}: {value}"
         );
+        let fresh: f64 = answer.header("headwater-fresh").unwrap().parse().unwrap();
+        let fresh_ms = (fresh * 1_000.0).round() as u64;
+        assert!((left(now_ms())..=left(before)).contains(&fresh_ms), "{phase}: {fresh}");
     }
 }
 

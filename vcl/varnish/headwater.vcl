@@ -214,6 +214,11 @@ sub vcl_backend_response {
         set beresp.do_gzip = false;
         set beresp.do_stream = true;
         unset beresp.http.Set-Cookie;
+        # The same as max-age, to the millisecond; old where another cache has held the answer.
+        if (beresp.http.Headwater-Fresh && !beresp.http.Age && beresp.ttl > 0s) {
+            set beresp.ttl = std.duration(beresp.http.Headwater-Fresh + "s", beresp.ttl);
+        }
+        unset beresp.http.Headwater-Fresh;
     }
     if (bereq.http.Headwater-Path == "stream" && (beresp.status >= 500 || beresp.status == 429)) {
         return (error(503));
@@ -224,7 +229,7 @@ sub vcl_backend_response {
         set beresp.ttl = 1s;
         return (deliver);
     }
-    # beresp.ttl stays what max-age and Age make it, also behind another cache.
+    # Otherwise beresp.ttl stays what max-age and Age make it, also behind another cache.
 }
 
 sub vcl_backend_error {
