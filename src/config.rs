@@ -119,6 +119,8 @@ pub struct HttpConfig {
     pub batch_events: usize,
     /// Most bytes of publishes being read at once.
     pub publish_buffer: usize,
+    /// Longest time that the body of a publish may take.
+    pub body_timeout: Duration,
     /// How fast events may come in.
     pub publish_rates: RatesConfig,
     /// What a WebSocket may do.

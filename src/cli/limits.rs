@@ -26,6 +26,9 @@ pub struct LimitArguments {
     /// Longest time that the head of a request may take (time)
     #[arg(long, env = "HEADWATER_HEAD_TIMEOUT", default_value = "10s", value_parser = duration)]
     head_timeout: Duration,
+    /// Longest time that the body of a publish may take (time)
+    #[arg(long, env = "HEADWATER_BODY_TIMEOUT", default_value = "30s", value_parser = duration)]
+    body_timeout: Duration,
     /// Longest time that a client may take nothing of what it is sent (time)
     #[arg(long, env = "HEADWATER_WRITE_TIMEOUT", default_value = "30s", value_parser = duration)]
     write_timeout: Duration,
@@ -56,6 +59,7 @@ pub struct LimitArguments {
 pub struct ClientLimits {
     pub clients: ClientsConfig,
     pub head_timeout: Duration,
+    pub body_timeout: Duration,
     pub write_timeout: Duration,
     pub publish_rates: RatesConfig,
     pub websocket: WebSocketLimits,
@@ -79,6 +83,7 @@ impl LimitArguments {
                 header: self.client_header.as_str().to_owned(),
             },
             head_timeout: positive(self.head_timeout, "--head-timeout")?,
+            body_timeout: positive(self.body_timeout, "--body-timeout")?,
             write_timeout: positive(self.write_timeout, "--write-timeout")?,
             publish_rates: RatesConfig {
                 channel: NonZeroU32::new(self.publish_rate),

@@ -402,6 +402,7 @@ fn http_config(arguments: &ServeArguments, bounds: &ClientLimits) -> Result<Http
         batch_bytes: arguments.max_batch as usize,
         batch_events: arguments.max_batch_events,
         publish_buffer: arguments.publish_buffer.max(arguments.max_batch * 2) as usize,
+        body_timeout: bounds.body_timeout,
         publish_rates: bounds.publish_rates,
         websocket: bounds.websocket,
         write_timeout: bounds.write_timeout,

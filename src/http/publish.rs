@@ -24,8 +24,6 @@ use serde_json::json;
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Longest time a publish's body may take.
-const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 /// Most bytes of a refused body that are still read, and the longest time for it.
 const DISCARDED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(5);
@@ -88,8 +86,9 @@ impl Origin {
         let (head, body) = request.into_parts();
         let shape = shape(&head.headers);
         let key = idempotency_key(&head.headers)?;
-        let body = tokio::time::timeout(BODY_TIME_MAX, self.read_body(body, shape));
-        let (body, _room) = body.await.map_err(|_| slow_body())??;
+        let longest = self.config.body_timeout;
+        let body = tokio::time::timeout(longest, self.read_body(body, shape));
+        let (body, _room) = body.await.map_err(|_| slow_body(longest))??;
         let idempotency = key.map(|key| {
             let (kind, of) = (query.event.as_deref(), query.key.as_deref());
             Idempotency::of(key.to_owned(), shape == Shape::Batch, kind, of, &body)
@@ -270,10 +269,10 @@ fn bad_batch(error: BatchError) -> Problem {
     }
 }
 
-fn slow_body() -> Problem {
+fn slow_body(longest: Duration) -> Problem {
     let detail = format!(
-        "the body did not arrive within {} s; nothing was stored, send it again",
-        BODY_TIME_MAX.as_secs()
+        "the body did not arrive within {} s (--body-timeout); nothing was stored, send it again",
+        longest.as_secs_f64()
     );
     Problem::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "The request was too slow", detail)
 }

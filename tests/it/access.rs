@@ -1,7 +1,8 @@
 //! Who may publish and who may listen.
 
-use crate::edge_kit::{Cache, edge};
+use crate::edge_kit::{Cache, Tap, edge};
 use crate::kit::{Answer, BINARY, Origin, request};
+use crate::redis_kit::free_port;
 use headwater::client::Signal;
 use hyper::Method;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
@@ -295,5 +296,71 @@ async fn behind_varnish_a_private_channel_is_passed_and_never_shared() {
         let answer = get("/channels/secret2?mode=hold&after=0-0", &[("cookie", &cookie)]).await;
         assert_eq!(answer.status, 200);
         assert_eq!(answer.header("cache-status"), Some(&*format!("headwater-varnish; {expected}")));
+    }
+}
+
+/// The recipe in the documentation, in an nginx that is also the service it asks.
+fn guarding_nginx(varnish_port: u16) -> Cache {
+    let text = std::fs::read_to_string("docs/security.md").expect("it is there");
+    let recipe = text.split("```text\n").find(|block| block.contains("auth_request"));
+    let recipe = recipe.and_then(|block| block.split("```").next()).expect("the recipe");
+    let service = free_port();
+    let recipe = recipe
+        .replace("what is in edge-secret", EDGE_SECRET)
+        .replace("127.0.0.1:6081", &format!("127.0.0.1:{varnish_port}"))
+        .replace("127.0.0.1:9000", &format!("127.0.0.1:{service}"));
+    Cache::nginx_own(|port| {
+        format!(
+            r#"events {{}}
+http {{
+    server {{
+        listen 127.0.0.1:{port};
+        {recipe}
+        location / {{ proxy_pass http://127.0.0.1:{varnish_port}; }}
+    }}
+    server {{
+        listen 127.0.0.1:{service};
+        location / {{
+            if ($cookie_session != "good") {{ return 403; }}
+            return 200;
+        }}
+    }}
+}}"#
+        )
+    })
+}
+
+#[tokio::test]
+async fn a_crowd_that_nginx_vouches_for_is_one_request_as_the_recipe_says() {
+    let keys = ["--token-secret", SECRET, "--edge-auth", EDGE_SECRET];
+    let origin = Origin::with(&[&["--store", "memory", "--private", "desk.*"], &keys[..]].concat());
+    let tap = Tap::to(origin.listen.port()).await;
+    let cache = Cache::varnish(tap.port);
+    let front = guarding_nginx(cache.port);
+    let token = minted(&["--publish", "*"]);
+    publish(&origin, "desk.a", Some(&token)).await;
+    let get = async |path: &str, cookie: &str| {
+        let headers = [("cookie", cookie), ("authorization", "Bearer x")];
+        let address = front.address();
+        request(&address, Method::GET, path, &headers, "".into()).await.expect("an answer")
+    };
+    let path = "/channels/desk.a?mode=hold&after=0-0";
+    for cookie in ["session=good; name=ann", "name=bob; session=good"] {
+        let answer = get(path, cookie).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert!(answer.body.contains("data: "), "{}", answer.body);
+        assert_eq!(answer.header("cache-control"), Some("private, no-store"));
+        let response = answer.header("headwater-response").expect("a name");
+        assert!(!response.contains("cookie"), "{response}");
+    }
+    assert_eq!(tap.count(), 1, "{:?}", tap.asked());
+    for cookie in ["session=bad", "name=session=good"] {
+        let answer = get(path, cookie).await;
+        assert_eq!((answer.status.as_u16(), answer.body.contains("data: ")), (403, false));
+    }
+    // What the recipe does not vouch for is the origin's to judge.
+    for path in ["/channels/desk.a,desk.b?mode=hold", "/channels/x,desk.a?mode=hold&after=0-0_0-0"]
+    {
+        assert_eq!(get(path, "session=good").await.status, 401, "{path}");
     }
 }

@@ -39,7 +39,7 @@ fn changed(text: &str, from: &str, to: &str) -> String {
 /// What an operator did to the shipped VCL, and the word for it.
 const PLANTED_IN_VARNISH: [(&str, &str, &str); 6] = [
     ("grace", "set beresp.grace = 0s;", "set beresp.grace = 10s;"),
-    ("ttl", "set beresp.grace = 0s;", "set beresp.grace = 0s; set beresp.ttl = 120s;"),
+    ("ttl", "unset beresp.http.Headwater-Fresh;", "set beresp.ttl = 120s;"),
     ("key-without-cursor", "hash_data(req.http.Last-Event-ID);", ""),
     ("compression", "set beresp.do_gzip = false;", "set beresp.do_gzip = true;"),
     ("buffering", "set beresp.do_stream = true;", "set beresp.do_stream = false;"),

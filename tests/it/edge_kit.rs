@@ -80,6 +80,12 @@ impl Cache {
         Self::nginx_of(&edge(&[&words[..], &tls].concat()), directory, port)
     }
 
+    /// nginx with a configuration of one's own, for the port that it gets.
+    pub fn nginx_own(text: impl FnOnce(u16) -> String) -> Self {
+        let port = free_port();
+        Self::nginx_of(&text(port), tempfile::tempdir().expect("a directory"), port)
+    }
+
     fn nginx_of(text: &str, directory: TempDir, port: u16) -> Self {
         let file = directory.path().join("nginx.conf");
         std::fs::write(&file, text).expect("it is written");

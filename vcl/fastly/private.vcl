@@ -82,10 +82,11 @@ sub headwater_private_recv {
     set var.private = std.replaceall(var.private, ",", querystring.filtersep());
 
     # Public, if without what is private nothing is missing. Both sides come out
-    # of the same function, which may write a query in another order.
+    # of the same function, which may write a query in another order. A comma is
+    # left where a replacement ran into a limit.
     set var.kept = querystring.filter(var.covers, var.private);
     set var.all = querystring.filter(var.covers, "");
-    if (var.kept == var.all) {
+    if (var.kept == var.all && var.all ~ "^/\?[^,]+$") {
       set var.is_public = true;
     }
   }
@@ -253,6 +254,9 @@ sub headwater_private_recv {
   }
   # ",pattern,,pattern", with nothing of a word that grants something else.
   set var.subject = regsuball(var.subject, "subscribe:(\*|[A-Za-z0-9][A-Za-z0-9._~-]*(?:\.\*)?) |[^ ]* ", ",\1");
+  if (var.subject !~ "^[A-Za-z0-9._~*,-]*$") {
+    return;
+  }
   set var.subject = std.replaceall(var.subject, ",", querystring.filtersep());
   # Then the names alone: "name<separator>name" of what is granted, and
   # "/?name&name" of what is private.

@@ -231,7 +231,8 @@ async fn a_subject_that_publishes_faster_than_it_may() {
 async fn limits_without_end_do_not_wrap_around() {
     let (huge, half) = (u64::MAX.to_string(), (1u64 << 63).to_string());
     let flags = ["--max-connections", &huge, "--max-connections-per-client", &half];
-    let times = ["--ws-ping", "99years", "--head-timeout", "99years"];
+    let times = ["--ws-ping", "--head-timeout", "--body-timeout"];
+    let times: Vec<&str> = times.iter().flat_map(|flag| [*flag, "99years"]).collect();
     let origin = Origin::with(&[&QUIET[..], &flags, &times].concat());
     let kept = origin.publish("a", "x").await;
     Peer::connect(&origin).await.assert_open().await;
