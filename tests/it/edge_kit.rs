@@ -326,6 +326,11 @@ impl Asked {
         self.cursor.as_ref().is_some_and(|cursor| !cursor.contains('.'))
     }
 
+    /// The second at which its answer was to end, by the origin's word.
+    pub fn end_s(&self) -> Option<u64> {
+        self.fresh_until.map(|until| (until + 500) / 1_000)
+    }
+
     /// Whether a cache should have given the answer to this one for `later`.
     pub fn answers(&self, later: &Self) -> bool {
         // The cache and the tap read the head some milliseconds apart.

@@ -1,10 +1,11 @@
 # @scope: init
 # Who may read a private channel. A subroutine, as whatever is odd must end it
 # at once: the verdict stands at "unauthorized" until the last line. JSON has no
-# parser in VCL, so it is read by regular expressions; each of them says yes to
-# what is good, because one that runs into Fastly's limits says no. They have no
-# lookaheads and no back references: those are what runs into limits, and
-# falco's tests do not know them.
+# parser in VCL, so it is read by regular expressions; each says yes to what is
+# good, because one that runs into Fastly's limits says no, but for those that
+# find a claim twice, whose work the 4096 letters bound. None has lookaheads or
+# back references: those are what runs into limits, and falco's tests do not
+# know them.
 
 # @scope: recv
 sub headwater_private_recv {
@@ -67,26 +68,33 @@ sub headwater_private_recv {
   } else {
     # Each pattern that covers a name, beside the name, so that Fastly's functions
     # for queries can compare: they take names that are not literals. Of "a.b"
-    # it is "/?a.b=a.b&*=a.b&a.*=a.b", with more `*` where a name has no such part.
-    set var.names = regsub(req.url.path, "^/channels/([^/]*).*$", "\1,");
-    set var.covers = regsuball(var.names, "([^,]+),", "&\1=\1&*=\1");
-    set var.covers = var.covers regsuball(var.names, "(((?:[^,.]*\.){1})?[^,]*),", "&\2*=\1");
-    set var.covers = var.covers regsuball(var.names, "(((?:[^,.]*\.){2})?[^,]*),", "&\2*=\1");
-    set var.covers = var.covers regsuball(var.names, "(((?:[^,.]*\.){3})?[^,]*),", "&\2*=\1");
-    set var.covers = var.covers regsuball(var.names, "(((?:[^,.]*\.){4})?[^,]*),", "&\2*=\1");
-    set var.covers = var.covers regsuball(var.names, "(((?:[^,.]*\.){5})?[^,]*),", "&\2*=\1");
-    set var.covers = var.covers regsuball(var.names, "(((?:[^,.]*\.){6})?[^,]*),", "&\2*=\1");
-    set var.covers = var.covers regsuball(var.names, "(((?:[^,.]*\.){7})?[^,]*),", "&\2*=\1");
-    set var.covers = var.covers regsuball(var.names, "(((?:[^,.]*\.){8})?[^,]*),", "&\2*=\1");
-    set var.covers = regsub(var.covers, "^&", "/?");
+    # it is "/?-=-&a.b=a.b&*=a.b&a.*=a.b", with more `*` where a name has no such
+    # part. "-" is no name and no pattern: it stands first here and last in the
+    # list of patterns, so that a filter that did nothing, or not all, can be told.
+    if (req.url.path ~ "^/channels/([^/]+)") {
+      set var.names = re.group.1 ",";
+    }
+    set var.covers = "/?-=-" regsuball(var.names, "([^,]+),", "&\1=\1&*=\1")
+      regsuball(var.names, "(((?:[^,.]*\.){1})?[^,]*),", "&\2*=\1")
+      regsuball(var.names, "(((?:[^,.]*\.){2})?[^,]*),", "&\2*=\1")
+      regsuball(var.names, "(((?:[^,.]*\.){3})?[^,]*),", "&\2*=\1")
+      regsuball(var.names, "(((?:[^,.]*\.){4})?[^,]*),", "&\2*=\1")
+      regsuball(var.names, "(((?:[^,.]*\.){5})?[^,]*),", "&\2*=\1")
+      regsuball(var.names, "(((?:[^,.]*\.){6})?[^,]*),", "&\2*=\1")
+      regsuball(var.names, "(((?:[^,.]*\.){7})?[^,]*),", "&\2*=\1")
+      regsuball(var.names, "(((?:[^,.]*\.){8})?[^,]*),", "&\2*=\1");
+    # A comma is left where a replacement ran into a limit.
+    if (var.covers !~ "^/\?-=-&[^,]+$") {
+      set var.covers = "";
+    }
+    set var.private = regsub(var.private, "^,", "") "-";
     set var.private = std.replaceall(var.private, ",", querystring.filtersep());
 
     # Public, if without what is private nothing is missing. Both sides come out
-    # of the same function, which may write a query in another order. A comma is
-    # left where a replacement ran into a limit.
+    # of the same function, which may write a query in another order.
     set var.kept = querystring.filter(var.covers, var.private);
-    set var.all = querystring.filter(var.covers, "");
-    if (var.kept == var.all && var.all ~ "^/\?[^,]+$") {
+    set var.all = querystring.filter(var.covers, "-");
+    if (var.kept == var.all && var.all != var.covers && var.all ~ "\?.") {
       set var.is_public = true;
     }
   }
@@ -223,7 +231,7 @@ sub headwater_private_recv {
     }
     set var.wanted = "<" var.wanted ">";
     set var.subject = std.strstr(var.subject, var.wanted);
-    if (std.strlen(var.subject) == 0) {
+    if (var.subject !~ "^<" || var.wanted !~ "^<[^<>]+>$") {
       return;
     }
   }
@@ -252,11 +260,12 @@ sub headwater_private_recv {
   } else {
     return;
   }
-  # ",pattern,,pattern", with nothing of a word that grants something else.
+  # "pattern,pattern", with nothing of a word that grants something else.
   set var.subject = regsuball(var.subject, "subscribe:(\*|[A-Za-z0-9][A-Za-z0-9._~-]*(?:\.\*)?) |[^ ]* ", ",\1");
   if (var.subject !~ "^[A-Za-z0-9._~*,-]*$") {
     return;
   }
+  set var.subject = regsuball(var.subject, "^,+|,+(,)", "\1");
   set var.subject = std.replaceall(var.subject, ",", querystring.filtersep());
   # Then the names alone: "name<separator>name" of what is granted, and
   # "/?name&name" of what is private.
@@ -266,8 +275,8 @@ sub headwater_private_recv {
   set var.closed = querystring.filter_except(var.covers, var.private);
   set var.closed = regsuball(var.closed, "[^?&=]+=", "");
   set var.kept = querystring.filter_except(var.closed, var.subject);
-  set var.all = querystring.filter(var.closed, "");
-  if (var.kept !~ "\?." || var.kept != var.all) {
+  set var.all = querystring.filter(var.closed, "-");
+  if (var.kept !~ "\?." || var.kept != var.all || var.all == var.closed) {
     return;
   }
 

@@ -42,6 +42,10 @@ pub struct Machine<'a> {
     pub now: Option<i64>,
     pub depth: usize,
     pub random: u64,
+    /// How often Fastly could have run into a limit so far.
+    pub limitable: usize,
+    /// The one of these that does: an expression matches nothing, a function changes nothing.
+    pub limit_at: Option<usize>,
 }
 
 impl<'a> Machine<'a> {
@@ -67,9 +71,17 @@ impl<'a> Machine<'a> {
             now: None,
             depth: 0,
             random: NOW as u64,
+            limitable: 0,
+            limit_at: None,
         };
         machine.headers.set("req", "Host", "localhost".to_owned());
         machine
+    }
+
+    /// Whether what is done now runs into a limit.
+    pub fn is_limited(&mut self) -> bool {
+        self.limitable += 1;
+        self.limit_at == Some(self.limitable - 1)
     }
 
     pub fn clock(&self) -> i64 {

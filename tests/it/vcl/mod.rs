@@ -15,6 +15,7 @@ mod digests;
 mod expressions;
 mod headers;
 mod lexer;
+mod limits;
 mod lint;
 mod machine;
 mod own;

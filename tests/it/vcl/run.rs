@@ -237,6 +237,10 @@ impl<'a> Machine<'a> {
         if name == "assert" || name.starts_with("assert.") || name.starts_with("testing.") {
             return testing::call(self, place, name, values);
         }
+        let is_limitable = name.starts_with("regsub") || name.starts_with("querystring.filter");
+        if is_limitable && !values.is_empty() && self.is_limited() {
+            return Ok(values.swap_remove(0));
+        }
         match builtins::call(self, place, name, &values) {
             Ok(value) => Ok(value),
             Err(what) => complain(place, format!("{name}: {what}")),
@@ -250,6 +254,9 @@ impl<'a> Machine<'a> {
         right: &Expression,
     ) -> Result<bool, Complaint> {
         if let Node::Text(pattern) = &right.node {
+            if self.is_limited() {
+                return Ok(false);
+            }
             return match regexes::groups(pattern, &left.to_text().unwrap_or_default()) {
                 Ok(Some(groups)) => {
                     self.groups = groups;

@@ -32,6 +32,15 @@ pub struct Outcome {
     pub failures: Vec<String>,
 }
 
+/// Runs the one test of a file with a limit met at that place; how many places it came by.
+pub fn run_limited(program: &Program, test: &Program, limit_at: usize) -> (Outcome, usize) {
+    let mut outcome = Outcome::default();
+    let mut machine = Machine::new(program, test);
+    machine.limit_at = Some(limit_at);
+    run_one(&mut machine, &test.subroutines[0], None, &mut outcome);
+    (outcome, machine.limitable)
+}
+
 /// Runs every test of a file against a program.
 pub fn run(program: &Program, test: &Program) -> Outcome {
     let mut outcome = Outcome::default();
