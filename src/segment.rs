@@ -71,7 +71,9 @@ impl SegmentClock {
     /// The life of a response that begins at `now`.
     ///
     /// Who comes from a tick of this very segment leaves with its crowd, however little is left:
-    /// running on, the last ticks' responses would lie beside all of the next segment's.
+    /// running on, the last ticks' responses would lie beside all of the next segment's. Who comes
+    /// from an earlier segment is as much a straggler as one without a mark: after an outage, or
+    /// from sleep on an idle channel, each of those segments would be a response of its own.
     pub fn span(&self, lane: u64, now: u64, arrival: Arrival) -> Span {
         let segment = self.segment_at(lane, now);
         let left = segment.ends_at - now.max(segment.starts_at);
@@ -81,10 +83,13 @@ impl SegmentClock {
         };
         let run_on = left < LEAST_LEFT_MS.min(self.length_ms / 2) && !from_tick;
         let boundary = segment.ends_at + if run_on { self.length_ms } else { 0 };
+        let is_straggler = match arrival {
+            Arrival::Marked(mark) => mark < segment.starts_at,
+            Arrival::Straggler => true,
+            Arrival::Fresh => false,
+        };
         let ends_at = match self.rejoin_tick_ms {
-            tick if tick > 0 && arrival == Arrival::Straggler => {
-                boundary.min((now / tick + 1) * tick)
-            }
+            tick if tick > 0 && is_straggler => boundary.min((now / tick + 1) * tick),
             _ => boundary,
         };
         self.span_until(lane, now, ends_at)
@@ -144,8 +149,10 @@ mod tests {
         let clock = SegmentClock { rejoin_tick_ms: 1_000, ..CLOCK };
         assert_eq!(clock.span(0, 29_100, Arrival::Marked(29_000)).ends_at, 30_000);
         assert_eq!(clock.span(0, 30_100, Arrival::Marked(30_000)).ends_at, 60_000);
-        // One of an earlier segment comes late, as anybody may.
-        assert_eq!(clock.span(0, 59_100, Arrival::Marked(29_000)).ends_at, 90_000);
+        // Of an earlier segment there is no crowd any more.
+        assert_eq!(clock.span(0, 59_100, Arrival::Marked(29_000)).ends_at, 60_000);
+        assert_eq!(clock.span(0, 61_100, Arrival::Marked(30_000)).ends_at, 62_000);
+        assert_eq!(CLOCK.span(0, 61_100, Arrival::Marked(30_000)).ends_at, 90_000);
     }
 
     #[test]

@@ -208,9 +208,10 @@ pub struct Asked {
     pub at: u64,
     pub target: String,
     pub cursor: Option<String>,
-    /// Until when a cache may hand out the answer: what it says, or less where it was cut off.
-    /// None where none came.
+    /// Until when a cache may hand out the answer, by its own word; none where none came.
     fresh_until: Option<u64>,
+    /// When its connection ended.
+    cut_at: Option<u64>,
 }
 
 /// Passes everything on between a cache and an origin, and writes down each request.
@@ -263,9 +264,8 @@ async fn tapped(near: TcpStream, port: u16, seen: Arc<Mutex<Vec<Asked>>>) {
         () = note_answers(far_read, near_write, &seen, &running) => {}
     }
     let last = *running.lock().expect("no panic");
-    let mut seen = seen.lock().expect("no panic");
-    if let Some(fresh_until) = last.and_then(|last| seen[last].fresh_until.as_mut()) {
-        *fresh_until = now_ms().min(*fresh_until);
+    if let Some(last) = last {
+        seen.lock().expect("no panic")[last].cut_at = Some(now_ms());
     }
 }
 
@@ -335,7 +335,9 @@ impl Asked {
     pub fn answers(&self, later: &Self) -> bool {
         // The cache and the tap read the head some milliseconds apart.
         let is_fresh = |until: u64| later.at + 100 < until;
-        self.is_for_the_same(later) && self.fresh_until.is_some_and(is_fresh)
+        self.is_for_the_same(later)
+            && self.fresh_until.is_some_and(is_fresh)
+            && self.cut_at.is_none_or(is_fresh)
     }
 
     /// Whether it has the same key in a cache.
@@ -349,7 +351,7 @@ impl Asked {
             let (name, value) = line.split_once(':')?;
             name.eq_ignore_ascii_case("last-event-id").then(|| value.trim().to_owned())
         });
-        Self { at: now_ms(), target, cursor, fresh_until: None }
+        Self { at: now_ms(), target, cursor, fresh_until: None, cut_at: None }
     }
 }
 
