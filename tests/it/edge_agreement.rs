@@ -6,7 +6,7 @@
 use crate::access::{SECRET, signed};
 use crate::falco::{falco, prepare};
 use crate::kit::Random;
-use crate::vcl;
+use crate::vcl::{self, AUDIENCE, EXPIRES_S, ISSUER};
 use headwater::access::{Access, AccessConfig};
 use headwater::event::ChannelName;
 use headwater::scope::Right;
@@ -18,9 +18,6 @@ use std::fmt::Write as _;
 const CASES: u64 = 1_500;
 /// Some second before the tokens expire, in 2100.
 const NOW_S: u64 = 2_000_000_000;
-const EXPIRES_S: u64 = 4_102_444_800;
-const ISSUER: &str = "https://issuer.example";
-const AUDIENCE: &str = "app";
 /// What stands in a scope and grants nothing, also where it looks like a right.
 const ODD_WORDS: [&str; 12] = [
     "",
@@ -146,8 +143,8 @@ impl Case {
     }
 
     fn test(&self, number: u64) -> String {
-        let Self { names, token, .. } = self;
-        let private = self.private.join(", ");
+        let (names, private) = (&self.names, self.private.join(", "));
+        let request = vcl::request_for(names, &private, Some(&self.token));
         let asserts = match self.verdict() {
             "public" => "assert.state(lookup); assert.is_notset(req.http.Headwater-Access);",
             "granted" => {
@@ -162,13 +159,7 @@ impl Case {
 // @suite: "{private}" and {names}
 sub test_{number} {{
   testing.fixed_time({NOW_S});
-  testing.table_set(headwater_secrets, "jwt_hs256_secret", "{SECRET}");
-  testing.table_set(headwater_secrets, "edge_auth", "known to the edge");
-  testing.table_set(headwater, "jwt_issuer", "{ISSUER}");
-  testing.table_set(headwater, "jwt_audience", "{AUDIENCE}");
-  testing.table_set(headwater, "private", "{private}");
-  set req.url = "/channels/{names}";
-  set req.http.Authorization = "Bearer {token}";
+{request}
   testing.call_subroutine("vcl_recv");
   {asserts}
 }}

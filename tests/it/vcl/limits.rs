@@ -4,29 +4,19 @@
 //! then leaves its text as it is; of the functions on queries it says nothing, so they get the same.
 //! Each place in turn meets such a limit, and nobody may get in by it.
 
-use super::{main_program, parser, testing};
+use super::{AUDIENCE, EXPIRES_S, ISSUER, main_program, parser, request_for, testing};
 use crate::access::{SECRET, signed};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
-const PRIVATE: &str = "secret, prices.*";
-const EXPIRES_S: u64 = 4_102_444_800;
-
 /// A test that nobody gets in who has this token, or none, and asks for these channels.
 fn refused(names: &str, token: Option<&str>) -> String {
-    let credential = token.map(|token| format!("set req.http.Authorization = \"Bearer {token}\";"));
-    let credential = credential.unwrap_or_default();
+    let request = request_for(names, "secret, prices.*", token);
     format!(
         r#"
 // @scope: recv
 sub test_it {{
-  testing.table_set(headwater_secrets, "jwt_hs256_secret", "{SECRET}");
-  testing.table_set(headwater_secrets, "edge_auth", "known to the edge");
-  testing.table_set(headwater, "private", "{PRIVATE}");
-  testing.table_set(headwater, "jwt_issuer", "issuer");
-  testing.table_set(headwater, "jwt_audience", "app");
-  set req.url = "/channels/{names}";
-  {credential}
+{request}
   testing.call_subroutine("headwater_private_recv");
   assert.match(req.http.Headwater-Access, "^(unauthorized|forbidden|expired|origin)$");
 }}
@@ -37,7 +27,7 @@ sub test_it {{
 /// A good token but for what is said here.
 fn token(scope: &str, other: &[(&str, Value)]) -> String {
     let mut claims =
-        json!({ "exp": EXPIRES_S, "iss": "issuer", "aud": ["x", "app"], "scope": scope });
+        json!({ "exp": EXPIRES_S, "iss": ISSUER, "aud": ["x", AUDIENCE], "scope": scope });
     for (name, value) in other {
         claims[*name] = value.clone();
     }

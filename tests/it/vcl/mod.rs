@@ -30,6 +30,7 @@ mod typing;
 mod values;
 mod variables;
 
+use crate::access::SECRET;
 use std::path::{Path, PathBuf};
 
 use syntax::{Program, annotation};
@@ -67,6 +68,27 @@ pub fn complaints(path: &Path) -> Vec<String> {
 fn main_program() -> Program {
     parser::program(&Path::new(DIRECTORY).join("main.vcl"))
         .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What the tokens of these tests say in `exp`, some time in 2100.
+pub const EXPIRES_S: u64 = 4_102_444_800;
+/// What the edge of these tests wants in `iss` and `aud`.
+pub const ISSUER: &str = "https://issuer.example";
+pub const AUDIENCE: &str = "app";
+
+/// Statements of a test: an edge with a key and private channels, and a request for some.
+pub fn request_for(names: &str, private: &str, token: Option<&str>) -> String {
+    let bearer = |token| format!("  set req.http.Authorization = \"Bearer {token}\";\n");
+    let credential = token.map(bearer).unwrap_or_default();
+    format!(
+        r#"  testing.table_set(headwater_secrets, "jwt_hs256_secret", "{SECRET}");
+  testing.table_set(headwater_secrets, "edge_auth", "known to the edge");
+  testing.table_set(headwater, "jwt_issuer", "{ISSUER}");
+  testing.table_set(headwater, "jwt_audience", "{AUDIENCE}");
+  testing.table_set(headwater, "private", "{private}");
+  set req.url = "/channels/{names}";
+{credential}"#
+    )
 }
 
 /// What failed of a file that has so many tests.
