@@ -2,8 +2,9 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use headwater::cursor::EventId;
-use headwater::event::Event;
+use headwater::event::{ChannelName, Event};
 use headwater::event_log::{EventLog, Read, StoredEvent};
+use headwater::sse::{EventWriter, Format};
 use std::hint::black_box;
 
 const RUN_BYTES: usize = 4 * 1024 * 1024;
@@ -13,8 +14,13 @@ fn stored(n: u64) -> StoredEvent {
     StoredEvent { id, event: Event::stored(None, None, &"x".repeat(200)) }
 }
 
+fn empty() -> EventLog {
+    let channel = ChannelName::parse("bench").expect("a name");
+    EventLog::new(EventWriter::new(channel, Format::Raw), RUN_BYTES)
+}
+
 fn filled(events: u64) -> EventLog {
-    let mut log = EventLog::new(RUN_BYTES);
+    let mut log = empty();
     for n in 1..=events {
         log.append(EventId { ms: n - 1, seq: 0 }, &[stored(n)]);
     }
@@ -23,7 +29,7 @@ fn filled(events: u64) -> EventLog {
 
 fn log(criterion: &mut Criterion) {
     criterion.bench_function("append a 200-byte event", |bencher| {
-        let mut log = EventLog::new(RUN_BYTES);
+        let mut log = empty();
         let mut n = 0;
         bencher.iter(|| {
             n += 1;

@@ -159,7 +159,7 @@ impl StreamBody {
         debug_assert!(ending.is_whole());
         let mut block = Vec::with_capacity(128);
         let cursor = Joined::closing_cursor(&self.reader, self.span.ends_at);
-        sse::closing(&mut block, &cursor, self.span.next_number, sse::RETRY_PLANNED_MS);
+        sse::closing(&mut block, &cursor, self.span.next_number, self.hub.retry_ms());
         self.ready.push_back(block.into());
         self.ending = Some(ending);
     }

@@ -10,6 +10,11 @@ use std::fmt::Write;
 /// answered, so a cache may act on it only where no other has held the answer before (no `Age`).
 pub const FRESH_HEADER: &str = "headwater-fresh";
 
+/// Headers of every stream that arrives while it is made, and of no finished answer: nginx and
+/// others that know `X-Accel-Buffering` do not buffer it, and `Incremental` (RFC 10036) asks the
+/// same of every proxy. nginx does not cache an answer that has the former.
+pub const STREAM_HEADERS: [(&str, &str); 2] = [("x-accel-buffering", "no"), ("incremental", "?1")];
+
 /// How long an answer stays true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
@@ -48,13 +53,14 @@ impl Freshness {
     /// The value of `Cache-Control`.
     ///
     /// A segment is fresh for a second less than it lasts: no cache may still hand it out when it
-    /// is over, and `max-age` has no finer unit.
+    /// is over, and `max-age` has no finer unit. `no-transform` keeps proxies from compressing it,
+    /// because what compresses a stream holds its bytes back.
     pub fn cache_control(self, now: u64) -> String {
         let mut value = String::from("public, max-age=");
         let written = match self {
             Self::Segment { ends_at } => {
                 let seconds_left = ends_at.saturating_sub(now) / 1_000;
-                write!(value, "{}", seconds_left.saturating_sub(1).max(1))
+                write!(value, "{}, no-transform", seconds_left.saturating_sub(1).max(1))
             }
             Self::Forever => write!(value, "60"),
             Self::FullPage => write!(value, "3600, immutable"),
@@ -117,9 +123,9 @@ mod tests {
     #[test]
     fn each_kind_of_answer_says_how_long_it_is_true() {
         let check = |freshness: Freshness, value| assert_eq!(freshness.cache_control(0), value);
-        check(Freshness::Segment { ends_at: 30_000 }, "public, max-age=29");
-        check(Freshness::Segment { ends_at: 29_999 }, "public, max-age=28");
-        check(Freshness::Segment { ends_at: 10 }, "public, max-age=1");
+        check(Freshness::Segment { ends_at: 30_000 }, "public, max-age=29, no-transform");
+        check(Freshness::Segment { ends_at: 29_999 }, "public, max-age=28, no-transform");
+        check(Freshness::Segment { ends_at: 10 }, "public, max-age=1, no-transform");
         check(Freshness::Forever, "public, max-age=60");
         check(Freshness::FullPage, "public, max-age=3600, immutable");
         check(Freshness::Second, "public, max-age=1");
@@ -142,7 +148,8 @@ mod tests {
             let arrival = if straggler { Arrival::Straggler } else { Arrival::Fresh };
             let ends_at = clock.span(lanes - 1, now, arrival).ends_at;
             let value = Freshness::Segment { ends_at }.cache_control(now);
-            let seconds: u64 = value.strip_prefix("public, max-age=").unwrap().parse().unwrap();
+            let seconds = value.strip_prefix("public, max-age=").unwrap();
+            let seconds: u64 = seconds.strip_suffix(", no-transform").unwrap().parse().unwrap();
             prop_assert_eq!(seconds, std::cmp::max(1, ((ends_at - now) / 1000).saturating_sub(1)));
             // Never fresh past its end, but for the second that max-age cannot go below.
             prop_assert!(seconds == 1 || now + seconds * 1000 < ends_at);

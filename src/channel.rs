@@ -7,7 +7,7 @@ use crate::cursor::EventId;
 use crate::event::ChannelName;
 use crate::event_log::{EventLog, StoredEvent};
 use crate::segment::Segment;
-use crate::sse;
+use crate::sse::{EventWriter, Format};
 use crate::store::{PageLimit, Store, StoreError};
 use crate::wakers::{Waitable, Wakers};
 use bytes::Bytes;
@@ -16,10 +16,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::OnceCell;
 
-/// One channel in memory.
+/// One channel in memory, as its readers in one format have it.
 #[derive(Debug)]
 pub struct Channel {
     name: ChannelName,
+    writer: EventWriter,
     log: Mutex<EventLog>,
     wakers: Wakers,
     /// What the fresh joins of a segment begin with, by the instant at which the segment began.
@@ -40,10 +41,12 @@ pub struct Fresh {
 }
 
 impl Channel {
-    pub(crate) fn new(name: ChannelName) -> Self {
+    pub(crate) fn new(name: ChannelName, format: Format) -> Self {
+        let writer = EventWriter::new(name.clone(), format);
         Self {
             name,
-            log: Mutex::new(EventLog::new(0)),
+            log: Mutex::new(EventLog::new(writer.clone(), 0)),
+            writer,
             wakers: Wakers::default(),
             fresh: Mutex::default(),
             is_dirty: AtomicBool::new(false),
@@ -54,6 +57,11 @@ impl Channel {
     /// Its name.
     pub fn name(&self) -> &ChannelName {
         &self.name
+    }
+
+    /// Writes its events in the format of its readers.
+    pub fn writer(&self) -> &EventWriter {
+        &self.writer
     }
 
     /// The recent run. Keep the guard for a few instructions only.
@@ -113,7 +121,7 @@ impl Channel {
         let state = store.state(&self.name).await?;
         let mut blocks = Vec::new();
         for stored in &state.events {
-            sse::event(&mut blocks, None, &stored.event);
+            self.writer.after_id(&mut blocks, None, &stored.event);
         }
         Ok(Fresh { position: state.position, state: Some(blocks.into()) })
     }

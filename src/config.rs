@@ -1,9 +1,9 @@
 //! Finished, checked values: what the command line becomes before anything is opened.
 
 use crate::client_address::Network;
+use crate::listener::ListenAddress;
 use crate::segment::SegmentClock;
 use crate::store::Limits;
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where clients, publishers and caches connect.
-    pub listen: SocketAddr,
+    pub listen: Vec<ListenAddress>,
     /// Where metrics and health are read.
-    pub admin_listen: SocketAddr,
+    pub admin_listen: Vec<ListenAddress>,
     /// Where events are kept.
     pub store: StoreAddress,
     /// How much is kept.
@@ -35,6 +35,8 @@ pub struct Config {
     pub clients: ClientsConfig,
     /// Longest time that the head of a request may take.
     pub head_timeout: Duration,
+    /// How long a connection without a request stays open.
+    pub idle_timeout: Duration,
     /// How long a stopping process waits for its responses to end.
     pub drain_timeout: Duration,
     /// Feed the demo channels and serve their page.
@@ -129,6 +131,8 @@ pub struct HttpConfig {
     pub write_timeout: Duration,
     /// Origins that may read; empty: all.
     pub cors_origins: Vec<String>,
+    /// Hosts that a listener without a key answers to on a loopback address, beside its own.
+    pub allowed_hosts: Vec<String>,
     /// Send `Surrogate-Key` and `Cache-Tag`.
     pub surrogate_keys: bool,
     /// Serve the demo page at `/`.

@@ -110,6 +110,7 @@ pub fn varnish(wanted: &Varnish) -> String {
         &[
             (r#".host = "127.0.0.1""#, format!(r#".host = "{}""#, origin.bare_host())),
             (r#".port = "8080""#, format!(r#".port = "{}""#, origin.port)),
+            (r#"Host = "127.0.0.1:8080""#, format!(r#"Host = "{origin}""#)),
             (
                 r#"Headwater-Lanes = "1""#,
                 format!(r#"Headwater-Lanes = "{}""#, wanted.deployment.lanes),
@@ -153,8 +154,12 @@ pub fn nginx(wanted: &Nginx) -> String {
     let shipped = if wanted.profile == Profile::Varnish { "6081" } else { "8080" };
     let mut values = vec![
         (format!("server 127.0.0.1:{shipped}"), format!("server {origin}")),
-        ("* \"\";".to_owned(), split_lanes(wanted.deployment.lanes)),
+        (format!("default 127.0.0.1:{shipped}"), format!("default {origin}")),
     ];
+    // Lanes shift the ends of streams, and a collapsed answer has none.
+    if wanted.profile != Profile::Collapse {
+        values.push(("* \"\";".to_owned(), split_lanes(wanted.deployment.lanes)));
+    }
     if wanted.profile == Profile::Collapse {
         let wait = |slack| format!("{}s;", seconds(wanted.hold_timeout + slack));
         values.extend([

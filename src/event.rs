@@ -11,7 +11,7 @@ pub const CHANNEL_NAME_BYTES_MAX: usize = 128;
 /// Longest `event` or `key`, in bytes. They are repeated in every block and every state row.
 pub const FIELD_BYTES_MAX: usize = 256;
 /// Event types that carry Headwater's own meaning, or that `EventSource` fires by itself.
-pub const RESERVED_TYPES: [&str; 5] = ["segment", "gap", "end", "open", "error"];
+pub const RESERVED_TYPES: [&str; 6] = ["segment", "gap", "end", "shed", "open", "error"];
 
 /// A channel's name: `[A-Za-z0-9][A-Za-z0-9._~-]{0,127}`. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,6 +30,8 @@ pub struct Event {
     pub key: Option<Field>,
     /// The text, with the publisher's own line breaks.
     pub data: Box<str>,
+    /// Whether the event takes its key out of the state. Never set for an event without a key.
+    removes_key: bool,
 }
 
 /// Why a name, type or key was refused. Reads well after "the channel name" or "the field".
@@ -39,8 +41,10 @@ pub enum FieldError {
     Empty,
     /// Longer than `limit` bytes.
     TooLong { length: usize, limit: usize },
-    /// A character the name may not hold.
+    /// A character that a name may not hold.
     BadCharacter(char),
+    /// A character that a name may hold, but not as its first one.
+    BadFirstCharacter(char),
     /// CR or LF.
     LineBreak,
     /// U+0000.
@@ -57,12 +61,10 @@ impl ChannelName {
         if raw.len() > CHANNEL_NAME_BYTES_MAX {
             return Err(FieldError::TooLong { length: raw.len(), limit: CHANNEL_NAME_BYTES_MAX });
         }
-        if !first.is_ascii_alphanumeric() {
-            return Err(FieldError::BadCharacter(first));
-        }
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '~' | '-');
         match raw.chars().find(|&c| !allowed(c)) {
             Some(bad) => Err(FieldError::BadCharacter(bad)),
+            None if !first.is_ascii_alphanumeric() => Err(FieldError::BadFirstCharacter(first)),
             None => Ok(Self(raw.into())),
         }
     }
@@ -118,21 +120,41 @@ impl Field {
 }
 
 impl Event {
+    /// An event of a publisher. An event with a key and without data removes the key from the
+    /// state; `removes_key` makes an event with data do so too.
+    pub fn new(
+        kind: Option<Field>,
+        key: Option<Field>,
+        data: impl Into<Box<str>>,
+        removes_key: bool,
+    ) -> Self {
+        let data = data.into();
+        let removes_key = key.is_some() && (removes_key || data.is_empty());
+        Self { kind, key, data, removes_key }
+    }
+
     /// The event that ends a channel. Only Headwater makes it: [`Field::kind`] refuses `end`.
     pub fn end() -> Self {
-        Self { kind: Some(Field("end".into())), key: None, data: "{}".into() }
+        Self::new(Some(Field("end".into())), None, "{}", false)
     }
 
     /// The event that tells a channel's readers that its log has lost the events up to `last`.
     pub fn lost(last: &str) -> Self {
         let data = format!(r#"{{"reason":"lost","requested":"{last}","oldest":null}}"#);
-        Self { kind: Some(Field("gap".into())), key: None, data: data.into() }
+        Self::new(Some(Field("gap".into())), None, data, false)
     }
 
     /// Rebuilds an event that a store wrote, so its fields were checked when they came in.
     pub fn stored(kind: Option<&str>, key: Option<&str>, data: &str) -> Self {
         let field = |text: &str| Field(text.into());
-        Self { kind: kind.map(field), key: key.map(field), data: data.into() }
+        Self::new(kind.map(field), key.map(field), data, false)
+    }
+
+    /// The same event, which also removes its key from the state.
+    #[must_use]
+    pub fn removing_its_key(self) -> Self {
+        let Self { kind, key, data, .. } = self;
+        Self::new(kind, key, data, true)
     }
 
     /// Whether a stream stops after this event.
@@ -140,9 +162,20 @@ impl Event {
         self.kind.as_ref().is_some_and(|kind| kind.as_str() == "end")
     }
 
+    /// The type and the members of an event that only Headwater puts into a channel: its end, or
+    /// the news that events are lost. The data of such an event is a JSON object.
+    pub fn as_control(&self) -> Option<(&'static str, &str)> {
+        let kind = match self.kind.as_ref()?.as_str() {
+            "end" => "end",
+            "gap" => "gap",
+            _ => return None,
+        };
+        Some((kind, self.data.strip_prefix('{')?.strip_suffix('}')?))
+    }
+
     /// Whether the event takes its key out of the state.
     pub fn removes_key(&self) -> bool {
-        self.key.is_some() && self.data.is_empty()
+        self.removes_key
     }
 
     /// Bytes this event counts for against every byte limit.
@@ -159,7 +192,13 @@ impl fmt::Display for FieldError {
             Self::TooLong { length, limit } => {
                 write!(f, "is {length} bytes long, the limit is {limit}")
             }
-            Self::BadCharacter(c) => write!(f, "may not hold {c:?}"),
+            Self::BadCharacter(c) => write!(
+                f,
+                "may not hold {c:?}; a name has letters, digits and . _ ~ - (letters and digits of ASCII)"
+            ),
+            Self::BadFirstCharacter(c) => {
+                write!(f, "may not begin with {c:?}; its first character is a letter or a digit")
+            }
             Self::LineBreak => write!(f, "holds a line break"),
             Self::Nul => write!(f, "holds a NUL"),
             Self::Reserved => {
@@ -194,5 +233,24 @@ mod tests {
             assert_eq!(Field::kind(reserved), Err(FieldError::Reserved));
             assert!(Field::key(reserved).is_ok());
         }
+    }
+
+    #[test]
+    fn a_refused_name_is_told_what_is_wrong_with_it() {
+        let check = |name, expected: &str| {
+            let said = ChannelName::parse(name).unwrap_err().to_string();
+            assert!(said.starts_with(expected), "{name}: {said}");
+        };
+        check("-bad", "may not begin with '-'");
+        check("-b/d", "may not hold '/'");
+        check("b d", "may not hold ' '");
+    }
+
+    #[test]
+    fn an_event_removes_its_key_when_it_is_empty_or_says_so() {
+        let removes = |key, data| Event::stored(None, key, data).removes_key();
+        assert!(removes(Some("k"), "") && !removes(Some("k"), "x") && !removes(None, ""));
+        assert!(Event::stored(None, Some("k"), "x").removing_its_key().removes_key());
+        assert!(!Event::stored(None, None, "x").removing_its_key().removes_key());
     }
 }

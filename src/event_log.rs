@@ -9,7 +9,7 @@
 
 use crate::cursor::EventId;
 use crate::event::Event;
-use crate::sse;
+use crate::sse::{self, EventWriter};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -31,6 +31,7 @@ pub struct StoredEvent {
 /// The run. Absolute byte offsets count from the first byte ever appended.
 #[derive(Debug)]
 pub struct EventLog {
+    writer: EventWriter,
     base: Option<EventId>,
     entries: VecDeque<Entry>,
     blocks: VecDeque<Block>,
@@ -79,9 +80,9 @@ pub struct Piece {
 
 impl EventLog {
     /// An empty run whose beginning is not known yet, of at most about `bytes_max` bytes.
-    pub fn new(bytes_max: usize) -> Self {
+    pub fn new(writer: EventWriter, bytes_max: usize) -> Self {
         let (entries, blocks) = (VecDeque::new(), VecDeque::new());
-        Self { base: None, entries, blocks, bytes_max, generation: 0 }
+        Self { writer, base: None, entries, blocks, bytes_max, generation: 0 }
     }
 
     /// Changes how much is held, from the next append on.
@@ -102,7 +103,7 @@ impl EventLog {
             let mut block = Vec::with_capacity(event.weight() + 64);
             sse::id_line(&mut block, &id.to_string());
             let id_line = block.len() as u16;
-            sse::event_after_id(&mut block, event);
+            self.writer.after_id(&mut block, Some(*id), event);
             let (start, end) = (self.end(), self.end() + block.len() as u64);
             self.entries.push_back(Entry { id: *id, end, id_line, is_end: event.is_end() });
             self.blocks.push_back(Block { start, bytes: block.into() });
@@ -343,6 +344,8 @@ impl EventLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::ChannelName;
+    use crate::sse::Format;
     use proptest::prelude::*;
 
     fn id(n: u64) -> EventId {
@@ -353,15 +356,19 @@ mod tests {
         StoredEvent { id: id(n), event: Event::stored(None, None, data) }
     }
 
+    fn writer() -> EventWriter {
+        EventWriter::new(ChannelName::parse("a").unwrap(), Format::Raw)
+    }
+
     fn text_of(event: &StoredEvent) -> Vec<u8> {
         let mut out = Vec::new();
-        sse::event(&mut out, Some(&event.id.to_string()), &event.event);
+        writer().block(&mut out, event.id, &event.event);
         out
     }
 
     #[test]
     fn a_reader_before_the_run_is_sent_to_the_store() {
-        let mut log = EventLog::new(1 << 20);
+        let mut log = EventLog::new(writer(), 1 << 20);
         assert!(matches!(log.read(id(0), u64::MAX, 100), Read::BeforeRun));
         log.append(id(4), &[stored(5, "a")]);
         assert!(matches!(log.read(id(3), u64::MAX, 100), Read::BeforeRun));
@@ -372,7 +379,7 @@ mod tests {
 
     #[test]
     fn a_break_in_the_chain_begins_the_run_anew() {
-        let mut log = EventLog::new(1 << 20);
+        let mut log = EventLog::new(writer(), 1 << 20);
         log.append(id(0), &[stored(1, "a"), stored(2, "b")]);
         log.append(id(3), &[stored(4, "d")]);
         assert!(!log.covers(id(2)));
@@ -381,7 +388,7 @@ mod tests {
 
     #[test]
     fn nothing_is_read_behind_the_end_of_a_channel_until_asked_from_there() {
-        let mut log = EventLog::new(1 << 20);
+        let mut log = EventLog::new(writer(), 1 << 20);
         let end = StoredEvent { id: id(2), event: Event::end() };
         log.append(id(0), &[stored(1, "a"), end, stored(3, "reopened")]);
         let Read::Events(piece) = log.read(id(0), u64::MAX, usize::MAX) else { panic!() };
@@ -392,7 +399,7 @@ mod tests {
 
     #[test]
     fn an_event_longer_than_the_run_is_still_given() {
-        let mut log = EventLog::new(1000);
+        let mut log = EventLog::new(writer(), 1000);
         log.append(id(0), &[stored(1, "a"), stored(2, &"x".repeat(100_000))]);
         assert!(!log.covers(id(0)) && log.covers(id(1)));
         let Read::Events(piece) = log.read(id(1), u64::MAX, 10) else { panic!() };
@@ -410,7 +417,7 @@ mod tests {
         ) {
             let events: Vec<_> = (1u64..).zip(&sizes)
                 .map(|(n, size)| stored(n, &"x".repeat(*size))).collect();
-            let mut log = EventLog::new(window);
+            let mut log = EventLog::new(writer(), window);
             let mut previous = id(0);
             for batch in events.chunks(batch) {
                 log.append(previous, batch);

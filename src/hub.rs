@@ -11,10 +11,11 @@ use crate::join::{Asked, Begin, Beginning};
 use crate::live::{Lease, Live};
 use crate::metrics::Metrics;
 use crate::reader::Reader;
-use crate::segment::{Arrival, SegmentClock, Span};
-use crate::sse::{self, GapReason};
+use crate::segment::{Arrival, Segment, SegmentClock, Span};
+use crate::sse::{self, Format, GapReason};
 use crate::store::{Publication, Published, Standing, Store, StoreError};
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use futures_util::stream::FuturesUnordered;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,6 +47,21 @@ pub struct Hub {
     store_timeout: Duration,
     /// While draining: the instant (ms) by which every response ends; 0 before.
     drain_by: AtomicU64,
+}
+
+/// What a client wants to read.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The channels, in the order of the URL.
+    pub names: &'a [ChannelName],
+    /// Where the stream begins.
+    pub asked: &'a Asked,
+    /// Which lane's boundaries end it.
+    pub lane: u64,
+    /// It has no end of its own, where a segment has one.
+    pub is_endless: bool,
+    /// How events are written.
+    pub format: Format,
 }
 
 /// A stream that can begin.
@@ -132,22 +148,16 @@ impl Hub {
         tokio::join!(ends, heartbeats, sweeps, self.live.announce());
     }
 
-    /// Begins a stream of `names`; `hold`: it has no end of its own, as where a segment has one.
+    /// Begins a stream.
     ///
     /// # Errors
     /// When the store was needed and does not answer in time.
-    pub async fn join(
-        &self,
-        names: &[ChannelName],
-        asked: &Asked,
-        lane: u64,
-        hold: bool,
-    ) -> Result<Join, StoreError> {
-        let join = self.join_patiently(names, asked, lane, hold);
+    pub async fn join(&self, wanted: Wanted<'_>) -> Result<Join, StoreError> {
+        let join = self.join_patiently(wanted);
         tokio::time::timeout(self.store_timeout, join).await.unwrap_or_else(|_| Err(too_slow()))
     }
 
-    /// Begins to read one channel, for as long as its client stays.
+    /// Begins to read one channel in JSON, for as long as its client stays.
     ///
     /// # Errors
     /// As [`Hub::join`].
@@ -156,19 +166,15 @@ impl Hub {
         name: &ChannelName,
         asked: &Asked,
     ) -> Result<Join, StoreError> {
-        self.join(std::slice::from_ref(name), asked, 0, true).await
+        let names = std::slice::from_ref(name);
+        self.join(Wanted { names, asked, lane: 0, is_endless: true, format: Format::Json }).await
     }
 
-    async fn join_patiently(
-        &self,
-        names: &[ChannelName],
-        asked: &Asked,
-        lane: u64,
-        hold: bool,
-    ) -> Result<Join, StoreError> {
-        let leases: Vec<Lease> = names.iter().map(|name| self.live.open(name)).collect();
+    async fn join_patiently(&self, wanted: Wanted<'_>) -> Result<Join, StoreError> {
+        let Wanted { names, asked, lane, is_endless, format } = wanted;
+        let leases: Vec<Lease> = names.iter().map(|name| self.live.open(name, format)).collect();
         let span = self.span(lane, asked.arrival());
-        let Some(beginning) = self.beginning(names, &leases, asked).await? else {
+        let Some(beginning) = self.beginning(&wanted, &leases, span.segment).await? else {
             return Ok(Join::NothingLeft);
         };
         let mut gaps = Vec::new();
@@ -189,7 +195,7 @@ impl Hub {
             Asked::After(cursor) if all_after => cursor.clone(),
             _ => Cursor { positions: positions.clone(), mark: None },
         };
-        let until_ms = if hold { u64::MAX } else { span.ends_at };
+        let until_ms = if is_endless { u64::MAX } else { span.ends_at };
         let leases = leases.into_iter().zip(positions).collect();
         let reader = Reader::new(self.store.clone(), leases, until_ms);
         let gap_reasons = beginning.gaps.iter().map(|gap| gap.reason).collect();
@@ -200,32 +206,49 @@ impl Hub {
     /// `None`: every channel has ended and the client has its end.
     async fn beginning(
         &self,
-        names: &[ChannelName],
+        Wanted { names, asked, .. }: &Wanted<'_>,
         leases: &[Lease],
-        asked: &Asked,
+        segment: Segment,
     ) -> Result<Option<Beginning>, StoreError> {
-        if let Asked::Fresh = asked {
-            return Ok(Some(Beginning::fresh(names.len())));
-        }
-        if let Asked::After(cursor) = asked
-            && leases.iter().zip(&cursor.positions).all(|(lease, at)| is_in_run(lease, *at))
-        {
-            return Ok(Some(Beginning::after(cursor)));
-        }
-        let mut standings = Vec::with_capacity(names.len());
-        for name in names {
-            standings.push(self.store.standing(name).await?);
-        }
-        Ok(match asked {
+        Ok(Some(match asked {
+            Asked::Fresh => Beginning::fresh(names.len()),
+            Asked::After(cursor)
+                if leases
+                    .iter()
+                    .zip(&cursor.positions)
+                    .all(|(lease, at)| is_in_run(lease, *at)) =>
+            {
+                Beginning::after(cursor)
+            }
             Asked::After(cursor) => {
+                let standings = self.standings(names).await?;
                 let has_all =
                     |(at, standing): (&EventId, &Standing)| standing.closed && *at == standing.last;
-                let is_over = cursor.positions.iter().zip(&standings).all(has_all);
-                (!is_over).then(|| Beginning::decide(cursor, names, &standings))
+                if cursor.positions.iter().zip(&standings).all(has_all) {
+                    return Ok(None);
+                }
+                Beginning::decide(cursor, names, &standings)
             }
-            Asked::Foreign(requested) => Some(Beginning::foreign(requested, &standings)),
-            Asked::Fresh => Some(Beginning::fresh(names.len())),
-        })
+            Asked::Foreign(requested) => {
+                Beginning::foreign(requested, names, &self.standings(names).await?)
+            }
+            Asked::Since(since) => {
+                // From the start of the segment, so that all clients of it get the same answer.
+                let since_ms = since.ms(segment.starts_at);
+                let befores = names.iter().map(|name| self.store.position_before(name, since_ms));
+                let befores = try_join_all(befores).await?;
+                let standings = self.standings(names).await?;
+                Beginning::since(since, since_ms, names, &befores, &standings)
+            }
+            Asked::Last(count) => {
+                let places = names.iter().map(|name| self.store.position_back(name, *count));
+                Beginning::at(&try_join_all(places).await?)
+            }
+        }))
+    }
+
+    async fn standings(&self, names: &[ChannelName]) -> Result<Vec<Standing>, StoreError> {
+        try_join_all(names.iter().map(|name| self.store.standing(name))).await
     }
 
     /// Accepts a publish.
@@ -262,6 +285,16 @@ impl Hub {
     /// Whether the process is about to end.
     pub fn is_draining(&self) -> bool {
         self.drain_by.load(Ordering::Relaxed) != 0
+    }
+
+    /// The wait before a client asks again after a planned end, in ms. While an origin drains whose
+    /// store no other origin shares, nobody will answer for some seconds; where others share the
+    /// store, one of them answers at once, and the closing blocks of all origins stay the same.
+    pub fn retry_ms(&self) -> u64 {
+        match self.is_draining() && !self.store.is_shared() {
+            true => sse::RETRY_BROKEN_MS,
+            false => sse::RETRY_PLANNED_MS,
+        }
     }
 
     fn span(&self, lane: u64, arrival: Arrival) -> Span {

@@ -6,10 +6,13 @@
 use crate::cursor::{Cursor, EventId};
 use crate::event::ChannelName;
 use crate::segment::Arrival;
+use crate::since::Since;
 use crate::sse::{Gap, GapReason};
 use crate::store::Standing;
 
-/// Longest part of a foreign `Last-Event-ID` that a `gap` event repeats, in characters.
+/// The cursor before the first event.
+pub const BEGINNING: &str = "0-0";
+/// Longest part of a foreign cursor that a `gap` event repeats, in characters.
 const REQUESTED_CHARS_MAX: usize = 200;
 
 /// What a client asked to begin after.
@@ -19,8 +22,12 @@ pub enum Asked {
     Fresh,
     /// One of our cursors.
     After(Cursor),
-    /// A `Last-Event-ID` that is not ours.
+    /// A cursor that is not of this log.
     Foreign(String),
+    /// An instant: every event from then on.
+    Since(Since),
+    /// So many of the newest events of each channel.
+    Last(u64),
 }
 
 /// Where one channel of a stream begins.
@@ -42,10 +49,16 @@ pub struct Beginning {
 }
 
 impl Asked {
-    /// Reads a `Last-Event-ID` for a stream of `channels` channels. Nothing is refused.
-    pub fn from_last_event_id(raw: &[u8], channels: usize) -> Self {
+    /// Reads a cursor for a stream of `channels` channels, wherever the client sent it. No text is
+    /// refused: one that is no cursor of this stream leads to a `gap` event. `0-0` is the beginning
+    /// of any number of channels.
+    pub fn cursor(raw: &[u8], channels: usize) -> Self {
         if raw.is_empty() {
             return Self::Fresh;
+        }
+        if raw == BEGINNING.as_bytes() {
+            let positions = vec![EventId::START; channels];
+            return Self::After(Cursor { positions, mark: None });
         }
         let ours = std::str::from_utf8(raw).ok().and_then(|text| Cursor::parse(text).ok());
         match ours.filter(|cursor| cursor.positions.len() == channels) {
@@ -62,7 +75,7 @@ impl Asked {
         match self {
             Self::After(Cursor { mark: None, .. }) => Arrival::Straggler,
             Self::After(Cursor { mark: Some(mark), .. }) => Arrival::Marked(*mark),
-            Self::Fresh | Self::Foreign(_) => Arrival::Fresh,
+            Self::Fresh | Self::Foreign(_) | Self::Since(_) | Self::Last(_) => Arrival::Fresh,
         }
     }
 }
@@ -75,19 +88,51 @@ impl Beginning {
 
     /// After a cursor that needs no look at the log.
     pub fn after(cursor: &Cursor) -> Self {
-        let begins = cursor.positions.iter().map(|position| Begin::After(*position)).collect();
+        Self::at(&cursor.positions)
+    }
+
+    /// After these places.
+    pub fn at(positions: &[EventId]) -> Self {
+        let begins = positions.iter().map(|position| Begin::After(*position)).collect();
         Self { begins, gaps: Vec::new() }
     }
 
-    /// After something that is not a cursor of ours.
-    pub fn foreign(requested: &str, standings: &[Standing]) -> Self {
-        let oldest = match standings {
-            [only] => only.oldest,
-            _ => None,
-        };
-        let requested = requested.to_owned();
-        let gap = Gap { reason: GapReason::Unknown, requested, oldest, channel: None };
-        Self { begins: vec![Begin::Fresh; standings.len()], gaps: vec![gap] }
+    /// After text that is no cursor of this log: a gap in every channel.
+    pub fn foreign(requested: &str, names: &[ChannelName], standings: &[Standing]) -> Self {
+        let gaps = names.iter().zip(standings).map(|(name, standing)| Gap {
+            reason: GapReason::Unknown,
+            requested: requested.to_owned(),
+            oldest: standing.oldest,
+            channel: name.clone(),
+        });
+        Self { begins: vec![Begin::Fresh; names.len()], gaps: gaps.collect() }
+    }
+
+    /// From the instant `since_ms` on. `befores`: the last place in each channel before it. Events
+    /// from then on that are no longer kept are a gap.
+    pub fn since(
+        since: &Since,
+        since_ms: u64,
+        names: &[ChannelName],
+        befores: &[EventId],
+        standings: &[Standing],
+    ) -> Self {
+        let mut beginning = Self { begins: Vec::new(), gaps: Vec::new() };
+        for ((before, name), standing) in befores.iter().zip(names).zip(standings) {
+            let is_trimmed =
+                standing.trimmed_to != EventId::START && standing.trimmed_to.ms >= since_ms;
+            beginning.begins.push(match is_trimmed && standing.keyed {
+                true => Begin::Fresh,
+                false => Begin::After(*before),
+            });
+            beginning.gaps.extend(is_trimmed.then(|| Gap {
+                reason: GapReason::Trimmed,
+                requested: since.to_string(),
+                oldest: standing.oldest,
+                channel: name.clone(),
+            }));
+        }
+        beginning
     }
 
     /// After a cursor, each of its positions held against the log of its channel.
@@ -100,7 +145,7 @@ impl Beginning {
                 reason,
                 requested: cursor.to_string(),
                 oldest: standing.oldest,
-                channel: (names.len() > 1).then(|| name.clone()),
+                channel: name.clone(),
             }));
         }
         beginning
@@ -150,14 +195,22 @@ mod tests {
     #[test]
     fn a_last_event_id_of_another_server_or_another_stream_is_not_ours() {
         let foreign = |raw: &[u8], channels| {
-            assert!(matches!(Asked::from_last_event_id(raw, channels), Asked::Foreign(_)));
+            assert!(matches!(Asked::cursor(raw, channels), Asked::Foreign(_)));
         };
         foreign(b"urn:uuid:5e94c686-2c0b-4f9b-958c-92ccc3bbb4eb", 1);
         foreign(b"1-0_2-0", 1);
         foreign(b"1-0", 2);
         foreign(b"\xff\xfe", 1);
-        assert_eq!(Asked::from_last_event_id(b"", 1), Asked::Fresh);
-        let arrival = |raw: &[u8]| Asked::from_last_event_id(raw, 1).arrival();
+        foreign(b"0-0_0-0", 1);
+        foreign(b"abc", 1);
+        assert_eq!(Asked::cursor(b"", 1), Asked::Fresh);
+        let beginning = |channels| {
+            Asked::After(Cursor { positions: vec![EventId::START; channels], mark: None })
+        };
+        assert_eq!(Asked::cursor(b"0-0", 1), beginning(1));
+        assert_eq!(Asked::cursor(b"0-0", 3), beginning(3));
+        assert_eq!(Asked::cursor(b"0-0_0-0", 2), beginning(2));
+        let arrival = |raw: &[u8]| Asked::cursor(raw, 1).arrival();
         assert_eq!(arrival(b"1-0"), Arrival::Straggler);
         assert_eq!(arrival(b"1-0.5"), Arrival::Marked(5));
         assert_eq!(arrival(b"x"), Arrival::Fresh);
@@ -171,7 +224,24 @@ mod tests {
         assert_eq!(beginning.begins, [Begin::After(id(9)), Begin::Fresh]);
         let [gap] = &beginning.gaps[..] else { panic!("one gap") };
         assert_eq!(gap.requested, "9-0_3-0.7");
-        assert_eq!(gap.channel.as_ref(), Some(&names[1]));
+        assert_eq!(gap.channel, names[1]);
         assert_eq!(gap.oldest, Some(id(5)));
+    }
+    #[test]
+    fn an_instant_is_a_gap_where_events_from_then_on_are_gone() {
+        let names = ["a", "b", "c"].map(|name| ChannelName::parse(name).unwrap());
+        let standings = [standing(false), standing(true), Standing::default()];
+        let since: Since = "0".parse().unwrap();
+        let befores = [id(4), id(4), EventId::START];
+        let beginning = |ms| Beginning::since(&since, ms, &names, &befores, &standings);
+        // All up to 4 is gone from the first two.
+        let early = beginning(4);
+        let begins = [Begin::After(id(4)), Begin::Fresh, Begin::After(EventId::START)];
+        assert_eq!(early.begins, begins);
+        assert_eq!(early.gaps.len(), 2);
+        assert_eq!((early.gaps[0].reason, &*early.gaps[0].requested), (GapReason::Trimmed, "0"));
+        let late = beginning(5);
+        assert!(late.gaps.is_empty());
+        assert_eq!(late.begins[1], Begin::After(id(4)));
     }
 }

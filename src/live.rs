@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::cursor::EventId;
 use crate::event::ChannelName;
 use crate::event_log::StoredEvent;
+use crate::sse::Format;
 use crate::store::Listener;
 use crate::wakers::Waitable;
 use std::collections::HashMap;
@@ -24,12 +25,20 @@ const LINGER_MS: u64 = 60_000;
 const RUN_BYTES_MAX: usize = 4 * 1024 * 1024;
 const RUN_BYTES_MIN: usize = 32 * 1024;
 
+/// Channels by name, in each format apart: the bytes of one format are shared by its readers, and
+/// a format that no client reads costs nothing.
+#[derive(Debug, Default)]
+struct Channels {
+    raw: HashMap<ChannelName, Arc<Channel>>,
+    json: HashMap<ChannelName, Arc<Channel>>,
+}
+
 /// The channels in memory.
 #[derive(Debug)]
 pub struct Live {
     clock: Clock,
     bytes_max: usize,
-    channels: Mutex<HashMap<ChannelName, Arc<Channel>>>,
+    channels: Mutex<Channels>,
     dirty: Mutex<Vec<Arc<Channel>>>,
     announce: Notify,
 }
@@ -38,6 +47,7 @@ pub struct Live {
 #[derive(Debug)]
 pub struct Lease {
     live: Arc<Live>,
+    format: Format,
     channel: Arc<Channel>,
 }
 
@@ -53,17 +63,18 @@ impl Live {
         }
     }
 
-    /// Holds a channel in memory.
-    pub fn open(self: &Arc<Self>, name: &ChannelName) -> Lease {
+    /// Holds a channel in memory, for a reader in `format`.
+    pub fn open(self: &Arc<Self>, name: &ChannelName, format: Format) -> Lease {
         let mut channels = self.channels();
         let channel = channels
+            .of(format)
             .entry(name.clone())
-            .or_insert_with(|| Arc::new(Channel::new(name.clone())))
+            .or_insert_with(|| Arc::new(Channel::new(name.clone(), format)))
             .clone();
-        Lease { live: self.clone(), channel }
+        Lease { live: self.clone(), format, channel }
     }
 
-    /// How many channels are in memory.
+    /// How many channels are in memory; one that is read in two formats counts twice.
     pub fn len(&self) -> usize {
         self.channels().len()
     }
@@ -76,10 +87,13 @@ impl Live {
     /// Lets go of channels that nobody has read for a while.
     pub fn sweep(&self) {
         let now = self.clock.machine_now();
-        self.channels().retain(|_, channel| {
-            let left_at = channel.left_at.load(Ordering::Relaxed);
-            Arc::strong_count(channel) > 1 || now < left_at.saturating_add(LINGER_MS)
-        });
+        let mut channels = self.channels();
+        for format in [Format::Raw, Format::Json] {
+            channels.of(format).retain(|_, channel| {
+                let left_at = channel.left_at.load(Ordering::Relaxed);
+                Arc::strong_count(channel) > 1 || now < left_at.saturating_add(LINGER_MS)
+            });
+        }
     }
 
     /// Wakes readers for as long as it is polled. Apart from the appending, so that the store does
@@ -103,7 +117,7 @@ impl Live {
         }
     }
 
-    fn channels(&self) -> MutexGuard<'_, HashMap<ChannelName, Arc<Channel>>> {
+    fn channels(&self) -> MutexGuard<'_, Channels> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -112,21 +126,39 @@ impl Live {
     }
 }
 
+impl Channels {
+    fn of(&mut self, format: Format) -> &mut HashMap<ChannelName, Arc<Channel>> {
+        match format {
+            Format::Raw => &mut self.raw,
+            Format::Json => &mut self.json,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.raw.len() + self.json.len()
+    }
+}
+
 impl Listener for Live {
     fn appended(&self, channel: &ChannelName, previous: EventId, events: &[StoredEvent]) {
-        let (channel, count) = {
+        let (formats, count) = {
             let channels = self.channels();
-            let Some(channel) = channels.get(channel) else { return };
-            (channel.clone(), channels.len())
+            let formats = [channels.raw.get(channel).cloned(), channels.json.get(channel).cloned()];
+            (formats, channels.len())
         };
-        let share = (self.bytes_max / count).clamp(RUN_BYTES_MIN, RUN_BYTES_MAX);
-        channel.append(previous, events, share);
-        self.mark_dirty(channel);
+        for channel in formats.into_iter().flatten() {
+            let share = (self.bytes_max / count).clamp(RUN_BYTES_MIN, RUN_BYTES_MAX);
+            channel.append(previous, events, share);
+            self.mark_dirty(channel);
+        }
     }
 
     fn lost_place(&self) {
-        let channels: Vec<_> = self.channels().values().cloned().collect();
-        for channel in channels {
+        let all: Vec<_> = {
+            let channels = self.channels();
+            channels.raw.values().chain(channels.json.values()).cloned().collect()
+        };
+        for channel in all {
             channel.reset();
             self.mark_dirty(channel);
         }
@@ -150,7 +182,7 @@ impl Drop for Lease {
             let mut channels = self.live.channels();
             // This hold and the map's: nobody else reads it, and under the lock nobody can begin.
             if Arc::strong_count(&self.channel) == 2 {
-                channels.remove(self.channel.name());
+                channels.of(self.format).remove(self.channel.name());
             }
         }
     }

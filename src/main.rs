@@ -1,6 +1,5 @@
 //! Arguments in, exit code out; everything else is in the library.
 
-use clap::Parser;
 use headwater::cli;
 use std::process::ExitCode;
 
@@ -9,5 +8,5 @@ use std::process::ExitCode;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    cli::run(cli::Arguments::parse())
+    cli::start()
 }

@@ -1,4 +1,5 @@
-//! A batch of events as a publisher sends it: one JSON object a line, all or nothing.
+//! A batch of events as a publisher sends it: one JSON object a line, or each behind a record
+//! separator, all or nothing.
 //!
 //! A `data` string is used as it is; any other JSON is kept in its compact form with its numbers
 //! and the order of its members untouched, so what goes out is what came in.
@@ -8,6 +9,15 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
+
+/// What stands between the objects of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Separator {
+    /// A line break: NDJSON, also named JSON Lines.
+    Line,
+    /// U+001E before each object: a JSON text sequence (RFC 7464).
+    Record,
+}
 
 /// Limits on one publish.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +31,7 @@ pub struct BatchLimits {
 /// Why a batch was refused: nothing of it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchError {
-    /// The line, counted from 1; 0 for the batch as a whole.
+    /// The line, counted from 1, at which the object begins; 0 for the batch as a whole.
     pub line: usize,
     /// The member at fault, where there is one.
     pub field: Option<&'static str>,
@@ -42,6 +52,21 @@ pub enum BatchProblem {
     TooLarge { bytes: usize, limit: usize },
     /// `event` or `key` was refused.
     Field(FieldError),
+    /// `remove` without a key.
+    NoKey,
+}
+
+/// The members of an event as JSON has them.
+#[derive(Clone, Copy, Debug)]
+pub struct Members<'a> {
+    /// The data, as it stands in the text.
+    pub data: &'a RawValue,
+    /// The type.
+    pub kind: Option<&'a str>,
+    /// The key.
+    pub key: Option<&'a str>,
+    /// Whether the event removes its key from the state.
+    pub removes_key: bool,
 }
 
 #[derive(Deserialize)]
@@ -53,24 +78,34 @@ struct Line<'a> {
     event: Option<Cow<'a, str>>,
     #[serde(borrow)]
     key: Option<Cow<'a, str>>,
+    #[serde(default)]
+    remove: bool,
 }
 
 /// Reads a batch. Blank lines are passed over.
 ///
 /// # Errors
 /// Names the first line at fault, and the field and the limit where there is one.
-pub fn parse_batch(text: &str, limits: BatchLimits) -> Result<Vec<Event>, BatchError> {
+pub fn parse_batch(
+    text: &str,
+    separator: Separator,
+    limits: BatchLimits,
+) -> Result<Vec<Event>, BatchError> {
     let mut events = Vec::new();
-    for (index, line) in text.split('\n').enumerate() {
-        if line.trim_matches([' ', '\t', '\r']).is_empty() {
+    let separator = if separator == Separator::Line { '\n' } else { '\u{1e}' };
+    let mut line = 1;
+    for object in text.split(separator) {
+        let at = line + object.len() - object.trim_start_matches('\n').len();
+        line += object.matches('\n').count() + usize::from(separator == '\n');
+        if object.trim_matches([' ', '\t', '\r', '\n']).is_empty() {
             continue;
         }
         if events.len() == limits.events {
             let problem = BatchProblem::TooMany { limit: limits.events };
-            return Err(BatchError { line: index + 1, field: None, problem });
+            return Err(BatchError { line: at, field: None, problem });
         }
-        let event = parse_line(line, limits).map_err(|(field, problem)| BatchError {
-            line: index + 1,
+        let event = parse_object(object, limits).map_err(|(field, problem)| BatchError {
+            line: at,
             field,
             problem,
         })?;
@@ -82,23 +117,27 @@ pub fn parse_batch(text: &str, limits: BatchLimits) -> Result<Vec<Event>, BatchE
     Ok(events)
 }
 
-fn parse_line(
-    line: &str,
+fn parse_object(
+    object: &str,
     limits: BatchLimits,
 ) -> Result<Event, (Option<&'static str>, BatchProblem)> {
+    // The library would take the members of an array in their order.
+    if !object.trim_start().starts_with('{') {
+        let why = "an event is a JSON object with \"data\"";
+        return Err((None, BatchProblem::Json(why.to_owned())));
+    }
     let json = |error: serde_json::Error| (None, BatchProblem::Json(error.to_string()));
-    let line: Line<'_> = serde_json::from_str(line).map_err(json)?;
-    event_of(line.data, line.event.as_deref(), line.key.as_deref(), limits.event_bytes)
+    let Line { data, event, key, remove } = serde_json::from_str(object).map_err(json)?;
+    let (kind, key) = (event.as_deref(), key.as_deref());
+    event_of(Members { data, kind, key, removes_key: remove }, limits.event_bytes)
 }
 
-/// An event of its members as JSON has them, of at most `bytes_max` bytes of data.
+/// An event of its members, of at most `bytes_max` bytes of data.
 ///
 /// # Errors
 /// The member at fault, and what is wrong with it.
 pub fn event_of(
-    data: &RawValue,
-    kind: Option<&str>,
-    key: Option<&str>,
+    Members { data, kind, key, removes_key }: Members<'_>,
     bytes_max: usize,
 ) -> Result<Event, (Option<&'static str>, BatchProblem)> {
     let json = |error: serde_json::Error| (Some("data"), BatchProblem::Json(error.to_string()));
@@ -110,13 +149,17 @@ pub fn event_of(
         let (bytes, limit) = (data.len(), bytes_max);
         return Err((Some("data"), BatchProblem::TooLarge { bytes, limit }));
     }
+    if removes_key && key.is_none() {
+        return Err((Some("remove"), BatchProblem::NoKey));
+    }
     let kind = kind.map(Field::kind).transpose();
     let key = key.map(Field::key).transpose();
-    Ok(Event {
-        kind: kind.map_err(|error| (Some("event"), BatchProblem::Field(error)))?,
-        key: key.map_err(|error| (Some("key"), BatchProblem::Field(error)))?,
-        data: data.into(),
-    })
+    Ok(Event::new(
+        kind.map_err(|error| (Some("event"), BatchProblem::Field(error)))?,
+        key.map_err(|error| (Some("key"), BatchProblem::Field(error)))?,
+        data,
+        removes_key,
+    ))
 }
 
 /// Valid JSON without the white space between its tokens.
@@ -158,6 +201,7 @@ impl fmt::Display for BatchProblem {
                 write!(f, "is {bytes} bytes long, the limit is {limit}")
             }
             Self::Field(error) => write!(f, "{error}"),
+            Self::NoKey => write!(f, "takes a key out of the state, and needs \"key\""),
         }
     }
 }
@@ -184,7 +228,7 @@ mod tests {
     const LIMITS: BatchLimits = BatchLimits { events: 3, event_bytes: 40 };
 
     fn datas(text: &str) -> Vec<String> {
-        let events = parse_batch(text, LIMITS).unwrap();
+        let events = parse_batch(text, Separator::Line, LIMITS).unwrap();
         events.into_iter().map(|event| event.data.into()).collect()
     }
 
@@ -203,19 +247,33 @@ mod tests {
 
     #[test]
     fn type_and_key_come_along() {
-        let events = parse_batch(r#"{"key":"k\u0031","event":"e","data":""}"#, LIMITS).unwrap();
-        assert_eq!(events, [Event::stored(Some("e"), Some("k1"), "")]);
+        let text = r#"{"key":"k\u0031","event":"e","data":""}
+                      {"key":"k","data":"x","remove":true}"#;
+        let events = parse_batch(text, Separator::Line, LIMITS).unwrap();
+        let removal = Event::stored(None, Some("k"), "x").removing_its_key();
+        assert_eq!(events, [Event::stored(Some("e"), Some("k1"), ""), removal]);
+    }
+
+    #[test]
+    fn a_sequence_has_its_objects_behind_separators() {
+        let text = "\u{1e}{\"data\":\n1}\n\u{1e}{\"data\":\"a\"}\n";
+        let events = parse_batch(text, Separator::Record, LIMITS).unwrap();
+        assert_eq!(events.iter().map(|event| &*event.data).collect::<Vec<_>>(), ["1", "a"]);
+        let text = "\u{1e}{\"data\":\n1}\n\u{1e}\n{\"dat\":1}\n";
+        assert_eq!(parse_batch(text, Separator::Record, LIMITS).unwrap_err().line, 4);
     }
 
     #[test]
     fn a_refusal_names_the_line_the_field_and_the_limit() {
         let check = |text: &str, expected: &str| {
-            let error = parse_batch(text, LIMITS).unwrap_err().to_string();
+            let error = parse_batch(text, Separator::Line, LIMITS).unwrap_err().to_string();
             assert!(error.contains(expected), "{error:?} lacks {expected:?}");
         };
         check("", "the batch holds no event");
         check("\n \n", "the batch holds no event");
         check("{\"data\":1}\n[]", "line 2: not an event as JSON");
+        check("[\"x\",\"e\",\"k\"]", "line 1: not an event as JSON: an event is a JSON object");
+        check(r#"{"data":1,"remove":true}"#, "line 1: \"remove\" takes a key out");
         check("{\"data\":1}\n\n{\"dat\":1}", "line 3: not an event as JSON: unknown field `dat`");
         check("{}", "missing field `data`");
         check(r#"{"data":1,"event":"gap"}"#, "line 1: \"event\" is reserved");
@@ -228,7 +286,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in "\\PC{0,60}|(\\{\"data\":[^\n]{0,12}\\}\n?){0,4}") {
-            if let Ok(events) = parse_batch(&text, LIMITS) {
+            if let Ok(events) = parse_batch(&text, Separator::Line, LIMITS) {
                 prop_assert!((1..=3).contains(&events.len()));
             }
         }
@@ -245,7 +303,7 @@ mod tests {
         fn strings_come_out_as_they_went_in(data in "\\PC{0,10}[\r\n\t\0]?\\PC{0,10}") {
             let limits = BatchLimits { events: 1, event_bytes: 1000 };
             let line = serde_json::json!({ "data": data }).to_string();
-            let events = parse_batch(&line, limits).unwrap();
+            let events = parse_batch(&line, Separator::Line, limits).unwrap();
             prop_assert_eq!(&*events[0].data, data);
         }
     }

@@ -244,9 +244,11 @@ impl Reader {
                 break;
             }
             let is_end = stored.event.is_end();
-            let id = (!is_merged).then(|| stored.id.to_string());
             let start = out.len();
-            sse::event(&mut out, id.as_deref(), &stored.event);
+            if !is_merged {
+                sse::id_line(&mut out, &stored.id.to_string());
+            }
+            tail.lease.writer().after_id(&mut out, Some(stored.id), &stored.event);
             events += 1;
             if is_merged {
                 let bytes = Bytes::copy_from_slice(&out[start..]);

@@ -8,7 +8,8 @@
 use crate::body::AnswerBody;
 use crate::clients::{Entered, Place};
 use crate::http::websocket::{Session, Welcome};
-use crate::http::{Admission, Origin};
+use crate::http::{Admission, Caller, Origin};
+use crate::listener::{Listener, Stream};
 use crate::socket::{Answered, Requests, Socket, Switched};
 use crate::wakers::{Waitable, Waiting, Wakers};
 use hyper::Version;
@@ -23,13 +24,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-/// How long a connection may be idle: longer than what caches keep theirs for (60 s), so that it
-/// is the cache that closes and no request meets a closing connection.
-const IDLE_TIME_MAX: Duration = Duration::from_secs(75);
 /// Most bytes of a request's head, and about what hyper queues for a slow client.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Most HTTP/2 streams on a connection: a CDN's shield sends all its requests over few.
@@ -58,6 +55,8 @@ pub struct ServerConfig {
     pub head_timeout: Duration,
     /// For how long a client may take nothing of what it is sent.
     pub write_timeout: Duration,
+    /// How long a connection without a request stays open.
+    pub idle_timeout: Duration,
 }
 
 /// How a run ended.
@@ -83,29 +82,38 @@ struct Server {
     phase: Arc<Phase>,
 }
 
-/// Who is connected, and what is done for it.
+/// A peer that is connected.
 struct Peer {
-    address: IpAddr,
-    admission: Admission,
+    caller: Caller,
     /// What the connection holds of its client's share.
     _place: Option<Place>,
 }
+
+/// Bound sockets, each with whether it is open to this machine without a key.
+type Listeners = [(Listener, bool)];
 
 /// Serves until `stop` says so the first time, then drains until it says so again.
 ///
 /// `stop` is asked for a new future each time: a second signal cuts what still runs.
 pub async fn run(
-    listener: TcpListener,
-    admin: TcpListener,
+    listeners: Vec<Listener>,
+    admin: Vec<Listener>,
     origin: Arc<Origin>,
     config: ServerConfig,
     mut stop: impl AsyncFnMut(),
 ) -> Stopped {
     let phase = Arc::new(Phase::default());
     let server = Server { origin: origin.clone(), config, phase: phase.clone() };
+    let is_open = !origin.access.guards_publishing();
+    let guarded = |listener: Listener| {
+        let is_guarded = is_open && listener.is_loopback();
+        (listener, is_guarded)
+    };
+    let listeners: Vec<_> = listeners.into_iter().map(guarded).collect();
+    let admin: Vec<_> = admin.into_iter().map(guarded).collect();
     let serve = async {
         let mut connections = JoinSet::new();
-        server.accept_until(stop(), listener, &mut connections).await;
+        server.accept_until(stop(), listeners, &mut connections).await;
         tracing::info!(connections = connections.len(), "draining");
         origin.hub.begin_drain();
         phase.begin(&phase.is_draining);
@@ -126,16 +134,16 @@ impl Server {
     async fn accept_until(
         &self,
         stop: impl Future<Output = ()>,
-        listener: TcpListener,
+        listeners: Vec<(Listener, bool)>,
         connections: &mut JoinSet<()>,
     ) {
         let mut stop = pin!(stop);
         loop {
             tokio::select! {
                 () = &mut stop => return,
-                accepted = accept(&listener) => {
-                    let Some((stream, address)) = accepted else { continue };
-                    self.spawn(stream, address, connections);
+                accepted = accept(&listeners) => {
+                    let Some((stream, address, is_guarded)) = accepted else { continue };
+                    self.spawn(stream, address, is_guarded, connections);
                 }
                 // Forgets finished connections, so the set stays as big as the load.
                 Some(_) = connections.join_next() => self.note_connections(connections.len()),
@@ -144,19 +152,26 @@ impl Server {
     }
 
     /// Answers operators until the very end: they watch the drain here.
-    async fn serve_admin(&self, admin: &TcpListener) -> Stopped {
+    async fn serve_admin(&self, admin: &Listeners) -> Stopped {
         let mut connections = JoinSet::new();
         loop {
-            let Some((stream, address)) = accept(admin).await else { continue };
+            let Some((stream, address, is_guarded)) = accept(admin).await else { continue };
             while connections.try_join_next().is_some() {}
             if connections.len() < OVERLOAD_CONNECTIONS {
-                let peer = Peer { address, admission: Admission::Admin, _place: None };
+                let admission = Admission::Admin;
+                let peer = Peer { caller: Caller { admission, address, is_guarded }, _place: None };
                 connections.spawn(self.connection(stream, peer));
             }
         }
     }
 
-    fn spawn(&self, stream: TcpStream, address: IpAddr, connections: &mut JoinSet<()>) {
+    fn spawn(
+        &self,
+        stream: Stream,
+        address: IpAddr,
+        is_guarded: bool,
+        connections: &mut JoinSet<()>,
+    ) {
         let count = connections.len();
         if count >= self.config.max_connections.saturating_add(OVERLOAD_CONNECTIONS) {
             return;
@@ -173,7 +188,7 @@ impl Server {
             Entered::In(place) if count < self.config.max_connections => (Admission::Normal, place),
             Entered::In(place) => (Admission::Overloaded, place),
         };
-        let peer = Peer { address, admission, _place: place };
+        let peer = Peer { caller: Caller { admission, address, is_guarded }, _place: place };
         connections.spawn(self.connection(stream, peer));
         self.note_connections(connections.len());
     }
@@ -182,10 +197,11 @@ impl Server {
         self.origin.hub.metrics.connections_open.set(count as i64);
     }
 
-    fn connection(&self, stream: TcpStream, peer: Peer) -> impl Future<Output = ()> + Send + use<> {
+    fn connection(&self, stream: Stream, peer: Peer) -> impl Future<Output = ()> + Send + use<> {
         let (origin, phase, config) = (self.origin.clone(), self.phase.clone(), self.config);
         async move {
-            let Ok(Ok(_)) = timeout(IDLE_TIME_MAX, stream.peek(&mut [0])).await else { return };
+            let first = poll_fn(|context| stream.poll_peek(context, &mut [0]));
+            let Ok(Ok(_)) = timeout(config.idle_timeout, first).await else { return };
             let decided = timeout(PREFACE_TIME_MAX, speaks_h2(&stream)).await;
             let Ok(is_h2) = decided.unwrap_or(Ok(false)) else { return };
             if is_h2 {
@@ -204,7 +220,7 @@ impl Server {
 }
 
 async fn serve_h1(
-    stream: TcpStream,
+    stream: Stream,
     origin: Arc<Origin>,
     peer: &Peer,
     phase: Arc<Phase>,
@@ -213,7 +229,7 @@ async fn serve_h1(
 ) {
     let head_time = Some(config.head_timeout);
     let socket = Socket::new(stream, requests.clone(), head_time, config.write_timeout);
-    let Peer { admission, address, .. } = *peer;
+    let caller = peer.caller;
     let requests = requests.clone();
     let service = service_fn(move |mut request| {
         let (origin, requests) = (origin.clone(), requests.clone());
@@ -222,7 +238,7 @@ async fn serve_h1(
         Box::pin(async move {
             let version = request.version();
             let upgrade = hyper::upgrade::on(&mut request);
-            let mut answer = origin.answer(request, admission, address).await;
+            let mut answer = origin.answer(request, &caller).await;
             let welcome = answer.extensions_mut().remove::<Arc<Welcome>>();
             requests.answered(match answer.body() {
                 _ if welcome.is_some() => Answered::Switch,
@@ -239,7 +255,7 @@ async fn serve_h1(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .half_close(true)
-        .header_read_timeout(IDLE_TIME_MAX)
+        .header_read_timeout(config.idle_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
@@ -271,21 +287,21 @@ async fn serve_websocket(switched: Switched, origin: Arc<Origin>, phase: Arc<Pha
 }
 
 async fn serve_h2(
-    stream: TcpStream,
+    stream: Stream,
     origin: Arc<Origin>,
     peer: &Peer,
     phase: Arc<Phase>,
     config: ServerConfig,
 ) {
     let requests = Arc::new(Requests::default());
-    let Peer { admission, address, .. } = *peer;
+    let caller = peer.caller;
     // Frames come whenever they like, so no head is waited for: pings find out who is gone.
     let socket = Socket::new(stream, requests.clone(), None, config.write_timeout);
     let begun = requests.clone();
     let service = service_fn(move |request| {
         let origin = origin.clone();
         begun.begin();
-        async move { Ok::<_, Infallible>(origin.answer(request, admission, address).await) }
+        async move { Ok::<_, Infallible>(origin.answer(request, &caller).await) }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -301,7 +317,7 @@ async fn serve_h2(
     let _ended = poll_fn(|context| {
         loop {
             let ended = connection.as_mut().poll(context);
-            let is_sent_away = admission.is_refused() && requests.any();
+            let is_sent_away = caller.admission.is_refused() && requests.any();
             let must_go = is_sent_away || waiting.reached(context, |phase| &phase.is_draining);
             if is_told || ended.is_ready() || !must_go {
                 return ended;
@@ -336,10 +352,10 @@ impl Waiting<Phase> {
 }
 
 /// Looks at the first bytes and leaves them where they are.
-async fn speaks_h2(stream: &TcpStream) -> std::io::Result<bool> {
+async fn speaks_h2(stream: &Stream) -> std::io::Result<bool> {
     let mut seen = [0; H2_PREFACE.len()];
     loop {
-        let count = stream.peek(&mut seen).await?;
+        let count = poll_fn(|context| stream.poll_peek(context, &mut seen)).await?;
         if count == 0 || seen[..count] != H2_PREFACE[..count] {
             return Ok(false);
         }
@@ -351,9 +367,18 @@ async fn speaks_h2(stream: &TcpStream) -> std::io::Result<bool> {
     }
 }
 
-async fn accept(listener: &TcpListener) -> Option<(TcpStream, IpAddr)> {
-    match listener.accept().await {
-        Ok((stream, address)) => Some((stream, address.ip())),
+/// The next connection of any listener, and whether that one is guarded.
+async fn accept(listeners: &Listeners) -> Option<(Stream, IpAddr, bool)> {
+    let accepted = poll_fn(|context| {
+        for (listener, is_guarded) in listeners {
+            if let Poll::Ready(accepted) = listener.poll_accept(context) {
+                return Poll::Ready(accepted.map(|(stream, from)| (stream, from, *is_guarded)));
+            }
+        }
+        Poll::Pending
+    });
+    match accepted.await {
+        Ok(accepted) => Some(accepted),
         Err(error) => {
             // Out of descriptors, most likely: let some close first.
             tracing::warn!(%error, "cannot accept a connection");

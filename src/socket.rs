@@ -1,4 +1,4 @@
-//! One accepted TCP connection as hyper reads and writes it.
+//! One accepted connection as hyper reads and writes it.
 //!
 //! Three things that hyper leaves open are decided here. A request's head must arrive within a
 //! time of its own, much shorter than the time a cache may keep an idle connection, and whoever is
@@ -9,6 +9,7 @@
 //! body has no length and no last chunk, so after a plain close a cache would take it for whole.
 
 use crate::http::websocket::Welcome;
+use crate::listener::Stream;
 use hyper::upgrade::OnUpgrade;
 use std::io;
 use std::pin::Pin;
@@ -17,7 +18,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 /// Bytes the kernel takes ahead of a slow client: what lags stays in the shared log instead.
@@ -25,7 +25,7 @@ const UNSENT_BYTES: u32 = 32 * 1024;
 
 /// The connection.
 pub struct Socket {
-    stream: TcpStream,
+    stream: Stream,
     requests: Arc<Requests>,
     head_time: Option<Duration>,
     slow_head: Option<SlowHead>,
@@ -107,16 +107,12 @@ impl Socket {
     /// bytes unread before it is cut off; hyper has no write timeout, and does not poll a body
     /// while its client does not read.
     pub fn new(
-        stream: TcpStream,
+        stream: Stream,
         requests: Arc<Requests>,
         head_time: Option<Duration>,
         unread_time: Duration,
     ) -> Self {
-        let socket = socket2::SockRef::from(&stream);
-        // Hints to the kernel: where one is unknown the connection works all the same.
-        socket.set_tcp_nodelay(true).ok();
-        socket.set_tcp_user_timeout(Some(unread_time)).ok();
-        socket.set_tcp_notsent_lowat(UNSENT_BYTES).ok();
+        stream.bound(UNSENT_BYTES, unread_time);
         Self { stream, requests, head_time, slow_head: None, is_shut: false }
     }
 
@@ -150,7 +146,7 @@ impl Socket {
         if !self.requests.is_streaming.load(Ordering::Relaxed) {
             return Ok(());
         }
-        match self.stream.poll_peek(context, &mut ReadBuf::new(&mut [0])) {
+        match self.stream.poll_peek(context, &mut [0]) {
             Poll::Ready(Ok(0)) => Err(io::ErrorKind::ConnectionAborted.into()),
             Poll::Ready(Err(error)) => Err(error),
             // Pending, or the beginning of a next request.
@@ -164,7 +160,7 @@ impl Drop for Socket {
         let requests = &self.requests;
         let is_streaming = requests.is_streaming.load(Ordering::Relaxed);
         if is_streaming && requests.is_unbounded.load(Ordering::Relaxed) && !self.is_shut {
-            socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).ok();
+            self.stream.reset_on_close();
         }
     }
 }

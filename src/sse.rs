@@ -7,6 +7,8 @@
 
 use crate::cursor::EventId;
 use crate::event::{ChannelName, Event};
+use crate::event_json::EventJson;
+use bytes::Bytes;
 use serde_json::json;
 
 /// Wait before a reconnect when a stream broke, in ms.
@@ -15,8 +17,28 @@ pub const RETRY_BROKEN_MS: u64 = 3_000;
 pub const RETRY_PLANNED_MS: u64 = 100;
 /// Wait after a hold answer that moved nobody on, in ms: nobody may spin on one.
 pub const RETRY_EMPTY_HOLD_MS: u64 = 1_000;
-/// The comment that shows caches and clients that the stream lives.
-pub const HEARTBEAT: &[u8] = b":\n\n";
+/// The comment that shows caches and clients that the stream lives: one line, without an empty one
+/// behind it. The heartbeat may stand before any block, and clients that take an empty line for the
+/// end of an event would hand an empty event to their users.
+pub const HEARTBEAT: &[u8] = b":\n";
+
+/// How a stream writes the events of its publishers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// The type in `event:`, the text in `data:`.
+    #[default]
+    Raw,
+    /// No type, and in `data:` the JSON object that a WebSocket frame of the event is
+    /// ([`EventJson`]): its text, type, key and channel.
+    Json,
+}
+
+/// Writes the events of one channel in one format.
+#[derive(Clone, Debug)]
+pub struct EventWriter {
+    channel: ChannelName,
+    format: Format,
+}
 
 /// Why a cursor could not be honoured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +60,8 @@ pub struct Gap {
     pub requested: String,
     /// The oldest event still kept.
     pub oldest: Option<EventId>,
-    /// Which channel it is about, in a stream of several.
-    pub channel: Option<ChannelName>,
+    /// The channel in which events are missing.
+    pub channel: ChannelName,
 }
 
 impl GapReason {
@@ -66,11 +88,8 @@ pub fn gap(out: &mut Vec<u8>, gap: &Gap) {
     let reason = gap.reason.as_str();
     let requested = json!(gap.requested);
     let oldest = gap.oldest.map_or_else(|| "null".to_owned(), |id| format!("\"{id}\""));
-    let channel =
-        gap.channel.as_ref().map(|name| format!(r#","channel":"{name}""#)).unwrap_or_default();
-    let data =
-        format!(r#"{{"reason":"{reason}","requested":{requested},"oldest":{oldest}{channel}}}"#);
-    control(out, "gap", None, &data);
+    let members = format!(r#""reason":"{reason}","requested":{requested},"oldest":{oldest}"#);
+    control(out, "gap", None, &channel_control("gap", &gap.channel, None, &members));
 }
 
 /// Closes the state: from here on the client has a place to come back to.
@@ -85,20 +104,14 @@ pub fn closing(out: &mut Vec<u8>, cursor: &str, next_segment: u64, retry_ms: u64
     control(out, "segment", Some(cursor), &format!(r#"{{"segment":{next_segment}}}"#));
 }
 
-/// The whole body of an answer that sends the client away for a while.
+/// The whole body of an answer that sends the client away for a while. Its block has a type and
+/// data, because clients that know no block without data hand an empty event to their users.
 pub fn shed(retry_ms: u64, reason: &str) -> Vec<u8> {
     let mut out = Vec::new();
     retry(&mut out, retry_ms);
-    out.extend_from_slice(format!(": {reason}\n\n").as_bytes());
+    let data = format!(r#"{{"reason":"{reason}","retry_ms":{retry_ms}}}"#);
+    control(&mut out, "shed", None, &data);
     out
-}
-
-/// An event's block; `id` is `None` for state.
-pub fn event(out: &mut Vec<u8>, id: Option<&str>, event: &Event) {
-    if let Some(id) = id {
-        id_line(out, id);
-    }
-    event_after_id(out, event);
 }
 
 /// The `id:` line alone: a stream of several channels puts its joined cursor before the rest.
@@ -106,8 +119,73 @@ pub fn id_line(out: &mut Vec<u8>, id: &str) {
     line(out, "id", id);
 }
 
-/// An event's block without its `id:` line.
-pub fn event_after_id(out: &mut Vec<u8>, event: &Event) {
+impl EventWriter {
+    /// A writer of the events of `channel`.
+    pub fn new(channel: ChannelName, format: Format) -> Self {
+        Self { channel, format }
+    }
+
+    /// An event's block, which begins with its id.
+    pub fn block(&self, out: &mut Vec<u8>, id: EventId, event: &Event) {
+        id_line(out, &id.to_string());
+        self.after_id(out, Some(id), event);
+    }
+
+    /// An event's block without its `id:` line; `id` is `None` for state, which is no place in the
+    /// log.
+    pub fn after_id(&self, out: &mut Vec<u8>, id: Option<EventId>, event: &Event) {
+        if let Some((kind, members)) = event.as_control() {
+            control(out, kind, None, &channel_control(kind, &self.channel, id, members));
+            return;
+        }
+        match self.format {
+            Format::Raw => raw(out, event),
+            Format::Json => {
+                out.extend_from_slice(b"data: ");
+                EventJson::new(&self.channel, id, event).write(out);
+                out.extend_from_slice(b"\n\n");
+            }
+        }
+    }
+}
+
+/// A block that was written in [`Format::Json`].
+#[derive(Clone, Debug)]
+pub struct JsonBlock {
+    /// Its `id`.
+    pub id: Option<EventId>,
+    /// Its data: one JSON object.
+    pub data: Bytes,
+}
+
+/// The blocks of events that were written in [`Format::Json`]. Their data is not copied.
+pub fn json_blocks(bytes: &Bytes) -> impl Iterator<Item = JsonBlock> {
+    let mut rest = bytes.clone();
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = rest.windows(2).position(|pair| pair == b"\n\n").unwrap_or(rest.len());
+        let block = rest.split_to((end + 2).min(rest.len())).slice(..end);
+        Some(JsonBlock::of(&block))
+    })
+}
+
+impl JsonBlock {
+    fn of(block: &Bytes) -> Self {
+        let mut found = Self { id: None, data: Bytes::new() };
+        for line in block.split(|byte| *byte == b'\n') {
+            if let Some(id) = line.strip_prefix(b"id: ") {
+                found.id = std::str::from_utf8(id).ok().and_then(|id| EventId::parse(id).ok());
+            } else if let Some(data) = line.strip_prefix(b"data: ") {
+                found.data = block.slice_ref(data);
+            }
+        }
+        found
+    }
+}
+
+fn raw(out: &mut Vec<u8>, event: &Event) {
     if let Some(kind) = &event.kind {
         line(out, "event", kind.as_str());
     }
@@ -117,45 +195,17 @@ pub fn event_after_id(out: &mut Vec<u8>, event: &Event) {
     out.push(b'\n');
 }
 
-/// A block that was written here.
-#[derive(Clone, Copy, Debug)]
-pub struct Block<'a> {
-    /// Its `id`.
-    pub id: Option<&'a str>,
-    /// Its `event`.
-    pub kind: Option<&'a str>,
-    lines: &'a str,
-}
-
-/// Reads blocks that were written here, for those who listen in another format.
-pub fn blocks(bytes: &[u8]) -> impl Iterator<Item = Block<'_>> {
-    let text = std::str::from_utf8(bytes).unwrap_or_default();
-    text.split_terminator("\n\n").map(|block| {
-        let mut block = Block { id: None, kind: None, lines: block };
-        block.id = block.take("id: ");
-        block.kind = block.take("event: ");
-        block
-    })
-}
-
-impl<'a> Block<'a> {
-    fn take(&mut self, name: &str) -> Option<&'a str> {
-        let rest = self.lines.strip_prefix(name)?;
-        let (value, lines) = rest.split_once('\n').unwrap_or((rest, ""));
-        self.lines = lines;
-        Some(value)
-    }
-
-    /// The lines of its data.
-    pub fn data_lines(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let value = |line: &'a str| line.strip_prefix("data: ").or(line.strip_prefix("data:"));
-        self.lines.split('\n').filter_map(value)
-    }
-
-    /// Its data in one text.
-    pub fn data(&self) -> String {
-        self.data_lines().collect::<Vec<_>>().join("\n")
-    }
+/// The data of a control event that concerns one channel: the same object that a WebSocket frame of
+/// it is.
+fn channel_control(
+    kind: &str,
+    channel: &ChannelName,
+    id: Option<EventId>,
+    members: &str,
+) -> String {
+    let id = id.map(|id| format!(r#","id":"{id}""#)).unwrap_or_default();
+    let comma = if members.is_empty() { "" } else { "," };
+    format!(r#"{{"type":"{kind}","channel":"{channel}"{id}{comma}{members}}}"#)
 }
 
 fn control(out: &mut Vec<u8>, kind: &str, cursor: Option<&str>, data: &str) {
@@ -201,33 +251,99 @@ fn lines(data: &str) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
 
-    fn check(event: Event, id: Option<&str>, expected: &str) {
+    fn channel() -> ChannelName {
+        ChannelName::parse("a").unwrap()
+    }
+
+    fn written(format: Format, event: &Event, id: Option<EventId>) -> String {
         let mut out = Vec::new();
-        super::event(&mut out, id, &event);
-        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        let writer = EventWriter::new(channel(), format);
+        match id {
+            Some(id) => writer.block(&mut out, id, event),
+            None => writer.after_id(&mut out, None, event),
+        }
+        String::from_utf8(out).unwrap()
+    }
+
+    const ID: EventId = EventId { ms: 1795278400710, seq: 0 };
+
+    #[test]
+    fn raw_events_are_written_as_the_protocol_shows_them() {
+        let check = |event: &Event, id, expected: &str| {
+            assert_eq!(written(Format::Raw, event, id), expected);
+        };
+        let price = Event::stored(Some("price"), Some("EURUSD"), r#"{"bid":1.0712}"#);
+        let block = "id: 1795278400710-0\nevent: price\ndata: {\"bid\":1.0712}\n\n";
+        check(&price, Some(ID), block);
+        check(&price, None, "event: price\ndata: {\"bid\":1.0712}\n\n");
+        check(&Event::stored(None, None, "x"), Some(ID), "id: 1795278400710-0\ndata: x\n\n");
     }
 
     #[test]
-    fn events_are_written_as_the_contract_shows_them() {
-        let price = Event::stored(Some("price"), Some("EURUSD"), r#"{"bid":1.0712}"#);
-        let block = "id: 1795278400710-0\nevent: price\ndata: {\"bid\":1.0712}\n\n";
-        check(price.clone(), Some("1795278400710-0"), block);
-        check(price, None, "event: price\ndata: {\"bid\":1.0712}\n\n");
-        check(Event::stored(None, None, "x"), Some("1-0"), "id: 1-0\ndata: x\n\n");
-        check(Event::end(), Some("1-0"), "id: 1-0\nevent: end\ndata: {}\n\n");
+    fn the_end_and_a_loss_name_their_channel_in_both_formats() {
+        for format in [Format::Raw, Format::Json] {
+            assert_eq!(
+                written(format, &Event::end(), Some(ID)),
+                "id: 1795278400710-0\nevent: end\n\
+                 data: {\"type\":\"end\",\"channel\":\"a\",\"id\":\"1795278400710-0\"}\n\n"
+            );
+            assert_eq!(
+                written(format, &Event::lost("5-0"), Some(ID)),
+                "id: 1795278400710-0\nevent: gap\n\
+                 data: {\"type\":\"gap\",\"channel\":\"a\",\"id\":\"1795278400710-0\",\
+                 \"reason\":\"lost\",\"requested\":\"5-0\",\"oldest\":null}\n\n"
+            );
+        }
+    }
+
+    #[test]
+    fn json_events_have_no_type_and_one_object_with_all_that_is_stored() {
+        let price = Event::stored(Some("price"), Some("EURUSD"), "a\r\n\"b\"");
+        assert_eq!(
+            written(Format::Json, &price, Some(ID)),
+            "id: 1795278400710-0\ndata: {\"type\":\"event\",\"channel\":\"a\",\
+             \"id\":\"1795278400710-0\",\"event\":\"price\",\"key\":\"EURUSD\",\
+             \"data\":\"a\\r\\n\\\"b\\\"\"}\n\n"
+        );
+        let removal = Event::stored(None, Some("EURUSD"), "");
+        assert_eq!(
+            written(Format::Json, &removal, None),
+            "data: {\"type\":\"event\",\"channel\":\"a\",\"key\":\"EURUSD\",\"data\":\"\",\
+             \"removed\":true}\n\n"
+        );
+    }
+
+    #[test]
+    fn json_blocks_read_back_what_was_written() {
+        let writer = EventWriter::new(channel(), Format::Json);
+        let events = [Event::stored(None, None, "a\n\nb\r"), Event::end(), Event::lost("1-0")];
+        let mut out = Vec::new();
+        for event in &events {
+            writer.block(&mut out, ID, event);
+            writer.after_id(&mut out, None, event);
+        }
+        let blocks: Vec<JsonBlock> = json_blocks(&out.into()).collect();
+        assert_eq!(blocks.len(), 6);
+        for (index, block) in blocks.iter().enumerate() {
+            assert_eq!(block.id, (index % 2 == 0).then_some(ID));
+            let object: serde_json::Value = serde_json::from_slice(&block.data).unwrap();
+            assert_eq!(object["type"], ["event", "end", "gap"][index / 2]);
+        }
     }
 
     #[test]
     fn every_kind_of_line_break_starts_a_data_line() {
-        let data = |text| Event::stored(None, None, text);
-        check(data("a\nb"), None, "data: a\ndata: b\n\n");
-        check(data("a\rb"), None, "data: a\ndata: b\n\n");
-        check(data("a\r\nb"), None, "data: a\ndata: b\n\n");
-        check(data("a\n\rb"), None, "data: a\ndata:\ndata: b\n\n");
-        check(data("a\r\n"), None, "data: a\ndata:\n\n");
-        check(data(""), None, "data:\n\n");
-        check(data(" a"), None, "data:  a\n\n");
-        check(data("id: 7\n\nevent: x"), None, "data: id: 7\ndata:\ndata: event: x\n\n");
+        let check = |text, expected: &str| {
+            assert_eq!(written(Format::Raw, &Event::stored(None, None, text), None), expected);
+        };
+        check("a\nb", "data: a\ndata: b\n\n");
+        check("a\rb", "data: a\ndata: b\n\n");
+        check("a\r\nb", "data: a\ndata: b\n\n");
+        check("a\n\rb", "data: a\ndata:\ndata: b\n\n");
+        check("a\r\n", "data: a\ndata:\n\n");
+        check("", "data:\n\n");
+        check(" a", "data:  a\n\n");
+        check("id: 7\n\nevent: x", "data: id: 7\ndata:\ndata: event: x\n\n");
     }
 
     #[test]
@@ -259,19 +375,24 @@ mod tests {
             reason: GapReason::Unknown,
             requested: "\"\n".into(),
             oldest: None,
-            channel: None,
+            channel: channel(),
         };
         assert_eq!(
             text(&|out| gap(out, &lost)),
-            "event: gap\ndata: {\"reason\":\"unknown\",\"requested\":\"\\\"\\n\",\"oldest\":null}\n\n"
+            "event: gap\ndata: {\"type\":\"gap\",\"channel\":\"a\",\"reason\":\"unknown\",\
+             \"requested\":\"\\\"\\n\",\"oldest\":null}\n\n"
         );
         lost.oldest = Some(EventId { ms: 7, seq: 1 });
         lost.reason = GapReason::Trimmed;
         assert_eq!(
             text(&|out| gap(out, &lost)),
-            "event: gap\ndata: {\"reason\":\"trimmed\",\"requested\":\"\\\"\\n\",\"oldest\":\"7-1\"}\n\n"
+            "event: gap\ndata: {\"type\":\"gap\",\"channel\":\"a\",\"reason\":\"trimmed\",\
+             \"requested\":\"\\\"\\n\",\"oldest\":\"7-1\"}\n\n"
         );
-        assert_eq!(shed(5000, "store"), b"retry: 5000\n: store\n\n");
-        assert_eq!(HEARTBEAT, b":\n\n");
+        assert_eq!(
+            String::from_utf8(shed(5000, "store")).unwrap(),
+            "retry: 5000\nevent: shed\ndata: {\"reason\":\"store\",\"retry_ms\":5000}\n\n"
+        );
+        assert_eq!(HEARTBEAT, b":\n");
     }
 }

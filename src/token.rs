@@ -8,6 +8,7 @@
 //! one.
 
 use crate::scope::Scope;
+use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::Deserialize;
@@ -51,8 +52,10 @@ pub struct Grant {
 /// Why a token is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Not a token, or none of ours: wrong signature, algorithm, issuer or audience.
+    /// Not a token, or none of ours: wrong signature or algorithm.
     Bad,
+    /// Signed by a key of ours, but a claim is not as it must be. The text says which.
+    Claim(&'static str),
     /// It names a key that nobody knows, or not yet.
     UnknownKey,
     /// It was good once.
@@ -65,14 +68,21 @@ pub enum Refusal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyError(pub String);
 
+/// The claims as they stand in the token: a claim of a wrong type is told from a wrong signature.
 #[derive(Deserialize)]
 struct Claims {
-    exp: Option<f64>,
-    nbf: Option<f64>,
-    iss: Option<String>,
-    aud: Option<Value>,
-    sub: Option<String>,
-    scope: Option<String>,
+    #[serde(default)]
+    exp: Value,
+    #[serde(default)]
+    nbf: Value,
+    #[serde(default)]
+    iss: Value,
+    #[serde(default)]
+    aud: Value,
+    #[serde(default)]
+    sub: Value,
+    #[serde(default)]
+    scope: Value,
 }
 
 type ReadPem = fn(&[u8]) -> jsonwebtoken::errors::Result<DecodingKey>;
@@ -165,11 +175,12 @@ pub fn verify(token: &str, keys: &[Key], demands: &Demands, now: u64) -> Result<
     if meant.peek().is_none() {
         return Err(Refusal::UnknownKey);
     }
-    let claims = meant.find_map(|key| signed_claims(token, key)).ok_or(Refusal::Bad)?;
+    let claims = meant.find_map(|key| signed_claims(token, key)).ok_or(Refusal::Bad)??;
     check(claims, demands, now / 1_000)
 }
 
-fn signed_claims(token: &str, key: &Key) -> Option<Claims> {
+/// `None`: another key has signed the token, or none.
+fn signed_claims(token: &str, key: &Key) -> Option<Result<Claims, Refusal>> {
     let mut validation = Validation::new(key.algorithm);
     // All of this is checked by `check`, with a clock that is passed in.
     validation.validate_exp = false;
@@ -177,33 +188,65 @@ fn signed_claims(token: &str, key: &Key) -> Option<Claims> {
     validation.validate_aud = false;
     validation.required_spec_claims.clear();
     let data = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation);
-    data.ok().map(|data| data.claims)
+    match data {
+        Ok(data) => Some(Ok(data.claims)),
+        // The library reads the claims once the signature is found to be good.
+        Err(error) if matches!(error.kind(), ErrorKind::Json(_)) => {
+            Some(Err(Refusal::Claim("its claims are not as RFC 7519 has them")))
+        }
+        Err(_) => None,
+    }
 }
 
 fn check(claims: Claims, demands: &Demands, now_s: u64) -> Result<Grant, Refusal> {
-    if demands.issuer.is_some() && claims.iss != demands.issuer {
-        return Err(Refusal::Bad);
+    if demands.issuer.is_some() && claims.iss.as_str() != demands.issuer.as_deref() {
+        return Err(Refusal::Claim("its \"iss\" is not the issuer that this origin demands"));
     }
     if let Some(audience) = &demands.audience {
         let is_named = match &claims.aud {
-            Some(Value::String(one)) => one == audience,
-            Some(Value::Array(several)) => several.iter().any(|one| one == audience),
+            Value::String(one) => one == audience,
+            Value::Array(several) => several.iter().any(|one| one == audience),
             _ => false,
         };
         if !is_named {
-            return Err(Refusal::Bad);
+            return Err(Refusal::Claim("its \"aud\" does not name this origin's audience"));
         }
     }
-    let expires = claims.exp.filter(|exp| exp.is_finite()).ok_or(Refusal::Bad)?;
+    let expires = claims.exp.as_f64().filter(|exp| exp.is_finite());
+    let expires = expires.ok_or(Refusal::Claim("its \"exp\" is missing or is no number"))?;
+    let from = match &claims.nbf {
+        Value::Null => None,
+        value => Some(value.as_f64().ok_or(Refusal::Claim("its \"nbf\" is no number"))?),
+    };
+    let subject = match claims.sub {
+        Value::Null => None,
+        Value::String(subject) => Some(subject),
+        _ => return Err(Refusal::Claim("its \"sub\" is no string")),
+    };
+    let scope = scope(&claims.scope)?;
     if expires + LEEWAY_S as f64 <= now_s as f64 {
         return Err(Refusal::Expired);
     }
-    if claims.nbf.is_some_and(|from| from > (now_s + LEEWAY_S) as f64) {
+    if from.is_some_and(|from| from > (now_s + LEEWAY_S) as f64) {
         return Err(Refusal::TooEarly);
     }
-    let scope = Scope::parse(&claims.scope.unwrap_or_default());
     let until = ((expires + LEEWAY_S as f64) * 1_000.0) as u64;
-    Ok(Grant { scope, subject: claims.sub, until })
+    Ok(Grant { scope, subject, until })
+}
+
+/// RFC 8693 has a string with spaces; several issuers send an array of the words instead.
+fn scope(claim: &Value) -> Result<Scope, Refusal> {
+    const WRONG: Refusal =
+        Refusal::Claim("its \"scope\" is neither a string nor an array of strings");
+    match claim {
+        Value::Null => Ok(Scope::default()),
+        Value::String(words) => Ok(Scope::parse(words)),
+        Value::Array(words) => {
+            let words: Option<Vec<&str>> = words.iter().map(Value::as_str).collect();
+            Ok(Scope::parse(&words.ok_or(WRONG)?.join(" ")))
+        }
+        _ => Err(WRONG),
+    }
 }
 
 /// Makes a token for development: HS256, good until `expires_s` (seconds since the Unix epoch).
@@ -283,9 +326,9 @@ mod tests {
         let name = ChannelName::parse("prices.eur").unwrap();
         assert!(grant.scope.grants(Right::Publish, &name));
         let other = Demands { audience: Some("other".into()), ..demands.clone() };
-        assert_eq!(read_with(&token, &other), Err(Refusal::Bad));
+        assert!(matches!(read_with(&token, &other), Err(Refusal::Claim(_))));
         let other = Demands { issuer: Some("you".into()), ..demands };
-        assert_eq!(read_with(&token, &other), Err(Refusal::Bad));
+        assert!(matches!(read_with(&token, &other), Err(Refusal::Claim(_))));
     }
 
     #[test]
@@ -300,8 +343,33 @@ mod tests {
         assert_eq!(at(json!(1e300), json!(1e300)), Err(Refusal::TooEarly));
         // Without an end, or with a strange one, it is no token.
         for exp in [Value::Null, json!("1999999999"), json!({}), json!([NOW_S + 60])] {
-            assert_eq!(at(exp.clone(), Value::Null), Err(Refusal::Bad), "{exp}");
+            let refused = at(exp.clone(), Value::Null);
+            assert!(matches!(refused, Err(Refusal::Claim(_))), "{exp}");
         }
+    }
+
+    #[test]
+    fn a_claim_of_a_wrong_type_is_named_and_a_list_of_scopes_is_taken() {
+        let with = |name: &str, value: Value| {
+            let mut claims = json!({ "exp": NOW_S + 60, "scope": "" });
+            claims[name] = value;
+            read(&token(claims))
+        };
+        for (name, value) in [
+            ("sub", json!(42)),
+            ("nbf", json!("soon")),
+            ("scope", json!(7)),
+            ("scope", json!(["subscribe:a", 7])),
+        ] {
+            let Err(Refusal::Claim(why)) = with(name, value.clone()) else {
+                panic!("{name}: {value}")
+            };
+            assert!(why.contains(&format!("\"{name}\"")), "{why}");
+        }
+        let grant = with("scope", json!(["subscribe:a", "publish:b.*"])).unwrap();
+        assert_eq!(grant.scope, Scope::parse("subscribe:a publish:b.*"));
+        let grant = with("scope", json!([])).unwrap();
+        assert_eq!(grant.scope, Scope::default());
     }
 
     #[test]

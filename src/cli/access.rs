@@ -1,5 +1,6 @@
 //! Flags about who may publish and who may listen, to an [`AccessConfig`].
 
+use super::units::switch;
 use crate::access::{AccessConfig, Fetch};
 use crate::client::http::{self, Address, Connection};
 use crate::scope::Pattern;
@@ -40,7 +41,7 @@ pub struct AccessArguments {
     #[arg(long = "edge-auth", env = "HEADWATER_EDGE_AUTH", hide_env_values = true)]
     edge_secrets: Vec<Secret>,
     /// Let everyone publish who reaches an address that is not of this machine
-    #[arg(long, env = "HEADWATER_OPEN_PUBLISH")]
+    #[arg(long, env = "HEADWATER_OPEN_PUBLISH", value_parser = switch())]
     open_publish: bool,
 }
 
@@ -80,6 +81,13 @@ impl AccessArguments {
                 return Err(format!("--edge-auth: give at least {EDGE_SECRET_BYTES_MIN} bytes"));
             }
             edge_secrets.push(secret);
+        }
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if self.cookie_name.is_empty() || !self.cookie_name.bytes().all(is_name) {
+            return Err(format!(
+                "--cookie-name: {:?} is no name of a cookie; use letters, digits, - and _",
+                self.cookie_name
+            ));
         }
         let has_key_set = self.key_set.is_some();
         if !self.private.is_empty() && keys.is_empty() && !has_key_set && edge_secrets.is_empty() {

@@ -5,6 +5,7 @@
 
 use super::units::duration;
 use super::{block_on, fail};
+use crate::client::agent::Agent;
 use crate::client::http::{self, Address, Connection, HttpError};
 use crate::client::socket::{Frame, Socket};
 use crate::client::{EventSource, Interruption, Signal};
@@ -14,6 +15,7 @@ use hyper::header::CONTENT_TYPE;
 use hyper::{Method, StatusCode};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -61,7 +63,7 @@ pub struct BenchArguments {
     /// Events published a second (count)
     #[arg(long, default_value_t = 10)]
     rate: u64,
-    /// Bytes of data in each event (count, at least 50)
+    /// Bytes of data in each event (count, at least 60)
     #[arg(long, default_value_t = 200)]
     size: usize,
     /// How long to publish (time)
@@ -77,6 +79,8 @@ pub struct BenchArguments {
 
 /// What all subscribers together saw.
 struct Seen {
+    /// Stands in every event: what another run has published to the channel is not counted.
+    run: u32,
     begun: Instant,
     open: AtomicU64,
     delivered: AtomicU64,
@@ -247,7 +251,7 @@ async fn socket_subscriber(
 /// Publishes what is due every few milliseconds. Returns the number of the last event.
 async fn publish(arguments: &BenchArguments, seen: &Seen) -> Result<u64, HttpError> {
     let url = arguments.publish_url.as_ref().unwrap_or(&arguments.url);
-    let mut connection = Connection::open(url).await?;
+    let mut agent = Agent::new(url.clone());
     let total = (arguments.rate as f64 * arguments.duration.as_secs_f64()) as u64;
     let bar = bar(total, "published {human_pos} of {human_len} {wide_bar} {msg}");
     let mut ticks = interval(PUBLISH_PAUSE);
@@ -267,9 +271,9 @@ async fn publish(arguments: &BenchArguments, seen: &Seen) -> Result<u64, HttpErr
             let lines = published + 1..=published + at_once;
             let lines = lines.map(|number| seen.event(number, arguments.size)).collect::<String>();
             published += at_once;
-            let request = connection.request(Method::POST, &arguments.path(published));
-            let request = request.header(CONTENT_TYPE, "application/x-ndjson");
-            let answer = connection.send(request, lines.into()).await?;
+            let path = arguments.path(published);
+            let headers = [(CONTENT_TYPE, "application/x-ndjson")];
+            let answer = agent.send(Method::POST, &path, &headers, lines.into()).await?;
             let status = answer.status();
             let answer = http::text(answer).await?;
             if status != StatusCode::CREATED {
@@ -316,6 +320,7 @@ impl Seen {
             (0..HISTOGRAMS).map(|_| histogram().map(Mutex::new)).collect();
         let latencies = histograms?.try_into();
         Ok(Self {
+            run: RandomState::new().build_hasher().finish() as u32,
             begun: Instant::now(),
             open: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
@@ -333,19 +338,24 @@ impl Seen {
         self.begun.elapsed().as_micros() as u64
     }
 
-    /// A line of a batch: `[number, sent at, padding]` of `size` bytes.
+    /// A line of a batch: `[run, number, sent at, padding]` of `size` bytes.
     fn event(&self, number: u64, size: usize) -> String {
-        let head = format!("[{number},{},\"", self.micros());
+        let head = format!("[{},{number},{},\"", self.run, self.micros());
         let padding = size.saturating_sub(head.len() + 2);
         format!("{{\"data\":{head}{:x<padding$}\"]}}\n", "")
     }
 
     /// Takes an event in. Returns the highest number seen so far.
     fn note(&self, place: Place, before: Option<u64>, data: &str) -> Option<u64> {
-        let mut parts = data.trim_start_matches('[').splitn(3, ',').map(str::parse::<u64>);
-        let (Some(Ok(number)), Some(Ok(sent_at))) = (parts.next(), parts.next()) else {
+        let mut parts = data.trim_start_matches('[').splitn(4, ',').map(str::parse::<u64>);
+        let (Some(Ok(run)), Some(Ok(number)), Some(Ok(sent_at))) =
+            (parts.next(), parts.next(), parts.next())
+        else {
             return before;
         };
+        if run != u64::from(self.run) {
+            return before;
+        }
         let now = self.micros();
         self.delivered.fetch_add(1, Relaxed);
         self.last_delivery.store(now, Relaxed);

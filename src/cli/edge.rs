@@ -1,7 +1,7 @@
 //! `headwater edge`: the shipped configuration of a cache, filled in, on standard output.
 
 use super::units::duration;
-use super::{EXIT_USAGE, fail};
+use super::{fail, misused};
 use crate::client_address::Network;
 use crate::edge::{self, Deployment, HostPort, Nginx, Profile, Varnish};
 use crate::scope::Pattern;
@@ -108,8 +108,9 @@ pub fn run(arguments: EdgeArguments) -> ExitCode {
         Edge::Nginx(wanted) => {
             let is_varnish = matches!(wanted.profile, NginxProfile::Varnish);
             if is_varnish && wanted.certificate.is_none() {
-                fail(&"--profile varnish is for TLS: give --certificate and --certificate-key");
-                return ExitCode::from(EXIT_USAGE);
+                return misused(
+                    "--profile varnish is for TLS: give --certificate and --certificate-key",
+                );
             }
             note_what_has_no_effect(&wanted);
             edge::nginx(&wanted.into())

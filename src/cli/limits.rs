@@ -26,6 +26,10 @@ pub struct LimitArguments {
     /// Longest time that the head of a request may take (time)
     #[arg(long, env = "HEADWATER_HEAD_TIMEOUT", default_value = "10s", value_parser = duration)]
     head_timeout: Duration,
+    /// How long a connection stays open without a request; longer than what the cache or load
+    /// balancer in front keeps its idle connections for (time)
+    #[arg(long, env = "HEADWATER_IDLE_TIMEOUT", default_value = "75s", value_parser = duration)]
+    idle_timeout: Duration,
     /// Longest time that the body of a publish may take (time)
     #[arg(long, env = "HEADWATER_BODY_TIMEOUT", default_value = "30s", value_parser = duration)]
     body_timeout: Duration,
@@ -59,6 +63,7 @@ pub struct LimitArguments {
 pub struct ClientLimits {
     pub clients: ClientsConfig,
     pub head_timeout: Duration,
+    pub idle_timeout: Duration,
     pub body_timeout: Duration,
     pub write_timeout: Duration,
     pub publish_rates: RatesConfig,
@@ -76,6 +81,9 @@ impl LimitArguments {
         if self.max_ws_message == 0 || self.max_ws_message > self.ws_byte_rate {
             return Err("--max-ws-message takes 1 or more, and at most --ws-byte-rate".to_owned());
         }
+        if self.max_connections == 0 {
+            return Err("--max-connections takes 1 or more".to_owned());
+        }
         Ok(ClientLimits {
             clients: ClientsConfig {
                 most: self.max_connections_per_client,
@@ -83,6 +91,7 @@ impl LimitArguments {
                 header: self.client_header.as_str().to_owned(),
             },
             head_timeout: positive(self.head_timeout, "--head-timeout")?,
+            idle_timeout: positive(self.idle_timeout, "--idle-timeout")?,
             body_timeout: positive(self.body_timeout, "--body-timeout")?,
             write_timeout: positive(self.write_timeout, "--write-timeout")?,
             publish_rates: RatesConfig {

@@ -6,14 +6,18 @@ mod bench;
 mod doctor;
 mod edge;
 mod limits;
+mod output;
 mod publish;
 mod serve;
+mod signals;
 mod tail;
 mod token;
 mod units;
+mod variables;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
+use variables::Variables;
 
 /// The SSE-first broadcast origin for CDN fan-out.
 #[derive(Parser, Debug)]
@@ -41,11 +45,31 @@ enum Command {
     Bench(bench::BenchArguments),
 }
 
-/// The process was told something it cannot do: the sysexits code for that.
-const EXIT_USAGE: u8 = 64;
+/// The exit status of every mistake in flags and variables, as clap has it for those that it finds.
+const EXIT_USAGE: u8 = 2;
 
-/// Runs what the command line asks for.
-pub fn run(arguments: Arguments) -> ExitCode {
+/// Reads the command line and runs what it asks for.
+pub fn start() -> ExitCode {
+    let variables = Variables::of(&Arguments::command());
+    if let Some(error) = variables.misspelt(std::env::vars_os().map(|(name, _)| name)) {
+        return misused(&error);
+    }
+    match Arguments::try_parse() {
+        Ok(arguments) => run(arguments),
+        Err(error) => {
+            // What was not printed could not be said in another way either.
+            error.print().unwrap_or_default();
+            if error.use_stderr()
+                && let Some(note) = variable_behind(&error.to_string())
+            {
+                eprintln!("\nheadwater: {note}");
+            }
+            ExitCode::from(error.exit_code() as u8)
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> ExitCode {
     match arguments.command {
         Command::Serve(arguments) => serve::run(*arguments),
         Command::Publish(arguments) => publish::run(arguments),
@@ -55,6 +79,19 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
     }
+}
+
+fn variable_behind(text: &str) -> Option<String> {
+    let typed: Vec<_> = std::env::args_os().collect();
+    let is_set = |name: &str| std::env::var_os(name).is_some();
+    Variables::of(&Arguments::command()).behind(text, &typed, is_set)
+}
+
+/// Says what is wrong with the flags, and which variable set a flag that nobody typed.
+fn misused(error: &str) -> ExitCode {
+    let note = variable_behind(error).map(|note| format!(" ({note})")).unwrap_or_default();
+    eprintln!("headwater: {error}{note}");
+    ExitCode::from(EXIT_USAGE)
 }
 
 /// Says what went wrong, once.

@@ -3,19 +3,21 @@
 //! Lines go out as they come, those that wait together as one batch. Every batch carries an
 //! idempotency key, so one whose answer was lost is sent again and still stored once.
 
-use super::{block_on, fail};
-use crate::client::http::{self, Address, Connection, HttpError};
+use super::{block_on, fail, misused};
+use crate::client::agent::Agent;
+use crate::client::http::{self, Address, HttpError};
 use bytes::Bytes;
 use clap::Args;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderName};
 use hyper::{Method, StatusCode};
 use indicatif::{ProgressBar, ProgressStyle};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader, Split};
+use tokio::time::timeout;
 
 /// Most lines and bytes in a batch.
 const BATCH_LINES_MAX: usize = 1_000;
@@ -38,6 +40,9 @@ pub struct PublishArguments {
     /// Key whose state the event becomes
     #[arg(long)]
     key: Option<String>,
+    /// Take the key out of the state, and deliver the data to those who read
+    #[arg(long)]
+    remove: bool,
     /// The origin
     #[arg(long, env = "HEADWATER_URL", default_value = "http://127.0.0.1:8080")]
     url: Address,
@@ -47,16 +52,28 @@ pub struct PublishArguments {
 }
 
 struct Publisher {
-    address: Address,
-    connection: Option<Connection>,
+    agent: Agent,
     run: u64,
     batches: u64,
 }
 
+/// Lines that go out together.
+#[derive(Default)]
+struct Batch {
+    /// An object each.
+    lines: Vec<String>,
+    bytes: usize,
+    /// What is wrong with the line after them, where it cannot be sent.
+    bad: Option<String>,
+}
+
 pub fn run(arguments: PublishArguments) -> ExitCode {
+    if arguments.remove && arguments.key.is_none() {
+        return misused("--remove takes a key out of the state; name it with --key");
+    }
     let published = block_on(async {
-        let mut publisher =
-            Publisher::new(arguments.url.clone().with_token(arguments.token.clone()));
+        let address = arguments.url.clone().with_token(arguments.token.clone());
+        let mut publisher = Publisher::new(address);
         match &arguments.data {
             Some(data) => publisher.publish_one(&arguments, data).await.map(|id| println!("{id}")),
             None => publisher.publish_lines(&arguments).await,
@@ -72,7 +89,7 @@ pub fn run(arguments: PublishArguments) -> ExitCode {
 impl Publisher {
     fn new(address: Address) -> Self {
         let run = RandomState::new().build_hasher().finish();
-        Self { address, connection: None, run, batches: 0 }
+        Self { agent: Agent::new(address), run, batches: 0 }
     }
 
     async fn publish_one(
@@ -85,36 +102,56 @@ impl Publisher {
             let value = value.as_deref().map(|text| utf8_percent_encode(text, NON_ALPHANUMERIC));
             query.extend(value.map(|value| format!("{name}={value}")));
         }
+        query.extend(arguments.remove.then(|| "remove=true".to_owned()));
         let path = format!("/channels/{}?{}", arguments.channel, query.join("&"));
-        let answer = self.send_surely(&path, "text/plain", data.to_owned().into()).await?;
-        let answer: serde_json::Value =
+        let sent = self.send_surely(&path, "text/plain", data.to_owned().into()).await;
+        let answer = sent.map_err(|refused| HttpError(refused.text))?;
+        let answer: Value =
             serde_json::from_str(&answer).map_err(|error| HttpError(error.to_string()))?;
         Ok(answer["id"].as_str().unwrap_or_default().to_owned())
     }
 
     async fn publish_lines(&mut self, arguments: &PublishArguments) -> Result<(), HttpError> {
-        let why = |error: std::io::Error| HttpError(format!("standard input: {error}"));
         let path = format!("/channels/{}", arguments.channel);
-        let mut lines = BufReader::new(tokio::io::stdin()).lines();
+        let mut input = BufReader::new(tokio::io::stdin()).split(b'\n');
         let progress = progress_bar();
-        while let Some(first) = lines.next_line().await.map_err(why)? {
-            let mut batch = String::new();
-            let (mut next, mut count) = (Some(first), 0);
-            while let Some(line) = next.take() {
-                progress.inc(1);
-                let (event, key) = (&arguments.event, &arguments.key);
-                batch.push_str(&json!({ "data": line, "event": event, "key": key }).to_string());
-                batch.push('\n');
-                count += 1;
-                if count < BATCH_LINES_MAX && batch.len() < BATCH_BYTES_MAX {
-                    let line = tokio::time::timeout(LINGER, lines.next_line()).await;
-                    next = line.unwrap_or(Ok(None)).map_err(why)?;
-                }
+        let mut stored = 0;
+        loop {
+            let batch = Batch::read(&mut input, arguments, &progress).await?;
+            if batch.lines.is_empty() && batch.bad.is_none() {
+                break;
             }
-            self.send_surely(&path, "application/x-ndjson", batch.into()).await?;
+            stored += self.send_batch(&path, &batch.lines, stored).await?;
+            if let Some(why) = batch.bad {
+                return Err(not_stored(stored + 1, &why));
+            }
         }
         progress.finish();
         Ok(())
+    }
+
+    /// Sends lines, and returns how many there are. When the origin refuses one of them, those before
+    /// it are sent all the same, as they would be if they had come earlier.
+    async fn send_batch(
+        &mut self,
+        path: &str,
+        lines: &[String],
+        stored: usize,
+    ) -> Result<usize, HttpError> {
+        if lines.is_empty() {
+            return Ok(0);
+        }
+        let kind = "application/x-ndjson";
+        let Err(refused) = self.send_surely(path, kind, lines.concat().into()).await else {
+            return Ok(lines.len());
+        };
+        let good = refused.line.and_then(|line| lines.get(..line.checked_sub(1)?));
+        let good = good.unwrap_or_default();
+        if !good.is_empty() {
+            let sent = self.send_surely(path, kind, good.concat().into()).await;
+            sent.map_err(|refused| not_stored(stored + 1, &refused.text))?;
+        }
+        Err(not_stored(stored + good.len() + 1, &refused.text))
     }
 
     /// Sends until the origin has it, or has refused it.
@@ -123,23 +160,24 @@ impl Publisher {
         path: &str,
         kind: &str,
         body: Bytes,
-    ) -> Result<String, HttpError> {
+    ) -> Result<String, Refused> {
         self.batches += 1;
         let key = format!("{:016x}-{}", self.run, self.batches);
-        let mut last = HttpError("not tried".to_owned());
+        let mut last = "not tried".to_owned();
         for _ in 0..TRIES {
             match self.send(path, kind, &key, body.clone()).await {
                 Ok((StatusCode::CREATED | StatusCode::OK, answer)) => return Ok(answer),
-                Ok((status, answer)) if is_final(status) => return Err(HttpError(answer)),
-                Ok((_, answer)) => last = HttpError(answer),
-                Err(error) => {
-                    self.connection = None;
-                    last = error;
+                Ok((status, answer)) if is_final(status) => return Err(Refused::of(&answer)),
+                Ok((_, answer)) => last = Refused::of(&answer).text,
+                Err(HttpError(why)) => {
+                    self.agent.disconnect();
+                    last = why;
                 }
             }
             tokio::time::sleep(TRY_PAUSE).await;
         }
-        Err(HttpError(format!("given up after {TRIES} tries: {last}")))
+        let text = format!("given up after {TRIES} tries: {last}");
+        Err(Refused { text, line: None })
     }
 
     async fn send(
@@ -149,18 +187,85 @@ impl Publisher {
         key: &str,
         body: Bytes,
     ) -> Result<(StatusCode, String), HttpError> {
-        let mut connection = match self.connection.take().filter(Connection::is_open) {
-            Some(connection) => connection,
-            None => Connection::open(&self.address).await?,
-        };
-        let request = connection.request(Method::POST, path);
-        let request = request.header(CONTENT_TYPE, kind).header("idempotency-key", key);
-        let answer = connection.send(request, body).await?;
+        let headers = [(CONTENT_TYPE, kind), (HeaderName::from_static("idempotency-key"), key)];
+        let answer = self.agent.send(Method::POST, path, &headers, body).await?;
         let status = answer.status();
-        let text = http::text(answer).await?;
-        self.connection = Some(connection);
-        Ok((status, text))
+        Ok((status, http::text(answer).await?))
     }
+}
+
+/// What the origin says of a publish that it refuses.
+struct Refused {
+    text: String,
+    /// The line of the batch at fault, counted from 1.
+    line: Option<usize>,
+}
+
+impl Refused {
+    fn of(answer: &str) -> Self {
+        let problem: Value = serde_json::from_str(answer).unwrap_or_default();
+        let line = problem["line"].as_u64().and_then(|line| usize::try_from(line).ok());
+        let said = ["title", "detail"].map(|name| problem[name].as_str());
+        let text = match said {
+            [Some(title), Some(detail)] => format!("{title}: {detail}"),
+            _ => answer.to_owned(),
+        };
+        Self { text, line }
+    }
+}
+
+impl Batch {
+    /// The lines that are there, or the first one that comes.
+    async fn read(
+        input: &mut Split<impl AsyncBufRead + Unpin>,
+        arguments: &PublishArguments,
+        progress: &ProgressBar,
+    ) -> Result<Self, HttpError> {
+        let mut batch = Self::default();
+        while batch.lines.len() < BATCH_LINES_MAX && batch.bytes < BATCH_BYTES_MAX {
+            let line = match batch.lines.is_empty() {
+                true => Ok(input.next_segment().await),
+                false => timeout(LINGER, input.next_segment()).await,
+            };
+            let line = match line {
+                Err(_) | Ok(Ok(None)) => break,
+                Ok(Ok(Some(line))) => line,
+                Ok(Err(error)) => {
+                    batch.bad = Some(format!("standard input cannot be read: {error}"));
+                    break;
+                }
+            };
+            match std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(&line)) {
+                Ok(text) => batch.add(text, arguments),
+                Err(error) => {
+                    let at = error.valid_up_to() + 1;
+                    batch.bad = Some(format!("it is not UTF-8 from its byte {at} on"));
+                    break;
+                }
+            }
+            progress.inc(1);
+        }
+        Ok(batch)
+    }
+
+    fn add(&mut self, text: &str, arguments: &PublishArguments) {
+        let mut object = json!({ "data": text, "event": arguments.event, "key": arguments.key });
+        if arguments.remove {
+            object["remove"] = true.into();
+        }
+        let line = format!("{object}\n");
+        self.bytes += line.len();
+        self.lines.push(line);
+    }
+}
+
+fn not_stored(line: usize, why: &str) -> HttpError {
+    let stored = match line {
+        1 => "nothing was stored".to_owned(),
+        2 => "line 1 was stored".to_owned(),
+        line => format!("lines 1 to {} were stored", line - 1),
+    };
+    HttpError(format!("line {line} was not published: {why}; {stored}"))
 }
 
 /// Refused for what it is, so that it would be refused again.

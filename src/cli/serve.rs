@@ -2,8 +2,9 @@
 
 use super::access::{AccessArguments, fetch_from};
 use super::limits::{ClientLimits, LimitArguments};
-use super::units::{bytes, duration, positive};
-use super::{EXIT_USAGE, fail};
+use super::signals::Signals;
+use super::units::{bytes, duration, positive, switch};
+use super::{fail, misused};
 use crate::access::Access;
 use crate::clients::Clients;
 use crate::clock::Clock;
@@ -11,6 +12,7 @@ use crate::config::{Config, HttpConfig, RedisOptions, StoreAddress};
 use crate::demo;
 use crate::http::Origin;
 use crate::hub::Hub;
+use crate::listener::{ListenAddress, Listener};
 use crate::live::Live;
 use crate::segment::{LANES_MAX, SEGMENT_MS, SegmentClock};
 use crate::server::{self, ServerConfig, Stopped};
@@ -19,16 +21,10 @@ use crate::store::redis::{RedisConfig, RedisStore, SHARDS_MAX};
 use crate::store::{Limits, Store};
 use clap::Args;
 use std::io::IsTerminal;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpSocket};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Connections that may wait to be accepted. A crowd reconnects as one, and whoever finds the
-/// queue full loses a second; the kernel makes it no longer than `net.core.somaxconn`.
-const BACKLOG: u32 = 65_535;
 /// Descriptors kept for the store, the listeners and what the libraries open.
 const SPARE_FILES: u64 = 64;
 /// Threads that read old events from the store; each reads for some microseconds at a time.
@@ -38,12 +34,18 @@ const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Args, Debug)]
 pub struct ServeArguments {
-    /// Address that clients, publishers and caches connect to
-    #[arg(long, env = "HEADWATER_LISTEN", default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
-    /// Address of /metrics, /healthz and /readyz for operators
-    #[arg(long, env = "HEADWATER_ADMIN_LISTEN", default_value = "127.0.0.1:8081")]
-    admin_listen: SocketAddr,
+    /// Address that clients, publishers and caches connect to: HOST:PORT, :PORT for all addresses of
+    /// this machine, or unix:PATH; repeat for more
+    #[arg(long, env = "HEADWATER_LISTEN", default_value = "127.0.0.1:8080", value_delimiter = ',')]
+    listen: Vec<ListenAddress>,
+    /// Address of /metrics, /healthz and /readyz for operators, written in the same way
+    #[arg(
+        long,
+        env = "HEADWATER_ADMIN_LISTEN",
+        default_value = "127.0.0.1:8081",
+        value_delimiter = ','
+    )]
+    admin_listen: Vec<ListenAddress>,
     /// Where events are kept: disk:<directory>, memory, or a redis://, rediss://, redis-sentinel://
     /// or redis-cluster:// URL
     #[arg(long, env = "HEADWATER_STORE", default_value = "disk:./headwater-data", value_parser = store_address)]
@@ -137,13 +139,17 @@ pub struct ServeArguments {
     /// Origin whose pages may read the channels, as https://example.com; repeat for more [default: all]
     #[arg(long = "cors-origin", env = "HEADWATER_CORS_ORIGIN", value_delimiter = ',')]
     cors_origins: Vec<String>,
+    /// Host that a listener on a loopback address answers to beside localhost while there is no key,
+    /// as live.example.com; repeat for more
+    #[arg(long = "allowed-host", env = "HEADWATER_ALLOWED_HOST", value_delimiter = ',')]
+    allowed_hosts: Vec<String>,
     #[command(flatten)]
     access: AccessArguments,
     /// Send Surrogate-Key and Cache-Tag, for purging at a CDN
-    #[arg(long, env = "HEADWATER_SURROGATE_KEYS")]
+    #[arg(long, env = "HEADWATER_SURROGATE_KEYS", value_parser = switch())]
     surrogate_keys: bool,
     /// Feed the channels departures and ticker, and show them at /
-    #[arg(long, env = "HEADWATER_DEMO")]
+    #[arg(long, env = "HEADWATER_DEMO", value_parser = switch())]
     demo: bool,
     /// Least severe messages on standard error: error, warn, info or debug
     #[arg(long, env = "HEADWATER_LOG", default_value = "info")]
@@ -154,15 +160,13 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
     let log = arguments.log;
     let access = arguments.access.clone();
     let checked = Config::try_from(arguments).and_then(|config| {
-        let (access, key_set) = access_on(config.listen, access)?;
-        Ok((config, access, key_set))
+        let is_open = access.is_open();
+        let (access, key_set) = access.finish()?;
+        Ok((config, Access::new(access), key_set, is_open))
     });
-    let (config, access, key_set) = match checked {
+    let (config, access, key_set, is_open) = match checked {
         Ok(checked) => checked,
-        Err(error) => {
-            eprintln!("headwater serve: {error}");
-            return ExitCode::from(EXIT_USAGE);
-        }
+        Err(error) => return misused(&error),
     };
     tracing_subscriber::fmt()
         .with_max_level(log)
@@ -173,8 +177,25 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
         .enable_all()
         .max_blocking_threads(STORE_READERS)
         .build();
-    let served = runtime.map_err(|error| error.to_string());
-    match served.and_then(|runtime| runtime.block_on(serve(config, access, key_set))) {
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    // Sockets are registered with the runtime when they are bound.
+    let listeners = {
+        let _runtime = runtime.enter();
+        bind_all(&config.listen, "--listen").and_then(|listeners| {
+            Ok((listeners, bind_all(&config.admin_listen, "--admin-listen")?))
+        })
+    };
+    let (listeners, admin) = match listeners {
+        Ok(listeners) => listeners,
+        Err(error) => return fail(&error),
+    };
+    if let Err(error) = check_openness(&listeners, &access, is_open) {
+        return misused(&error);
+    }
+    match runtime.block_on(serve(config, listeners, admin, access, key_set)) {
         Ok(Stopped::Drained) => ExitCode::SUCCESS,
         Ok(Stopped::Cut { connections }) => {
             fail(&format!("stopped; {connections} streams were cut"))
@@ -183,30 +204,26 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
     }
 }
 
-/// Who may do what on an address that others reach too.
-fn access_on(
-    listen: SocketAddr,
-    arguments: AccessArguments,
-) -> Result<(Access, Option<String>), String> {
-    let is_open = arguments.is_open();
-    let (config, key_set) = arguments.finish()?;
-    let access = Access::new(config);
-    if access.guards_publishing() || is_open || listen.ip().is_loopback() {
-        return Ok((access, key_set));
+/// An address that other machines reach too takes no publishes from everyone by accident.
+fn check_openness(listeners: &[Listener], access: &Access, is_open: bool) -> Result<(), String> {
+    let public = listeners.iter().find(|listener| !listener.is_local());
+    match public {
+        Some(listener) if !access.guards_publishing() && !is_open => Err(format!(
+            "everyone who reaches {listener} could publish; name a key (--token-secret, \
+             --token-key, --token-jwks), listen on 127.0.0.1 (--listen), or insist with \
+             --open-publish"
+        )),
+        _ => Ok(()),
     }
-    Err(format!(
-        "everyone who reaches {listen} could publish; name a key (--token-secret, --token-key, \
-         --token-jwks), listen on 127.0.0.1, or insist with --open-publish"
-    ))
 }
 
 async fn serve(
     mut config: Config,
+    listeners: Vec<Listener>,
+    admin: Vec<Listener>,
     access: Access,
     key_set: Option<String>,
 ) -> Result<Stopped, String> {
-    let listener = bind(config.listen, "--listen")?;
-    let admin = bind(config.admin_listen, "--admin-listen")?;
     let files = crate::process::raise_file_limit();
     let possible = files.saturating_sub(SPARE_FILES) as usize;
     if possible < config.max_connections {
@@ -241,11 +258,12 @@ async fn serve(
         drain_timeout: config.drain_timeout,
         head_timeout: config.head_timeout,
         write_timeout: config.http.write_timeout,
+        idle_timeout: config.idle_timeout,
     };
-    let mut signals = StopSignals::listen().map_err(|error| error.to_string())?;
-    announce(&listener, &admin, &config);
+    let mut signals = Signals::listen().map_err(|error| error.to_string())?;
+    announce(&listeners, &admin, &config);
     let stopped = tokio::select! {
-        stopped = server::run(listener, admin, origin.clone(), server_config, async || signals.next().await) => stopped,
+        stopped = server::run(listeners, admin, origin.clone(), server_config, async || signals.next().await) => stopped,
         () = origin.hub.run() => Stopped::Drained,
         () = sweeps => Stopped::Drained,
         () = keys => Stopped::Drained,
@@ -256,17 +274,14 @@ async fn serve(
     Ok(stopped)
 }
 
-fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, String> {
-    let listen = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    let why = |error: std::io::Error| {
-        format!("cannot listen on {address} ({flag}): {error}; choose another address")
-    };
-    listen().map_err(why)
+fn bind_all(addresses: &[ListenAddress], flag: &str) -> Result<Vec<Listener>, String> {
+    let mut bound = Vec::new();
+    for address in addresses {
+        bound.extend(address.bind().map_err(|error| {
+            format!("cannot listen on {address} ({flag}): {error}; choose another address")
+        })?);
+    }
+    Ok(bound)
 }
 
 async fn open_store(
@@ -293,33 +308,15 @@ async fn open_store(
 }
 
 /// The lines that scripts and people wait for.
-fn announce(listener: &TcpListener, admin: &TcpListener, config: &Config) {
-    let address = |listener: &TcpListener, flag: SocketAddr| listener.local_addr().unwrap_or(flag);
-    let address = (address(listener, config.listen), address(admin, config.admin_listen));
-    eprintln!("headwater: channels on http://{}/channels/", address.0);
-    eprintln!("headwater: metrics on http://{}/metrics", address.1);
-    if config.demo {
-        eprintln!("headwater: demo page on http://{}/", address.0);
+fn announce(listeners: &[Listener], admin: &[Listener], config: &Config) {
+    for listener in listeners {
+        eprintln!("headwater: channels on {listener}/channels/");
     }
-}
-
-/// SIGTERM and SIGINT. Both are the same wish.
-struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl StopSignals {
-    fn listen() -> std::io::Result<Self> {
-        let terminate = signal(SignalKind::terminate())?;
-        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    for listener in admin {
+        eprintln!("headwater: metrics on {listener}/metrics");
     }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
+    for listener in listeners.iter().filter(|_| config.demo) {
+        eprintln!("headwater: demo page on {listener}/");
     }
 }
 
@@ -353,8 +350,8 @@ impl TryFrom<ServeArguments> for Config {
             );
         }
         Ok(Self {
-            listen: arguments.listen,
-            admin_listen: arguments.admin_listen,
+            listen: arguments.listen.clone(),
+            admin_listen: arguments.admin_listen.clone(),
             store: arguments.store.clone(),
             limits,
             redis: redis_options(&arguments)?,
@@ -365,6 +362,7 @@ impl TryFrom<ServeArguments> for Config {
             max_connections: arguments.limits.max_connections,
             clients: bounds.clients,
             head_timeout: bounds.head_timeout,
+            idle_timeout: bounds.idle_timeout,
             drain_timeout: arguments.drain_timeout,
             demo: arguments.demo,
         })
@@ -388,6 +386,12 @@ fn segments(arguments: &ServeArguments) -> Result<SegmentClock, String> {
 
 fn http_config(arguments: &ServeArguments, bounds: &ClientLimits) -> Result<HttpConfig, String> {
     let (event, segment) = (arguments.max_event, arguments.segment_bytes);
+    if event == 0 || arguments.max_batch_events == 0 {
+        return Err("--max-event and --max-batch-events take 1 or more".to_owned());
+    }
+    if arguments.hold_linger >= arguments.hold_timeout {
+        return Err("--hold-linger takes less than --hold-timeout".to_owned());
+    }
     if event > segment || event > arguments.max_batch || event > arguments.retain_bytes {
         let others = "--segment-bytes, --max-batch and --retain-bytes";
         return Err(format!("--max-event may not be larger than {others}"));
@@ -407,6 +411,7 @@ fn http_config(arguments: &ServeArguments, bounds: &ClientLimits) -> Result<Http
         websocket: bounds.websocket,
         write_timeout: bounds.write_timeout,
         cors_origins: cors_origins(&arguments.cors_origins)?,
+        allowed_hosts: arguments.allowed_hosts.clone(),
         surrogate_keys: arguments.surrogate_keys,
         demo: arguments.demo,
     })

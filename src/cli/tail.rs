@@ -1,11 +1,13 @@
 //! `headwater tail`: a channel's events on standard output, as they come.
 
+use super::output::reader_gone;
 use super::{block_on, fail};
 use crate::client::http::Address;
 use crate::client::{EventSource, Interruption, Message, Signal};
 use clap::Args;
 use hyper::StatusCode;
-use serde_json::json;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -16,10 +18,16 @@ pub struct TailArguments {
     /// Begin after this cursor; 0-0 for everything that is kept [default: the current segment]
     #[arg(long)]
     after: Option<String>,
+    /// Begin at this instant: 2026-11-25T20:00:00Z, Unix seconds, or -5m for five minutes ago
+    #[arg(long, allow_hyphen_values = true, conflicts_with = "after")]
+    since: Option<String>,
+    /// Begin with so many of the newest events of each channel (1 to 1000)
+    #[arg(long, conflicts_with_all = ["after", "since"])]
+    last: Option<u64>,
     /// Stop after so many events
     #[arg(long)]
     count: Option<u64>,
-    /// Print each event as a JSON object with event, id and data
+    /// Print each event as a JSON object with channel, id, event, key, data and removed
     #[arg(long)]
     json: bool,
     /// The origin, or a cache in front of it
@@ -31,7 +39,13 @@ pub struct TailArguments {
 }
 
 pub fn run(arguments: TailArguments) -> ExitCode {
-    match block_on(tail(arguments)) {
+    let tailed = block_on(async {
+        tokio::select! {
+            tailed = tail(arguments) => tailed,
+            () = reader_gone() => Ok(()),
+        }
+    });
+    match tailed {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => fail(&error),
         Err(error) => fail(&error),
@@ -39,7 +53,7 @@ pub fn run(arguments: TailArguments) -> ExitCode {
 }
 
 async fn tail(arguments: TailArguments) -> Result<(), String> {
-    let path = format!("/channels/{}", arguments.channel);
+    let path = arguments.path();
     let url = arguments.url.with_token(arguments.token);
     let mut source = EventSource::new(url, path, arguments.after.as_deref());
     let mut printed = 0;
@@ -47,13 +61,16 @@ async fn tail(arguments: TailArguments) -> Result<(), String> {
         match source.next().await {
             Signal::Opened => {}
             Signal::Message(message) if message.kind == "segment" => {}
+            Signal::Message(message) if message.kind == "shed" => {
+                eprintln!("headwater: the server has no stream for now: {}", message.data);
+            }
             Signal::Message(message) => {
                 if message.kind == "gap" {
                     eprintln!("headwater: events are missing: {}", message.data);
                 }
                 printed += 1;
                 if print(&message, arguments.json).is_err() {
-                    // Whoever read our output has had enough.
+                    // The reader of our output has gone.
                     return Ok(());
                 }
             }
@@ -68,15 +85,46 @@ async fn tail(arguments: TailArguments) -> Result<(), String> {
     Ok(())
 }
 
+impl TailArguments {
+    fn path(&self) -> String {
+        let last = self.last.map(|count| count.to_string());
+        let format = self.json.then(|| "json".to_owned());
+        let mut query = Vec::new();
+        for (name, value) in [("since", &self.since), ("last", &last), ("format", &format)] {
+            let value = value.as_deref().map(|text| utf8_percent_encode(text, NON_ALPHANUMERIC));
+            query.extend(value.map(|value| format!("{name}={value}")));
+        }
+        format!("/channels/{}?{}", self.channel, query.join("&"))
+    }
+}
+
 fn print(message: &Message, as_json: bool) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    let Message { kind, data, last_event_id } = message;
+    let Message { kind, data, .. } = message;
     if as_json {
-        writeln!(out, "{}", json!({ "event": kind, "id": last_event_id, "data": data }))?;
+        writeln!(out, "{}", object(message))?;
     } else if kind == "message" {
         writeln!(out, "{data}")?;
     } else {
         writeln!(out, "{kind}: {data}")?;
     }
     out.flush()
+}
+
+/// The object of an event, with the cursor to go on from as its id. A control event has its own type
+/// and its data as text.
+fn object(message: &Message) -> Value {
+    let sent: Value = serde_json::from_str(&message.data).unwrap_or_default();
+    let is_event = message.kind == "message";
+    let kind = if is_event { sent["event"].as_str().unwrap_or("message") } else { &message.kind };
+    let data = if is_event { sent["data"].clone() } else { message.data.clone().into() };
+    let mut object = json!({
+        "channel": sent["channel"], "id": message.last_event_id, "event": kind, "data": data,
+    });
+    for name in ["key", "removed"] {
+        if !sent[name].is_null() {
+            object[name] = sent[name].clone();
+        }
+    }
+    object
 }

@@ -2,7 +2,7 @@
 
 use super::access::Secret;
 use super::units::duration;
-use super::{EXIT_USAGE, fail};
+use super::{fail, misused};
 use crate::clock::Clock;
 use crate::scope::{Pattern, Right, Scope};
 use crate::token::{self, Demands};
@@ -39,9 +39,11 @@ pub fn run(arguments: TokenArguments) -> ExitCode {
     let publish = arguments.publish.into_iter().map(|pattern| (Right::Publish, pattern));
     let subscribe = arguments.subscribe.into_iter().map(|pattern| (Right::Subscribe, pattern));
     let rights: Vec<_> = publish.chain(subscribe).collect();
+    if arguments.ttl.as_secs() == 0 {
+        return misused("--ttl takes a second or more: a token of less is never good");
+    }
     if rights.is_empty() {
-        fail(&"a token without --publish and --subscribe would be good for nothing");
-        return ExitCode::from(EXIT_USAGE);
+        return misused("a token without --publish and --subscribe would be good for nothing");
     }
     let demands = Demands { issuer: arguments.token_issuer, audience: arguments.token_audience };
     let expires = (Clock::default().machine_now() + arguments.ttl.as_millis() as u64) / 1_000;

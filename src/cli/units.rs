@@ -1,5 +1,6 @@
 //! Durations and sizes as people write them: `30s`, `500ms`, `64KiB`.
 
+use clap::builder::BoolishValueParser;
 use std::time::Duration;
 
 /// Longer than anybody waits, and short enough that no clock overflows where it is added to one.
@@ -22,6 +23,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 pub fn bytes(text: &str) -> Result<u64, String> {
     let size = text.parse::<bytesize::ByteSize>();
     size.map(|size| size.as_u64()).map_err(|error| format!("{error}; write it as 64KiB or 8MiB"))
+}
+
+/// Reads what a variable switches on or off: 1 or 0, yes or no, true or false, on or off.
+pub fn switch() -> BoolishValueParser {
+    BoolishValueParser::new()
 }
 
 /// A time that must not be zero.

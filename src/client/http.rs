@@ -9,6 +9,7 @@ use hyper::header::{AUTHORIZATION, HOST};
 use hyper::{Method, Request, Response, Uri, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -106,6 +107,22 @@ impl Address {
         self
     }
 
+    /// The same, with the token of `other` where that is no secret to it: the same host, and not
+    /// one that is asked without TLS after the other was asked with it.
+    #[must_use]
+    pub fn with_token_of(self, other: &Self) -> Self {
+        let is_safe = self.host == other.host && (self.is_tls || !other.is_tls);
+        let token = other.token.clone().filter(|_| is_safe);
+        self.with_token(token)
+    }
+
+    /// Whether it is this machine, by a name that no DNS server gives.
+    pub fn is_loopback(&self) -> bool {
+        let host = self.host.trim_start_matches('[').trim_end_matches(']');
+        let is_address = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        is_address || host == "localhost"
+    }
+
     /// Whether it is reached over TLS.
     pub fn is_tls(&self) -> bool {
         self.is_tls
@@ -193,6 +210,11 @@ impl Connection {
         let driver = tokio::spawn(async move { connection.await.unwrap_or_default() });
         let (sender, driver) = (Sender::Http2(sender), driver.abort_handle());
         Ok(Self { sender, address: address.clone(), driver })
+    }
+
+    /// The server that it leads to.
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// Whether another request may go over it.

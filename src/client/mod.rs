@@ -5,19 +5,22 @@
 //! dispatches only what has data, and ends for good on anything but a `200` event stream (WHATWG
 //! HTML, section 9.2). Blocks are parsed by `sse-stream`.
 
+pub mod agent;
 pub mod http;
 pub mod socket;
 
+use agent::Agent;
 use bytes::Bytes;
-use http::{Address, Connection, HttpError};
+use http::{Address, HttpError};
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
+use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use hyper::{Method, StatusCode};
 use sse_stream::{Sse, SseStream};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
 
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Wait before a reconnect until a stream says otherwise; browsers take 2 to 5 s.
 const RETRY_DEFAULT: Duration = Duration::from_secs(3);
 
@@ -57,11 +60,10 @@ pub enum Interruption {
 
 /// A source of events.
 pub struct EventSource {
-    address: Address,
+    agent: Agent,
     path: String,
     last_event_id: String,
     retry: Duration,
-    connection: Option<Connection>,
     state: State,
 }
 
@@ -75,11 +77,10 @@ impl EventSource {
     /// A source that connects when it is first asked for a signal. `cursor`: where to begin.
     pub fn new(address: Address, path: impl Into<String>, cursor: Option<&str>) -> Self {
         Self {
-            address,
+            agent: Agent::new(address),
             path: path.into(),
             last_event_id: cursor.unwrap_or_default().to_owned(),
             retry: RETRY_DEFAULT,
-            connection: None,
             state: State::Waiting { until: Instant::now() },
         }
     }
@@ -92,14 +93,13 @@ impl EventSource {
     /// Breaks the connection off, as a client does that loses its network. The next signal comes
     /// from a new connection, after `after`.
     pub fn disconnect(&mut self, after: Duration) {
-        self.connection = None;
+        self.agent.disconnect();
         self.state = State::Waiting { until: Instant::now() + after };
     }
 
     /// Moves to another server; takes effect with the next reconnect.
     pub fn move_to(&mut self, address: Address) {
-        self.connection = None;
-        self.address = address;
+        self.agent = Agent::new(address);
     }
 
     /// The next thing that happens. Cancel safe: a call that is dropped loses no event.
@@ -148,18 +148,11 @@ impl EventSource {
     }
 
     async fn request(&mut self) -> Result<hyper::Response<Incoming>, HttpError> {
-        let mut connection = match self.connection.take().filter(Connection::is_open) {
-            Some(connection) => connection,
-            None => Connection::open(&self.address).await?,
-        };
-        let mut request = connection.request(Method::GET, &self.path);
-        request = request.header(ACCEPT, "text/event-stream").header(CACHE_CONTROL, "no-cache");
+        let mut headers = vec![(ACCEPT, "text/event-stream"), (CACHE_CONTROL, "no-cache")];
         if !self.last_event_id.is_empty() {
-            request = request.header("last-event-id", &self.last_event_id);
+            headers.push((LAST_EVENT_ID, &self.last_event_id));
         }
-        let response = connection.send(request, Bytes::new()).await?;
-        self.connection = Some(connection);
-        Ok(response)
+        self.agent.send(Method::GET, &self.path, &headers, Bytes::new()).await
     }
 
     fn dispatch(&mut self, block: Sse) -> Option<Message> {
@@ -177,7 +170,7 @@ impl EventSource {
 
     fn reconnect(&mut self, why: Interruption) -> Signal {
         if let Interruption::Broken(_) = why {
-            self.connection = None;
+            self.agent.disconnect();
         }
         self.state = State::Waiting { until: Instant::now() + self.retry };
         Signal::Reconnecting { after: self.retry, why }
@@ -187,8 +180,9 @@ impl EventSource {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Event;
-    use crate::sse;
+    use crate::cursor::EventId;
+    use crate::event::{ChannelName, Event};
+    use crate::sse::{self, EventWriter, Format};
     use proptest::prelude::*;
     use sse_stream::SseByteStream;
     use std::convert::Infallible;
@@ -228,9 +222,11 @@ mod tests {
         ) {
             let mut body = Vec::new();
             sse::opening(&mut body, Some("0-0"), 1, 2);
+            let channel = ChannelName::parse("a").expect("a name");
+            let writer = EventWriter::new(channel, Format::Raw);
             for (number, (data, kind)) in events.iter().enumerate() {
                 let event = Event::stored(kind.as_deref(), None, data);
-                sse::event(&mut body, Some(&format!("{number}-0")), &event);
+                writer.block(&mut body, EventId { ms: number as u64, seq: 0 }, &event);
                 body.extend_from_slice(sse::HEARTBEAT);
             }
             sse::closing(&mut body, "9-0.7", 2, 100);

@@ -1,8 +1,8 @@
 //! `serve --demo`: an airport's departures board and a price ticker that run by themselves.
 //!
-//! Both are published as anybody would, through the hub; nothing here is known elsewhere. The
-//! ticker numbers its prices without a break, across restarts too, so that whoever watches can see
-//! that none is missing and none comes twice.
+//! Both are published through the hub, as any publisher's events are; nothing here is known
+//! elsewhere. The ticker numbers its prices without a break, across restarts too, so that a page can
+//! see that none is missing and none comes twice.
 
 use crate::event::{ChannelName, Event, Field};
 use crate::hub::Hub;
@@ -16,6 +16,8 @@ use std::time::Duration;
 const BOARD_PAUSE: Duration = Duration::from_millis(900);
 const TICKER_PAUSE: Duration = Duration::from_millis(100);
 const FLIGHTS: usize = 12;
+/// The board shows flights of this many minutes: several times what its flights take up.
+const DEPARTURES_MINUTES: u64 = 240;
 const FAULT_PAUSE: Duration = Duration::from_secs(1);
 
 const CITIES: [&str; 16] = [
@@ -46,6 +48,7 @@ pub async fn feed(hub: Arc<Hub>) {
 }
 
 async fn departures(hub: &Hub) {
+    // The earliest first.
     let mut board: VecDeque<Flight> = VecDeque::new();
     let mut numbers = (random() % 900) as u32..;
     // A board left by an earlier run is cleared, so that no flight stays for ever.
@@ -54,22 +57,31 @@ async fn departures(hub: &Hub) {
     }
     loop {
         if board.len() < FLIGHTS {
-            let flight = Flight::new(
-                100 + numbers.next().unwrap_or_default() % 900,
-                hub.clock.now() / 60_000 + 20 + 7 * board.len() as u64,
-            );
-            surely(hub, "departures", &flight.key(), flight.data()).await;
-            board.push_back(flight);
+            let number = 100 + numbers.next().unwrap_or_default() % 900;
+            let flight = Flight::new(number, free_minute(&board, hub.clock.now() / 60_000));
+            surely(hub, "departures", event(&flight.key(), flight.data(), false)).await;
+            let place = board.partition_point(|other| other.minute < flight.minute);
+            board.insert(place, flight);
             continue;
         }
         tokio::time::sleep(BOARD_PAUSE).await;
         let early = random() as usize % FLIGHTS / 2;
         board[early].stage += 1;
-        let data =
-            if board[early].stage < STAGES.len() { board[early].data() } else { String::new() };
-        surely(hub, "departures", &board[early].key(), data).await;
-        board.retain(|flight| flight.stage < STAGES.len());
+        // With its last stage a flight leaves the state as well.
+        let flight = &board[early];
+        let is_gone = flight.stage + 1 == STAGES.len();
+        let event = event(&flight.key(), flight.data(), is_gone);
+        surely(hub, "departures", event).await;
+        board.retain(|flight| flight.stage + 1 < STAGES.len());
     }
+}
+
+/// A minute of the next hours at which no flight of the board leaves, nor shortly before or after.
+fn free_minute(board: &VecDeque<Flight>, now: u64) -> u64 {
+    let is_free = |minute: &u64| board.iter().all(|other| other.minute.abs_diff(*minute) > 3);
+    let first = random() % DEPARTURES_MINUTES;
+    let minutes = (0..DEPARTURES_MINUTES).map(|n| now + 20 + (first + n) % DEPARTURES_MINUTES);
+    minutes.into_iter().find(is_free).unwrap_or(now)
 }
 
 async fn ticker(hub: &Hub) {
@@ -87,7 +99,7 @@ async fn ticker(hub: &Hub) {
         let (symbol, price) = &mut prices[random() as usize % SYMBOLS.len()];
         *price *= 1.0 + (random() % 2001) as f64 / 1e6 - 0.001;
         let data = json!({ "n": number, "symbol": symbol, "price": (*price * 1e4).round() / 1e4 });
-        surely(hub, "ticker", symbol, data.to_string()).await;
+        surely(hub, "ticker", event(symbol, data.to_string(), false)).await;
     }
 }
 
@@ -101,28 +113,26 @@ async fn clear(hub: &Hub, name: &str) -> Result<(), StoreError> {
     let state = hub.store.state(&channel(name)?).await?;
     for stored in state.events {
         let key = stored.event.key.as_ref().map(Field::as_str).unwrap_or_default();
-        // An open page knows flights by what events say, and takes a departed one off the board.
-        if let Ok(mut flight) = serde_json::from_str::<Value>(&stored.event.data) {
-            flight["status"] = STAGES[STAGES.len() - 1].into();
-            publish(hub, name, key, flight.to_string()).await?;
-        }
-        publish(hub, name, key, String::new()).await?;
+        publish(hub, name, event(key, String::new(), true)).await?;
     }
     Ok(())
 }
 
 /// Publishes, again and again while the store is down.
-async fn surely(hub: &Hub, name: &str, key: &str, data: String) {
-    while let Err(error) = publish(hub, name, key, data.clone()).await {
+async fn surely(hub: &Hub, name: &str, event: Event) {
+    while let Err(error) = publish(hub, name, event.clone()).await {
         pause_after(&error).await;
     }
 }
 
-async fn publish(hub: &Hub, name: &str, key: &str, data: String) -> Result<(), StoreError> {
-    let event = Event { kind: None, key: Field::key(key).ok(), data: data.into() };
+async fn publish(hub: &Hub, name: &str, event: Event) -> Result<(), StoreError> {
     let channel = channel(name)?;
     hub.publish(Publication { channel, events: vec![event], idempotency: None }).await?;
     Ok(())
+}
+
+fn event(key: &str, data: String, removes_key: bool) -> Event {
+    Event::new(None, Field::key(key).ok(), data, removes_key)
 }
 
 fn channel(name: &str) -> Result<ChannelName, StoreError> {
@@ -153,10 +163,11 @@ impl Flight {
         let minute = self.minute % (24 * 60);
         json!({
             "flight": self.key(),
+            "minute": self.minute,
             "to": self.city,
             "time": format!("{:02}:{:02}", minute / 60, minute % 60),
             "gate": self.gate,
-            "status": STAGES[self.stage.min(STAGES.len() - 1)],
+            "status": STAGES[self.stage],
         })
         .to_string()
     }

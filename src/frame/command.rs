@@ -3,12 +3,14 @@
 use crate::cursor::Cursor;
 use crate::event::{ChannelName, Event, FieldError};
 use crate::join::Asked;
-use crate::ndjson::event_of;
+use crate::ndjson::{Members, event_of};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
+/// The types of frames.
+const TYPES: [&str; 4] = ["subscribe", "unsubscribe", "publish", "ping"];
 /// Longest `ref`, in bytes: it is sent back.
 const REFERENCE_BYTES_MAX: usize = 128;
 
@@ -88,6 +90,7 @@ struct Raw<'a> {
     event: Option<Cow<'a, str>>,
     #[serde(borrow)]
     key: Option<Cow<'a, str>>,
+    remove: Option<bool>,
     echo: Option<bool>,
     idempotency_key: Option<String>,
 }
@@ -157,6 +160,9 @@ fn reference(said: Option<Value>) -> Result<Option<Reference>, Wrong> {
 
 impl Raw<'_> {
     fn command(self, event_bytes: usize) -> Result<Command, Wrong> {
+        if !TYPES.contains(&&*self.kind) {
+            return Err(wrong("type", "is subscribe, unsubscribe, publish or ping"));
+        }
         let is_subscribe = self.kind == "subscribe";
         let is_publish = self.kind == "publish";
         let is_listening = is_subscribe || self.kind == "unsubscribe";
@@ -167,6 +173,7 @@ impl Raw<'_> {
             ("data", self.data.is_some(), is_publish),
             ("event", self.event.is_some(), is_publish),
             ("key", self.key.is_some(), is_publish),
+            ("remove", self.remove.is_some(), is_publish),
             ("echo", self.echo.is_some(), is_publish),
             ("idempotency_key", self.idempotency_key.is_some(), is_publish),
         ] {
@@ -183,8 +190,7 @@ impl Raw<'_> {
             }
             "unsubscribe" => Ok(Command::Unsubscribe(names(self.channels)?)),
             "publish" => self.publish(event_bytes).map(|publish| Command::Publish(publish.into())),
-            "ping" => Ok(Command::Ping),
-            _ => Err(wrong("type", "is subscribe, unsubscribe, publish or ping")),
+            _ => Ok(Command::Ping),
         }
     }
 
@@ -192,12 +198,11 @@ impl Raw<'_> {
         let channel = self.channel.ok_or_else(|| wrong("channel", "is missing"))?;
         let channel = name(&channel, "channel")?;
         let data = self.data.ok_or_else(|| wrong("data", "is missing"))?;
-        let event = event_of(data, self.event.as_deref(), self.key.as_deref(), event_bytes)
-            .map_err(|(field, problem)| Wrong {
-                field,
-                limit: problem.limit(),
-                why: problem.to_string(),
-            })?;
+        let (kind, key) = (self.event.as_deref(), self.key.as_deref());
+        let removes_key = self.remove.unwrap_or_default();
+        let event = event_of(Members { data, kind, key, removes_key }, event_bytes).map_err(
+            |(field, problem)| Wrong { field, limit: problem.limit(), why: problem.to_string() },
+        )?;
         let idempotency_key = self.idempotency_key;
         Ok(Publish { channel, event, echo: self.echo.unwrap_or(true), idempotency_key })
     }
@@ -233,12 +238,12 @@ fn names(raw: Option<Vec<String>>) -> Result<Vec<ChannelName>, Wrong> {
 }
 
 /// Where each channel is to begin: a cursor for all in their order, as a stream of several gives it,
-/// or one for each. As on a stream, what is no cursor of ours is no mistake: the client hears of a
-/// gap. A cursor of another number of channels is one.
+/// or one for each. As on a stream, text that is no cursor of these channels is no mistake: the
+/// client gets a gap.
 fn asked(names: &[ChannelName], after: Option<Value>) -> Result<Vec<Asked>, Wrong> {
     match after {
         None => Ok(vec![Asked::Fresh; names.len()]),
-        Some(Value::String(text)) => match asked_with(&text, names.len())? {
+        Some(Value::String(text)) => match Asked::cursor(text.as_bytes(), names.len()) {
             Asked::After(Cursor { positions, mark }) => {
                 let one = |position| Asked::After(Cursor { positions: vec![position], mark });
                 Ok(positions.into_iter().map(one).collect())
@@ -250,8 +255,8 @@ fn asked(names: &[ChannelName], after: Option<Value>) -> Result<Vec<Asked>, Wron
             for name in names {
                 asked.push(match each.remove(name.as_str()) {
                     None | Some(Value::Null) => Asked::Fresh,
-                    Some(Value::String(text)) => asked_with(&text, 1)?,
-                    Some(_) => return Err(wrong("after", "holds what is no text")),
+                    Some(Value::String(text)) => Asked::cursor(text.as_bytes(), 1),
+                    Some(_) => return Err(wrong("after", "holds a cursor that is no string")),
                 });
             }
             match each.keys().next() {
@@ -262,19 +267,6 @@ fn asked(names: &[ChannelName], after: Option<Value>) -> Result<Vec<Asked>, Wron
             }
         }
         Some(_) => Err(wrong("after", "is a cursor, or an object with one for each channel")),
-    }
-}
-
-fn asked_with(text: &str, channels: usize) -> Result<Asked, Wrong> {
-    match Cursor::parse(text) {
-        Ok(cursor) if cursor.positions.len() != channels => {
-            let count = cursor.positions.len();
-            Err(wrong(
-                "after",
-                format!("is a cursor of {count} channels, and stands for {channels}"),
-            ))
-        }
-        _ => Ok(Asked::from_last_event_id(text.as_bytes(), channels)),
     }
 }
 
@@ -313,17 +305,24 @@ mod tests {
         check(r#","after":{"a":null,"b":"x"}"#, [foreign(), Asked::Fresh]);
         check(r#","after":"x""#, [foreign(), foreign()]);
         check(r#","after":"""#, [Asked::Fresh, Asked::Fresh]);
+        // Of another number of channels.
+        let two = || Asked::Foreign("1-0_2-0".to_owned());
+        check(r#","after":{"a":"1-0_2-0","b":"1-0_2-0"}"#, [two(), two()]);
+        let one = || Asked::Foreign("1-0".to_owned());
+        check(r#","after":"1-0""#, [one(), one()]);
+        check(r#","after":"0-0""#, [after(0), after(0)]);
     }
 
     #[test]
     fn a_publish_is_read_as_a_line_of_a_batch_is() {
         let text = r#"{"type":"publish","channel":"a","data":{"x": 1.50},"event":"e","key":"k",
-                       "echo":false,"idempotency_key":"i","ref":"r"}"#;
+                       "remove":true,"echo":false,"idempotency_key":"i","ref":"r"}"#;
         let Frame { reference, command: Command::Publish(publish) } = parse(text).unwrap() else {
             panic!("no publish")
         };
         assert_eq!(reference, Some(Reference::Text("r".to_owned())));
-        assert_eq!(publish.event, Event::stored(Some("e"), Some("k"), r#"{"x":1.50}"#));
+        let removal = Event::stored(Some("e"), Some("k"), r#"{"x":1.50}"#).removing_its_key();
+        assert_eq!(publish.event, removal);
         let null = parse(r#"{"type":"publish","channel":"a","data":null}"#).unwrap();
         assert!(matches!(null.command, Command::Publish(one) if &*one.event.data == "null"));
         assert!(!publish.echo && publish.idempotency_key.as_deref() == Some("i"));
@@ -339,6 +338,8 @@ mod tests {
         check("{", "EOF");
         check("[]", "a frame is a JSON object");
         check(r#"{"type":"dance"}"#, "\"type\"");
+        check(r#"{"type":"dance","channel":"a","data":1}"#, "\"type\"");
+        check(r#"{"type":"publish","channel":"a","data":1,"remove":true}"#, "\"remove\"");
         check(r#"{"type":"ping","data":1}"#, "\"data\"");
         check(r#"{"type":"ping","x":1}"#, "unknown field");
         check(r#"{"type":"publish","channel":"a"}"#, "\"data\"");
@@ -357,8 +358,6 @@ mod tests {
         for bad in ["{}", "1.5", "true", "9999999999999999999"] {
             check(&format!(r#"{{"type":"ping","ref":{bad}}}"#), "\"ref\"");
         }
-        check(r#"{"type":"subscribe","channels":["a"],"after":"1-0_2-0"}"#, "of 2 channels");
-        check(r#"{"type":"subscribe","channels":["a"],"after":{"a":"1-0_2-0"}}"#, "of 2 channels");
         check(r#"{"type":"subscribe","channels":["a"],"after":{"a":1}}"#, "\"after\"");
         check(r#"{"type":"subscribe","channels":["a"],"after":[]}"#, "\"after\"");
         let unread = Frame::parse(r#"{"type":"ping","ref":7,"x":1}"#, 20).unwrap_err();

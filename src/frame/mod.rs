@@ -4,4 +4,4 @@ mod command;
 mod text;
 
 pub use command::{Command, Frame, FrameError, Publish, Reference};
-pub use text::{end, error, pieces, pong, published, subscribed, unsubscribed};
+pub use text::{end, error, pong, published, subscribed, unsubscribed};

@@ -17,11 +17,6 @@ pub const EDGE_AUTH: HeaderName = HeaderName::from_static("headwater-edge-auth")
 
 /// What the bearer of a token that was good once is told.
 pub(super) const EXPIRED: &str = "the token has expired, get a new one";
-/// What one is told whose token will be good.
-pub(super) const TOO_EARLY: &str = "the token is not good yet; check the clocks";
-/// What one is told whose token is not believed.
-pub(super) const NOT_OURS: &str =
-    "the token is not signed by a key of this origin, or not meant for it";
 
 /// Whom an answer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +50,27 @@ impl Origin {
         if vouched.is_some_and(|said| self.access.is_vouched(said)) {
             return Ok(Audience::Everyone);
         }
-        let cookie = cookie(headers, self.access.cookie_name());
-        let token = bearer(headers).or(cookie).or(query.access_token.as_deref());
-        self.check(token, Right::Subscribe, names).map(|_| Audience::Bearer)
+        let wanted = (Right::Subscribe, names);
+        // What the client says itself comes before what its browser sends along.
+        if let Some(token) = bearer(headers).or(query.get("access_token")) {
+            return self.check(token, wanted).map(|_| Audience::Bearer);
+        }
+        let name = self.access.cookie_name();
+        let mut refused = None;
+        for token in cookies(headers, name) {
+            match self.check(token, wanted) {
+                Ok(_) => return Ok(Audience::Bearer),
+                // The bearer of an expired one should come back with a newer one.
+                Err(Denied::Expired) => refused = Some(Denied::Expired),
+                Err(denied) => refused = refused.or(Some(denied)),
+            }
+        }
+        Err(refused.unwrap_or_else(|| {
+            Denied::Refused(Problem::unauthorized(format!(
+                "this channel needs a token: send it as Authorization: Bearer, or from a browser \
+                 in the cookie {name:?} or as ?access_token="
+            )))
+        }))
     }
 
     /// Whether a channel may be written to. Only the header counts: a cookie would let any site
@@ -71,31 +84,38 @@ impl Origin {
         if !self.access.guards_publishing() {
             return Ok(None);
         }
-        match self.check(bearer(headers), Right::Publish, std::slice::from_ref(name)) {
+        let needs = "this needs a token: send it as Authorization: Bearer";
+        let token = bearer(headers).ok_or_else(|| Problem::unauthorized(needs))?;
+        match self.check(token, (Right::Publish, std::slice::from_ref(name))) {
             Ok(grant) => Ok(Some(grant)),
             Err(Denied::Refused(problem)) => Err(problem),
             Err(Denied::Expired) => Err(Problem::unauthorized(EXPIRED)),
         }
     }
 
-    fn check(
-        &self,
-        token: Option<&str>,
-        right: Right,
-        names: &[ChannelName],
-    ) -> Result<Grant, Denied> {
-        let refused = |detail: &str| Denied::Refused(Problem::unauthorized(detail));
-        let needs = "this needs a token: send it as Authorization: Bearer";
-        let token = token.ok_or_else(|| refused(needs))?;
-        let grant =
-            self.access.verify(token, self.hub.clock.now()).map_err(|refusal| match refusal {
-                Refusal::Expired => Denied::Expired,
-                Refusal::TooEarly => refused(TOO_EARLY),
-                Refusal::Bad | Refusal::UnknownKey => refused(NOT_OURS),
-            })?;
+    fn check(&self, token: &str, (right, names): (Right, &[ChannelName])) -> Result<Grant, Denied> {
+        let verified = self.access.verify(token, self.hub.clock.now());
+        let grant = verified.map_err(|refusal| match refusal {
+            Refusal::Expired => Denied::Expired,
+            other => Denied::Refused(Problem::unauthorized(said_of(other))),
+        })?;
         match self.access.grants(&grant, right, names) {
             true => Ok(grant),
             false => Err(Denied::Refused(out_of_scope(right, names))),
+        }
+    }
+}
+
+/// What the bearer of a refused token is told.
+pub(super) fn said_of(refusal: Refusal) -> String {
+    match refusal {
+        Refusal::Expired => EXPIRED.to_owned(),
+        Refusal::TooEarly => "the token is not good yet; check the clocks".to_owned(),
+        Refusal::Claim(why) => {
+            format!("the token is signed by a key of this origin, but {why}")
+        }
+        Refusal::Bad | Refusal::UnknownKey => {
+            "the token is not signed by a key of this origin".to_owned()
         }
     }
 }
@@ -124,9 +144,10 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+/// The values of all cookies of a name. Browsers send several where their paths or domains differ.
+pub(super) fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
     let pairs = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    pairs.flat_map(|value| value.split(';')).find_map(|pair| {
+    pairs.flat_map(|value| value.split(';')).filter_map(move |pair| {
         let (found, value) = pair.trim().split_once('=')?;
         (found == name).then_some(value)
     })
@@ -163,12 +184,15 @@ mod tests {
 
     #[test]
     fn a_cookie_is_found_by_its_whole_name() {
-        let check = |value, expected| {
-            assert_eq!(cookie(&headers(&[("cookie", value)]), "headwater"), expected, "{value}");
+        let check = |value, expected: Vec<&str>| {
+            let headers = headers(&[("cookie", value)]);
+            let found: Vec<&str> = cookies(&headers, "headwater").collect();
+            assert_eq!(found, expected, "{value}");
         };
-        check("a=b; headwater=t; c=d", Some("t"));
-        check("headwater=t=u", Some("t=u"));
-        check("xheadwater=t; headwater2=u", None);
-        check("headwater", None);
+        check("a=b; headwater=t; c=d", vec!["t"]);
+        check("headwater=t=u", vec!["t=u"]);
+        check("headwater=t; headwater=u", vec!["t", "u"]);
+        check("xheadwater=t; headwater2=u", vec![]);
+        check("headwater", vec![]);
     }
 }

@@ -2,10 +2,12 @@
 
 use super::problem::Problem;
 use super::route::Query;
+use super::subscribe::{last, since};
 use super::{Answer, Origin, json};
 use crate::caching::Freshness;
 use crate::cursor::{Cursor, EventId};
-use crate::event::{ChannelName, Field};
+use crate::event::ChannelName;
+use crate::event_json::EventJson;
 use crate::event_log::StoredEvent;
 use crate::store::PageLimit;
 use hyper::StatusCode;
@@ -16,22 +18,20 @@ const PAGE_EVENTS_MAX: usize = 1_000;
 const PAGE_EVENTS_DEFAULT: usize = 100;
 /// Most bytes of events in a page, which is built in memory; one event at least.
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
-
-#[derive(Serialize)]
-struct EventJson<'a> {
-    id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    event: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<&'a str>,
-    data: &'a str,
-}
+/// The parameters that say where a page begins or ends.
+const START_PARAMETERS: [&str; 4] = ["after", "before", "since", "last"];
+const HISTORY_PARAMETERS: [&str; 6] = ["after", "before", "since", "last", "limit", "access_token"];
 
 #[derive(Serialize)]
 struct PageJson<'a> {
+    /// The oldest first.
     events: Vec<EventJson<'a>>,
+    /// `?after=` of the next page.
     next: String,
-    /// Events between `after` and this place are no longer kept.
+    /// `?before=` of the page before, where the page was read backwards and there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous: Option<String>,
+    /// Events that were asked for, up to this place, are no longer kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     trimmed_to: Option<String>,
 }
@@ -42,31 +42,92 @@ struct StateJson<'a> {
     cursor: String,
 }
 
+/// Which page of the log is wanted.
+enum Wanted {
+    /// The first events after a place; `is_fixed`: the client named the place.
+    After { place: EventId, is_fixed: bool },
+    /// The last events before a place, or of all.
+    Before(Option<EventId>),
+}
+
 impl Origin {
     pub(super) async fn history(
         &self,
         name: &ChannelName,
         query: &Query,
     ) -> Result<Answer, Problem> {
-        let after = history_after(query)?;
-        let limit = history_limit(query)?;
-        let page_limit = PageLimit { events: limit, bytes: PAGE_BYTES_MAX };
-        let page = self.hub.in_time(self.hub.store.read(name, after, page_limit)).await?;
-        let is_trimmed = page.trimmed_to > after;
-        let is_full = !page.complete || page.events.len() == limit;
+        query.only("history", &HISTORY_PARAMETERS)?;
+        let (wanted, events) = self.wanted_page(name, query).await?;
+        let limit = PageLimit { events, bytes: PAGE_BYTES_MAX };
+        let store = &self.hub.store;
+        let page = match wanted {
+            Wanted::After { place, .. } => self.hub.in_time(store.read(name, place, limit)).await,
+            Wanted::Before(place) => {
+                let place = place.unwrap_or(EventId { ms: u64::MAX, seq: u64::MAX });
+                self.hub.in_time(store.read_back(name, place, limit)).await
+            }
+        }?;
+        let (first, last) = (page.events.first(), page.events.last());
+        let is_backwards = matches!(wanted, Wanted::Before(_));
+        let (from, is_trimmed, is_fixed) = match wanted {
+            Wanted::After { place, is_fixed } => (place, page.trimmed_to > place, is_fixed),
+            Wanted::Before(place) => {
+                let is_short = page.complete && page.events.len() < events;
+                let is_trimmed = is_short && page.trimmed_to != EventId::START;
+                (page.last, is_trimmed, place.is_some_and(|place| place <= page.last))
+            }
+        };
         let body = PageJson {
-            next: page.events.last().map_or(after, |stored| stored.id).to_string(),
-            events: page.events.iter().map(EventJson::from).collect(),
+            next: last.map_or(from, |stored| stored.id).to_string(),
+            previous: first.filter(|_| is_backwards && !page.complete).map(|s| s.id.to_string()),
+            events: page.events.iter().map(|stored| event_json(name, stored)).collect(),
             trimmed_to: is_trimmed.then(|| page.trimmed_to.to_string()),
         };
-        let is_final = is_full && !is_trimmed && !page.events.is_empty();
+        let is_full = !page.complete || page.events.len() == events;
+        let is_final = is_fixed && is_full && !is_trimmed && !page.events.is_empty();
         self.read_answer(&body, if is_final { Freshness::FullPage } else { Freshness::Second })
     }
 
-    pub(super) async fn state(&self, name: &ChannelName) -> Result<Answer, Problem> {
+    /// The page that a query asks for, and how many events it has at most.
+    async fn wanted_page(
+        &self,
+        name: &ChannelName,
+        query: &Query,
+    ) -> Result<(Wanted, usize), Problem> {
+        let given = START_PARAMETERS.iter().filter_map(|name| Some((*name, query.get(name)?)));
+        let given: Vec<_> = given.collect();
+        if given.len() > 1 {
+            let names: Vec<_> = given.iter().map(|(name, _)| format!("?{name}=")).collect();
+            let detail = format!("{} exclude each other; give one of them", names.join(" and "));
+            return Err(Problem::bad_field(given[1].0, detail));
+        }
+        let limit = history_limit(query)?;
+        Ok(match given.first() {
+            None => (Wanted::After { place: EventId::START, is_fixed: true }, limit),
+            Some(("after", text)) => {
+                (Wanted::After { place: place("after", text)?, is_fixed: true }, limit)
+            }
+            Some(("before", text)) => (Wanted::Before(Some(place("before", text)?)), limit),
+            Some(("since", text)) => {
+                let ms = since(text)?.ms(self.hub.clock.now());
+                let place = self.hub.in_time(self.hub.store.position_before(name, ms)).await?;
+                (Wanted::After { place, is_fixed: false }, limit)
+            }
+            Some((_, text)) if query.get("limit").is_none() => {
+                (Wanted::Before(None), last(text)? as usize)
+            }
+            Some(_) => {
+                let detail = "?last= says how many events the page has; leave ?limit= out";
+                return Err(Problem::bad_field("limit", detail));
+            }
+        })
+    }
+
+    pub(super) async fn state(&self, name: &ChannelName, query: &Query) -> Result<Answer, Problem> {
+        query.only("state", &["access_token"])?;
         let state = self.hub.in_time(self.hub.store.state(name)).await?;
         let body = StateJson {
-            events: state.events.iter().map(EventJson::from).collect(),
+            events: state.events.iter().map(|stored| event_json(name, stored)).collect(),
             cursor: state.position.to_string(),
         };
         self.read_answer(&body, Freshness::Second)
@@ -81,30 +142,24 @@ impl Origin {
     }
 }
 
-impl<'a> From<&'a StoredEvent> for EventJson<'a> {
-    fn from(stored: &'a StoredEvent) -> Self {
-        Self {
-            id: stored.id.to_string(),
-            event: stored.event.kind.as_ref().map(Field::as_str),
-            key: stored.event.key.as_ref().map(Field::as_str),
-            data: &stored.event.data,
-        }
-    }
+fn event_json<'a>(name: &'a ChannelName, stored: &'a StoredEvent) -> EventJson<'a> {
+    EventJson::new(name, Some(stored.id), &stored.event)
 }
 
-fn history_after(query: &Query) -> Result<EventId, Problem> {
-    let Some(raw) = &query.after else { return Ok(EventId::START) };
-    match Cursor::parse(raw).map(|cursor| cursor.positions) {
+fn place(field: &'static str, text: &str) -> Result<EventId, Problem> {
+    match Cursor::parse(text).map(|cursor| cursor.positions) {
         Ok(positions) if positions.len() == 1 => Ok(positions[0]),
         _ => {
-            let detail = "?after= takes a cursor of one channel, or 0-0 for the beginning";
-            Err(Problem::bad_field("after", detail))
+            let detail = format!(
+                "?{field}= takes a cursor of one channel, as an event's id; 0-0 is the beginning"
+            );
+            Err(Problem::bad_field(field, detail))
         }
     }
 }
 
 fn history_limit(query: &Query) -> Result<usize, Problem> {
-    let Some(raw) = &query.limit else { return Ok(PAGE_EVENTS_DEFAULT) };
+    let Some(raw) = query.get("limit") else { return Ok(PAGE_EVENTS_DEFAULT) };
     raw.parse().ok().filter(|limit| (1..=PAGE_EVENTS_MAX).contains(limit)).ok_or_else(|| {
         let detail = format!("?limit= takes a whole number from 1 to {PAGE_EVENTS_MAX}");
         Problem::bad_field("limit", detail).with("limit", PAGE_EVENTS_MAX)

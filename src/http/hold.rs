@@ -56,8 +56,8 @@ impl Origin {
         let is_for_ever = gathered.events > 0 && !has_news && matches!(asked, Asked::After(_));
         let span = self.hold_span(&joined, &gathered, lane);
         let retry_ms = match is_for_ever {
-            true => sse::RETRY_PLANNED_MS,
-            false => sse::RETRY_EMPTY_HOLD_MS,
+            true => self.hub.retry_ms(),
+            false => sse::RETRY_EMPTY_HOLD_MS.max(self.hub.retry_ms()),
         };
         let Joined { reader, prelude, .. } = joined;
         let mut body = prelude.pieces(span.segment.number, span.ends_at).concat();

@@ -4,12 +4,14 @@
 //! time is decided further in.
 
 mod access;
+mod cors;
 mod history;
 mod hold;
 pub mod probe;
 mod problem;
 mod publish;
 mod route;
+mod site;
 mod subscribe;
 pub mod websocket;
 
@@ -21,12 +23,9 @@ use crate::config::HttpConfig;
 use crate::event::ChannelName;
 use crate::hub::Hub;
 use access::{Audience, Denied};
+use cors::Readers;
 use hyper::body::Incoming;
-use hyper::header::{
-    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW,
-    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, VARY,
-};
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use probe::{RESPONSE_HEADER, Responses};
 use problem::Problem;
@@ -68,6 +67,17 @@ pub enum Admission {
     Admin,
 }
 
+/// Who sent a request, as far as its connection shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// What is asked of it.
+    pub admission: Admission,
+    /// The address of the peer.
+    pub address: IpAddr,
+    /// The listener is open to this machine without a key, so pages of other sites are kept out.
+    pub is_guarded: bool,
+}
+
 impl Admission {
     /// Whether there is no room for this one.
     pub fn is_refused(self) -> bool {
@@ -83,21 +93,24 @@ impl Origin {
         Self { publishing, hub, access, clients, config, responses }
     }
 
-    /// Answers one request from `peer`.
-    pub async fn answer(
-        &self,
-        request: Request<Incoming>,
-        admission: Admission,
-        peer: IpAddr,
-    ) -> Answer {
+    /// Answers one request.
+    pub async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
         let version = request.version();
-        let asked_origin = request.headers().get(ORIGIN).cloned();
-        let mut answer = match admission {
-            Admission::Admin => self.answer_admin(&request).await,
-            _ => self.admit(request, admission, peer).await,
-        }
-        .unwrap_or_else(Problem::into_response);
-        self.allow_origin(asked_origin.as_ref(), answer.headers_mut());
+        let admission = caller.admission;
+        let (answered, readers) = match site::host(&request) {
+            Err(problem) => (Err(problem), Readers::default()),
+            Ok(host) => {
+                let (readers, allowed) = self.guard(&request, caller, &host);
+                let answered = match allowed.and_then(|()| only_chunks(&request)) {
+                    Err(problem) => Err(problem),
+                    Ok(()) if admission == Admission::Admin => self.answer_admin(&request).await,
+                    Ok(()) => self.admit(request, caller, &host).await,
+                };
+                (answered, readers)
+            }
+        };
+        let mut answer = answered.unwrap_or_else(Problem::into_response);
+        self.allow_origin(&readers, answer.headers_mut());
         let must_close = self.hub.is_draining() || admission.is_refused();
         let is_switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         if must_close && version < Version::HTTP_2 && !is_switched {
@@ -116,44 +129,53 @@ impl Origin {
     async fn admit(
         &self,
         request: Request<Incoming>,
-        admission: Admission,
-        peer: IpAddr,
+        caller: &Caller,
+        host: &str,
     ) -> Result<Answer, Problem> {
-        if admission != Admission::Normal || !self.clients.is_proxy(peer) {
-            return self.route(request, admission, None).await;
+        let &Caller { admission, address, .. } = caller;
+        if admission != Admission::Normal || !self.clients.is_proxy(address) {
+            return self.route(request, host, admission, None).await;
         }
         let values = request.headers().get_all(self.clients.header()).iter();
         // A proxy adds to what its client wrote: bytes that are no text may hide nothing behind them.
         let said: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
         let said = said.iter().map(AsRef::as_ref);
-        let (admission, place) = match self.clients.enter(peer, said) {
+        let (admission, place) = match self.clients.enter(address, said) {
             Entered::In(place) => (Admission::Normal, place),
             Entered::TooMany(place) => (Admission::Crowded, Some(place)),
             Entered::Flooding => (Admission::Crowded, None),
         };
-        self.route(request, admission, place).await
+        self.route(request, host, admission, place).await
     }
 
     async fn route(
         &self,
         request: Request<Incoming>,
+        host: &str,
         admission: Admission,
         place: Option<Place>,
     ) -> Result<Answer, Problem> {
-        let route = Route::parse(request.uri().path())?;
-        if request.method() == Method::OPTIONS {
-            return Ok(preflight(&route));
+        let path = request.uri().path();
+        let is_options = request.method() == Method::OPTIONS;
+        // About the server as a whole (RFC 9110, section 9.3.7).
+        if is_options && path == "*" {
+            return Ok(cors::preflight(None, request.headers()));
+        }
+        let route = Route::parse(path)?;
+        // A load balancer may ask with any of these, and needs the one answer.
+        if is_options && !matches!(route, Route::Health | Route::Ready) {
+            return Ok(cors::preflight(Some(&route), request.headers()));
         }
         let is_listening = matches!(route, Route::Channels(_) | Route::Socket)
             && matches!(*request.method(), Method::GET | Method::HEAD);
         if admission == Admission::Crowded && !is_listening {
             return Err(Problem::crowded());
         }
-        let query = Query::parse(request.uri().query().unwrap_or_default())?;
+        let query = Query::parse(request.uri().query().unwrap_or_default());
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match route {
             Route::Channels(names) if is_read => {
-                let mode = if query.mode.as_deref() == Some("hold") { "hold" } else { "stream" };
+                let mode = if query.get("mode") == Some("hold") { "hold" } else { "stream" };
                 let name = self.responses.next(&request, mode);
                 let audience = self.may_read(request.headers(), &query, &names);
                 let mut answer = match &audience {
@@ -174,20 +196,21 @@ impl Origin {
                 Err(Problem::not_found(probe::TAKES_NO_EVENTS))
             }
             Route::Channels(names) => self.write(request, names, &query).await,
+            Route::Health if is_read || is_options => Ok(text("ok\n".to_owned())),
+            Route::Ready if is_read || is_options => self.ready().await,
             _ if !is_read => Err(Problem::method(READ_METHODS)),
-            Route::Socket => self.greet(&request, &query, admission, place),
+            Route::Socket => self.greet(&request, host, &query, admission, place),
             Route::History(name) => {
                 let audience = self.audience_of(&request, &query, &name)?;
                 Ok(for_its(audience, self.history(&name, &query).await?))
             }
             Route::State(name) => {
                 let audience = self.audience_of(&request, &query, &name)?;
-                Ok(for_its(audience, self.state(&name).await?))
+                Ok(for_its(audience, self.state(&name, &query).await?))
             }
             Route::Home if self.config.demo => Ok(page()),
             Route::Home => Err(Problem::not_found("the demo page is there with serve --demo")),
-            Route::Health => Ok(text("ok\n".to_owned())),
-            Route::Ready => self.ready().await,
+            Route::Health | Route::Ready => Err(Problem::method(READ_METHODS)),
             Route::Metrics => {
                 Err(Problem::not_found("metrics are on the admin listener (--admin-listen)"))
             }
@@ -209,7 +232,7 @@ impl Origin {
     }
 
     async fn answer_admin(&self, request: &Request<Incoming>) -> Result<Answer, Problem> {
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        if !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
             return Err(Problem::method(READ_METHODS));
         }
         match Route::parse(request.uri().path())? {
@@ -233,23 +256,21 @@ impl Origin {
         self.hub.in_time(self.hub.store.ready()).await?;
         Ok(text("ready\n".to_owned()))
     }
+}
 
-    fn allow_origin(&self, asked: Option<&HeaderValue>, headers: &mut HeaderMap) {
-        let allowed = &self.config.cors_origins;
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Headwater-Shed"));
-        if allowed.is_empty() {
-            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-            return;
-        }
-        headers.append(VARY, HeaderValue::from_static("Origin"));
-        let is_allowed =
-            |asked: &&HeaderValue| allowed.iter().any(|one| one.as_bytes() == asked.as_bytes());
-        if let Some(origin) = asked.filter(is_allowed) {
-            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            // Without it no browser shows a page what it got with its cookie.
-            headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-        }
+/// Refuses a body in a transfer coding that nothing here decodes (RFC 9112, section 6.1): the
+/// library looks for `chunked` at the end of the list and leaves the codings before it alone.
+fn only_chunks(request: &Request<Incoming>) -> Result<(), Problem> {
+    let lines = request.headers().get_all(TRANSFER_ENCODING).iter();
+    let codings = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let codings = codings.map(<[u8]>::trim_ascii).filter(|coding| !coding.is_empty());
+    if codings.enumerate().all(|(n, one)| n == 0 && one.eq_ignore_ascii_case(b"chunked")) {
+        return Ok(());
     }
+    let detail = "Transfer-Encoding takes chunked, once; send the body as it is, or in chunks";
+    let title = "The transfer coding is not known here";
+    let problem = Problem::new(StatusCode::NOT_IMPLEMENTED, "transfer-coding", title, detail);
+    Err(problem.with("field", "Transfer-Encoding"))
 }
 
 /// The whole answer to a client whose request's head did not arrive in time, as it goes on the
@@ -270,22 +291,6 @@ fn for_its(audience: Audience, mut answer: Answer) -> Answer {
     if audience == Audience::Bearer {
         access::keep_private(&mut answer);
     }
-    answer
-}
-
-fn preflight(route: &Route) -> Answer {
-    let methods = match route {
-        Route::Channels(_) => CHANNEL_METHODS,
-        _ => READ_METHODS,
-    };
-    let mut answer = Response::new(AnswerBody::Full(Default::default()));
-    *answer.status_mut() = StatusCode::NO_CONTENT;
-    let headers = answer.headers_mut();
-    headers.insert(ALLOW, HeaderValue::from_static(methods));
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
-    let taken = "Last-Event-ID, Cache-Control, Content-Type, Idempotency-Key, Authorization";
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(taken));
-    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
     answer
 }
 

@@ -3,7 +3,7 @@
 use crate::body::AnswerBody;
 use crate::store::StoreError;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use hyper::{Response, StatusCode};
 use serde_json::{Map, Value, json};
@@ -65,6 +65,15 @@ impl Problem {
     /// `404` for a path.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "There is nothing here", detail)
+    }
+
+    /// `415` with the content coding that is taken.
+    pub fn encoding(coding: &str) -> Self {
+        let detail = format!(
+            "Content-Encoding: {coding} is not taken here; send the body as it is, or as gzip"
+        );
+        let (status, title) = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Not this content coding");
+        Self::new(status, "content-encoding", title, detail).with("field", "Content-Encoding")
     }
 
     /// `413` with the limit.
@@ -141,6 +150,10 @@ impl Problem {
         if let Some(seconds) = self.retry_after_s {
             headers.insert(RETRY_AFTER, seconds.into());
         }
+        if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            // RFC 9110, section 12.5.3.
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -159,6 +172,13 @@ impl From<StoreError> for Problem {
                 "channel-closed",
                 "The channel has ended",
                 "it takes events again after DELETE with ?reopen=1",
+            ),
+            StoreError::NoChannel => Self::new(
+                StatusCode::NOT_FOUND,
+                "no-channel",
+                "There is no such channel",
+                "nobody has published to this channel, or it was idle for --channel-idle and is \
+                 forgotten; nothing was changed",
             ),
             StoreError::KeyReused => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,

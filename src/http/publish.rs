@@ -12,15 +12,17 @@ use crate::caching::Freshness;
 use crate::config::HttpConfig;
 use crate::cursor::EventId;
 use crate::event::{ChannelName, Event, Field};
-use crate::ndjson::{BatchError, BatchLimits, BatchProblem, parse_batch};
+use crate::ndjson::{BatchError, BatchLimits, BatchProblem, Separator, parse_batch};
 use crate::rates::{Rates, TooFast};
 use crate::store::{IDEMPOTENCY_KEY_RULE, Idempotency, Publication, Published};
 use bytes::{Bytes, BytesMut};
+use flate2::read::MultiGzDecoder;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderMap};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
+use std::io::Read;
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -29,6 +31,8 @@ const DISCARDED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(5);
 /// Unit in which the memory of publishes is counted.
 const BUFFER_UNIT_BYTES: usize = 1024;
+/// How much of a compressed body is decoded at once.
+const GUNZIP_BYTES: usize = 64 * 1024;
 
 /// What limits all publishes together.
 pub(super) struct Publishing {
@@ -40,7 +44,32 @@ pub(super) struct Publishing {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shape {
     Single,
-    Batch,
+    Batch(Separator),
+}
+
+/// A body, and its share of the memory for publishes for as long as it is needed.
+struct Room<'a> {
+    buffer: &'a Semaphore,
+    bytes: usize,
+    permits: Vec<SemaphorePermit<'a>>,
+}
+
+impl<'a> Room<'a> {
+    fn new(buffer: &'a Semaphore) -> Self {
+        Self { buffer, bytes: 0, permits: Vec::new() }
+    }
+
+    /// Takes room for more bytes. The memory counts in units of all that came, not of each piece: a
+    /// body in chunks of one byte takes no more.
+    fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
+        let units = |length: usize| length.div_ceil(BUFFER_UNIT_BYTES) as u32;
+        let more = units(self.bytes + bytes) - units(self.bytes);
+        if more > 0 {
+            self.permits.push(self.buffer.try_acquire_many(more).map_err(|_| busy())?);
+        }
+        self.bytes += bytes;
+        Ok(())
+    }
 }
 
 impl Publishing {
@@ -66,7 +95,7 @@ impl Origin {
             return Err(Problem::method(CHANNEL_METHODS));
         }
         let [name] = <[ChannelName; 1]>::try_from(names)
-            .map_err(|_| Problem::not_found("publish to one channel at a time"))?;
+            .map_err(|_| Problem::bad_field("channel", "publish to one channel at a time"))?;
         let grant = self.may_publish(request.headers(), &name)?;
         if method == Method::DELETE {
             return self.end(&name, query).await;
@@ -83,86 +112,85 @@ impl Origin {
         subject: Option<&str>,
         query: &Query,
     ) -> Result<Answer, Problem> {
+        query.only("a publish", &["event", "key", "remove"])?;
         let (head, body) = request.into_parts();
         let shape = shape(&head.headers);
+        let removes_key = removes_key(query, shape)?;
+        let is_gzip = is_gzip(&head.headers)?;
         let key = idempotency_key(&head.headers)?;
         let longest = self.config.body_timeout;
-        let body = tokio::time::timeout(longest, self.read_body(body, shape));
+        let body = tokio::time::timeout(longest, self.read_body(body, shape, is_gzip));
         let (body, _room) = body.await.map_err(|_| slow_body(longest))??;
         let idempotency = key.map(|key| {
-            let (kind, of) = (query.event.as_deref(), query.key.as_deref());
-            Idempotency::of(key.to_owned(), shape == Shape::Batch, kind, of, &body)
+            let (kind, of) = (query.get("event"), query.get("key"));
+            Idempotency::of(key.to_owned(), shape != Shape::Single, kind, of, removes_key, &body)
         });
-        let events = self.events(shape, query, &body)?;
+        let events = self.events(shape, query, removes_key, &body)?;
         self.check_rate(&channel, subject, events.len())?;
         let publication = Publication { channel, events, idempotency };
         let published = self.hub.publish(publication).await?;
         Ok(accepted(shape, &published))
     }
 
-    /// The whole body, and its share of the memory for publishes for as long as it is needed.
+    /// The whole body, decoded.
     async fn read_body(
         &self,
         mut body: Incoming,
         shape: Shape,
-    ) -> Result<(Bytes, Vec<SemaphorePermit<'_>>), Problem> {
+        is_gzip: bool,
+    ) -> Result<(Bytes, Room<'_>), Problem> {
         let (what, limit, flag) = match shape {
             Shape::Single => ("an event", self.config.event_bytes, "--max-event"),
-            Shape::Batch => ("a batch", self.config.batch_bytes, "--max-batch"),
+            Shape::Batch(_) => ("a batch", self.config.batch_bytes, "--max-batch"),
         };
         let too_large = || Problem::too_large(what, limit, flag);
         if body.size_hint().lower() > limit as u64 {
             discard(&mut body).await;
             return Err(too_large());
         }
-        let (mut bytes, mut room) = (BytesMut::new(), Vec::new());
+        let (mut bytes, mut room) = (BytesMut::new(), Room::new(&self.publishing.buffer));
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| {
-                Problem::new(
-                    StatusCode::BAD_REQUEST,
-                    "body-cut",
-                    "The body did not arrive whole",
-                    format!("{error}; nothing was stored, send it again"),
-                )
-            })?;
-            let Ok(data) = frame.into_data() else { continue };
+            let Ok(data) = frame.map_err(body_cut)?.into_data() else { continue };
             if bytes.len() + data.len() > limit {
                 discard(&mut body).await;
                 return Err(too_large());
             }
-            // Of all that came, not of each piece: a body in chunks of one byte takes no more.
-            let units = |length: usize| length.div_ceil(BUFFER_UNIT_BYTES) as u32;
-            let more = units(bytes.len() + data.len()) - units(bytes.len());
-            if more > 0 {
-                room.push(self.publishing.buffer.try_acquire_many(more).map_err(|_| busy())?);
-            }
+            room.grow(data.len())?;
             bytes.extend_from_slice(&data);
         }
-        Ok((bytes.freeze(), room))
+        if !is_gzip {
+            return Ok((bytes.freeze(), room));
+        }
+        let decoded = gunzip(&bytes, limit, &mut room).await?;
+        Ok((decoded.ok_or_else(too_large)?, room))
     }
 
-    fn events(&self, shape: Shape, query: &Query, body: &[u8]) -> Result<Vec<Event>, Problem> {
+    fn events(
+        &self,
+        shape: Shape,
+        query: &Query,
+        removes_key: bool,
+        body: &[u8],
+    ) -> Result<Vec<Event>, Problem> {
         let text = std::str::from_utf8(body).map_err(|error| {
             let at = error.valid_up_to();
             let detail = format!("the body is not UTF-8 from byte {at} on; events are text");
             let line = body[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
             Problem::bad_field("data", detail).with("line", line)
         })?;
+        let field = |name: &'static str, read: fn(&str) -> _| {
+            let read = query.get(name).map(read).transpose();
+            read.map_err(|error: crate::event::FieldError| bad_event_field(name, &error))
+        };
         match shape {
             Shape::Single => {
-                let field = |name: &'static str, text: &Option<String>, read: fn(&str) -> _| {
-                    let text = text.as_deref().filter(|text| !text.is_empty());
-                    text.map(read)
-                        .transpose()
-                        .map_err(|error: crate::event::FieldError| bad_event_field(name, &error))
-                };
-                let kind = field("event", &query.event, Field::kind)?;
-                let key = field("key", &query.key, Field::key)?;
-                Ok(vec![Event { kind, key, data: text.into() }])
+                let (kind, key) = (field("event", Field::kind)?, field("key", Field::key)?);
+                Ok(vec![Event::new(kind, key, text, removes_key)])
             }
-            Shape::Batch => {
+            Shape::Batch(separator) => {
                 let (events, event_bytes) = (self.config.batch_events, self.config.event_bytes);
-                parse_batch(text, BatchLimits { events, event_bytes }).map_err(bad_batch)
+                let limits = BatchLimits { events, event_bytes };
+                parse_batch(text, separator, limits).map_err(bad_batch)
             }
         }
     }
@@ -189,8 +217,9 @@ impl Origin {
     }
 
     async fn end(&self, channel: &ChannelName, query: &Query) -> Result<Answer, Problem> {
+        query.only("DELETE", &["reopen"])?;
         let store = &self.hub.store;
-        let body = match query.reopen.as_deref() {
+        let body = match query.get("reopen") {
             None | Some("0") => {
                 let id = self.hub.in_time(store.close(channel)).await?;
                 json!({ "id": id.to_string() })
@@ -219,13 +248,85 @@ fn json_answer(status: StatusCode, body: &serde_json::Value) -> Answer {
     json(status, body.to_string(), &Freshness::Never.cache_control(0))
 }
 
+/// The media types of batches. Only the last has a registration (RFC 7464); the others are in use
+/// for one and the same thing.
 fn shape(headers: &HeaderMap) -> Shape {
     let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    match kind.eq_ignore_ascii_case("application/x-ndjson") {
-        true => Shape::Batch,
-        false => Shape::Single,
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match kind.as_str() {
+        "application/x-ndjson"
+        | "application/ndjson"
+        | "application/jsonl"
+        | "application/x-jsonl"
+        | "application/jsonlines"
+        | "application/x-jsonlines"
+        | "application/json-lines" => Shape::Batch(Separator::Line),
+        "application/json-seq" => Shape::Batch(Separator::Record),
+        _ => Shape::Single,
     }
+}
+
+/// Whether a single event is to remove its key.
+fn removes_key(query: &Query, shape: Shape) -> Result<bool, Problem> {
+    if let (Shape::Batch(_), Some(name)) =
+        (shape, ["event", "key", "remove"].into_iter().find(|name| query.get(name).is_some()))
+    {
+        let detail =
+            format!("?{name}= is for a single event; in a batch each object has its own {name:?}");
+        return Err(Problem::bad_field(name, detail));
+    }
+    let is_removal = match query.get("remove") {
+        None | Some("false" | "0") => false,
+        Some("true" | "1") => true,
+        Some(_) => return Err(Problem::bad_field("remove", "?remove= takes true or false")),
+    };
+    if is_removal && query.get("key").is_none() {
+        let detail = "?remove=true takes a key out of the state; name it with ?key=";
+        return Err(Problem::bad_field("remove", detail));
+    }
+    Ok(is_removal)
+}
+
+fn is_gzip(headers: &HeaderMap) -> Result<bool, Problem> {
+    let mut codings = headers.get_all(CONTENT_ENCODING).iter();
+    let coding = match (codings.next(), codings.next()) {
+        (None, _) => return Ok(false),
+        (Some(one), None) => one.to_str().unwrap_or_default().trim().to_ascii_lowercase(),
+        (Some(_), Some(_)) => "several".to_owned(),
+    };
+    match coding.as_str() {
+        "identity" => Ok(false),
+        "gzip" | "x-gzip" => Ok(true),
+        _ => Err(Problem::encoding(&coding)),
+    }
+}
+
+/// Decodes a body; `None`: it is longer than `limit` bytes.
+async fn gunzip(bytes: &[u8], limit: usize, room: &mut Room<'_>) -> Result<Option<Bytes>, Problem> {
+    let mut decoder = MultiGzDecoder::new(bytes);
+    let (mut decoded, mut piece) = (BytesMut::new(), vec![0; GUNZIP_BYTES]);
+    loop {
+        let count = decoder.read(&mut piece).map_err(|error| {
+            let detail = format!("the body is not gzip as Content-Encoding says: {error}");
+            Problem::bad_field("Content-Encoding", detail)
+        })?;
+        if count == 0 {
+            return Ok(Some(decoded.freeze()));
+        }
+        if decoded.len() + count > limit {
+            return Ok(None);
+        }
+        room.grow(count)?;
+        decoded.extend_from_slice(&piece[..count]);
+        // A large body takes milliseconds, in which other requests shall not wait.
+        tokio::task::yield_now().await;
+    }
+}
+
+fn body_cut(error: hyper::Error) -> Problem {
+    let title = "The body did not arrive whole";
+    let detail = format!("{error}; nothing was stored, send it again");
+    Problem::new(StatusCode::BAD_REQUEST, "body-cut", title, detail)
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {

@@ -26,32 +26,22 @@ pub enum Route {
     State(ChannelName),
 }
 
-/// The query's parameters that Headwater knows; others are passed over.
+/// The parameters of a query, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Query {
-    /// `after`: a cursor.
-    pub after: Option<String>,
-    /// `lane`
-    pub lane: Option<String>,
-    /// `mode`
-    pub mode: Option<String>,
-    /// `event`: the type of a published event.
-    pub event: Option<String>,
-    /// `key`: the key of a published event.
-    pub key: Option<String>,
-    /// `limit`: the size of a page.
-    pub limit: Option<String>,
-    /// `reopen`
-    pub reopen: Option<String>,
-    /// `access_token`: a reader's token, where nothing else can carry it.
-    pub access_token: Option<String>,
+pub struct Query(Vec<Parameter>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Parameter {
+    name: String,
+    value: String,
+    is_utf8: bool,
 }
 
 impl Route {
     /// Reads a path.
     ///
     /// # Errors
-    /// `404`, with what was wrong about the name.
+    /// `400` where a channel's name is at fault, `404` for other paths.
     pub fn parse(path: &str) -> Result<Self, Problem> {
         let Some(rest) = path.strip_prefix("/channels/") else {
             return match path {
@@ -82,19 +72,23 @@ impl Route {
 }
 
 fn channel_names(raw: &str) -> Result<Vec<ChannelName>, Problem> {
+    let bad = |detail: String| Problem::bad_field("channel", detail);
     let decoded = percent_decode_str(raw)
         .decode_utf8()
-        .map_err(|_| Problem::not_found("the channel name is not UTF-8"))?;
+        .map_err(|_| bad("the channel name is not UTF-8".to_owned()))?;
     let mut names: Vec<ChannelName> = Vec::new();
     for raw in decoded.split(',') {
         let name = ChannelName::parse(raw)
-            .map_err(|error| Problem::not_found(format!("the channel name {error}")))?;
+            .map_err(|error| bad(format!("the channel name {raw:?} {error}")))?;
         if names.contains(&name) {
-            return Err(Problem::not_found(format!("the channel {name} is named twice")));
+            return Err(bad(format!("the channel {name} is named twice")));
         }
         if names.len() == CHANNELS_PER_STREAM_MAX {
-            let detail = format!("a stream has at most {CHANNELS_PER_STREAM_MAX} channels");
-            return Err(Problem::not_found(detail));
+            let detail = format!(
+                "a stream has at most {CHANNELS_PER_STREAM_MAX} channels; open a second stream \
+                 for the others"
+            );
+            return Err(bad(detail).with("limit", CHANNELS_PER_STREAM_MAX));
         }
         names.push(name);
     }
@@ -102,40 +96,61 @@ fn channel_names(raw: &str) -> Result<Vec<ChannelName>, Problem> {
 }
 
 impl Query {
-    /// Reads a query string.
-    ///
-    /// # Errors
-    /// `400` when a known parameter is not UTF-8 or stands there twice.
-    pub fn parse(raw: &str) -> Result<Self, Problem> {
-        let mut query = Self::default();
-        for pair in raw.split('&') {
+    /// Reads a query string. Nothing is refused here: a refused stream would end its `EventSource`.
+    pub fn parse(raw: &str) -> Self {
+        let parameter = |pair: &str| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let Some((field, place)) = query.place(name) else { continue };
-            if place.is_some() {
-                return Err(Problem::bad_field(field, format!("?{field}= stands there twice")));
-            }
             let value = value.replace('+', " ");
-            let value = percent_decode_str(&value)
-                .decode_utf8()
-                .map_err(|_| Problem::bad_field(field, format!("?{field}= is not UTF-8")))?;
-            *place = Some(value.into_owned());
-        }
-        Ok(query)
+            let decoded = percent_decode_str(&value);
+            let is_utf8 = decoded.clone().decode_utf8().is_ok();
+            let value = decoded.decode_utf8_lossy().into_owned();
+            Parameter { name: name.to_owned(), value, is_utf8 }
+        };
+        Self(raw.split('&').filter(|pair| !pair.is_empty()).map(parameter).collect())
     }
 
-    fn place(&mut self, name: &str) -> Option<(&'static str, &mut Option<String>)> {
-        Some(match name {
-            "after" => ("after", &mut self.after),
-            "lane" => ("lane", &mut self.lane),
-            "mode" => ("mode", &mut self.mode),
-            "event" => ("event", &mut self.event),
-            "key" => ("key", &mut self.key),
-            "limit" => ("limit", &mut self.limit),
-            "reopen" => ("reopen", &mut self.reopen),
-            "access_token" => ("access_token", &mut self.access_token),
-            _ => return None,
-        })
+    /// The first value of a parameter; an empty one counts as none.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let first = self.0.iter().find(|parameter| parameter.name == name)?;
+        Some(first.value.as_str()).filter(|value| !value.is_empty())
     }
+
+    /// Checks that `what` was sent these parameters only, each once and in UTF-8.
+    ///
+    /// # Errors
+    /// `400`; for an unknown parameter it names the one that was probably meant.
+    pub fn only(&self, what: &str, known: &[&'static str]) -> Result<(), Problem> {
+        for (index, Parameter { name, is_utf8, .. }) in self.0.iter().enumerate() {
+            let Some(field) = known.iter().find(|known| *known == name) else {
+                return Err(unknown_parameter(name, what, known));
+            };
+            if self.0[..index].iter().any(|before| before.name == *name) {
+                return Err(Problem::bad_field(field, format!("?{field}= stands there twice")));
+            }
+            if !is_utf8 {
+                return Err(Problem::bad_field(field, format!("?{field}= is not UTF-8")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Longest part of an unknown parameter's name that an answer repeats, in characters.
+const NAME_CHARS_MAX: usize = 40;
+/// How alike two names must be for one to be taken for a misspelling of the other, from 0 to 1.
+const LIKENESS_MIN: f64 = 0.7;
+
+fn unknown_parameter(name: &str, what: &str, known: &[&'static str]) -> Problem {
+    let likeness = |known: &&str| strsim::jaro_winkler(known, name);
+    let nearest = known.iter().map(|known| (likeness(known), known));
+    let nearest = nearest.max_by(|one, other| one.0.total_cmp(&other.0));
+    let hint = match nearest.filter(|(likeness, _)| *likeness >= LIKENESS_MIN) {
+        Some((_, nearest)) => format!("did you mean {nearest:?}?"),
+        None if known.is_empty() => "it takes none".to_owned(),
+        None => format!("it takes {}", known.join(", ")),
+    };
+    let name: String = name.chars().take(NAME_CHARS_MAX).collect();
+    Problem::bad_field("query", format!("{what} has no parameter {name:?}; {hint}"))
 }
 
 #[cfg(test)]
@@ -161,41 +176,64 @@ mod tests {
 
     #[test]
     fn other_paths_are_not_found() {
-        for path in [
-            "",
-            "*",
-            "/channels",
-            "/channels/",
-            "/channels//",
-            "/channels/..",
-            "/channels/../a",
-            "/channels/a/",
-            "/channels/a/b",
-            "/channels/a%00",
-            "/channels/%2e%2e",
-            "/channels/a,",
-            "/channels/a,a",
-            "/channels/a,b/history",
-            "/channels/%ff",
-            "/channels/a%20b",
-            "/channels/1,2,3,4,5,6,7,8,9",
-            "/channels/a%2Fhistory",
-            "/x",
-        ] {
+        for path in
+            ["", "*", "/channels", "/channels/a/", "/channels/a/b", "/channels/a,b/history", "/x"]
+        {
             let problem = Route::parse(path).expect_err(path);
             assert_eq!(problem.status, 404, "{path}");
         }
     }
 
     #[test]
-    fn a_query_is_decoded_and_each_parameter_taken_once() {
-        let query = Query::parse("key=a+b%26c&event=%C3%A9&x=1&after=1-0").unwrap();
-        assert_eq!(query.key.as_deref(), Some("a b&c"));
-        assert_eq!(query.event.as_deref(), Some("é"));
-        assert_eq!(query.after.as_deref(), Some("1-0"));
-        assert!(Query::parse("after=1-0&after=2-0").is_err());
-        assert!(Query::parse("key=%ff").is_err());
-        assert_eq!(Query::parse("").unwrap(), Query::default());
+    fn a_bad_name_is_refused_with_its_reason() {
+        let check = |path, expected: &str| {
+            let problem = Route::parse(path).expect_err(path);
+            assert_eq!(problem.status, 400, "{path}");
+            assert!(problem.json().contains(expected), "{path}: {}", problem.json());
+        };
+        check("/channels/", "is empty");
+        check("/channels//", "is empty");
+        check("/channels/..", "may not begin with '.'");
+        check("/channels/../a", "may not begin with '.'");
+        check("/channels/-bad", "may not begin with '-'");
+        check("/channels/a%00", "may not hold");
+        check("/channels/%2e%2e", "may not begin with '.'");
+        check("/channels/a,", "is empty");
+        check("/channels/a,a", "named twice");
+        check("/channels/%ff", "not UTF-8");
+        check("/channels/a%20b", "may not hold ' '");
+        check("/channels/1,2,3,4,5,6,7,8,9", "at most 8 channels");
+        check("/channels/a%2Fhistory", "may not hold '/'");
+    }
+
+    #[test]
+    fn a_query_is_decoded_and_the_first_value_counts() {
+        let query = Query::parse("key=a+b%26c&event=%C3%A9&x=1&after=1-0&after=2-0&last=&last=3");
+        assert_eq!(query.get("key"), Some("a b&c"));
+        assert_eq!(query.get("event"), Some("é"));
+        assert_eq!(query.get("after"), Some("1-0"));
+        assert_eq!((query.get("last"), query.get("lane")), (None, None));
+        assert_eq!(Query::parse("").get("after"), None);
+    }
+
+    #[test]
+    fn a_misspelt_parameter_is_refused_and_the_nearest_named() {
+        let check = |query, expected: Option<&str>| {
+            let checked = Query::parse(query).only("a publish", &["event", "key", "remove"]);
+            let said = checked.err().map(|problem| problem.json());
+            match (said, expected) {
+                (None, None) => {}
+                (Some(said), Some(expected)) => assert!(said.contains(expected), "{query}: {said}"),
+                (said, _) => panic!("{query}: {said:?}"),
+            }
+        };
+        check("", None);
+        check("event=e&key=k", None);
+        check("evnt=x", Some("did you mean \\\"event\\\"?"));
+        check("Event=x", Some("did you mean \\\"event\\\"?"));
+        check("after=1-0", Some("it takes event, key, remove"));
+        check("key=a&key=b", Some("stands there twice"));
+        check("key=%ff", Some("not UTF-8"));
     }
 
     proptest! {
@@ -207,7 +245,9 @@ mod tests {
             if let Ok(Route::Channels(names)) = Route::parse(&path) {
                 prop_assert!((1..=CHANNELS_PER_STREAM_MAX).contains(&names.len()));
             }
-            let _either_way = Query::parse(&query);
+            let query = Query::parse(&query);
+            query.get("after");
+            let _either_way = query.only("this", &["a", "after"]);
         }
     }
 }

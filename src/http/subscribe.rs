@@ -8,14 +8,14 @@ use super::problem::Problem;
 use super::route::Query;
 use super::{Admission, Answer, Origin, header};
 use crate::body::{AnswerBody, StreamBody};
-use crate::caching::{FRESH_HEADER, Freshness};
-use crate::cursor::Cursor;
+use crate::caching::{FRESH_HEADER, Freshness, STREAM_HEADERS};
 use crate::event::ChannelName;
-use crate::hub::{Join, Joined};
+use crate::hub::{Join, Joined, Wanted};
 use crate::join::Asked;
 use crate::metrics::JoinKind;
 use crate::segment::LANES_MAX;
-use crate::sse;
+use crate::since::{NotAnInstant, Since};
+use crate::sse::{self, Format};
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
 use hyper::{Method, Request, Response, StatusCode};
@@ -24,6 +24,12 @@ use std::ops::RangeInclusive;
 
 /// Waits that a client is sent away with, in ms: spread, so that a crowd does not come back as one.
 const SHED_RETRY_MS: RangeInclusive<u64> = 5_000..=15_000;
+
+/// Most events that `?last=` takes.
+const LAST_EVENTS_MAX: u64 = 1_000;
+/// The media type of streams. The format is UTF-8 in any case (WHATWG HTML, section 9.2.4), but some
+/// clients decode a text without `charset` as Latin-1.
+const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 
 /// How the stream is delivered.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,6 +61,7 @@ impl Origin {
         }
         let mode = mode(query)?;
         let lane = self.lane(query)?;
+        let format = format(query)?;
         let asked = asked(request.headers(), query, names.len())?;
         match admission {
             Admission::Overloaded => {
@@ -63,7 +70,9 @@ impl Origin {
             Admission::Crowded => return self.shed(request.headers(), ShedReason::Client),
             Admission::Normal | Admission::Admin => {}
         }
-        let joined = match self.hub.join(names, &asked, lane, mode == Mode::Hold).await {
+        let is_endless = mode == Mode::Hold;
+        let wanted = Wanted { names, asked: &asked, lane, is_endless, format };
+        let joined = match self.hub.join(wanted).await {
             Ok(Join::Stream(joined)) => joined,
             Ok(Join::NothingLeft) => return Ok(self.nothing_left(names)),
             Err(error) => {
@@ -93,7 +102,7 @@ impl Origin {
     fn stream(&self, names: &[ChannelName], joined: Joined, asked: &Asked) -> Answer {
         let kind = match asked {
             Asked::After(_) => JoinKind::Cursor,
-            Asked::Fresh | Asked::Foreign(_) => JoinKind::Fresh,
+            _ => JoinKind::Fresh,
         };
         let freshness = Freshness::Segment { ends_at: joined.span.ends_at };
         let (heartbeat, bytes_max) = (self.config.heartbeat, self.config.segment_bytes);
@@ -109,7 +118,7 @@ impl Origin {
     ) -> Answer {
         let mut answer = Response::new(body);
         let headers = answer.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
         self.cache_headers(names, freshness, headers);
         answer
     }
@@ -119,6 +128,9 @@ impl Origin {
         headers.insert(CACHE_CONTROL, header(&freshness.cache_control(now)));
         if let Some(left) = freshness.seconds_left(now) {
             headers.insert(FRESH_HEADER, header(&left));
+            for (name, value) in STREAM_HEADERS {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
         }
         headers.insert(VARY, HeaderValue::from_static("Last-Event-ID"));
         if self.config.surrogate_keys {
@@ -143,7 +155,7 @@ impl Origin {
             let (slug, detail) = (reason.as_str(), reason.explanation());
             return Err(Problem::unavailable(slug, detail, retry_ms / 1_000));
         }
-        let body = sse::shed(retry_ms, reason.explanation());
+        let body = sse::shed(retry_ms, reason.as_str());
         let mut answer = self.stream_answer(&[], Freshness::Second, AnswerBody::Full(body.into()));
         let reason = HeaderValue::from_static(reason.as_str());
         answer.headers_mut().insert("headwater-shed", reason);
@@ -159,7 +171,7 @@ impl Origin {
     }
 
     fn lane(&self, query: &Query) -> Result<u64, Problem> {
-        let Some(raw) = &query.lane else { return Ok(0) };
+        let Some(raw) = query.get("lane") else { return Ok(0) };
         let lane: Option<u64> = raw.parse().ok().filter(|lane| *lane < LANES_MAX);
         // An edge may have more lanes than the origin, while the number is being changed: no
         // reason to end its clients for good.
@@ -193,26 +205,59 @@ impl ShedReason {
 }
 
 fn mode(query: &Query) -> Result<Mode, Problem> {
-    match query.mode.as_deref() {
+    match query.get("mode") {
         None | Some("stream") => Ok(Mode::Stream),
         Some("hold") => Ok(Mode::Hold),
         Some(_) => Err(Problem::bad_field("mode", "?mode= takes stream or hold")),
     }
 }
 
-/// `Last-Event-ID` goes first: it is where the client is now, `?after=` where it once began.
-fn asked(headers: &HeaderMap, query: &Query, channels: usize) -> Result<Asked, Problem> {
-    let from_header = headers.get("last-event-id").map(HeaderValue::as_bytes);
-    if let Some(raw) = from_header.filter(|raw| !raw.is_empty()) {
-        return Ok(Asked::from_last_event_id(raw, channels));
+fn format(query: &Query) -> Result<Format, Problem> {
+    match query.get("format") {
+        None | Some("raw") => Ok(Format::Raw),
+        Some("json") => Ok(Format::Json),
+        Some(_) => Err(Problem::bad_field("format", "?format= takes raw or json")),
     }
-    let Some(raw) = &query.after else { return Ok(Asked::Fresh) };
-    let cursor = Cursor::parse(raw).ok().filter(|cursor| cursor.positions.len() == channels);
-    cursor.map(Asked::After).ok_or_else(|| {
-        let detail = format!(
-            "?after= takes a cursor of {channels} channel(s) as an event's id shows it, or 0-0 for the beginning"
-        );
-        Problem::bad_field("after", detail)
+}
+
+/// Where the stream begins. An `EventSource` sends the query of its URL with every reconnect, so
+/// what a client has reached comes before the place at which it once began. A lower one that is
+/// bad does no harm there either: it is not looked at.
+fn asked(headers: &HeaderMap, query: &Query, channels: usize) -> Result<Asked, Problem> {
+    let mut sent = headers.get_all("last-event-id").iter().map(HeaderValue::as_bytes);
+    let from_header = match (sent.next(), sent.next()) {
+        (Some(_), Some(_)) => Some(&b"several Last-Event-ID headers"[..]),
+        (one, _) => one.filter(|raw| !raw.is_empty()),
+    };
+    let from_query = || query.get("lastEventId").or_else(|| query.get("after"));
+    if let Some(raw) = from_header.or_else(|| from_query().map(str::as_bytes)) {
+        return Ok(Asked::cursor(raw, channels));
+    }
+    if let Some(text) = query.get("since") {
+        return Ok(Asked::Since(since(text)?));
+    }
+    let Some(text) = query.get("last") else { return Ok(Asked::Fresh) };
+    Ok(Asked::Last(last(text)?))
+}
+
+/// Reads `?since=`.
+///
+/// # Errors
+/// `400`.
+pub(super) fn since(text: &str) -> Result<Since, Problem> {
+    let bad = |error| Problem::bad_field("since", format!("?since= {error}"));
+    text.parse().map_err(|error: NotAnInstant| bad(error))
+}
+
+/// Reads `?last=`.
+///
+/// # Errors
+/// `400`.
+pub(super) fn last(text: &str) -> Result<u64, Problem> {
+    let count = text.parse().ok().filter(|count| (1..=LAST_EVENTS_MAX).contains(count));
+    count.ok_or_else(|| {
+        let detail = format!("?last= takes a whole number from 1 to {LAST_EVENTS_MAX}");
+        Problem::bad_field("last", detail).with("limit", LAST_EVENTS_MAX)
     })
 }
 

@@ -75,10 +75,12 @@ impl Idempotency {
         is_batch: bool,
         kind: Option<&str>,
         of_key: Option<&str>,
+        removes_key: bool,
         body: &[u8],
     ) -> Self {
         let mut digest = Xxh3::new();
-        digest.update(&[u8::from(is_batch)]);
+        // An earlier version knew no removal: without one the digest is the same as it was.
+        digest.update(&[u8::from(is_batch) | u8::from(removes_key) << 1]);
         for text in [kind.unwrap_or_default(), of_key.unwrap_or_default()] {
             digest.update(&(text.len() as u64).to_be_bytes());
             digest.update(text.as_bytes());
@@ -97,7 +99,9 @@ impl Idempotency {
         }
         let text = |field: &Option<Field>| field.as_ref().map(|field| field.as_str().to_owned());
         let (kind, of_key) = (text(&event.kind), text(&event.key));
-        Ok(Self::of(key, false, kind.as_deref(), of_key.as_deref(), event.data.as_bytes()))
+        let removes_key = event.removes_key() && !event.data.is_empty();
+        let data = event.data.as_bytes();
+        Ok(Self::of(key, false, kind.as_deref(), of_key.as_deref(), removes_key, data))
     }
 
     /// Whether a text can be a key.
@@ -121,6 +125,8 @@ pub struct Published {
 pub enum StoreError {
     /// The channel has ended.
     Closed,
+    /// Nothing was ever published to the channel, or it was forgotten.
+    NoChannel,
     /// The idempotency key was used for something else.
     KeyReused,
     /// A limit is reached; what was not stored can be tried again once something was dropped.
@@ -190,8 +196,10 @@ pub trait Store: Send + Sync + 'static {
     /// Accepts a publish, durably where the store is durable.
     fn publish(&self, publication: Publication) -> Answer<'_, Result<Published, StoreError>>;
     /// Ends a channel. Returns the id of its `end` event, the first one when it had ended already.
+    /// A channel that nobody has published to is refused, and nothing is stored.
     fn close<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<EventId, StoreError>>;
-    /// Lets an ended channel take events again; does nothing to another.
+    /// Lets an ended channel take events again; does nothing to an open one. A channel that nobody
+    /// has published to is refused.
     fn reopen<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<(), StoreError>>;
     /// What a channel's log looks like; all zero for one that nobody has published to.
     fn standing<'a>(&'a self, channel: &'a ChannelName)
@@ -209,6 +217,20 @@ pub trait Store: Send + Sync + 'static {
         position: EventId,
         limit: PageLimit,
     ) -> Answer<'a, Result<Page, StoreError>>;
+    /// The newest events before `before`, oldest first. `complete` says that none that is kept lies
+    /// before them.
+    fn read_back<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        before: EventId,
+        limit: PageLimit,
+    ) -> Answer<'a, Result<Page, StoreError>>;
+    /// The place after which the newest `count` events of publishers lie, or all that are kept.
+    fn position_back<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        count: u64,
+    ) -> Answer<'a, Result<EventId, StoreError>>;
     /// A channel's state.
     fn state<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<State, StoreError>>;
     /// Ends once the listener was told of everything with an id before the instant `ms`, which
@@ -220,6 +242,10 @@ pub trait Store: Send + Sync + 'static {
     fn sweep(&self) -> Answer<'_, ()> {
         Box::pin(std::future::ready(()))
     }
+    /// Whether other origins have the same events.
+    fn is_shared(&self) -> bool {
+        false
+    }
     /// Ends the store's own tasks; what it accepted is kept.
     fn stop(&self) -> Answer<'_, ()>;
 }
@@ -228,6 +254,7 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => write!(f, "the channel has ended"),
+            Self::NoChannel => write!(f, "there is no such channel"),
             Self::KeyReused => write!(f, "the idempotency key was used for another publish"),
             Self::Limit { what, limit, flag } => {
                 write!(f, "{what}: the limit is {limit} ({flag})")

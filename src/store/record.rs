@@ -6,6 +6,9 @@ use crate::cursor::EventId;
 use crate::event::Event;
 
 const VERSION: u8 = 1;
+/// The version of an event that removes its key although it has data. In version 1 only an event
+/// without data removes its key, so all other events are still written as version 1.
+const VERSION_REMOVAL: u8 = 2;
 
 /// One channel's row. Its number stands for it in every other table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,7 +110,8 @@ pub fn write_event(event: &Event) -> Vec<u8> {
     };
     let (kind, key) = (text(&event.kind), text(&event.key));
     let mut out = Vec::with_capacity(5 + event.weight());
-    out.push(VERSION);
+    let is_marked = event.removes_key() && !event.data.is_empty();
+    out.push(if is_marked { VERSION_REMOVAL } else { VERSION });
     out.extend_from_slice(&(kind.len() as u16).to_be_bytes());
     out.extend_from_slice(&(key.len() as u16).to_be_bytes());
     for part in [kind.as_bytes(), key.as_bytes(), event.data.as_bytes()] {
@@ -117,14 +121,18 @@ pub fn write_event(event: &Event) -> Vec<u8> {
 }
 
 pub fn read_event(bytes: &[u8]) -> Result<Event, Unreadable> {
-    let mut reader = Reader::new(bytes)?;
+    let (mut reader, is_marked) = match bytes.split_first() {
+        Some((&VERSION_REMOVAL, rest)) => (Reader(rest), true),
+        _ => (Reader::new(bytes)?, false),
+    };
     let kind = usize::from(u16::from_be_bytes(reader.array()?));
     let key = usize::from(u16::from_be_bytes(reader.array()?));
     let kind = reader.text(kind)?;
     let key = reader.text(key)?;
     let data = reader.text(reader.0.len())?;
     let some = |text: &'static str| move |field: &&str| *field != text;
-    Ok(Event::stored(Some(kind).filter(some("")), Some(key).filter(some("")), data))
+    let event = Event::stored(Some(kind).filter(some("")), Some(key).filter(some("")), data);
+    Ok(if is_marked { event.removing_its_key() } else { event })
 }
 
 /// A row of the state table: the event and its id.
@@ -202,6 +210,8 @@ mod tests {
             Event::stored(None, None, ""),
             Event::stored(Some("k"), None, "a\r\nb"),
             Event::stored(Some("type"), Some("ключ"), "данные"),
+            Event::stored(Some("type"), Some("key"), ""),
+            Event::stored(None, Some("key"), "x").removing_its_key(),
             Event::end(),
         ] {
             assert_eq!(read_event(&write_event(&event)).unwrap(), event);
@@ -217,6 +227,10 @@ mod tests {
         assert_eq!(read_event(event).unwrap(), expected);
         assert_eq!(write_event(&expected), event);
         assert_eq!(ChannelRecord::default().write().len(), 1 + 4 + 8 * 8 + 5 * 8);
+        let removal = b"\x02\x00\x00\x00\x02EUgone";
+        let expected = Event::stored(None, Some("EU"), "gone").removing_its_key();
+        assert_eq!(read_event(removal).unwrap(), expected);
+        assert_eq!(write_event(&expected), removal);
     }
 
     #[test]
@@ -225,7 +239,7 @@ mod tests {
         for length in 0..event.len() - 1 {
             assert!(read_event(&event[..length]).is_err());
         }
-        assert!(read_event(b"\x02\x00\x00\x00\x00").is_err());
+        assert!(read_event(b"\x03\x00\x00\x00\x00").is_err());
         assert!(ChannelRecord::read(&[2; 109]).is_err());
         assert!(IdempotencyRecord::read(&[]).is_err());
     }

@@ -9,7 +9,6 @@ use super::watch::{Diary, Watchers};
 use crate::client::http::{self, Address, Connection, HttpError};
 use crate::cursor::{Cursor, EventId};
 use crate::segment::SEGMENT_MS;
-use bytes::Bytes;
 use hyper::{Method, Version};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
@@ -38,8 +37,14 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(3);
 const OPENED_A_SEGMENT_MAX: usize = 4;
 /// Least seconds of freshness that must be left to see whether an answer is kept.
 const FRESH_MIN: u64 = 3;
-/// A page that is not of this deployment.
-const STRANGER: &str = "https://headwater-doctor.example";
+/// A page that is not of this deployment. An origin that is open to its own machine lets no page of
+/// another site read, and is right: to it, a page of this machine asks.
+fn stranger(url: &Address) -> &'static str {
+    match url.is_loopback() {
+        true => "http://headwater-doctor.localhost",
+        false => "https://headwater-doctor.example",
+    }
+}
 
 /// An examination that is under way.
 pub struct Examination {
@@ -61,9 +66,13 @@ impl Examination {
         mut arguments: DoctorArguments,
         progress: ProgressBar,
     ) -> Result<Report, HttpError> {
+        // Where no bar can be drawn, a line for each step shows that it goes on.
         let step = |text: &'static str| {
             progress.inc(1);
             progress.set_message(text);
+            if progress.is_hidden() {
+                eprintln!("headwater: {text} ({} of {STEPS})", progress.position());
+            }
         };
         let run = RandomState::new().build_hasher().finish() >> 12;
         let path = format!("/channels/{}", arguments.channel);
@@ -127,12 +136,16 @@ impl Examination {
             }
             Ok(None) => {}
             Err(HttpError(why)) => {
-                self.report.skipped.push(format!("delays and order of events: {why}"));
+                self.find(Fault::ProbeRefused, why);
+                self.report.skipped.push("delays and order of events".to_owned());
                 self.arguments.publish_url = None;
             }
         }
         let ask = Ask { path: self.path.clone(), ..Ask::default() };
         let mut look = Look::at(&self.arguments.url, &ask).await?;
+        if look.shed().is_some() {
+            return Ok(());
+        }
         while let Some((block, _)) = look.opening().await {
             let cursor = block.cursor.and_then(|text| Cursor::parse(&text).ok());
             if let Some(position) = cursor.and_then(|cursor| cursor.positions.first().copied()) {
@@ -160,23 +173,12 @@ impl Examination {
         }
     }
 
-    /// How many streams the origin has begun, where its metrics can be reached.
-    async fn origin_streams(&self) -> Result<Option<u64>, HttpError> {
-        let Some(address) = &self.arguments.admin_url else { return Ok(None) };
-        let mut connection = Connection::open(address).await?;
-        let request = connection.request(Method::GET, "/metrics");
-        let text = http::text(connection.send(request, Bytes::new()).await?).await?;
-        let counts = text.lines().filter(|line| line.starts_with("headwater_streams_opened_total"));
-        let counts = counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
-        Ok(Some(counts.sum()))
-    }
-
     /// One client alone, with everything that a cache should drop.
     async fn first_look(&mut self) -> Result<Option<Saw>, HttpError> {
         let headers = vec![
             ("cookie", "headwater-doctor=1".to_owned()),
             ("accept-encoding", "gzip, deflate, br".to_owned()),
-            ("origin", STRANGER.to_owned()),
+            ("origin", stranger(&self.arguments.url).to_owned()),
         ];
         let cursor = self.cursor();
         let ask = Ask { path: self.path.clone(), cursor: Some(cursor.clone()), headers };
@@ -188,8 +190,12 @@ impl Examination {
             look => look?,
         };
         self.measure("http_version", format!("{:?}", look.version));
-        if look.header("headwater-shed") == Some("edge") {
-            self.find(Fault::OriginUnreachable, "the edge has no answer of the origin");
+        if let Some(reason) = look.shed() {
+            let (fault, seen) = match reason {
+                "edge" => (Fault::OriginUnreachable, "the edge has no answer of the origin".into()),
+                _ => (Fault::Shed, format!("the origin has no stream for now: {reason}")),
+            };
+            self.find(fault, seen);
             return Ok(None);
         }
         if !look.is_stream() {
@@ -225,9 +231,12 @@ impl Examination {
         let control = look.headers.get_all("cache-control").iter();
         let control: Vec<_> = control.filter_map(|value| value.to_str().ok()).collect();
         let control = control.join(", ");
-        let is_ours = control
-            .strip_prefix("public, max-age=")
-            .is_some_and(|seconds| seconds.parse::<u64>().is_ok());
+        let is_ours = ["public", "max-age="].iter().all(|ours| control.contains(ours))
+            && control.split(',').map(str::trim).all(|directive| {
+                let seconds = directive.strip_prefix("max-age=");
+                ["public", "no-transform"].contains(&directive)
+                    || seconds.is_some_and(|seconds| seconds.parse::<u64>().is_ok())
+            });
         if !is_ours {
             self.find(Fault::Rewritten, format!("Cache-Control is {control}"));
         }
@@ -239,7 +248,8 @@ impl Examination {
             self.find(Fault::Rewritten, "the stream sets a cookie");
         }
         if look.header("access-control-allow-origin").is_none() {
-            self.find(Fault::Cors, format!("{STRANGER} may not read the stream"));
+            let page = stranger(&self.arguments.url);
+            self.find(Fault::Cors, format!("pages of {page} may not read the stream"));
         }
         if look.version < Version::HTTP_2 && self.arguments.url.is_tls() {
             self.find(Fault::Http11, "the edge offers no HTTP/2");

@@ -19,6 +19,10 @@ pub enum Fault {
     NotAStream,
     /// The edge has no answer of the origin.
     OriginUnreachable,
+    /// The origin has no stream for now, and says why.
+    Shed,
+    /// A probe was not accepted.
+    ProbeRefused,
     /// Without a token anyone may publish.
     OpenPublish,
     /// A header of the origin is missing or changed.
@@ -43,6 +47,8 @@ pub enum Fault {
     Ttl,
     /// A failing origin ends `EventSource` for good.
     DeadOnError,
+    /// The answer for a failing origin does not say when to come back.
+    NoRetry,
     /// The browser's question before a request is not answered.
     Preflight,
     /// Pages of other origins may not read.
@@ -60,11 +66,24 @@ pub enum Fault {
 }
 
 /// The code of each kind, and what to do about it.
-const WORDS: [(Fault, &str, &str); 21] = [
+const WORDS: [(Fault, &str, &str); 24] = [
     (
         Fault::OriginUnreachable,
         "origin-unreachable",
         "Check that the origin runs, and the address and port that the edge has for it.",
+    ),
+    (
+        Fault::Shed,
+        "shed",
+        "The reason is in the answer: store = the log cannot be read, look at the origin's \
+         /readyz and log; connections or client = raise --max-connections or \
+         --max-connections-per-client; token-expired = the reader needs a new token.",
+    ),
+    (
+        Fault::ProbeRefused,
+        "probe-refused",
+        "Give --token with a scope that publishes to --channel, or a --publish-url that takes \
+         publishes; until then delays and the order of events are not looked at.",
     ),
     (
         Fault::OpenPublish,
@@ -147,6 +166,13 @@ const WORDS: [(Fault, &str, &str); 21] = [
         "Answer every failure of the origin on /channels/ with 200, text/event-stream and \
          a retry: line, as the shipped files do: EventSource never comes back after any \
          other status.",
+    ),
+    (
+        Fault::NoRetry,
+        "no-retry",
+        "Let the edge's own answer for a failing origin begin with a line retry: of 1000 or more \
+         (ms), as the shipped files do: without one every client comes back after the few \
+         seconds or milliseconds that it had before.",
     ),
     (Fault::Preflight, "preflight", "Pass OPTIONS on /channels/ to the origin, which answers it."),
     (

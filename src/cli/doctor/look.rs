@@ -160,6 +160,23 @@ impl Look {
         }
     }
 
+    /// The wait that the answer asks for, in ms: its first `retry:`. `None` where the body ends
+    /// without one.
+    pub async fn retry(&mut self) -> Option<u64> {
+        let until = self.asked_at + PATIENCE;
+        loop {
+            let block = timeout_at(until, self.body.next()).await.ok()??.ok()?;
+            if block.retry.is_some() {
+                return block.retry;
+            }
+        }
+    }
+
+    /// Why the server has no stream for now, where it says so.
+    pub fn shed(&self) -> Option<&str> {
+        self.header("headwater-shed")
+    }
+
     /// Reads to the end, wherever that is.
     pub async fn end(&mut self, until: Instant) -> End {
         let mut is_closed = false;

@@ -87,7 +87,9 @@ impl Diary {
 
     fn take(&mut self, message: &Message, run: u64) {
         let data: Value = serde_json::from_str(&message.data).unwrap_or_default();
-        self.is_closing = message.kind == "segment" && data["ends_at"].is_null();
+        // An answer that sends the client away for a while is whole as well.
+        let is_last = message.kind == "segment" && data["ends_at"].is_null();
+        self.is_closing = is_last || message.kind == "shed";
         if data["headwater_doctor"].as_u64() == Some(run)
             && let Some(number) = data["number"].as_u64()
         {

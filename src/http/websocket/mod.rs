@@ -10,18 +10,19 @@ mod subscription;
 
 pub use session::{Session, Wire, failed, part, wire};
 
-use super::access::{EDGE_AUTH, bearer, cookie};
+use super::access::{EDGE_AUTH, bearer, cookies, said_of};
 use super::problem::Problem;
 use super::route::Query;
+use super::site::Site;
 use super::{Admission, Answer, Origin, access};
 use crate::body::AnswerBody;
 use crate::clients::Place;
 use crate::event::ChannelName;
 use crate::scope::Right;
-use crate::token::{Grant, Refusal};
+use crate::token::Grant;
 use hyper::body::Incoming;
 use hyper::header::{
-    HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL,
+    HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{Request, StatusCode};
@@ -85,21 +86,30 @@ impl Origin {
     pub(super) fn greet(
         &self,
         request: &Request<Incoming>,
+        host: &str,
         query: &Query,
         admission: Admission,
         place: Option<Place>,
     ) -> Result<Answer, Problem> {
         let headers = request.headers();
         let made = create_response_with_body(request, || AnswerBody::Full(Default::default()));
-        let Ok(mut answer) = made else { return Ok(no_handshake(request)) };
-        let site = self.site(headers)?;
+        // The library looks at the first key only (RFC 6455, section 11.3.1, allows no second).
+        let is_one = headers.get_all(SEC_WEBSOCKET_KEY).iter().count() < 2;
+        let Some(mut answer) = made.ok().filter(|_| is_one) else {
+            return Ok(no_handshake(request));
+        };
+        let site = self.site(headers, host);
+        if site == Site::Strange && !self.config.cors_origins.is_empty() {
+            let detail = "pages of this origin may not connect; name it with --cors-origin";
+            let (status, title) = (StatusCode::FORBIDDEN, "Not from this page");
+            return Err(Problem::new(status, "origin", title, detail));
+        }
         let protocols = protocols(headers);
         if let Some(protocol) = chosen(&protocols) {
             answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
         }
         let offered = protocols.iter().find_map(|one| one.strip_prefix(TOKEN_PROTOCOL));
-        let token = bearer(headers).or(offered).or(query.access_token.as_deref());
-        let own = cookie(headers, self.access.cookie_name()).filter(|_| site != Site::Strange);
+        let token = bearer(headers).or(offered).or(query.get("access_token"));
         let said = headers.get(EDGE_AUTH).map(HeaderValue::as_bytes);
         let is_vouched = said.is_some_and(|said| self.access.is_vouched(said));
         // Without a key there is nothing to hold a token against, and nothing that needs one.
@@ -107,7 +117,11 @@ impl Origin {
         let grant_of = |token| self.grant_of(token);
         let (grant, refused) = match token.filter(|_| is_guarded).map(grant_of) {
             // A page cannot take a bad cookie away, and public channels need none.
-            None => (own.filter(|_| is_guarded).and_then(|token| grant_of(token).ok()), None),
+            None if is_guarded && site != Site::Strange => {
+                let own = cookies(headers, self.access.cookie_name());
+                (own.into_iter().find_map(|token| grant_of(token).ok()), None)
+            }
+            None => (None, None),
             Some(Ok(grant)) => (Some(grant), None),
             Some(Err(goodbye)) => (None, Some(goodbye)),
         };
@@ -128,33 +142,8 @@ impl Origin {
     }
 
     fn grant_of(&self, token: &str) -> Result<Grant, Goodbye> {
-        self.access.verify(token, self.hub.clock.now()).map_err(|refusal| {
-            Goodbye::policy(match refusal {
-                Refusal::Expired => access::EXPIRED,
-                Refusal::TooEarly => access::TOO_EARLY,
-                Refusal::Bad | Refusal::UnknownKey => access::NOT_OURS,
-            })
-        })
-    }
-
-    /// Whose page asks. A browser sends cookies along, whoever asks for it.
-    fn site(&self, headers: &HeaderMap) -> Result<Site, Problem> {
-        let Some(origin) = headers.get(ORIGIN) else { return Ok(Site::NoPage) };
-        let allowed = &self.config.cors_origins;
-        let host = headers.get(HOST).map(HeaderValue::as_bytes).unwrap_or_default();
-        let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-        let is_own = authority.is_some_and(|(_, authority)| {
-            !host.is_empty() && authority.as_bytes().eq_ignore_ascii_case(host)
-        });
-        if is_own || allowed.iter().any(|one| one.as_bytes() == origin.as_bytes()) {
-            return Ok(Site::Ours);
-        }
-        if allowed.is_empty() {
-            return Ok(Site::Strange);
-        }
-        let detail = "pages of this origin may not connect; name it with --cors-origin";
-        let (status, title) = (StatusCode::FORBIDDEN, "Not from this page");
-        Err(Problem::new(status, "origin", title, detail))
+        let verified = self.access.verify(token, self.hub.clock.now());
+        verified.map_err(|refusal| Goodbye::policy(said_of(refusal)))
     }
 
     /// Whether a client may read or write a channel.
@@ -178,18 +167,17 @@ impl Origin {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Site {
-    /// A program.
-    NoPage,
-    /// A page of this host, or of one that the operator named.
-    Ours,
-    /// Any other page: what it sends itself counts, a cookie does not.
-    Strange,
-}
-
-/// The answer to what is no WebSocket handshake.
+/// The answer to a request that is no handshake: `400` where it asks for a WebSocket with a key that
+/// is none (RFC 6455, section 4.2.1), else `426` with the protocol to upgrade to.
 fn no_handshake(request: &Request<Incoming>) -> Answer {
+    let headers = request.headers();
+    let asks =
+        headers.get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let is_version_13 = headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
+    if asks && is_version_13 && request.version() == hyper::Version::HTTP_11 {
+        let detail = "Sec-WebSocket-Key takes 16 bytes in base64, once";
+        return Problem::bad_field("Sec-WebSocket-Key", detail).into_response();
+    }
     let detail = match request.version() {
         hyper::Version::HTTP_11 => {
             "this is a WebSocket: send Connection: Upgrade, Upgrade: websocket, \

@@ -42,6 +42,8 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// Frames are gathered up to this size before they are written.
 const WRITE_BUFFER_BYTES: usize = 8 * 1024;
+/// Longest frame of an event's message.
+const PIECE_BYTES: usize = 16 * 1024;
 /// How long a client may take to part, and most bytes that are read of it meanwhile: where some are
 /// left unread, the connection is reset, and the client may never see why it was closed.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
@@ -265,7 +267,7 @@ impl Session {
                 Ok(Join::NothingLeft) => {
                     let cursor = match asked {
                         Asked::After(cursor) => cursor.to_string(),
-                        Asked::Fresh | Asked::Foreign(_) => String::new(),
+                        _ => String::new(),
                     };
                     self.say(frame::subscribed(reference, &name, &cursor)).await?;
                     self.say(frame::end(&name)).await?;
@@ -287,7 +289,7 @@ impl Session {
         let metrics = &self.origin.hub.metrics;
         prelude.gap_reasons.iter().for_each(|reason| metrics.gap(reason.as_str()));
         for bytes in std::iter::once(prelude.gaps.into()).chain(prelude.state) {
-            self.say_blocks(name, &bytes).await?;
+            self.say_blocks(&bytes).await?;
         }
         self.say(frame::subscribed(reference, name, &prelude.cursor.to_string())).await?;
         Ok(reader)
@@ -340,8 +342,7 @@ impl Session {
             Ok(Step::Events(delivery)) => {
                 // The bytes that go out are others: those counted are of streams.
                 self.unreported.add(&self.origin.hub.metrics, delivery.events, 0);
-                let channel = self.subscriptions.at(index).channel.clone();
-                self.say_step(index, &channel, &delivery.bytes).await
+                self.say_step(index, &delivery.bytes).await
             }
             Ok(Step::Ended) => {
                 self.subscriptions.remove(index);
@@ -367,37 +368,36 @@ impl Session {
     }
 
     /// What one of the subscriptions has read.
-    async fn say_step(
-        &mut self,
-        index: usize,
-        channel: &ChannelName,
-        bytes: &Bytes,
-    ) -> Result<(), End> {
-        for block in sse::blocks(bytes) {
+    async fn say_step(&mut self, index: usize, bytes: &Bytes) -> Result<(), End> {
+        for block in sse::json_blocks(bytes) {
             if self.subscriptions.at(index).wants(block.id) {
-                self.say_pieces(frame::pieces(channel, &block)).await?;
+                self.say_pieces(block.data).await?;
             }
         }
         self.flush().await
     }
 
-    async fn say_blocks(&mut self, channel: &ChannelName, bytes: &Bytes) -> Result<(), End> {
-        for block in sse::blocks(bytes) {
-            self.say_pieces(frame::pieces(channel, &block)).await?;
+    async fn say_blocks(&mut self, bytes: &Bytes) -> Result<(), End> {
+        for block in sse::json_blocks(bytes) {
+            self.say_pieces(block.data).await?;
         }
         self.flush().await
     }
 
-    async fn say_pieces(&mut self, pieces: impl Iterator<Item = String>) -> Result<(), End> {
-        let mut pieces = pieces.peekable();
+    /// Writes a message in frames of at most [`PIECE_BYTES`], which the log and its other readers
+    /// share: a slow client of a large event holds one frame, not a copy of the event.
+    async fn say_pieces(&mut self, mut text: Bytes) -> Result<(), End> {
         let mut kind = Data::Text;
-        while let Some(piece) = pieces.next() {
-            let is_last = pieces.peek().is_none();
+        loop {
+            let piece = text.split_to(text.len().min(PIECE_BYTES));
+            let is_last = text.is_empty();
             let wire = WireFrame::message(piece, OpCode::Data(kind), is_last);
             self.feed(Message::Frame(wire)).await?;
+            if is_last {
+                return Ok(());
+            }
             kind = Data::Continue;
         }
-        Ok(())
     }
 
     async fn refuse(

@@ -48,8 +48,8 @@ impl Subscription {
     }
 
     /// Whether the client wants the event with this id. Ask in the order of the ids.
-    pub fn wants(&mut self, id: Option<&str>) -> bool {
-        let id = id.filter(|_| !self.own.0.is_empty()).and_then(|id| EventId::parse(id).ok());
+    pub fn wants(&mut self, id: Option<EventId>) -> bool {
+        let id = id.filter(|_| !self.own.0.is_empty());
         id.is_none_or(|id| !self.own.is_next(id))
     }
 

@@ -107,11 +107,8 @@ impl<'t> Batch<'t> {
                 answer_later(reply, result, pending)
             }
             Command::Reopen(channel, reply) => {
-                if let Some(mut record) = self.record(&channel) {
-                    record.closed = EventId::START;
-                    self.touched.insert(channel, Some(record));
-                }
-                answer_later(reply, Ok(()), pending)
+                let result = self.reopen(channel);
+                answer_later(reply, result, pending)
             }
             Command::Settle(reply) => {
                 pending.push(Box::new(|_| reply.send(()).unwrap_or_default()));
@@ -144,7 +141,7 @@ impl<'t> Batch<'t> {
     }
 
     fn close(&mut self, channel: &ChannelName) -> Result<EventId, Failure> {
-        let record = self.known_or_new(self.record(channel))?;
+        let record = self.record(channel).ok_or(Failure::Refused(StoreError::NoChannel))?;
         if record.closed != EventId::START {
             return Ok(record.closed);
         }
@@ -154,6 +151,13 @@ impl<'t> Batch<'t> {
             record.closed = ids[0];
         }
         Ok(ids[0])
+    }
+
+    fn reopen(&mut self, channel: ChannelName) -> Result<(), Failure> {
+        let mut record = self.record(&channel).ok_or(Failure::Refused(StoreError::NoChannel))?;
+        record.closed = EventId::START;
+        self.touched.insert(channel, Some(record));
+        Ok(())
     }
 
     fn record(&self, channel: &ChannelName) -> Option<ChannelRecord> {

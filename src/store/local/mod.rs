@@ -155,6 +155,23 @@ impl Store for LocalStore {
         Box::pin(self.look(channel, move |log, channel| log.read(channel, position, limit)))
     }
 
+    fn read_back<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        before: EventId,
+        limit: PageLimit,
+    ) -> Answer<'a, Result<Page, StoreError>> {
+        Box::pin(self.look(channel, move |log, channel| log.read_back(channel, before, limit)))
+    }
+
+    fn position_back<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        count: u64,
+    ) -> Answer<'a, Result<EventId, StoreError>> {
+        Box::pin(self.look(channel, move |log, channel| log.position_back(channel, count)))
+    }
+
     fn state<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<State, StoreError>> {
         Box::pin(self.look(channel, Snapshot::state))
     }

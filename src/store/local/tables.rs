@@ -105,6 +105,48 @@ impl Snapshot {
         Ok(page)
     }
 
+    pub fn read_back(
+        &self,
+        name: &ChannelName,
+        before: EventId,
+        limit: PageLimit,
+    ) -> Result<Page, StoreError> {
+        let Some(channel) = self.channel(name)? else {
+            return Ok(Page { complete: true, ..Page::default() });
+        };
+        let table = self.0.open_table(EVENTS).map_err(down)?;
+        let ChannelRecord { trimmed_to, last, .. } = channel;
+        let closed = channel.closed != EventId::START;
+        let mut page = Page { trimmed_to, last, closed, complete: true, ..Page::default() };
+        let mut bytes = 0;
+        let range = (channel.number, 0, 0)..(channel.number, before.ms, before.seq);
+        for row in table.range(range).map_err(down)?.rev() {
+            let (key, value) = row.map_err(down)?;
+            bytes += value.value().len();
+            let is_full = page.events.len() == limit.events || bytes > limit.bytes;
+            if is_full && !page.events.is_empty() {
+                page.complete = false;
+                break;
+            }
+            let event = record::read_event(value.value()).map_err(unreadable)?;
+            page.events.push(StoredEvent { id: id_of(key.value()), event });
+        }
+        page.events.reverse();
+        Ok(page)
+    }
+
+    pub fn position_back(&self, name: &ChannelName, count: u64) -> Result<EventId, StoreError> {
+        let Some(channel) = self.channel(name)? else { return Ok(EventId::START) };
+        // The end of a channel is no event of a publisher.
+        let count = count + u64::from(channel.closed != EventId::START);
+        let table = self.0.open_table(EVENTS).map_err(down)?;
+        let mut rows = table.range(after(channel.number, EventId::START)).map_err(down)?.rev();
+        match rows.nth(usize::try_from(count).unwrap_or(usize::MAX)) {
+            Some(row) => Ok(id_of(row.map_err(down)?.0.value())),
+            None => Ok(channel.trimmed_to),
+        }
+    }
+
     pub fn state(&self, name: &ChannelName) -> Result<State, StoreError> {
         let Some(channel) = self.channel(name)? else {
             return Ok(State::default());

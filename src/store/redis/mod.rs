@@ -79,6 +79,8 @@ pub struct RedisStore {
 struct Scripts {
     publish: Script,
     read: Script,
+    read_back: Script,
+    position_back: Script,
     standing: Script,
     before: Script,
     state: Script,
@@ -174,6 +176,29 @@ impl RedisStore {
         self.link.run(script, slot, keys, arguments).await.map_err(|error| down(&error))
     }
 
+    /// What the scripts `read.lua` and `read_back.lua` return.
+    async fn page(
+        &self,
+        script: &Script,
+        channel: &ChannelName,
+        place: EventId,
+        limit: PageLimit,
+    ) -> Result<Page, StoreError> {
+        let keys = [self.keys.log(channel), self.keys.meta(channel)];
+        let numbers = [place.to_string(), limit.events.to_string(), limit.bytes.to_string()];
+        let answer = self.script(script, channel, &keys, &numbers.map(Bytes::from)).await?;
+        let mut parts = array(answer)?.into_iter();
+        let last = id(next(&mut parts)?)?;
+        let closed = id_if_any(next(&mut parts)?)?.is_some();
+        let trimmed_to = id_if_any(next(&mut parts)?)?.unwrap_or(last);
+        let complete = text(next(&mut parts)?)? == "1";
+        let mut events = Vec::new();
+        while let Some(event_id) = parts.next() {
+            events.push(reply::stored(id(event_id)?, &bytes(next(&mut parts)?)?)?);
+        }
+        Ok(Page { events, complete, trimmed_to, last, closed })
+    }
+
     /// Where a shard's firehose ends, by one connection, and the time there. Corrects the clock by
     /// the way.
     async fn head(&self, link: &Link, shard: usize) -> Result<(EventId, u64), StoreError> {
@@ -211,11 +236,13 @@ impl Scripts {
         Self {
             publish: Script::new(include_str!("publish.lua")),
             read: Script::new(include_str!("read.lua")),
+            read_back: Script::new(include_str!("read_back.lua")),
+            position_back: Script::new(include_str!("position_back.lua")),
             standing: Script::new(include_str!("standing.lua")),
             before: Script::new(include_str!("before.lua")),
             state: Script::new(include_str!("state.lua")),
             head: Script::new(include_str!("head.lua")),
-            reopen: Script::new("return redis.call('HDEL', KEYS[1], 'closed')"),
+            reopen: Script::new(include_str!("reopen.lua")),
         }
     }
 }
@@ -248,7 +275,10 @@ impl Store for RedisStore {
     fn reopen<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let keys = [self.keys.meta(channel)];
-            self.script(&self.scripts.reopen, channel, &keys, &[]).await.map(drop)
+            match number(self.script(&self.scripts.reopen, channel, &keys, &[]).await?)? {
+                0 => Err(StoreError::NoChannel),
+                _ => Ok(()),
+            }
         })
     }
 
@@ -288,21 +318,31 @@ impl Store for RedisStore {
         position: EventId,
         limit: PageLimit,
     ) -> Answer<'a, Result<Page, StoreError>> {
+        Box::pin(self.page(&self.scripts.read, channel, position, limit))
+    }
+
+    fn read_back<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        before: EventId,
+        limit: PageLimit,
+    ) -> Answer<'a, Result<Page, StoreError>> {
+        Box::pin(async move {
+            let mut page = self.page(&self.scripts.read_back, channel, before, limit).await?;
+            page.events.reverse();
+            Ok(page)
+        })
+    }
+
+    fn position_back<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        count: u64,
+    ) -> Answer<'a, Result<EventId, StoreError>> {
         Box::pin(async move {
             let keys = [self.keys.log(channel), self.keys.meta(channel)];
-            let numbers = [position.to_string(), limit.events.to_string(), limit.bytes.to_string()];
-            let arguments = numbers.map(Bytes::from);
-            let answer = self.script(&self.scripts.read, channel, &keys, &arguments).await?;
-            let mut parts = array(answer)?.into_iter();
-            let last = id(next(&mut parts)?)?;
-            let closed = id_if_any(next(&mut parts)?)?.is_some();
-            let trimmed_to = id_if_any(next(&mut parts)?)?.unwrap_or(last);
-            let complete = text(next(&mut parts)?)? == "1";
-            let mut events = Vec::new();
-            while let Some(event_id) = parts.next() {
-                events.push(reply::stored(id(event_id)?, &bytes(next(&mut parts)?)?)?);
-            }
-            Ok(Page { events, complete, trimmed_to, last, closed })
+            let arguments = [Bytes::from(count.to_string())];
+            id(self.script(&self.scripts.position_back, channel, &keys, &arguments).await?)
         })
     }
 
@@ -336,6 +376,10 @@ impl Store for RedisStore {
             }
             Ok(())
         })
+    }
+
+    fn is_shared(&self) -> bool {
+        true
     }
 
     fn stop(&self) -> Answer<'_, ()> {

@@ -30,6 +30,7 @@ end
 local known = redis.call('HMGET', meta, 'last', 'closed', 'bytes', 'state_bytes')
 local previous = known[1] or '0-0'
 if known[2] then return {'closed', known[2]} end
+if ends and not known[1] then return {'unknown'} end
 
 -- What the publish does to the state: the last event of each key counts.
 local newest, order = {}, {}

@@ -145,6 +145,7 @@ impl RedisStore {
                 repeated: word == "repeated",
             },
             "closed" => Said::Closed(id(next(&mut parts)?)?),
+            "unknown" => Said::Refused(StoreError::NoChannel),
             "reused" => Said::Refused(StoreError::KeyReused),
             "keys" => limit("too many keys in the channel", self.limits.keys, "--max-keys"),
             "state" => {

@@ -3,14 +3,28 @@
 
 use super::super::findings::Fault;
 use super::super::look::{Ask, Look};
-use super::{Examination, FORGOTTEN_AFTER, STRANGER};
-use crate::client::http::{Connection, HttpError};
+use super::{Examination, FORGOTTEN_AFTER, stranger};
+use crate::client::http::{self, Connection, HttpError};
 use crate::http::probe::FAULT_CHANNEL;
 use bytes::Bytes;
 use hyper::Method;
 use tokio::time::sleep;
 
+/// Least wait that an edge may ask of the clients of a failing origin, in ms.
+const RETRY_MIN_MS: u64 = 1_000;
+
 impl Examination {
+    /// How many streams the origin has begun, where its metrics can be reached.
+    pub(super) async fn origin_streams(&self) -> Result<Option<u64>, HttpError> {
+        let Some(address) = &self.arguments.admin_url else { return Ok(None) };
+        let mut connection = Connection::open(address).await?;
+        let request = connection.request(Method::GET, "/metrics");
+        let text = http::text(connection.send(request, Bytes::new()).await?).await?;
+        let counts = text.lines().filter(|line| line.starts_with("headwater_streams_opened_total"));
+        let counts = counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        Ok(Some(counts.sum()))
+    }
+
     pub(super) async fn query(&mut self) -> Result<(), HttpError> {
         let cursor = self.cursor();
         let path = format!("{}?after={cursor}", self.path);
@@ -35,10 +49,22 @@ impl Examination {
 
     pub(super) async fn fault(&mut self) -> Result<(), HttpError> {
         let path = format!("/channels/{FAULT_CHANNEL}");
-        let look = Look::at(&self.arguments.url, &Ask { path, ..Ask::default() }).await?;
+        let mut look = Look::at(&self.arguments.url, &Ask { path, ..Ask::default() }).await?;
         if !look.is_stream() {
             let seen = format!("a failure of the origin reaches clients as {}", look.status);
             self.find(Fault::DeadOnError, seen);
+            return Ok(());
+        }
+        match look.retry().await {
+            Some(retry) if retry >= RETRY_MIN_MS => {}
+            Some(retry) => {
+                let seen = format!("a failure of the origin is answered with retry: {retry}");
+                self.find(Fault::NoRetry, seen);
+            }
+            None => {
+                let seen = "a failure of the origin is answered with a body without retry:";
+                self.find(Fault::NoRetry, seen);
+            }
         }
         Ok(())
     }
@@ -47,7 +73,7 @@ impl Examination {
         let mut connection = Connection::open(&self.arguments.url).await?;
         let request = connection
             .request(Method::OPTIONS, &self.path)
-            .header("origin", STRANGER)
+            .header("origin", stranger(&self.arguments.url))
             .header("access-control-request-method", "GET")
             .header("access-control-request-headers", "last-event-id");
         let answer = connection.send(request, Bytes::new()).await?;

@@ -1,0 +1,52 @@
+//! An event as JSON: the one object that streams with `?format=json`, WebSocket frames, history and
+//! state have for it.
+
+use crate::cursor::EventId;
+use crate::event::{ChannelName, Event, Field};
+use serde::{Serialize, Serializer};
+
+/// The object. A member that the event does not have is left out.
+#[derive(Debug, Serialize)]
+pub struct EventJson<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    channel: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
+    id: Option<EventId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    data: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    removed: bool,
+}
+
+impl<'a> EventJson<'a> {
+    /// The object of an event of `channel`; `id` is `None` where the event is a part of the state
+    /// and its id is no place that a client may come back to.
+    pub fn new(channel: &'a ChannelName, id: Option<EventId>, event: &'a Event) -> Self {
+        Self {
+            kind: "event",
+            channel: channel.as_str(),
+            id,
+            event: event.kind.as_ref().map(Field::as_str),
+            key: event.key.as_ref().map(Field::as_str),
+            data: &event.data,
+            removed: event.removes_key(),
+        }
+    }
+
+    /// Appends the object to `out`, on one line.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let written = serde_json::to_writer(out, self);
+        debug_assert!(written.is_ok(), "a Vec takes all bytes, and every member is text");
+    }
+}
+
+fn as_text<S: Serializer>(id: &Option<EventId>, serializer: S) -> Result<S::Ok, S::Error> {
+    match id {
+        Some(id) => serializer.collect_str(id),
+        None => serializer.serialize_none(),
+    }
+}

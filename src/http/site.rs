@@ -1,0 +1,213 @@
+//! Which host a request is sent to, and which web page sent it.
+//!
+//! Without a key everyone who reaches the origin may publish, and a listener on a loopback address
+//! is reached by this machine only; but every page that is open in a browser on this machine sends
+//! requests from there. Such a listener therefore refuses hosts that it does not know (a page whose
+//! own name leads to this machine, by DNS rebinding) and changes by pages of other sites, and it
+//! lets those pages read nothing. What a proxy sends is none of a page's requests: no page can set
+//! `Via` at all (Fetch standard, "forbidden request-header"), nor another of these headers on a
+//! request to another site without a preflight.
+
+use super::cors::Readers;
+use super::problem::Problem;
+use super::{Caller, Origin};
+use hyper::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, VIA};
+use hyper::http::uri::Authority;
+use hyper::{Method, Request, StatusCode, Version};
+use std::net::{IpAddr, Ipv6Addr};
+
+/// The host that a proxy was asked for.
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Whose page sent a request. A browser sends cookies along, whoever asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Site {
+    /// No page, but a program.
+    NoPage,
+    /// A page of this host, or of an origin that the operator named.
+    Ours,
+    /// Any other page: what it sends itself counts, a cookie does not.
+    Strange,
+}
+
+/// The host and port that a request is for (RFC 9112, section 3.2; RFC 9113, section 8.3.1).
+///
+/// # Errors
+/// `400` where it is missing, is there twice, or is no host.
+pub(super) fn host<B>(request: &Request<B>) -> Result<String, Problem> {
+    let bad = |detail: &str| Problem::bad_field("Host", detail);
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return Err(bad("a request has one Host header"));
+    }
+    let named = first.map(|value| authority(value.as_bytes()));
+    if named.as_ref().is_some_and(Option::is_none) {
+        return Err(bad("Host takes a name or an address, and perhaps a port, and nothing else"));
+    }
+    let target = request.uri().authority().map(|target| authority(target.as_str().as_bytes()));
+    match (target, named.flatten()) {
+        (Some(None), _) => Err(bad("the request's target names no host, or a user")),
+        (Some(Some(_)), None) if request.version() == Version::HTTP_11 => {
+            Err(bad("HTTP/1.1 wants a Host header with every target; send Host"))
+        }
+        (Some(Some(target)), Some(named))
+            if request.version() == Version::HTTP_2 && !target.eq_ignore_ascii_case(&named) =>
+        {
+            Err(bad("Host and :authority name two hosts; send one of them"))
+        }
+        (Some(Some(target)), _) => Ok(target),
+        (None, Some(named)) => Ok(named),
+        (None, None) if request.version() < Version::HTTP_11 => Ok(String::new()),
+        (None, None) => Err(bad("the request names no host; send Host")),
+    }
+}
+
+/// `host[:port]`, and nothing else.
+fn authority(raw: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(raw).ok()?;
+    let parsed: Authority = text.parse().ok()?;
+    let port = text.strip_prefix(parsed.host())?;
+    let is_port = match port.strip_prefix(':') {
+        None => port.is_empty(),
+        // A port is digits alone, and `u16` also takes a sign.
+        Some("") => true,
+        Some(port) => !port.starts_with('+') && parsed.port_u16().is_some(),
+    };
+    let is_host = match parsed.host().strip_prefix('[').and_then(|v6| v6.strip_suffix(']')) {
+        Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
+        None => !parsed.host().is_empty(),
+    };
+    (is_port && is_host).then(|| text.to_owned())
+}
+
+/// Whether a host, with or without a port, is a name of this machine that no DNS server gives.
+fn is_loopback(authority: &str) -> bool {
+    let host = without_port(authority);
+    if let Some(v6) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        return v6.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback());
+    }
+    let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    let is_address = name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    is_address || name == "localhost" || name.ends_with(".localhost")
+}
+
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+/// The host of a page's origin.
+fn page_host(origin: &HeaderValue) -> Option<&str> {
+    origin.to_str().ok()?.split_once("://").map(|(_, authority)| authority)
+}
+
+fn is_from_proxy(headers: &HeaderMap) -> bool {
+    [VIA, FORWARDED, FORWARDED_FOR].iter().any(|name| headers.contains_key(name))
+}
+
+impl Origin {
+    /// Whose page sent a request to `host`.
+    pub(super) fn site(&self, headers: &HeaderMap, host: &str) -> Site {
+        let Some(origin) = headers.get(ORIGIN) else {
+            let is_cross = headers.get(FETCH_SITE).is_some_and(|site| site == "cross-site");
+            return if is_cross { Site::Strange } else { Site::NoPage };
+        };
+        // No page can set this header on the handshake of a WebSocket, nor on another request to
+        // another site without a preflight.
+        let forwarded = headers.get(FORWARDED_HOST).and_then(|value| value.to_str().ok());
+        let is_host = |one: &str, other: &str| !one.is_empty() && one.eq_ignore_ascii_case(other);
+        let is_own = page_host(origin)
+            .is_some_and(|page| is_host(page, host) || forwarded.is_some_and(|f| is_host(page, f)));
+        let named = &self.config.cors_origins;
+        match is_own || named.iter().any(|one| one.as_bytes() == origin.as_bytes()) {
+            true => Site::Ours,
+            false => Site::Strange,
+        }
+    }
+
+    /// Says who may read the answer to a request, and, of one to a listener that is open to this
+    /// machine, whether it is allowed: if not, a `403` names the flag to give.
+    pub(super) fn guard<B>(
+        &self,
+        request: &Request<B>,
+        caller: &Caller,
+        host: &str,
+    ) -> (Readers, Result<(), Problem>) {
+        let headers = request.headers();
+        let asked = headers.get(ORIGIN).cloned();
+        if !caller.is_guarded {
+            return (Readers { asked, ..Readers::default() }, Ok(()));
+        }
+        let is_known = is_loopback(host)
+            || self.config.allowed_hosts.iter().any(|one| {
+                one.eq_ignore_ascii_case(host) || one.eq_ignore_ascii_case(without_port(host))
+            });
+        if !host.is_empty() && !is_known {
+            let readers = Readers { asked, varies: true, is_shut_out: true };
+            return (readers, Err(unknown_host(host)));
+        }
+        if is_from_proxy(headers) {
+            return (Readers { asked, ..Readers::default() }, Ok(()));
+        }
+        let is_local = asked.as_ref().and_then(page_host).is_some_and(is_loopback);
+        let is_foreign = self.site(headers, host) == Site::Strange && !is_local;
+        let readers = Readers { asked, varies: true, is_shut_out: is_foreign };
+        let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
+            || request.uri().path() == "/ws";
+        let allowed = match is_foreign && changes {
+            true => Err(foreign_page(readers.asked.as_ref())),
+            false => Ok(()),
+        };
+        (readers, allowed)
+    }
+}
+
+fn unknown_host(host: &str) -> Problem {
+    let detail = format!(
+        "without a key this origin serves its own machine only, and {host:?} is no name of it; \
+         start it with --allowed-host {host}, or with a key (--token-secret, --token-key, \
+         --token-jwks)"
+    );
+    let title = "The origin does not answer to this host";
+    Problem::new(StatusCode::FORBIDDEN, "host", title, detail).with("field", "Host")
+}
+
+fn foreign_page(origin: Option<&HeaderValue>) -> Problem {
+    let page = origin.and_then(|origin| origin.to_str().ok()).unwrap_or("another site");
+    let detail = format!(
+        "without a key this origin takes nothing from pages of {page}; start it with --cors-origin \
+         {page}, or with a key (--token-secret, --token-key, --token-jwks)"
+    );
+    Problem::new(StatusCode::FORBIDDEN, "origin", "Not from this page", detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_with_or_without_a_port() {
+        for good in ["a", "a.example", "a:80", "127.0.0.1:8080", "[::1]", "[::1]:80", "a:"] {
+            assert_eq!(authority(good.as_bytes()).as_deref(), Some(good));
+        }
+        for bad in ["", " ", "u@a", "a/b", "a b", "a:b", "a:80:90", "a:99999", ":80", "a?b", "a#"] {
+            assert_eq!(authority(bad.as_bytes()), None, "{bad:?}");
+        }
+        assert_eq!(authority(b"\xff"), None);
+    }
+
+    #[test]
+    fn a_name_of_this_machine_is_one_that_no_dns_server_gives() {
+        for local in ["localhost", "LOCALHOST:3000", "app.localhost", "127.9.9.9", "[::1]:8080"] {
+            assert!(is_loopback(local), "{local}");
+        }
+        for other in ["localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "[::2]", ""] {
+            assert!(!is_loopback(other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! Where the server listens, and the streams that it accepts: TCP and Unix sockets alike.
+
+use rustix::net::{RecvFlags, recv};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::str::FromStr;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+
+/// Connections that may wait to be accepted. After a boundary all clients reconnect at once, and a
+/// client that finds the queue full loses a second; the kernel makes it no longer than
+/// `net.core.somaxconn`.
+const BACKLOG: u32 = 65_535;
+
+/// An address to listen on, as the operator wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// `host:port`; without a host all addresses of this machine.
+    Tcp { host: String, port: u16 },
+    /// `unix:/path`
+    Unix(PathBuf),
+}
+
+/// A bound socket.
+#[derive(Debug)]
+pub enum Listener {
+    /// With the address that it has.
+    Tcp(TcpListener, SocketAddr),
+    /// With the file that it is; dropping it removes the file.
+    Unix(UnixListener, SocketFile),
+}
+
+/// The file of a Unix socket.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
+
+/// An accepted stream.
+#[derive(Debug)]
+pub enum Stream {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+impl FromStr for ListenAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "write it as 127.0.0.1:8080, localhost:8080, :8080 or unix:/path".to_owned();
+        if let Some(path) = text.strip_prefix("unix:") {
+            return match path.is_empty() {
+                true => Err(wrong()),
+                false => Ok(Self::Unix(path.into())),
+            };
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse().map_err(|_| wrong())?;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_v6 = bare.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
+        let is_name =
+            host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
+        match is_v6 || is_name {
+            true => Ok(Self::Tcp { host: bare.unwrap_or(host).to_owned(), port }),
+            false => Err(wrong()),
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl ListenAddress {
+    /// Binds every socket that the address means: a name may have several addresses.
+    ///
+    /// # Errors
+    /// Says what stands in the way: no such name, an address in use, no right to it.
+    pub fn bind(&self) -> io::Result<Vec<Listener>> {
+        match self {
+            Self::Unix(path) => Ok(vec![bind_unix(path)?]),
+            Self::Tcp { host, port } if host.is_empty() => {
+                let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port));
+                // A machine without IPv6 has IPv4 alone.
+                let bound = bind_tcp(v6);
+                let v4 = || bind_tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, *port)));
+                Ok(vec![bound.or_else(|_| v4())?])
+            }
+            Self::Tcp { host, port } => {
+                let addresses = (host.as_str(), *port).to_socket_addrs()?;
+                let mut bound: Vec<Listener> = Vec::new();
+                let mut failed = None;
+                for address in addresses {
+                    match bind_tcp(address) {
+                        Ok(listener) => bound.push(listener),
+                        Err(error) => failed = Some(error),
+                    }
+                }
+                match (bound.is_empty(), failed) {
+                    // `localhost` is often an IPv6 address too, on a machine that has no IPv6.
+                    (true, Some(error)) => Err(error),
+                    (true, None) => Err(io::ErrorKind::NotFound.into()),
+                    (false, _) => Ok(bound),
+                }
+            }
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    if address.is_ipv6() {
+        // `[::]` takes IPv4 as well, whatever the machine's default is.
+        let v6_alone = address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        socket2::SockRef::from(&socket).set_only_v6(v6_alone)?;
+    }
+    socket.bind(address)?;
+    let listener = socket.listen(BACKLOG)?;
+    let address = listener.local_addr()?;
+    Ok(Listener::Tcp(listener, address))
+}
+
+/// A file that a process left behind when it was killed is taken over; one that still has a listener
+/// is not.
+fn bind_unix(path: &Path) -> io::Result<Listener> {
+    let is_socket = std::fs::metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
+        std::fs::remove_file(path)?;
+    }
+    Ok(Listener::Unix(UnixListener::bind(path)?, SocketFile(path.to_owned())))
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).ok();
+    }
+}
+
+impl Listener {
+    /// The next connection, and the address of its peer: of a Unix socket this machine's.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors, or the peer has left already.
+    pub fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(Stream, IpAddr)>> {
+        match self {
+            Self::Tcp(listener, _) => listener.poll_accept(context).map(|accepted| {
+                accepted.map(|(stream, address)| (Stream::Tcp(stream), address.ip()))
+            }),
+            Self::Unix(listener, _) => listener.poll_accept(context).map(|accepted| {
+                accepted.map(|(stream, _)| (Stream::Unix(stream), Ipv4Addr::LOCALHOST.into()))
+            }),
+        }
+    }
+
+    /// Whether only this machine reaches it.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(_, address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(..) => true,
+        }
+    }
+
+    /// Whether a web browser on this machine reaches it, and other machines do not.
+    pub fn is_loopback(&self) -> bool {
+        matches!(self, Self::Tcp(..)) && self.is_local()
+    }
+}
+
+/// As it goes into a URL: `http://127.0.0.1:8080`, `unix:/run/headwater.sock`.
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(_, address) => write!(f, "http://{address}"),
+            Self::Unix(_, SocketFile(path)) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Stream {
+    /// How the kernel treats a slow peer: it takes `unsent` bytes ahead of it, and cuts it off when
+    /// it takes nothing for `unread_time`. A hint: a Unix socket knows none of it.
+    pub fn bound(&self, unsent: u32, unread_time: Duration) {
+        if let Self::Tcp(stream) = self {
+            let socket = socket2::SockRef::from(stream);
+            socket.set_tcp_nodelay(true).ok();
+            socket.set_tcp_user_timeout(Some(unread_time)).ok();
+            socket.set_tcp_notsent_lowat(unsent).ok();
+        }
+    }
+
+    /// Ends with a reset instead of a plain close.
+    pub fn reset_on_close(&self) {
+        self.socket().set_linger(Some(Duration::ZERO)).ok();
+    }
+
+    /// Looks at the next bytes and leaves them where they are; 0: the peer has closed its side.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn poll_peek(
+        &self,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let peeked = match self {
+                Self::Tcp(stream) => {
+                    ready!(stream.poll_read_ready(context))?;
+                    stream.try_io(Interest::READABLE, || peek(stream, buffer))
+                }
+                Self::Unix(stream) => {
+                    ready!(stream.poll_read_ready(context))?;
+                    stream.try_io(Interest::READABLE, || peek(stream, buffer))
+                }
+            };
+            match peeked {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                peeked => return Poll::Ready(peeked),
+            }
+        }
+    }
+
+    /// Writes what the kernel takes at once.
+    ///
+    /// # Errors
+    /// When it takes nothing.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+        }
+    }
+
+    fn socket(&self) -> socket2::SockRef<'_> {
+        match self {
+            Self::Tcp(stream) => stream.into(),
+            Self::Unix(stream) => stream.into(),
+        }
+    }
+}
+
+fn peek(stream: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let (count, _) = recv(stream, buffer, RecvFlags::PEEK)?;
+    Ok(count)
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Unix(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_as_people_write_one() {
+        let check = |text: &str, host: &str, port| {
+            let expected = ListenAddress::Tcp { host: host.to_owned(), port };
+            assert_eq!(text.parse(), Ok(expected), "{text}");
+            assert_eq!(text.parse::<ListenAddress>().unwrap().to_string(), text);
+        };
+        check("127.0.0.1:8080", "127.0.0.1", 8080);
+        check("localhost:0", "localhost", 0);
+        check(":8080", "", 8080);
+        check("[::1]:8080", "::1", 8080);
+        let unix = "unix:/run/headwater.sock".parse();
+        assert_eq!(unix, Ok(ListenAddress::Unix("/run/headwater.sock".into())));
+        for wrong in ["", "8080", "a:b", "::1:80", "a/b:80", "http://a:80", "unix:", "a:70000"] {
+            assert!(wrong.parse::<ListenAddress>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! `?since=`: an instant from which a client wants events, as people write one.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Longest text that is read, in bytes.
+const TEXT_BYTES_MAX: usize = 64;
+/// From this number of seconds on (the year 5138) a whole number would be milliseconds.
+const SECONDS_MAX: f64 = 1e11;
+
+/// The instant, and how the client wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Since {
+    text: String,
+    from: From,
+}
+
+/// What the instant is counted from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    /// Milliseconds since the Unix epoch.
+    Epoch(u64),
+    /// Milliseconds back from now.
+    Now(u64),
+}
+
+/// The text is no instant. Reads well after the name of the parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAnInstant;
+
+impl Since {
+    /// The instant in ms since the Unix epoch. `now` counts for a duration before now; a caller
+    /// that passes the start of a segment gives all clients of that segment the same answer.
+    pub fn ms(&self, now: u64) -> u64 {
+        match self.from {
+            From::Epoch(ms) => ms,
+            From::Now(back) => now.saturating_sub(back),
+        }
+    }
+}
+
+impl FromStr for Since {
+    type Err = NotAnInstant;
+
+    fn from_str(text: &str) -> Result<Self, NotAnInstant> {
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(NotAnInstant);
+        }
+        let from = match text.strip_prefix('-') {
+            Some(back) => From::Now(duration_ms(back)?),
+            None => From::Epoch(unix_ms(text).or_else(|_| rfc3339_ms(text))?),
+        };
+        Ok(Self { text: text.to_owned(), from })
+    }
+}
+
+fn duration_ms(text: &str) -> Result<u64, NotAnInstant> {
+    let duration: Duration = humantime::parse_duration(text).map_err(|_| NotAnInstant)?;
+    u64::try_from(duration.as_millis()).map_err(|_| NotAnInstant)
+}
+
+fn unix_ms(text: &str) -> Result<u64, NotAnInstant> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let seconds: f64 = text.parse().map_err(|_| NotAnInstant)?;
+    match is_number && seconds < SECONDS_MAX {
+        true => Ok((seconds * 1_000.0) as u64),
+        false => Err(NotAnInstant),
+    }
+}
+
+/// In a query `+` stands for a space, and the offset `+01:00` is often sent as it is.
+fn rfc3339_ms(text: &str) -> Result<u64, NotAnInstant> {
+    let text = text.replace(' ', "+");
+    let instant = OffsetDateTime::parse(&text, &Rfc3339).map_err(|_| NotAnInstant)?;
+    u64::try_from(instant.unix_timestamp_nanos() / 1_000_000).map_err(|_| NotAnInstant)
+}
+
+impl fmt::Display for Since {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Display for NotAnInstant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "takes an instant as 2026-11-25T20:00:00Z, as Unix seconds, or as a time before now \
+             such as -5m",
+        )
+    }
+}
+
+impl std::error::Error for NotAnInstant {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_instant_is_read_as_people_write_one() {
+        let check = |text: &str, expected| {
+            assert_eq!(text.parse::<Since>().unwrap().ms(1_000_000), expected, "{text}");
+        };
+        check("-5m", 700_000);
+        check("-1h30m", 0);
+        check("-500ms", 999_500);
+        check("0", 0);
+        check("1795278400", 1_795_278_400_000);
+        check("1795278400.25", 1_795_278_400_250);
+        check("2026-11-21T16:26:40Z", 1_795_278_400_000);
+        check("2026-11-21T17:26:40.5+01:00", 1_795_278_400_500);
+        check("2026-11-21T17:26:40 01:00", 1_795_278_400_000);
+    }
+
+    #[test]
+    fn other_texts_are_no_instants() {
+        for text in ["", "-", "5m", "yesterday", "1e9", "-1", "1795278400000", "NaN", "inf", "."] {
+            assert_eq!(text.parse::<Since>(), Err(NotAnInstant), "{text:?}");
+        }
+        assert_eq!("1969-12-31T23:59:59Z".parse::<Since>(), Err(NotAnInstant));
+        assert_eq!("1".repeat(65).parse::<Since>(), Err(NotAnInstant));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "-?[0-9a-zTZ:. +-]{0,30}|\\PC{0,20}", now: u64) {
+            if let Ok(since) = text.parse::<Since>() {
+                since.ms(now);
+                prop_assert_eq!(since.to_string(), text);
+            }
+        }
+    }
+}
