@@ -94,43 +94,101 @@ sub headwater_path {
     }
     if (req.url ~ "^/channels/[^/?]+(\?|$)") {
         set req.http.Headwater-Path = "stream";
-    } else if (req.url ~ "^/channels/[A-Za-z0-9][A-Za-z0-9._~-]*/(history|state)(\?|$)") {
+    } else if (req.url ~ "^/channels/[A-Za-z0-9][A-Za-z0-9._~-]*/history(\?|$)") {
         set req.http.Headwater-Path = "history";
+    } else if (req.url ~ "^/channels/[A-Za-z0-9][A-Za-z0-9._~-]*/state(\?|$)") {
+        set req.http.Headwater-Path = "state";
     }
 }
 
-# What is no cursor of ours is one and the same to the origin (a `gap` event), so it is one key.
+# The cursor of a client, wherever it sends it: in the header, else as ?lastEventId=, else as ?after=.
+# It goes on in the header, so that it is in one place of the key. Text that is no cursor is the same
+# to the origin whatever it says (a `gap` event), so it is one key. In the query the first parameter
+# of a name counts. The expressions here step over whole parameters and never back, so no query is
+# too much for them.
 sub headwater_cursor {
     std.collect(req.http.Last-Event-ID);
-    if (req.http.Last-Event-ID == "" || req.http.Headwater-Path != "stream") {
+    if (req.http.Headwater-Path != "stream") {
         unset req.http.Last-Event-ID;
-    } else if (req.http.Last-Event-ID && req.http.Last-Event-ID !~ "^[0-9._-]{1,384}$") {
+        return;
+    }
+    if (req.http.Last-Event-ID == "" || !req.http.Last-Event-ID) {
+        unset req.http.Last-Event-ID;
+        if (req.url ~ "^[^?]*\?(?:(?!lastEventId=)[^&]*&)*+lastEventId=[^&]") {
+            set req.http.Last-Event-ID = regsub(req.url, "^[^?]*\?(?:(?!lastEventId=)[^&]*&)*+lastEventId=([^&]*).*$", "\1");
+        } else if (req.url ~ "^[^?]*\?(?:(?!after=)[^&]*&)*+after=[^&]") {
+            set req.http.Last-Event-ID = regsub(req.url, "^[^?]*\?(?:(?!after=)[^&]*&)*+after=([^&]*).*$", "\1");
+        }
+    }
+    if (req.http.Last-Event-ID && req.http.Last-Event-ID !~ "^[0-9._-]{1,384}$") {
         set req.http.Last-Event-ID = "unknown";
     }
 }
 
 # The known parameters, once each, in one order; what the origin would refuse gets one spelling.
-# The expressions step over whole parameters and never back, so no query is too much for them.
+# Others are dropped.
 sub headwater_query {
     set req.http.Headwater-Query = "";
-    # Where a client once began no longer matters when it says where it is.
-    if (req.url ~ "^[^?]*\?(?:(?!after=)[^&]*&)*+after=[^&]" && !req.http.Last-Event-ID) {
+    if (req.http.Headwater-Path == "stream") {
+        if (!req.http.Last-Event-ID) {
+            call headwater_start;
+        }
+        call headwater_lane;
+        call headwater_mode;
+    } else if (req.http.Headwater-Path == "history") {
+        call headwater_page;
+    }
+    set req.url = regsub(req.url, "\?.*$", "") + regsub(req.http.Headwater-Query, "^&", "?");
+    unset req.http.Headwater-Query;
+    unset req.http.Headwater-Value;
+}
+
+# Where a stream without a cursor begins, or a page of history: at an instant, else with the newest
+# events.
+sub headwater_start {
+    if (req.url ~ "^[^?]*\?(?:(?!since=)[^&]*&)*+since=[^&]") {
+        set req.http.Headwater-Value = regsub(req.url, "^[^?]*\?(?:(?!since=)[^&]*&)*+since=([^&]*).*$", "\1");
+        if (req.http.Headwater-Value !~ "^[0-9A-Za-z:.%+-]{1,64}$") {
+            set req.http.Headwater-Value = "malformed";
+        }
+        set req.http.Headwater-Query = req.http.Headwater-Query + "&since=" + req.http.Headwater-Value;
+    } else if (req.url ~ "^[^?]*\?(?:(?!last=)[^&]*&)*+last=[^&]") {
+        set req.http.Headwater-Value = regsub(req.url, "^[^?]*\?(?:(?!last=)[^&]*&)*+last=([^&]*).*$", "\1");
+        if (req.http.Headwater-Value !~ "^[0-9]{1,4}$") {
+            set req.http.Headwater-Value = "malformed";
+        }
+        set req.http.Headwater-Query = req.http.Headwater-Query + "&last=" + req.http.Headwater-Value;
+    }
+}
+
+sub headwater_page {
+    if (req.url ~ "^[^?]*\?(?:(?!after=)[^&]*&)*+after=[^&]") {
         set req.http.Headwater-Value = regsub(req.url, "^[^?]*\?(?:(?!after=)[^&]*&)*+after=([^&]*).*$", "\1");
         if (req.http.Headwater-Value !~ "^[0-9._-]{1,384}$") {
             set req.http.Headwater-Value = "malformed";
         }
         set req.http.Headwater-Query = "&after=" + req.http.Headwater-Value;
     }
-    if (req.http.Headwater-Path == "stream") {
-        call headwater_lane;
-    } else if (req.url ~ "^[^?]*\?(?:(?!limit=)[^&]*&)*+limit=[^&]") {
+    if (req.url ~ "^[^?]*\?(?:(?!before=)[^&]*&)*+before=[^&]") {
+        set req.http.Headwater-Value = regsub(req.url, "^[^?]*\?(?:(?!before=)[^&]*&)*+before=([^&]*).*$", "\1");
+        if (req.http.Headwater-Value !~ "^[0-9._-]{1,384}$") {
+            set req.http.Headwater-Value = "malformed";
+        }
+        set req.http.Headwater-Query = req.http.Headwater-Query + "&before=" + req.http.Headwater-Value;
+    }
+    call headwater_start;
+    if (req.url ~ "^[^?]*\?(?:(?!limit=)[^&]*&)*+limit=[^&]") {
         set req.http.Headwater-Value = regsub(req.url, "^[^?]*\?(?:(?!limit=)[^&]*&)*+limit=([^&]*).*$", "\1");
         if (req.http.Headwater-Value !~ "^[0-9]{1,4}$") {
             set req.http.Headwater-Value = "malformed";
         }
         set req.http.Headwater-Query = req.http.Headwater-Query + "&limit=" + req.http.Headwater-Value;
     }
-    if (req.http.Headwater-Path == "stream" && req.url ~ "^[^?]*\?(?:(?!mode=)[^&]*&)*+mode=[^&]") {
+}
+
+# How the stream is delivered. A default is left out.
+sub headwater_mode {
+    if (req.url ~ "^[^?]*\?(?:(?!mode=)[^&]*&)*+mode=[^&]") {
         set req.http.Headwater-Value = regsub(req.url, "^[^?]*\?(?:(?!mode=)[^&]*&)*+mode=([^&]*).*$", "\1");
         if (req.http.Headwater-Value !~ "^(hold|stream)$") {
             set req.http.Headwater-Value = "malformed";
@@ -139,9 +197,15 @@ sub headwater_query {
             set req.http.Headwater-Query = req.http.Headwater-Query + "&mode=" + req.http.Headwater-Value;
         }
     }
-    set req.url = regsub(req.url, "\?.*$", "") + regsub(req.http.Headwater-Query, "^&", "?");
-    unset req.http.Headwater-Query;
-    unset req.http.Headwater-Value;
+    if (req.url ~ "^[^?]*\?(?:(?!format=)[^&]*&)*+format=[^&]") {
+        set req.http.Headwater-Value = regsub(req.url, "^[^?]*\?(?:(?!format=)[^&]*&)*+format=([^&]*).*$", "\1");
+        if (req.http.Headwater-Value !~ "^(json|raw)$") {
+            set req.http.Headwater-Value = "malformed";
+        }
+        if (req.http.Headwater-Value != "raw") {
+            set req.http.Headwater-Query = req.http.Headwater-Query + "&format=" + req.http.Headwater-Value;
+        }
+    }
 }
 
 # With --lanes the wave of reconnects at a boundary is split; a client stays in its lane.
@@ -186,11 +250,18 @@ sub vcl_pass {
 
 sub vcl_pipe {
     unset bereq.http.Headwater-Lanes;
+    # The origin compares the page's Origin with the host that the page connected to.
+    if (!bereq.http.X-Forwarded-Host) {
+        set bereq.http.X-Forwarded-Host = bereq.http.Host;
+    }
+    set bereq.http.Host = "127.0.0.1:8080";
     set bereq.http.Upgrade = req.http.Upgrade;
     set bereq.http.Connection = "Upgrade";
 }
 
 sub vcl_backend_fetch {
+    # The Host that the origin knows itself by.
+    set bereq.http.Host = "127.0.0.1:8080";
     unset bereq.http.Headwater-Lanes;
     unset bereq.http.Headwater-Cache;
     if (bereq.http.Headwater-Path) {
@@ -218,7 +289,6 @@ sub vcl_backend_response {
         if (beresp.http.Headwater-Fresh && !beresp.http.Age && beresp.ttl > 0s) {
             set beresp.ttl = std.duration(beresp.http.Headwater-Fresh + "s", beresp.ttl);
         }
-        unset beresp.http.Headwater-Fresh;
     }
     if (bereq.http.Headwater-Path == "stream" && (beresp.status >= 500 || beresp.status == 429)) {
         return (error(503));
@@ -235,16 +305,22 @@ sub vcl_backend_response {
 sub vcl_backend_error {
     set beresp.grace = 0s;
     set beresp.keep = 0s;
-    set beresp.http.Access-Control-Allow-Origin = "*";
+    # The object may be delivered to several pages, each of which needs CORS headers of its own.
+    set beresp.http.Headwater-Own = "1";
     if (bereq.http.Headwater-Path == "stream") {
         # Kept for a second: an origin that is down sees one try a second and cursor.
         set beresp.ttl = 1s;
         set beresp.status = 200;
         set beresp.reason = "OK";
-        set beresp.http.Content-Type = "text/event-stream";
+        set beresp.http.Content-Type = "text/event-stream; charset=utf-8";
         set beresp.http.Cache-Control = "public, max-age=1";
         set beresp.http.Headwater-Shed = "edge";
-        synthetic("retry: " + std.integer(real=std.random(2000, 5000)) + {"
+        set bereq.http.Headwater-Retry = std.integer(real=std.random(2000, 5000));
+        # The block has a type and data, because some clients take a block without data for an
+        # empty event.
+        synthetic("retry: " + bereq.http.Headwater-Retry + {"
+event: shed
+data: {"reason":"edge","retry_ms":"} + bereq.http.Headwater-Retry + {"}
 
 "});
         return (deliver);
@@ -259,10 +335,45 @@ sub vcl_backend_error {
     return (deliver);
 }
 
+# The CORS headers that the origin would send. An answer of Varnish's own holds no secret, so any page
+# may read it; a page that sends credentials needs its own origin named.
+sub headwater_cors {
+    set resp.http.Access-Control-Expose-Headers = "Headwater-Shed, Headwater-Response, Headwater-Fresh";
+    if (req.http.Origin) {
+        set resp.http.Access-Control-Allow-Origin = req.http.Origin;
+        set resp.http.Access-Control-Allow-Credentials = "true";
+        set resp.http.Vary = "Origin";
+    } else {
+        set resp.http.Access-Control-Allow-Origin = "*";
+    }
+}
+
 sub vcl_deliver {
     # RFC 9211.
     set resp.http.Cache-Status = "headwater-varnish; " + req.http.Headwater-Cache;
     unset resp.http.Headwater-Channels;
+    if (resp.http.Headwater-Own) {
+        unset resp.http.Headwater-Own;
+        call headwater_cors;
+    }
+}
+
+sub vcl_synth {
+    call headwater_cors;
+    # A fault of Varnish itself would end an EventSource as any other answer does.
+    if (req.http.Headwater-Path == "stream" && resp.status >= 500) {
+        set resp.status = 200;
+        set resp.reason = "OK";
+        set resp.http.Content-Type = "text/event-stream; charset=utf-8";
+        set resp.http.Cache-Control = "public, max-age=1";
+        set resp.http.Headwater-Shed = "edge";
+        synthetic({"retry: 5000
+event: shed
+data: {"reason":"edge","retry_ms":5000}
+
+"});
+        return (deliver);
+    }
 }
 
 # PURGE /channels/{name} forgets every answer of a channel, whatever its cursor.
