@@ -15,7 +15,7 @@ const CHROMEDRIVER: &str = "/usr/bin/chromedriver";
 /// Tries to start it: each fails only where a port is taken.
 const STARTS_MAX: usize = 5;
 /// No sandbox and no /dev/shm, as in a container; no network but the test's own.
-const FLAGS: [&str; 9] = [
+const FLAGS: [&str; 10] = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -25,6 +25,8 @@ const FLAGS: [&str; 9] = [
     "--disable-component-update",
     "--disable-sync",
     "--disable-dev-shm-usage",
+    // A host of another site that leads to this machine.
+    "--host-resolver-rules=MAP evil.example 127.0.0.1",
 ];
 
 /// A browser with one page. Ends with the value.

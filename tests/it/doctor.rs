@@ -39,7 +39,7 @@ fn changed(text: &str, from: &str, to: &str) -> String {
 /// What an operator did to the shipped VCL, and the word for it.
 const PLANTED_IN_VARNISH: [(&str, &str, &str); 6] = [
     ("grace", "set beresp.grace = 0s;", "set beresp.grace = 10s;"),
-    ("ttl", "unset beresp.http.Headwater-Fresh;", "set beresp.ttl = 120s;"),
+    ("ttl", "# Otherwise beresp.ttl stays", "set beresp.ttl = 120s; #"),
     ("key-without-cursor", "hash_data(req.http.Last-Event-ID);", ""),
     ("compression", "set beresp.do_gzip = false;", "set beresp.do_gzip = true;"),
     ("buffering", "set beresp.do_stream = true;", "set beresp.do_stream = false;"),
@@ -201,4 +201,46 @@ async fn it_says_when_there_is_nobody_to_look_at() {
     assert_eq!(output.status.code(), Some(3));
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("cannot reach"), "{error}");
+}
+
+#[tokio::test]
+async fn an_answer_for_a_failing_origin_says_when_to_come_back() {
+    let _quiet = crate::kit::quiet().await;
+    let origin = Origin::with(&["--store", "memory", "--segment", "4s"]);
+    let cache = Cache::nginx_with("stream", origin.listen.port(), |text| {
+        let outage = text.find("return 200 \"retry:").expect("the outage's answer");
+        let end = outage + text[outage..].find(';').expect("its end");
+        text.replace(&text[outage..end], r#"return 200 '{"error":"unavailable"}'"#)
+    });
+    let (report, status) = examine(&origin, &cache.address().to_string(), &["--direct"]).await;
+    assert_eq!(problems(&report), ["no-retry"], "{report:#}");
+    assert_eq!(status, 1);
+}
+
+#[tokio::test]
+async fn a_probe_that_is_refused_is_a_problem() {
+    let _quiet = crate::kit::quiet().await;
+    let secret = ["--token-secret", crate::access::SECRET];
+    let origin = Origin::with(&[&["--store", "memory", "--segment", "4s"], &secret[..]].concat());
+    let url = origin.address().to_string();
+    let (report, status) = examine(&origin, &url, &["--direct"]).await;
+    assert!(problems(&report).contains(&"probe-refused".to_owned()), "{report:#}");
+    assert_eq!(status, 1);
+}
+
+#[tokio::test]
+async fn an_origin_that_says_why_it_has_no_stream_is_not_waited_for() {
+    let mut redis = crate::redis_kit::RedisServer::start();
+    let origin = Origin::with(&["--store", &redis.url(), "--store-timeout", "500ms"]);
+    redis.kill();
+    let mut command = Command::new(BINARY);
+    let url = origin.address().to_string();
+    command.args(["doctor", &url, "--direct", "--json"]).stdin(Stdio::null());
+    let examined = tokio::time::timeout(crate::kit::PATIENCE, command.output()).await;
+    let output = examined.expect("it does not wait for a first block").expect("it runs");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    assert_eq!(problems(&report), ["shed"], "{report:#}");
+    // Where no bar can be drawn, each step is a line.
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("asking once (2 of 8)"), "{said}");
 }

@@ -95,6 +95,7 @@ async fn a_kill_keeps_state_idempotency_and_the_end_of_a_channel() {
     origin.publish_with("a", "key=k&event=e", "v").await;
     let key = [("idempotency-key", "once")];
     let first = origin.post("/channels/a", &key, "x").await;
+    origin.publish("ended", "x").await;
     let end = origin.request(Method::DELETE, "/channels/ended", &[], "").await.json();
     origin.kill();
     origin.start_again();

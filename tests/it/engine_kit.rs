@@ -64,8 +64,29 @@ pub struct Seen {
 pub enum Site {
     /// The cache's own.
     Same,
-    /// Another web origin's, so that CORS is in play.
+    /// Another web origin's of the same site, so that CORS is in play.
     Other,
+    /// Another site's.
+    Cross,
+}
+
+/// The web server of a page that is not open yet.
+pub struct Home(TcpListener);
+
+impl Home {
+    pub async fn start() -> Self {
+        Self(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port"))
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.0.local_addr().expect("an address")
+    }
+
+    /// The origin of a page of another web origin that is opened from here.
+    pub fn origin(&self, site: Site) -> String {
+        let host = if site == Site::Cross { "localhost" } else { "127.0.0.1" };
+        format!("http://{host}:{}", self.address().port())
+    }
 }
 
 /// A browser with a page that follows one stream. Ends with the value.
@@ -109,15 +130,39 @@ impl Seen {
 impl Page {
     /// Waits for its turn, and opens a page that follows a path of the cache.
     pub async fn open(engine: Engine, site: Site, cache: &Cache, path: &str) -> Self {
+        Self::open_at(Home::start().await, engine, site, cache, path, "script").await
+    }
+
+    /// As `open`, but the page sends credentials with its request.
+    pub async fn open_with_credentials(
+        home: Home,
+        engine: Engine,
+        site: Site,
+        cache: &Cache,
+        path: &str,
+    ) -> Self {
+        Self::open_at(home, engine, site, cache, path, "script-with-credentials").await
+    }
+
+    async fn open_at(
+        home: Home,
+        engine: Engine,
+        site: Site,
+        cache: &Cache,
+        path: &str,
+        script: &str,
+    ) -> Self {
         let turn = TURNS.acquire().await.expect("never closed");
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
-        let own = listener.local_addr().expect("an address");
+        let own = home.address();
+        let page = match site {
+            Site::Same => format!("http://127.0.0.1:{}", cache.port),
+            Site::Other | Site::Cross => home.origin(site),
+        };
         let (send, reports) = watch::channel(Seen::default());
         let mut collecting = JoinSet::new();
-        collecting.spawn(collect(listener, send));
-        let port = if site == Site::Same { cache.port } else { own.port() };
+        collecting.spawn(collect(home.0, send));
         let stream = format!("http://127.0.0.1:{}{path}", cache.port);
-        let url = format!("http://127.0.0.1:{port}/page#http://{own}/script?{stream}");
+        let url = format!("{page}/page#http://{own}/{script}?{stream}");
         let browser = Browser::start(engine, &url);
         Self {
             engine,
@@ -189,7 +234,7 @@ async fn answer(
             *answer.body_mut() = PAGE.into();
             answer.headers_mut().insert("content-type", HeaderValue::from_static("text/html"));
         }
-        (Method::GET, "/script") => *answer.body_mut() = SCRIPT.into(),
+        (Method::GET, "/script" | "/script-with-credentials") => *answer.body_mut() = SCRIPT.into(),
         (Method::POST, "/") => {
             if let Ok(body) = request.into_body().collect().await {
                 let report = serde_json::from_slice(&body.to_bytes()).expect("a report");
@@ -258,7 +303,10 @@ fn chromium(home: &Path) -> Command {
     command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]);
     command.args(["--no-first-run", "--disable-quic", "--disable-breakpad"]);
     command.args(["--disable-background-networking", "--disable-component-update"]);
-    command.args(["--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]);
+    command.args([
+        "--disable-sync",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
+    ]);
     command.arg(format!("--user-data-dir={}", home.join("profile").display()));
     command
 }

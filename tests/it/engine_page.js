@@ -6,7 +6,7 @@ const seen = { opened: [], messages: [], segments: [], gaps: [], errors: [] };
 let lastId = "";
 
 function follow(url) {
-  const source = new EventSource(url);
+  const source = new EventSource(url, { withCredentials: script.pathname.endsWith("credentials") });
   source.onopen = () => seen.opened.push(Date.now());
   const note = (kind, list, what) =>
     source.addEventListener(kind, (message) => {

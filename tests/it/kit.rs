@@ -276,12 +276,14 @@ pub async fn request(
     Ok(Answer { status, headers, body: text(answer).await? })
 }
 
-/// The next event that is not a `segment` block.
+/// The next event that is neither a `segment` block nor an answer that sends the client away.
 pub async fn next_message(source: &mut EventSource) -> Message {
     let next = async {
         loop {
             match source.next().await {
-                Signal::Message(message) if message.kind != "segment" => return message,
+                Signal::Message(message) if !["segment", "shed"].contains(&&*message.kind) => {
+                    return message;
+                }
                 Signal::Closed { status, why } => panic!("closed: {status:?} {why}"),
                 _ => {}
             }
@@ -311,7 +313,7 @@ pub async fn read_until(stream: &mut TcpStream, enough: impl Fn(&str) -> bool) -
 /// The request for a stream, as bytes.
 pub fn get(path: &str, cursor: Option<&str>) -> Vec<u8> {
     let cursor = cursor.map(|cursor| format!("Last-Event-ID: {cursor}\r\n")).unwrap_or_default();
-    format!("GET {path} HTTP/1.1\r\nHost: x\r\n{cursor}\r\n").into_bytes()
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{cursor}\r\n").into_bytes()
 }
 
 /// What a chunked body says, and whether its last chunk came.

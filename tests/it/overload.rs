@@ -28,7 +28,10 @@ async fn ten_thousand_idle_connections_slow_nobody_down() {
         let mut stream = TcpStream::connect(origin.listen).await.expect("it accepts");
         // Every other one has been used: hyper keeps its buffers.
         if number % 2 == 0 {
-            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it reads");
+            stream
+                .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                .await
+                .expect("it reads");
         }
         idle.push(stream);
     }
@@ -113,13 +116,14 @@ async fn connections_over_the_limit_are_sent_away_for_a_while() {
 /// A `200` that sends `EventSource` away, as caches may hand it to a herd.
 pub fn assert_shed(answer: &Answer, why: &str) {
     assert_eq!(answer.status, 200, "{}", answer.body);
-    assert_eq!(answer.header("content-type"), Some("text/event-stream"));
+    assert_eq!(answer.header("content-type"), Some("text/event-stream; charset=utf-8"));
     assert_eq!(answer.header("cache-control"), Some("public, max-age=1"));
     assert_eq!(answer.header("headwater-shed"), Some(why));
     let retry = answer.body.lines().next().and_then(|line| line.strip_prefix("retry: "));
     let retry: u64 = retry.and_then(|retry| retry.parse().ok()).expect("a wait");
     assert!((5_000..=15_000).contains(&retry), "{retry}");
-    assert!(answer.body.contains(&format!("\n: {why}")), "{}", answer.body);
+    let data = format!("event: shed\ndata: {{\"reason\":\"{why}\",\"retry_ms\":{retry}}}\n\n");
+    assert_eq!(answer.body, format!("retry: {retry}\n{data}"));
 }
 
 async fn h2(origin: &Origin) -> SendRequest<Full<Bytes>> {
@@ -140,7 +144,7 @@ pub async fn send(
     path: &str,
     body: &'static str,
 ) -> hyper::Response<Incoming> {
-    let request = Request::builder().method(method).uri(format!("http://x{path}"));
+    let request = Request::builder().method(method).uri(format!("http://localhost{path}"));
     let request = request.body(Full::new(body.into())).expect("a request");
     sender.ready().await.expect("it is open");
     sender.send_request(request).await.expect("it answers")
@@ -175,7 +179,7 @@ async fn http_2_streams_live_on_and_are_let_go_one_by_one() {
     let mut bodies = Vec::new();
     for _ in 0..100 {
         let stream = send(&mut sender, Method::GET, "/channels/a?after=0-0", "").await;
-        assert_eq!(stream.headers()["content-type"], "text/event-stream");
+        assert_eq!(stream.headers()["content-type"], "text/event-stream; charset=utf-8");
         bodies.push(stream.into_body());
     }
     let (quiet, began) =

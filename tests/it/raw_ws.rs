@@ -43,7 +43,7 @@ pub fn head(first: u8, length: u64) -> Vec<u8> {
 /// The request that begins a socket.
 pub fn handshake(path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     let mut text = format!(
-        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     );
     headers.iter().for_each(|(name, value)| text += &format!("{name}: {value}\r\n"));

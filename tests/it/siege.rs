@@ -55,7 +55,7 @@ const ATTACKS: [Attack; 7] = [
     Attack::DeafSocket,
     Attack::EndlessMessage,
 ];
-const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 impl Attack {
@@ -63,13 +63,15 @@ impl Attack {
     fn bytes(self) -> (String, &'static [u8]) {
         match self {
             Self::Silence => (String::new(), b""),
-            Self::SlowHead => ("GET /channels/a HTTP/1.1\r\nHost: x\r\nX: ".to_owned(), b"x"),
+            Self::SlowHead => {
+                ("GET /channels/a HTTP/1.1\r\nHost: localhost\r\nX: ".to_owned(), b"x")
+            }
             Self::SlowBody => {
-                let head = "POST /channels/hostile HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n";
+                let head = "POST /channels/hostile HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n";
                 (format!("{head}\r\n"), b"x")
             }
             Self::NeverReads => {
-                ("GET /channels/a?after=0-0 HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), b"")
+                ("GET /channels/a?after=0-0 HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), b"")
             }
             Self::SilentH2 => ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), b""),
             Self::DeafSocket => (HANDSHAKE.to_owned(), b""),

@@ -24,7 +24,8 @@ async fn assert_refused(origin: &Origin, request: &str, status: &str) {
 }
 
 fn post(target: &str, headers: &str) -> String {
-    let head = format!("POST /channels/{target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+    let head =
+        format!("POST /channels/{target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
     format!("{head}{headers}Content-Length: 1\r\n\r\nx")
 }
 
@@ -48,12 +49,12 @@ async fn header_injection_through_a_channel_name() {
     let kept = origin.publish("a", "x").await;
     let mut peer = Peer::connect(&origin).await;
     for text in BREAKS {
-        assert_refused(&origin, &post(&percent(text), ""), "404").await;
+        assert_refused(&origin, &post(&percent(text), ""), "400").await;
         let read = format!(
-            "GET /channels/a,{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            "GET /channels/a,{} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
             percent(text)
         );
-        assert_refused(&origin, &read, "404").await;
+        assert_refused(&origin, &read, "400").await;
         assert_frame_refused(&mut peer, "channel", text).await;
         let subscribe = json!({ "type": "subscribe", "channels": ["a", text] }).to_string();
         assert_eq!(peer.ask(&subscribe).await["problem"]["field"], "channels");
@@ -112,7 +113,7 @@ async fn header_injection_through_an_id() {
     let kept = origin.publish("a", "x").await;
     for text in BREAKS {
         let after = format!(
-            "GET /channels/a?after={} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            "GET /channels/a?after={} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
             percent(text)
         );
         assert_refused(&origin, &after, "400").await;
@@ -205,10 +206,9 @@ async fn events_inside_the_data_of_an_event() {
     let mut messages = vec![peer.message().await, peer.message().await];
     peer.say(&publish.to_string()).await;
     messages.extend([peer.message().await, peer.message().await]);
-    let lines = forged.replace("\r\n", "\n").replace('\r', "\n");
     let events: Vec<_> = messages.iter().filter(|message| message["type"] == "event").collect();
     assert_eq!(events.len(), 2, "{messages:?}");
-    assert!(events.iter().all(|event| event["data"] == *lines), "{events:?}");
+    assert!(events.iter().all(|event| event["data"] == *forged), "{events:?}");
     let last = events[1]["id"].as_str().expect("an id").to_owned();
     let mut stream = origin.raw(&get("/channels/a?after=0-0", None)).await;
     let until = format!("id: {last}\n");

@@ -26,7 +26,7 @@ async fn from(origin: &Origin, address: &str, request: &[u8]) -> TcpStream {
 
 /// A stream that has begun.
 async fn begun(origin: &Origin, address: &str, headers: &str) -> TcpStream {
-    let request = format!("GET /channels/a?after=0-0 HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+    let request = format!("GET /channels/a?after=0-0 HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
     let mut stream = from(origin, address, request.as_bytes()).await;
     let text = read_until(&mut stream, |text| text.contains("data: x\n\n")).await;
     assert!(text.contains("data: x\n\n"), "{text}");
@@ -42,12 +42,16 @@ async fn more_connections_than_one_client_may_have() {
     let mut shed = from(&origin, GREEDY, &get("/channels/a", None)).await;
     let text = read_until(&mut shed, |_| false).await.to_lowercase();
     assert!(text.starts_with("http/1.1 200 ok\r\n"), "{text}");
-    for line in ["content-type: text/event-stream", "headwater-shed: client", "connection: close"] {
+    for line in [
+        "content-type: text/event-stream; charset=utf-8",
+        "headwater-shed: client",
+        "connection: close",
+    ] {
         assert!(text.contains(&format!("\r\n{line}\r\n")), "{line} is not in {text}");
     }
     assert!(text.contains("\r\n\r\nretry: "), "{text}");
     // A publisher is told when to try again.
-    let publish = b"POST /channels/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx";
+    let publish = b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx";
     let text = read_until(&mut from(&origin, GREEDY, publish).await, |_| false).await;
     assert!(text.starts_with("HTTP/1.1 429 ") && text.contains("problem:client"), "{text}");
     assert!(text.contains("\r\nretry-after: 10\r\n"), "{text}");
@@ -139,7 +143,7 @@ async fn a_forged_x_forwarded_for() {
     ];
     for value in forged {
         let request = [
-            b"GET /channels/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Forwarded-For: ",
+            b"GET /channels/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Forwarded-For: ",
             value,
             b"\r\n\r\n",
         ];
@@ -151,7 +155,8 @@ async fn a_forged_x_forwarded_for() {
     // Whoever is no proxy is who it is, whatever it says.
     let said = ["198.51.100.1", "198.51.100.2"].map(|said| format!("X-Forwarded-For: {said}\r\n"));
     let greedy = [begun(&origin, GREEDY, &said[0]).await, begun(&origin, GREEDY, &said[1]).await];
-    let request = b"GET /channels/a HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.9\r\n\r\n";
+    let request =
+        b"GET /channels/a HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 198.51.100.9\r\n\r\n";
     let text = read_until(&mut from(&origin, GREEDY, request).await, |_| false).await;
     assert!(text.contains("headwater-shed: client"), "{text}");
     assert_sane(&origin, "a", &[kept]).await;

@@ -4,6 +4,7 @@
 mod frames;
 mod injection;
 mod limits;
+mod open_origin;
 mod pages;
 mod peers;
 mod requests;

@@ -18,13 +18,13 @@ const ELSEWHERE: &str = "127.0.0.2";
 async fn slow_loris_on_the_head() {
     let origin = Origin::with(&["--store", "memory", "--head-timeout", "2s"]);
     let kept = origin.publish("a", "x").await;
-    let request = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    let request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut silent = origin.raw(b"").await;
     let mut idle = origin.raw(request.as_bytes()).await;
     read_until(&mut idle, |text| text.ends_with("ok\n")).await;
     let begun = Instant::now();
     // "P" and "PRI" also begin what an HTTP/2 client says first.
-    let heads = ["G", "P", "PRI * HTTP/", "POST /channels/a HTTP/1.1\r\nHost: x\r\nX:"];
+    let heads = ["G", "P", "PRI * HTTP/", "POST /channels/a HTTP/1.1\r\nHost: localhost\r\nX:"];
     let mut slow = Vec::new();
     for head in heads {
         slow.push(origin.raw(head.as_bytes()).await);
@@ -34,7 +34,7 @@ async fn slow_loris_on_the_head() {
     second.write_all(b"GET /").await.expect("it is open");
     slow.push(second);
     // A byte now and then earns no more time.
-    let mut dripping = origin.raw(b"GET /channels/a HTTP/1.1\r\nHost: x\r\nX-Drip: ").await;
+    let mut dripping = origin.raw(b"GET /channels/a HTTP/1.1\r\nHost: localhost\r\nX-Drip: ").await;
     while dripping.write_all(b"x").await.is_ok() && begun.elapsed() < PATIENCE {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -61,7 +61,7 @@ async fn slow_loris_on_the_body() {
     let origin = Origin::with(&["--store", "memory", "--body-timeout", "2s"]);
     let kept = origin.publish("a", "x").await;
     let begun = Instant::now();
-    let head = "POST /channels/slow HTTP/1.1\r\nHost: x\r\n";
+    let head = "POST /channels/slow HTTP/1.1\r\nHost: localhost\r\n";
     let bodies = [
         (format!("{head}Content-Length: 1000\r\n\r\n"), "x"),
         (format!("{head}Transfer-Encoding: chunked\r\n\r\n"), "1\r\nx\r\n"),
@@ -113,7 +113,7 @@ async fn a_request_that_trickles_in_tiny_chunks_takes_no_more_memory_than_it_has
     let origin = Origin::with(&[&QUIET[..], &limits].concat());
     // 10,000 pieces; at a KiB each they would fill the buffer for all publishes five times.
     let mut stream = origin
-        .raw(b"POST /channels/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .raw(b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         .await;
     stream.write_all("1\r\nx\r\n".repeat(10_000).as_bytes()).await.expect("it reads");
     let kept = origin.publish("a", &"y".repeat(900_000)).await;
@@ -239,7 +239,7 @@ async fn half_open_tcp() {
     for request in [
         get("/channels/a?after=0-0", None),
         get("/channels/a?mode=hold", None),
-        b"GET /channels/a HTTP/1.1\r\nHost: x\r\nX: ".to_vec(),
+        b"GET /channels/a HTTP/1.1\r\nHost: localhost\r\nX: ".to_vec(),
     ] {
         gone.push(origin.raw(&request).await);
     }
