@@ -4,6 +4,8 @@ mod access;
 mod autobahn;
 mod beginnings;
 mod browser;
+mod client_kit;
+mod client_matrix;
 mod commands;
 mod crowd;
 mod docs;
