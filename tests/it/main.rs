@@ -21,6 +21,7 @@ mod engines;
 mod failover;
 mod falco;
 mod formats;
+mod h2spec;
 mod hardening;
 mod headers;
 mod hold;
