@@ -364,3 +364,77 @@ async fn a_crowd_that_nginx_vouches_for_is_one_request_as_the_recipe_says() {
         assert_eq!(get(path, "session=good").await.status, 401, "{path}");
     }
 }
+
+/// How a private channel answers a reader that sends these.
+async fn read_private(origin: &Origin, query: &str, headers: &[(&str, &str)]) -> u16 {
+    let path = format!("/channels/p/history{query}");
+    origin.request(Method::GET, &path, headers, "").await.status.as_u16()
+}
+
+#[tokio::test]
+async fn what_a_client_says_comes_before_what_its_browser_sends_along() {
+    let flags = ["--store", "memory", "--token-secret", SECRET, "--private", "p"];
+    let origin = Origin::with(&flags);
+    let good = minted(&["--subscribe", "p"]);
+    let (bearer, query) = (format!("Bearer {good}"), format!("?access_token={good}"));
+    let (stale, own) = ("headwater=stale", format!("headwater={good}"));
+    let check = async |query: &str, headers: &[(&str, &str)], expected: u16| {
+        assert_eq!(read_private(&origin, query, headers).await, expected, "{query} {headers:?}");
+    };
+    check("", &[("authorization", &bearer), ("cookie", stale)], 200).await;
+    check(&query, &[("cookie", stale)], 200).await;
+    check("", &[("cookie", &own)], 200).await;
+    // A browser sends both cookies where their paths differ, the longer path first.
+    check("", &[("cookie", &format!("{stale}; {own}"))], 200).await;
+    check("", &[("cookie", &format!("{own}; {stale}"))], 200).await;
+    check("", &[("cookie", stale)], 401).await;
+    // The first that a client says itself decides.
+    check(&query, &[("authorization", "Bearer x")], 401).await;
+    check("?access_token=x", &[("cookie", &own)], 401).await;
+    // Over a socket it is the same.
+    let subscribed = async |query: &str, headers: &[(&'static str, &str)]| {
+        let path = format!("/ws{query}");
+        let socket = crate::socket_kit::Socket::connect_with(origin.listen, &path, headers).await;
+        let mut socket = socket.expect("a handshake");
+        let frames = socket.subscribe("p", None).await;
+        frames[frames.len() - 1]["type"].as_str().expect("a type").to_owned()
+    };
+    assert_eq!(subscribed(&query, &[("cookie", stale)]).await, "ack");
+    let both = format!("{stale}; {own}");
+    assert_eq!(subscribed("", &[("cookie", &both)]).await, "ack");
+    let offered = format!("headwater, bearer.{good}");
+    let offered = [("sec-websocket-protocol", offered.as_str())];
+    assert_eq!(subscribed("?access_token=x", &offered).await, "ack");
+}
+
+#[tokio::test]
+async fn a_signed_token_with_a_claim_that_cannot_be_read_is_told_which() {
+    let flags = ["--store", "memory", "--token-secret", SECRET, "--private", "p"];
+    let origin = Origin::with(&flags);
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let token = |claims: Value| signed(Algorithm::HS256, &key, &claims);
+    for (claims, expected) in [
+        (json!({ "exp": in_an_hour(), "sub": 42, "scope": "subscribe:p" }), "\"sub\" is no string"),
+        (json!({ "exp": in_an_hour(), "scope": 42 }), "\"scope\" is neither"),
+        (json!({ "scope": "subscribe:p" }), "\"exp\" is missing"),
+    ] {
+        let bearer = format!("Bearer {}", token(claims));
+        let headers = [("authorization", bearer.as_str())];
+        let answer = origin.request(Method::GET, "/channels/p/history", &headers, "").await;
+        let problem = answer.assert_problem(401, "token");
+        let detail = problem["detail"].as_str().expect("text");
+        assert!(
+            detail.contains("signed by a key of this origin") && detail.contains(expected),
+            "{detail}"
+        );
+    }
+    let listed = token(json!({ "exp": in_an_hour(), "scope": ["subscribe:*", "publish:p"] }));
+    let bearer = format!("Bearer {listed}");
+    assert_eq!(read_private(&origin, "", &[("authorization", &bearer)]).await, 200);
+    assert_eq!(publish(&origin, "p", Some(&listed)).await.status, 201);
+    // A reader without a token is told what a browser can send.
+    let answer = origin.get("/channels/p/history").await;
+    let problem = answer.assert_problem(401, "token");
+    let detail = problem["detail"].as_str().expect("text");
+    assert!(detail.contains("cookie") && detail.contains("?access_token="), "{detail}");
+}
