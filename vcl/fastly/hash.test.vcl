@@ -27,3 +27,13 @@ sub test_hash_other {
   testing.call_subroutine("vcl_hash");
   assert.not_contains(req.hash, "1-0");
 }
+
+// @scope: hash
+// @suite: where a stream starts by time or by number is part of its key as well
+sub test_hash_query {
+  set req.url = "/channels/a?since=-5m&lane=1";
+  set req.http.Headwater-Path = "stream";
+  unset req.http.Last-Event-ID;
+  testing.call_subroutine("vcl_hash");
+  assert.contains(req.hash, "/channels/a?since=-5m&lane=1");
+}

@@ -1,4 +1,5 @@
-// More promises of recv.vcl, which falco cannot test: its client.ip cannot be set.
+// More promises of recv.vcl, which falco cannot test: its client.ip, the visit to a shield and a restart
+// cannot be set.
 // Run by `tests/run vcl::`, in the same format.
 
 // @scope: recv
@@ -14,4 +15,26 @@ sub test_lanes_spread {
   set req.url = "/channels/a";
   testing.call_subroutine("vcl_recv");
   assert.not_equal(req.url, var.first);
+}
+
+// @scope: recv
+// @suite: a shield passes on what the edge has made, a lane of its own choice included
+sub test_shield {
+  testing.table_set(headwater, "lanes", "4");
+  set req.url = "/channels/a?format=json&after=1-0&lane=3&mode=hold&since=-5m&last=7";
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, "/channels/a?lane=3&mode=hold&format=json");
+  assert.equal(req.http.Last-Event-ID, "1-0");
+  testing.inject_variable("fastly.ff.visits_this_service", 1);
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.url, "/channels/a?lane=3&mode=hold&format=json");
+  assert.equal(req.http.Last-Event-ID, "1-0");
+  unset req.http.Last-Event-ID;
+  set req.url = "/channels/a?since=-5m&lane=3&mode=hold&format=json";
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, "/channels/a?since=-5m&lane=3&mode=hold&format=json");
+  set req.url = "/channels/a/history?after=1-0&before=9-0&since=-5m&last=5&limit=10";
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, "/channels/a/history?after=1-0&before=9-0&since=-5m&last=5&limit=10");
 }

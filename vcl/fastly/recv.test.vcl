@@ -4,114 +4,651 @@
 // @scope: recv
 // @suite: unknown parameters are dropped and the known ones stand in one order
 sub test_query_order {
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?format=json&mode=hold&utm=x&lane=2&since=-5m"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?since=-5m&lane=2&mode=hold&format=json"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?mode=hold&last=7&format=json&lane=2"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?last=7&lane=2&mode=hold&format=json"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a?mode=hold&utm=x&lane=2&after=5-0"};
   testing.call_subroutine("vcl_recv");
-  assert.equal(req.url, {"/channels/a?after=5-0&lane=2&mode=hold"});
+  assert.equal(req.url, {"/channels/a?lane=2&mode=hold"});
+  assert.equal(req.http.Last-Event-ID, "5-0");
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a?_=123"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a?"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a?&&&"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a?AFTER=5-0"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a?xafter=5-0"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a?afterx=5-0"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lasteventid=5-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?xlastEventId=5-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lastEventIds=5-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?Since=-5m&xsince=-5m&sinces=-5m"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?Last=5&xlast=5&lasts=5"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?Format=json&xformat=json&formats=json"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a?limit=5"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?before=5-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a?event=x&key=y"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
 }
 
 // @scope: recv
-// @suite: the first of several wins, also when it is empty
+// @suite: the first of several of one name wins, also when it is empty
 sub test_query_first_wins {
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a?after=1-0&after=2-0"};
   testing.call_subroutine("vcl_recv");
-  assert.equal(req.url, {"/channels/a?after=1-0"});
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "1-0");
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a?after&after=2-0"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?after=&after=2-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lastEventId=1-0&lastEventId=2-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "1-0");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lastEventId&lastEventId=2-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?since=-1m&since=-2m"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?since=-1m"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?since&since=-2m"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last=1&last=2"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?last=1"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last=&last=2"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?format=json&format=raw"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?format=json"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?format&format=json"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a?lane=1&lane=2"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a?lane=1"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a?mode=hold&mode=stream"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a?mode=hold"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a?mode=stream&mode=hold"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
 }
 
 // @scope: recv
 // @suite: a parameter without a value is as if it were not there
 sub test_query_empty {
-  set req.url = {"/channels/a?after=&lane=&mode="};
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lastEventId=&after=&since=&last=&lane=&mode=&format="};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a"});
-  set req.url = {"/channels/a?after&lane&mode"};
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lastEventId&after&since&last&lane&mode&format"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a?=&=5"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
 }
 
 // @scope: recv
-// @suite: every malformed cursor is one and the same key
+// @suite: a cursor of the query moves into the header, and every other text is one and the same key
 sub test_query_after {
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a?after=1795278400710-0.1795278420000"};
   testing.call_subroutine("vcl_recv");
-  assert.equal(req.url, {"/channels/a?after=1795278400710-0.1795278420000"});
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "1795278400710-0.1795278420000");
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a?after=1-0_2-0_3-0"};
   testing.call_subroutine("vcl_recv");
-  assert.equal(req.url, {"/channels/a?after=1-0_2-0_3-0"});
-  set req.url = {"/channels/a?after=abc"};
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "1-0_2-0_3-0");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?after=0-0"};
   testing.call_subroutine("vcl_recv");
-  assert.equal(req.url, {"/channels/a?after=malformed"});
-  set req.url = {"/channels/a?after=1%2D0"};
-  testing.call_subroutine("vcl_recv");
-  assert.equal(req.url, {"/channels/a?after=malformed"});
-  set req.url = {"/channels/a?after=1-0%0d%0aX:1"};
-  testing.call_subroutine("vcl_recv");
-  assert.equal(req.url, {"/channels/a?after=malformed"});
-  set req.url = {"/channels/a?after=1-0;lane=3"};
-  testing.call_subroutine("vcl_recv");
-  assert.equal(req.url, {"/channels/a?after=malformed"});
-  set req.url = {"/channels/a?after=1-0,2-0"};
-  testing.call_subroutine("vcl_recv");
-  assert.equal(req.url, {"/channels/a?after=malformed"});
-  set req.url = {"/channels/a?after=+1-0"};
-  testing.call_subroutine("vcl_recv");
-  assert.equal(req.url, {"/channels/a?after=malformed"});
-  set req.url = {"/channels/a?after==1-0"};
-  testing.call_subroutine("vcl_recv");
-  assert.equal(req.url, {"/channels/a?after=malformed"});
-  set req.url = {"/channels/a?after=1-0?x=1"};
-  testing.call_subroutine("vcl_recv");
-  assert.equal(req.url, {"/channels/a?after=malformed"});
-  set req.url = {"/channels/a?after='1'"};
-  testing.call_subroutine("vcl_recv");
-  assert.equal(req.url, {"/channels/a?after=malformed"});
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "0-0");
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a?after=1111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111-0"};
   testing.call_subroutine("vcl_recv");
-  assert.equal(req.url, {"/channels/a?after=1111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111-0"});
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "1111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111-0");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?after=abc"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?after=1%2D0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?after=1-0%0d%0aX:1"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?after=1-0;lane=3"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?after=1-0,2-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?after=+1-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?after==1-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?after=1-0?x=1"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?after='1'"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?after=unknown"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?after=malformed"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a?after=11111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111-0"};
   testing.call_subroutine("vcl_recv");
-  assert.equal(req.url, {"/channels/a?after=malformed"});
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+}
+
+// @scope: recv
+// @suite: so does the one that clients without the header send as lastEventId
+sub test_query_last_event_id {
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lastEventId=1795278400710-0.1795278420000"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "1795278400710-0.1795278420000");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lastEventId=1-0_2-0_3-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "1-0_2-0_3-0");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lastEventId=0-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "0-0");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lastEventId=1111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "1111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111-0");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lastEventId=abc"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lastEventId=1%2D0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lastEventId=1-0%0d%0aX:1"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lastEventId=1-0;lane=3"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lastEventId=1-0,2-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lastEventId=+1-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lastEventId==1-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lastEventId=1-0?x=1"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lastEventId='1'"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lastEventId=unknown"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lastEventId=malformed"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lastEventId=11111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+}
+
+// @scope: recv
+// @suite: where a stream starts: the header, lastEventId, after, since, last; the lower ones are dropped
+sub test_start_order {
+  set req.http.Last-Event-ID = {"3-0"};
+  set req.url = {"/channels/a?last=5&since=-5m&after=1-0&lastEventId=2-0&lane=1"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?lane=1"});
+  assert.equal(req.http.Last-Event-ID, "3-0");
+  set req.http.Last-Event-ID = {""};
+  set req.url = {"/channels/a?last=5&since=-5m&after=1-0&lastEventId=2-0&lane=1"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?lane=1"});
+  assert.equal(req.http.Last-Event-ID, "2-0");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last=5&since=-5m&after=1-0&lastEventId=2-0&lane=1"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?lane=1"});
+  assert.equal(req.http.Last-Event-ID, "2-0");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last=5&since=-5m&after=1-0&lastEventId=&lane=1"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?lane=1"});
+  assert.equal(req.http.Last-Event-ID, "1-0");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last=5&since=-5m&after=1-0&lane=1"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?lane=1"});
+  assert.equal(req.http.Last-Event-ID, "1-0");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last=5&since=-5m&after=&lane=1"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?since=-5m&lane=1"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last=5&since=-5m&lane=1"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?since=-5m&lane=1"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last=5&since=&lane=1"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?last=5&lane=1"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last=5&lane=1"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?last=5&lane=1"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?lane=1"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?lane=1"});
+  assert.is_notset(req.http.Last-Event-ID);
+}
+
+// @scope: recv
+// @suite: one that cannot be read decides too
+sub test_start_order_malformed {
+  set req.http.Last-Event-ID = {"abc"};
+  set req.url = {"/channels/a?last=5&since=-5m&after=1-0&lastEventId=2-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last=5&since=-5m&after=1-0&lastEventId=x"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last=5&since=-5m&after=x"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "unknown");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last=5&since=yester%20day!"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?since=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+}
+
+// @scope: recv
+// @suite: a time is of the letters that times have, or malformed
+sub test_query_since {
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?since=2026-11-20T10:00:00Z"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?since=2026-11-20T10:00:00Z"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?since=2026-11-20T10:00:00.5%2B01:00"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?since=2026-11-20T10:00:00.5%2B01:00"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?since=2026-11-20t10%3A00%3A00+01:00"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?since=2026-11-20t10%3A00%3A00+01:00"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?since=1795278400"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?since=1795278400"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?since=1795278400.25"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?since=1795278400.25"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?since=-5m"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?since=-5m"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?since=-1.5h"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?since=-1.5h"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?since=x"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?since=x"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?since=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?since=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?since==1"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?since=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?since=-5m;"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?since=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?since=-5m,"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?since=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?since=5_m"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?since=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?since='1'"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?since=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?since=1/2"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?since=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?since=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?since=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?since=(1)"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?since=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+}
+
+// @scope: recv
+// @suite: a number of events is four digits at most, or malformed
+sub test_query_last {
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last=1"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?last=1"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last=0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?last=0"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last=1000"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?last=1000"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last=9999"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?last=9999"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last=10000"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?last=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last=-1"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?last=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last=x"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?last=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last=1%30"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?last=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last=1.5"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?last=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last==1"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?last=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?last=+1"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?last=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+}
+
+// @scope: recv
+// @suite: the default format is not said, and what is no format is malformed
+sub test_query_format {
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?format=json"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?format=json"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?format=raw"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?format=JSON"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?format=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?format=jsonl"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?format=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?format=xjson"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?format=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?format=raw2"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?format=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?format=json%20"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?format=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?format==json"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?format=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?format=text"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?format=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a?format=json&after=1-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a?format=json"});
+  assert.equal(req.http.Last-Event-ID, "1-0");
 }
 
 // @scope: recv
@@ -181,40 +718,171 @@ sub test_query_long {
 }
 
 // @scope: recv
-// @suite: history and state keep after and limit, and nothing else
+// @suite: history has a beginning, an end, a time, a number and a limit, in one order
 sub test_history_query {
-  set req.url = {"/channels/a/history?limit=10&after=1-0&lane=3&mode=hold"};
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a/history?limit=10&last=5&since=-5m&before=9-0&after=1-0&lane=3&mode=hold&format=json"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a/history?after=1-0&before=9-0&since=-5m&last=5&limit=10"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a/history?limit=10&after=1-0"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a/history?after=1-0&limit=10"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a/history?last=5&before=9-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a/history?before=9-0&last=5"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a/history?lastEventId=1-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a/history"});
+  assert.is_notset(req.http.Last-Event-ID);
+  set req.http.Last-Event-ID = {"5-0"};
+  set req.url = {"/channels/a/history?after=1-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a/history?after=1-0"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a/history?limit=10000"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a/history?limit=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a/history?limit=-1"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a/history?limit=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a/history?limit=&limit=5"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a/history"});
-  set req.url = {"/channels/a/history?after=x"};
-  testing.call_subroutine("vcl_recv");
-  assert.equal(req.url, {"/channels/a/history?after=malformed"});
-  set req.url = {"/channels/a/history?limit=1000"};
-  testing.call_subroutine("vcl_recv");
-  assert.equal(req.url, {"/channels/a/history?limit=1000"});
-  set req.url = {"/channels/a/state?x=1&limit=5"};
-  testing.call_subroutine("vcl_recv");
-  assert.equal(req.url, {"/channels/a/state?limit=5"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
   set req.url = {"/channels/a/history?limit==5"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a/history?limit=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a/history?limit=1000"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a/history?limit=1000"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a/history?after=x"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a/history?after=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a/history?after=1%2D0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a/history?after=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a/history?before=x"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a/history?before=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a/history?before=1-0_2-0.5"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a/history?before=1-0_2-0.5"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a/history?before==1-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a/history?before=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a/history?before&before=1-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a/history"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a/history?xbefore=1-0&befores=1-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a/history"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a/history?before=1111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a/history?before=1111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111-0"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a/history?before=11111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a/history?before=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a/history?after=11111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a/history?after=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a/history?since=!"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a/history?since=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a/history?last=x"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a/history?last=malformed"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a/history?after=&before=&since=&last=&limit="};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a/history"});
+  assert.is_notset(req.http.Last-Event-ID);
+}
+
+// @scope: recv
+// @suite: state has nothing of all this
+sub test_state_query {
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/a/state?x=1&limit=5&after=1-0&before=2-0&since=-5m&last=3&lastEventId=1-0&format=json&lane=1&mode=hold"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a/state"});
+  assert.is_notset(req.http.Last-Event-ID);
+  set req.http.Last-Event-ID = {"5-0"};
+  set req.url = {"/channels/a/state"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/a/state"});
+  assert.is_notset(req.http.Last-Event-ID);
+}
+
+// @scope: recv
+// @suite: a channel may be called like a page of another
+sub test_page_names {
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/state?last=5&limit=5"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/state?last=5"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/history?after=1-0&before=2-0"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/history"});
+  assert.equal(req.http.Last-Event-ID, "1-0");
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/history/state?last=5"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/history/state"});
+  assert.is_notset(req.http.Last-Event-ID);
+  unset req.http.Last-Event-ID;
+  set req.url = {"/channels/state/history?last=5"};
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.url, {"/channels/state/history?last=5"});
+  assert.is_notset(req.http.Last-Event-ID);
 }
 
 // @scope: recv
 // @suite: an escaped comma is a comma, in either case, in the path alone
 sub test_comma {
-  set req.url = {"/channels/a%2Cb%2cc?after=1-0"};
+  set req.url = {"/channels/a%2Cb%2cc?last=1"};
   testing.call_subroutine("vcl_recv");
-  assert.equal(req.url, {"/channels/a,b,c?after=1-0"});
+  assert.equal(req.url, {"/channels/a,b,c?last=1"});
   set req.url = {"/channels/a%2Cb?mode=x%2C"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a,b?mode=malformed"});
@@ -383,7 +1051,8 @@ sub test_head {
   testing.call_subroutine("vcl_recv");
   assert.state(lookup);
   assert.equal(req.http.Headwater-Path, "stream");
-  assert.equal(req.url, "/channels/a?after=1-0");
+  assert.equal(req.url, "/channels/a");
+  assert.equal(req.http.Last-Event-ID, "1-0");
 }
 
 // @scope: recv
@@ -557,11 +1226,11 @@ sub test_lei_spaces {
 // @scope: recv
 // @suite: an empty id is no id
 sub test_lei_empty {
-  set req.url = "/channels/a?after=5-0";
+  set req.url = "/channels/a?lane=1";
   set req.http.Last-Event-ID = "";
   testing.call_subroutine("vcl_recv");
   assert.is_notset(req.http.Last-Event-ID);
-  assert.equal(req.url, "/channels/a?after=5-0");
+  assert.equal(req.url, "/channels/a?lane=1");
 }
 
 // @scope: recv
@@ -581,9 +1250,11 @@ sub test_lei_wins {
   set req.url = {"/channels/a?after=1-0&lane=2&mode=hold"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a?lane=2&mode=hold"});
+  assert.equal(req.http.Last-Event-ID, "9-0");
   set req.url = {"/channels/a?after=x"};
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, {"/channels/a"});
+  assert.equal(req.http.Last-Event-ID, "9-0");
 }
 
 // @scope: recv
@@ -609,11 +1280,11 @@ sub test_lanes_off {
 sub test_lanes {
   declare local var.first STRING;
   testing.table_set(headwater, "lanes", "4");
-  set req.url = "/channels/a?mode=hold&after=1-0";
+  set req.url = "/channels/a?format=json&mode=hold&last=1";
   testing.call_subroutine("vcl_recv");
-  assert.match(req.url, "^/channels/a.after=1-0&lane=[0-3]&mode=hold$");
+  assert.match(req.url, "^/channels/a.last=1&lane=[0-3]&mode=hold&format=json$");
   set var.first = req.url;
-  set req.url = "/channels/a?mode=hold&after=1-0";
+  set req.url = "/channels/a?mode=hold&last=1&format=json";
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, var.first);
 }

@@ -4,6 +4,7 @@
 # order, cookies, encodings) is dropped; what it must not vary is replaced by
 # one word, so that nonsense costs the origin one request and not one each.
 
+declare local var.headwater_page STRING;
 declare local var.headwater_given STRING;
 declare local var.headwater_value STRING;
 declare local var.headwater_query STRING;
@@ -14,6 +15,7 @@ declare local var.headwater_client STRING;
 # The other files act on this mark. Every hop derives it from method and path,
 # so it need not travel to a shield, and a client's own copy never counts.
 unset req.http.Headwater-Path;
+set var.headwater_page = "";
 # Nor does what an edge tells its shield and the origin of who was let in.
 if (fastly.ff.visits_this_service == 0) {
   unset req.http.Headwater-Edge-Auth;
@@ -31,6 +33,7 @@ if (req.method == "GET" || req.method == "HEAD") {
     set req.http.Headwater-Path = "stream";
   } elseif (req.url.path ~ "^/channels/[A-Za-z0-9][A-Za-z0-9._~-]*/(history|state)$") {
     set req.http.Headwater-Path = "history";
+    set var.headwater_page = re.group.1;
   }
 
   # Needs the WebSockets product on the service; it does not work through a shield.
@@ -73,6 +76,15 @@ if (req.http.Headwater-Path && fastly.ff.visits_this_service == 0 && req.restart
   unset req.http.Cache-Control;
   unset req.http.Pragma;
 
+  # Written with both ends closed, a parameter is always "&name=value&". The first
+  # occurrence of a name counts, and an empty value counts as absent.
+  set var.headwater_given = "&" req.url.qs "&";
+  set var.headwater_query = "";
+
+  # Where a stream starts: the first of Last-Event-ID, lastEventId, after, since and
+  # last that has a value decides, as at the origin, and the others are dropped. An
+  # EventSource keeps the query of its URL at every reconnect, so the query would
+  # otherwise split the clients by where each of them once began.
   if (req.http.Headwater-Path == "stream") {
     set req.http.Accept = "text/event-stream";
     # Two header lines become one value, which then is no cursor, instead of one
@@ -80,26 +92,64 @@ if (req.http.Headwater-Path && fastly.ff.visits_this_service == 0 && req.restart
     std.collect(req.http.Last-Event-ID);
     if (req.http.Last-Event-ID == "") {
       unset req.http.Last-Event-ID;
-    } elseif (req.http.Last-Event-ID && req.http.Last-Event-ID !~ "^[0-9._-]{1,384}$") {
+    }
+    # A cursor of the query moves into the header, which hash.vcl has in the key.
+    if (!req.http.Last-Event-ID && var.headwater_given ~ "&lastEventId(=[^&]*|)&") {
+      set req.http.Last-Event-ID = regsub(re.group.1, "^=", "");
+      if (req.http.Last-Event-ID == "") {
+        unset req.http.Last-Event-ID;
+      }
+    }
+    if (!req.http.Last-Event-ID && var.headwater_given ~ "&after(=[^&]*|)&") {
+      set req.http.Last-Event-ID = regsub(re.group.1, "^=", "");
+      if (req.http.Last-Event-ID == "") {
+        unset req.http.Last-Event-ID;
+      }
+    }
+    # The origin answers every text that is no cursor with the same `gap` event.
+    if (req.http.Last-Event-ID && req.http.Last-Event-ID !~ "^[0-9._-]{1,384}$") {
       set req.http.Last-Event-ID = "unknown";
     }
   } else {
     unset req.http.Last-Event-ID;
   }
 
-  # Written with both ends closed, a parameter is always "&name=value&"; the
-  # first of a name wins, also when it stands there without a value.
-  set var.headwater_given = "&" req.url.qs "&";
-  set var.headwater_query = "";
+  if (var.headwater_page == "history") {
+    if (var.headwater_given ~ "&after(=[^&]*|)&") {
+      set var.headwater_value = re.group.1;
+      if (var.headwater_value ~ "^=[0-9._-]{1,384}$") {
+        set var.headwater_query = var.headwater_query "&after" var.headwater_value;
+      } elseif (var.headwater_value !~ "^=?$") {
+        set var.headwater_query = var.headwater_query "&after=malformed";
+      }
+    }
+    if (var.headwater_given ~ "&before(=[^&]*|)&") {
+      set var.headwater_value = re.group.1;
+      if (var.headwater_value ~ "^=[0-9._-]{1,384}$") {
+        set var.headwater_query = var.headwater_query "&before" var.headwater_value;
+      } elseif (var.headwater_value !~ "^=?$") {
+        set var.headwater_query = var.headwater_query "&before=malformed";
+      }
+    }
+  }
 
-  # The origin heeds Last-Event-ID before ?after=, so with the header the
-  # parameter would only split a crowd by where its members once began.
-  if (var.headwater_given ~ "&after(=[^&]*|)&" && !req.http.Last-Event-ID) {
-    set var.headwater_value = re.group.1;
-    if (var.headwater_value ~ "^=[0-9._-]{1,384}$") {
-      set var.headwater_query = var.headwater_query "&after" var.headwater_value;
-    } elseif (var.headwater_value !~ "^=?$") {
-      set var.headwater_query = var.headwater_query "&after=malformed";
+  if (var.headwater_page != "state" && !req.http.Last-Event-ID) {
+    if (var.headwater_given ~ "&since(=[^&]*|)&") {
+      set var.headwater_value = re.group.1;
+      if (var.headwater_value ~ "^=[0-9A-Za-z:.\x25+-]{1,64}$") {
+        set var.headwater_query = var.headwater_query "&since" var.headwater_value;
+      } elseif (var.headwater_value !~ "^=?$") {
+        set var.headwater_query = var.headwater_query "&since=malformed";
+      }
+    }
+    if ((var.headwater_page == "history" || var.headwater_query == "")
+        && var.headwater_given ~ "&last(=[^&]*|)&") {
+      set var.headwater_value = re.group.1;
+      if (var.headwater_value ~ "^=[0-9]{1,4}$") {
+        set var.headwater_query = var.headwater_query "&last" var.headwater_value;
+      } elseif (var.headwater_value !~ "^=?$") {
+        set var.headwater_query = var.headwater_query "&last=malformed";
+      }
     }
   }
 
@@ -144,7 +194,15 @@ if (req.http.Headwater-Path && fastly.ff.visits_this_service == 0 && req.restart
         set var.headwater_query = var.headwater_query "&mode=malformed";
       }
     }
-  } else {
+    if (var.headwater_given ~ "&format(=[^&]*|)&") {
+      set var.headwater_value = re.group.1;
+      if (var.headwater_value == "=json") {
+        set var.headwater_query = var.headwater_query "&format=json";
+      } elseif (var.headwater_value !~ "^(=|=raw)?$") {
+        set var.headwater_query = var.headwater_query "&format=malformed";
+      }
+    }
+  } elseif (var.headwater_page == "history") {
     if (var.headwater_given ~ "&limit(=[^&]*|)&") {
       set var.headwater_value = re.group.1;
       if (var.headwater_value ~ "^=[0-9]{1,4}$") {
