@@ -5,6 +5,29 @@
 
 declare local var.headwater_status STRING;
 
+if (fastly.ff.visits_this_service == 0) {
+  # A kept failure (see fetch.vcl) has a body that is no stream. The restart leads to
+  # `error` in recv.vcl, without a look into the cache and without a request.
+  if (req.http.Headwater-Path == "stream" && resp.http.Headwater-Shed == "kept") {
+    set req.http.Headwater-Shed = "edge";
+    restart;
+  }
+
+  # The edge's own answers carry the headers for pages of other sites that the origin's
+  # answers have. error.vcl cannot write them, because the edges keep a shield's answer
+  # for readers of several pages. It holds no secret, so every page may read it.
+  if (resp.http.Headwater-Cors) {
+    unset resp.http.Headwater-Cors;
+    set resp.http.Access-Control-Allow-Origin = "*";
+    if (req.http.Origin) {
+      set resp.http.Access-Control-Allow-Origin = req.http.Origin;
+      set resp.http.Access-Control-Allow-Credentials = "true";
+      set resp.http.Vary = "Origin";
+    }
+    set resp.http.Access-Control-Expose-Headers = "Headwater-Shed, Headwater-Response, Headwater-Fresh";
+  }
+}
+
 if (req.http.Headwater-Path && fastly.ff.visits_this_service == 0) {
   set var.headwater_status = {""headwater-edge""};
   if (fastly_info.state ~ "^(HIT-SYNTH|ERROR|BG-ERROR)") {
@@ -37,12 +60,6 @@ if (req.http.Headwater-Path && fastly.ff.visits_this_service == 0) {
   if (req.http.Headwater-Access ~ "^edge ") {
     set resp.http.Cache-Control = "private, no-store";
     unset resp.http.Expires;
-  }
-  # A kept refusal has no reader, so it is here that it learns whose page asked.
-  if (req.http.Headwater-Access && req.http.Origin && resp.http.Headwater-Shed == "edge") {
-    set resp.http.Access-Control-Allow-Origin = req.http.Origin;
-    set resp.http.Access-Control-Allow-Credentials = "true";
-    set resp.http.Vary = "Origin";
   }
 
   # For purging, not for clients.

@@ -13,7 +13,7 @@ sub test_error_history {
   assert.equal(obj.http.Content-Type, "application/problem+json");
   assert.equal(obj.http.Cache-Control, "no-store");
   assert.equal(obj.http.Retry-After, "2");
-  assert.equal(obj.http.Access-Control-Allow-Origin, "*");
+  assert.equal(obj.http.Headwater-Cors, "edge");
   assert.is_json(testing.synthetic_body);
   assert.contains(testing.synthetic_body, "urn:headwater:problem:origin-unreachable");
   assert.not_match(obj.http.Headwater-Shed, ".");
@@ -31,7 +31,7 @@ sub test_error_publish {
   assert.equal(obj.http.Content-Type, "application/problem+json");
   assert.equal(obj.http.Cache-Control, "no-store");
   assert.equal(obj.http.Retry-After, "2");
-  assert.equal(obj.http.Access-Control-Allow-Origin, "*");
+  assert.equal(obj.http.Headwater-Cors, "edge");
   assert.is_json(testing.synthetic_body);
   assert.contains(testing.synthetic_body, "urn:headwater:problem:origin-unreachable");
   assert.not_match(obj.http.Headwater-Shed, ".");

@@ -2,7 +2,7 @@
 // Each runs the whole vcl_error of main.vcl.
 
 // @scope: error
-// @suite: 503 on a stream path is a stream of one retry
+// @suite: 503 on a stream path is a stream of one retry and one event
 sub test_error_503 {
   set req.url = "/channels/a";
   set req.http.Headwater-Path = "stream";
@@ -13,17 +13,16 @@ sub test_error_503 {
   assert.state(deliver);
   assert.equal(obj.status, 200);
   assert.equal(obj.response, "OK");
-  assert.equal(obj.http.Content-Type, "text/event-stream");
+  assert.equal(obj.http.Content-Type, "text/event-stream; charset=utf-8");
   assert.equal(obj.http.Cache-Control, "public, max-age=1");
   assert.equal(obj.http.Headwater-Shed, "edge");
-  assert.equal(obj.http.Access-Control-Allow-Origin, "*");
-  assert.equal(obj.http.Access-Control-Expose-Headers, "Headwater-Shed");
+  assert.equal(obj.http.Headwater-Cors, "edge");
   assert.not_match(obj.http.Retry-After, ".");
-  assert.match(testing.synthetic_body, "^retry: ([2-4][0-9]{3}|5000)\n\n$");
+  assert.match(testing.synthetic_body, {"^retry: ([2-4][0-9]{3}|5000)\nevent: shed\ndata: \{"reason":"edge","retry_ms":([2-4][0-9]{3}|5000)\}\n\n$"});
 }
 
 // @scope: error
-// @suite: 690 on a stream path is a stream of one retry
+// @suite: 690 on a stream path is a stream of one retry and one event
 sub test_error_690 {
   set req.url = "/channels/a";
   set req.http.Headwater-Path = "stream";
@@ -34,17 +33,16 @@ sub test_error_690 {
   assert.state(deliver);
   assert.equal(obj.status, 200);
   assert.equal(obj.response, "OK");
-  assert.equal(obj.http.Content-Type, "text/event-stream");
+  assert.equal(obj.http.Content-Type, "text/event-stream; charset=utf-8");
   assert.equal(obj.http.Cache-Control, "public, max-age=1");
   assert.equal(obj.http.Headwater-Shed, "edge");
-  assert.equal(obj.http.Access-Control-Allow-Origin, "*");
-  assert.equal(obj.http.Access-Control-Expose-Headers, "Headwater-Shed");
+  assert.equal(obj.http.Headwater-Cors, "edge");
   assert.not_match(obj.http.Retry-After, ".");
-  assert.match(testing.synthetic_body, "^retry: ([2-4][0-9]{3}|5000)\n\n$");
+  assert.match(testing.synthetic_body, {"^retry: ([2-4][0-9]{3}|5000)\nevent: shed\ndata: \{"reason":"edge","retry_ms":([2-4][0-9]{3}|5000)\}\n\n$"});
 }
 
 // @scope: error
-// @suite: 429 on a stream path is a stream of one retry
+// @suite: 429 on a stream path is a stream of one retry and one event
 sub test_error_429 {
   set req.url = "/channels/a";
   set req.http.Headwater-Path = "stream";
@@ -55,17 +53,16 @@ sub test_error_429 {
   assert.state(deliver);
   assert.equal(obj.status, 200);
   assert.equal(obj.response, "OK");
-  assert.equal(obj.http.Content-Type, "text/event-stream");
+  assert.equal(obj.http.Content-Type, "text/event-stream; charset=utf-8");
   assert.equal(obj.http.Cache-Control, "public, max-age=1");
   assert.equal(obj.http.Headwater-Shed, "edge");
-  assert.equal(obj.http.Access-Control-Allow-Origin, "*");
-  assert.equal(obj.http.Access-Control-Expose-Headers, "Headwater-Shed");
+  assert.equal(obj.http.Headwater-Cors, "edge");
   assert.not_match(obj.http.Retry-After, ".");
-  assert.match(testing.synthetic_body, "^retry: ([2-4][0-9]{3}|5000)\n\n$");
+  assert.match(testing.synthetic_body, {"^retry: ([2-4][0-9]{3}|5000)\nevent: shed\ndata: \{"reason":"edge","retry_ms":([2-4][0-9]{3}|5000)\}\n\n$"});
 }
 
 // @scope: error
-// @suite: 502 on a stream path is a stream of one retry
+// @suite: 502 on a stream path is a stream of one retry and one event
 sub test_error_502 {
   set req.url = "/channels/a";
   set req.http.Headwater-Path = "stream";
@@ -76,17 +73,16 @@ sub test_error_502 {
   assert.state(deliver);
   assert.equal(obj.status, 200);
   assert.equal(obj.response, "OK");
-  assert.equal(obj.http.Content-Type, "text/event-stream");
+  assert.equal(obj.http.Content-Type, "text/event-stream; charset=utf-8");
   assert.equal(obj.http.Cache-Control, "public, max-age=1");
   assert.equal(obj.http.Headwater-Shed, "edge");
-  assert.equal(obj.http.Access-Control-Allow-Origin, "*");
-  assert.equal(obj.http.Access-Control-Expose-Headers, "Headwater-Shed");
+  assert.equal(obj.http.Headwater-Cors, "edge");
   assert.not_match(obj.http.Retry-After, ".");
-  assert.match(testing.synthetic_body, "^retry: ([2-4][0-9]{3}|5000)\n\n$");
+  assert.match(testing.synthetic_body, {"^retry: ([2-4][0-9]{3}|5000)\nevent: shed\ndata: \{"reason":"edge","retry_ms":([2-4][0-9]{3}|5000)\}\n\n$"});
 }
 
 // @scope: error
-// @suite: 599 on a stream path is a stream of one retry
+// @suite: 599 on a stream path is a stream of one retry and one event
 sub test_error_599 {
   set req.url = "/channels/a";
   set req.http.Headwater-Path = "stream";
@@ -97,13 +93,12 @@ sub test_error_599 {
   assert.state(deliver);
   assert.equal(obj.status, 200);
   assert.equal(obj.response, "OK");
-  assert.equal(obj.http.Content-Type, "text/event-stream");
+  assert.equal(obj.http.Content-Type, "text/event-stream; charset=utf-8");
   assert.equal(obj.http.Cache-Control, "public, max-age=1");
   assert.equal(obj.http.Headwater-Shed, "edge");
-  assert.equal(obj.http.Access-Control-Allow-Origin, "*");
-  assert.equal(obj.http.Access-Control-Expose-Headers, "Headwater-Shed");
+  assert.equal(obj.http.Headwater-Cors, "edge");
   assert.not_match(obj.http.Retry-After, ".");
-  assert.match(testing.synthetic_body, "^retry: ([2-4][0-9]{3}|5000)\n\n$");
+  assert.match(testing.synthetic_body, {"^retry: ([2-4][0-9]{3}|5000)\nevent: shed\ndata: \{"reason":"edge","retry_ms":([2-4][0-9]{3}|5000)\}\n\n$"});
 }
 
 // @scope: error
@@ -151,7 +146,7 @@ sub test_error_history {
   assert.equal(obj.http.Content-Type, "application/problem+json");
   assert.equal(obj.http.Cache-Control, "no-store");
   assert.equal(obj.http.Retry-After, "2");
-  assert.equal(obj.http.Access-Control-Allow-Origin, "*");
+  assert.equal(obj.http.Headwater-Cors, "edge");
   assert.contains(testing.synthetic_body, "urn:headwater:problem:origin-unreachable");
   assert.not_match(obj.http.Headwater-Shed, ".");
 }
@@ -168,7 +163,7 @@ sub test_error_publish {
   assert.equal(obj.http.Content-Type, "application/problem+json");
   assert.equal(obj.http.Cache-Control, "no-store");
   assert.equal(obj.http.Retry-After, "2");
-  assert.equal(obj.http.Access-Control-Allow-Origin, "*");
+  assert.equal(obj.http.Headwater-Cors, "edge");
   assert.contains(testing.synthetic_body, "urn:headwater:problem:origin-unreachable");
   assert.not_match(obj.http.Headwater-Shed, ".");
 }
@@ -193,4 +188,45 @@ sub test_error_foreign_prefix {
   set obj.status = 503;
   testing.call_subroutine("vcl_error");
   assert.not_match(obj.http.Content-Type, ".");
+}
+
+// @scope: error
+// @suite: the event says the same wait as the field, and nothing stands behind it
+sub test_error_body {
+  declare local var.retry STRING;
+  declare local var.expected STRING;
+  set req.url = "/channels/a";
+  set req.http.Headwater-Path = "stream";
+  set obj.status = 690;
+  testing.call_subroutine("vcl_error");
+  set var.retry = regsub(testing.synthetic_body, "(?s)^retry: ([0-9]+)\n.*$", "\1");
+  assert.match(var.retry, "^([2-4][0-9]{3}|5000)$");
+  set var.expected = {"retry: "} var.retry {"
+event: shed
+data: {"reason":"edge","retry_ms":"} var.retry {"}
+
+"};
+  assert.equal(testing.synthetic_body, var.expected);
+}
+
+// @scope: error
+// @suite: no answer that a shield may give to several pages names one of them
+sub test_error_page {
+  set req.url = "/channels/a";
+  set req.http.Headwater-Path = "stream";
+  set req.http.Origin = "https://app.example";
+  set obj.status = 503;
+  testing.call_subroutine("vcl_error");
+  assert.equal(obj.http.Headwater-Cors, "edge");
+  assert.is_notset(obj.http.Access-Control-Allow-Origin);
+  assert.is_notset(obj.http.Access-Control-Allow-Credentials);
+  assert.is_notset(obj.http.Vary);
+  set req.url = "/channels/a/history";
+  set req.http.Headwater-Path = "history";
+  set obj.status = 503;
+  unset obj.http.Headwater-Cors;
+  testing.call_subroutine("vcl_error");
+  assert.equal(obj.http.Headwater-Cors, "edge");
+  assert.is_notset(obj.http.Access-Control-Allow-Origin);
+  assert.is_notset(obj.http.Vary);
 }

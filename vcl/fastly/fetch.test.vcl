@@ -6,8 +6,10 @@
 sub test_fetch_stream {
   set req.http.Headwater-Path = "stream";
   set beresp.status = 200;
-  set beresp.http.Content-Type = "text/event-stream";
-  set beresp.http.Cache-Control = "public, max-age=23";
+  set beresp.http.Content-Type = "text/event-stream; charset=utf-8";
+  set beresp.http.Cache-Control = "public, max-age=23, no-transform";
+  set beresp.http.X-Accel-Buffering = "no";
+  set beresp.http.Incremental = "?1";
   set beresp.http.Vary = "Last-Event-ID";
   set beresp.http.Set-Cookie = "a=1";
   set beresp.ttl = 17s;
@@ -26,8 +28,25 @@ sub test_fetch_stream {
   assert.equal(beresp.ttl, 17s);
   assert.not_match(beresp.http.Set-Cookie, ".");
   assert.equal(beresp.http.Vary, "Last-Event-ID");
-  assert.equal(beresp.http.Cache-Control, "public, max-age=23");
+  assert.equal(beresp.http.Cache-Control, "public, max-age=23, no-transform");
+  assert.equal(beresp.http.X-Accel-Buffering, "no");
+  assert.equal(beresp.http.Incremental, "?1");
   assert.not_match(beresp.http.Headwater-Shed, ".");
+}
+
+// @scope: fetch
+// @suite: a stream flows however its type is written
+sub test_fetch_type {
+  set req.http.Headwater-Path = "stream";
+  set beresp.status = 200;
+  set beresp.do_stream = false;
+  set beresp.http.Content-Type = "text/event-stream";
+  testing.call_subroutine("vcl_fetch");
+  assert.true(beresp.do_stream);
+  set beresp.do_stream = false;
+  set beresp.http.Content-Type = "Text/Event-Stream;charset=UTF-8";
+  testing.call_subroutine("vcl_fetch");
+  assert.true(beresp.do_stream);
 }
 
 // @scope: fetch
@@ -69,16 +88,21 @@ sub test_fetch_500 {
   set beresp.http.Surrogate-Control = "max-age=99";
   set beresp.http.Expires = "0";
   set beresp.http.Retry-After = "99";
+  set beresp.http.Access-Control-Allow-Origin = "https://app.example";
+  set beresp.http.Access-Control-Allow-Credentials = "true";
+  set beresp.http.Vary = "Origin";
   testing.call_subroutine("vcl_fetch");
   assert.state(deliver);
   assert.equal(beresp.status, 200);
   assert.equal(beresp.response, "OK");
   assert.true(beresp.cacheable);
   assert.equal(beresp.ttl, 1s);
-  assert.equal(beresp.http.Content-Type, "text/event-stream");
+  assert.equal(beresp.http.Content-Type, "text/event-stream; charset=utf-8");
   assert.equal(beresp.http.Cache-Control, "public, max-age=1");
-  assert.equal(beresp.http.Headwater-Shed, "edge");
-  assert.equal(beresp.http.Access-Control-Allow-Origin, "*");
+  assert.equal(beresp.http.Headwater-Shed, "kept");
+  assert.not_match(beresp.http.Access-Control-Allow-Origin, ".");
+  assert.not_match(beresp.http.Access-Control-Allow-Credentials, ".");
+  assert.not_match(beresp.http.Vary, ".");
   assert.not_match(beresp.http.Surrogate-Control, ".");
   assert.not_match(beresp.http.Expires, ".");
   assert.not_match(beresp.http.Retry-After, ".");
@@ -96,16 +120,21 @@ sub test_fetch_502 {
   set beresp.http.Surrogate-Control = "max-age=99";
   set beresp.http.Expires = "0";
   set beresp.http.Retry-After = "99";
+  set beresp.http.Access-Control-Allow-Origin = "https://app.example";
+  set beresp.http.Access-Control-Allow-Credentials = "true";
+  set beresp.http.Vary = "Origin";
   testing.call_subroutine("vcl_fetch");
   assert.state(deliver);
   assert.equal(beresp.status, 200);
   assert.equal(beresp.response, "OK");
   assert.true(beresp.cacheable);
   assert.equal(beresp.ttl, 1s);
-  assert.equal(beresp.http.Content-Type, "text/event-stream");
+  assert.equal(beresp.http.Content-Type, "text/event-stream; charset=utf-8");
   assert.equal(beresp.http.Cache-Control, "public, max-age=1");
-  assert.equal(beresp.http.Headwater-Shed, "edge");
-  assert.equal(beresp.http.Access-Control-Allow-Origin, "*");
+  assert.equal(beresp.http.Headwater-Shed, "kept");
+  assert.not_match(beresp.http.Access-Control-Allow-Origin, ".");
+  assert.not_match(beresp.http.Access-Control-Allow-Credentials, ".");
+  assert.not_match(beresp.http.Vary, ".");
   assert.not_match(beresp.http.Surrogate-Control, ".");
   assert.not_match(beresp.http.Expires, ".");
   assert.not_match(beresp.http.Retry-After, ".");
@@ -123,16 +152,21 @@ sub test_fetch_503 {
   set beresp.http.Surrogate-Control = "max-age=99";
   set beresp.http.Expires = "0";
   set beresp.http.Retry-After = "99";
+  set beresp.http.Access-Control-Allow-Origin = "https://app.example";
+  set beresp.http.Access-Control-Allow-Credentials = "true";
+  set beresp.http.Vary = "Origin";
   testing.call_subroutine("vcl_fetch");
   assert.state(deliver);
   assert.equal(beresp.status, 200);
   assert.equal(beresp.response, "OK");
   assert.true(beresp.cacheable);
   assert.equal(beresp.ttl, 1s);
-  assert.equal(beresp.http.Content-Type, "text/event-stream");
+  assert.equal(beresp.http.Content-Type, "text/event-stream; charset=utf-8");
   assert.equal(beresp.http.Cache-Control, "public, max-age=1");
-  assert.equal(beresp.http.Headwater-Shed, "edge");
-  assert.equal(beresp.http.Access-Control-Allow-Origin, "*");
+  assert.equal(beresp.http.Headwater-Shed, "kept");
+  assert.not_match(beresp.http.Access-Control-Allow-Origin, ".");
+  assert.not_match(beresp.http.Access-Control-Allow-Credentials, ".");
+  assert.not_match(beresp.http.Vary, ".");
   assert.not_match(beresp.http.Surrogate-Control, ".");
   assert.not_match(beresp.http.Expires, ".");
   assert.not_match(beresp.http.Retry-After, ".");
@@ -150,16 +184,21 @@ sub test_fetch_504 {
   set beresp.http.Surrogate-Control = "max-age=99";
   set beresp.http.Expires = "0";
   set beresp.http.Retry-After = "99";
+  set beresp.http.Access-Control-Allow-Origin = "https://app.example";
+  set beresp.http.Access-Control-Allow-Credentials = "true";
+  set beresp.http.Vary = "Origin";
   testing.call_subroutine("vcl_fetch");
   assert.state(deliver);
   assert.equal(beresp.status, 200);
   assert.equal(beresp.response, "OK");
   assert.true(beresp.cacheable);
   assert.equal(beresp.ttl, 1s);
-  assert.equal(beresp.http.Content-Type, "text/event-stream");
+  assert.equal(beresp.http.Content-Type, "text/event-stream; charset=utf-8");
   assert.equal(beresp.http.Cache-Control, "public, max-age=1");
-  assert.equal(beresp.http.Headwater-Shed, "edge");
-  assert.equal(beresp.http.Access-Control-Allow-Origin, "*");
+  assert.equal(beresp.http.Headwater-Shed, "kept");
+  assert.not_match(beresp.http.Access-Control-Allow-Origin, ".");
+  assert.not_match(beresp.http.Access-Control-Allow-Credentials, ".");
+  assert.not_match(beresp.http.Vary, ".");
   assert.not_match(beresp.http.Surrogate-Control, ".");
   assert.not_match(beresp.http.Expires, ".");
   assert.not_match(beresp.http.Retry-After, ".");
@@ -177,16 +216,21 @@ sub test_fetch_429 {
   set beresp.http.Surrogate-Control = "max-age=99";
   set beresp.http.Expires = "0";
   set beresp.http.Retry-After = "99";
+  set beresp.http.Access-Control-Allow-Origin = "https://app.example";
+  set beresp.http.Access-Control-Allow-Credentials = "true";
+  set beresp.http.Vary = "Origin";
   testing.call_subroutine("vcl_fetch");
   assert.state(deliver);
   assert.equal(beresp.status, 200);
   assert.equal(beresp.response, "OK");
   assert.true(beresp.cacheable);
   assert.equal(beresp.ttl, 1s);
-  assert.equal(beresp.http.Content-Type, "text/event-stream");
+  assert.equal(beresp.http.Content-Type, "text/event-stream; charset=utf-8");
   assert.equal(beresp.http.Cache-Control, "public, max-age=1");
-  assert.equal(beresp.http.Headwater-Shed, "edge");
-  assert.equal(beresp.http.Access-Control-Allow-Origin, "*");
+  assert.equal(beresp.http.Headwater-Shed, "kept");
+  assert.not_match(beresp.http.Access-Control-Allow-Origin, ".");
+  assert.not_match(beresp.http.Access-Control-Allow-Credentials, ".");
+  assert.not_match(beresp.http.Vary, ".");
   assert.not_match(beresp.http.Surrogate-Control, ".");
   assert.not_match(beresp.http.Expires, ".");
   assert.not_match(beresp.http.Retry-After, ".");

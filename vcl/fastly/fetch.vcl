@@ -29,18 +29,20 @@ if (req.http.Headwater-Path == "stream") {
       error 690 "Headwater shed";
     }
     # EventSource gives up for good on anything but 200. `error` would give the
-    # right body, but its object is never cached, and those who wait would be
-    # sent to the origin one by one. So the object is kept and renamed, hit.vcl
-    # gives everyone else the body, and this one client reads lines that no
-    # EventSource knows.
+    # right body, but its object is never cached, and the clients that wait would be
+    # sent to the origin one by one. So this object is kept, with a body that no
+    # client receives: hit.vcl and deliver.vcl put the one of error.vcl in its place.
+    # Headers that name the page of the first request must not reach other pages.
     set beresp.status = 200;
     set beresp.response = "OK";
     set beresp.cacheable = true;
     set beresp.ttl = 1s;
-    set beresp.http.Content-Type = "text/event-stream";
+    set beresp.http.Content-Type = "text/event-stream; charset=utf-8";
     set beresp.http.Cache-Control = "public, max-age=1";
-    set beresp.http.Headwater-Shed = "edge";
-    set beresp.http.Access-Control-Allow-Origin = "*";
+    set beresp.http.Headwater-Shed = "kept";
+    unset beresp.http.Access-Control-Allow-Origin;
+    unset beresp.http.Access-Control-Allow-Credentials;
+    unset beresp.http.Vary;
     unset beresp.http.Surrogate-Control;
     unset beresp.http.Expires;
     unset beresp.http.Retry-After;

@@ -1,8 +1,8 @@
 # @scope: hit
-# A refusal of the origin is kept for a second (see fetch.vcl), but with the
-# body that came with it, as vcl_fetch cannot write one. Whoever hits it gets
-# the real answer from error.vcl instead, with a wait of their own.
+# A failure of the origin is kept for a second (see fetch.vcl) with the body that
+# came with it, as vcl_fetch cannot write one. A hit on it, or on a shield's answer
+# to such a failure, is answered by error.vcl instead, with a wait of its own.
 
-if (req.http.Headwater-Path == "stream" && obj.http.Headwater-Shed == "edge") {
+if (req.http.Headwater-Path == "stream" && obj.http.Headwater-Shed ~ "^(kept|edge)$") {
   error 690 "Headwater shed";
 }

@@ -143,6 +143,10 @@ sub test_refused_json {
   testing.call_subroutine("vcl_error");
   assert.equal(obj.status, 401);
   assert.is_json(testing.synthetic_body);
+  testing.table_set(headwater, "cookie_name", {"a"b\c"});
+  set obj.status = 691;
+  testing.call_subroutine("vcl_error");
+  assert.is_json(testing.synthetic_body);
   set obj.status = 692;
   testing.call_subroutine("vcl_error");
   assert.equal(obj.status, 403);

@@ -38,3 +38,16 @@ sub test_shield {
   testing.call_subroutine("vcl_recv");
   assert.equal(req.url, "/channels/a/history?after=1-0&before=9-0&since=-5m&last=5&limit=10");
 }
+
+// @scope: recv
+// @suite: the restart after a failure leads to an answer of the edge, on streams alone
+sub test_shed {
+  testing.inject_variable("req.restarts", 1);
+  set req.url = "/channels/a";
+  set req.http.Headwater-Shed = "edge";
+  testing.call_subroutine("vcl_recv");
+  assert.error(690);
+  set req.url = "/app";
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+}

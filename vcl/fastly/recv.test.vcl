@@ -1341,3 +1341,13 @@ sub test_no_authorization {
   assert.false(req.hash_always_miss);
   assert.false(req.hash_ignore_busy);
 }
+
+// @scope: recv
+// @suite: a client cannot ask for the answer to a failure
+sub test_shed_forged {
+  set req.url = "/channels/a";
+  set req.http.Headwater-Shed = "edge";
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.is_notset(req.http.Headwater-Shed);
+}

@@ -16,6 +16,10 @@ declare local var.headwater_client STRING;
 # so it need not travel to a shield, and a client's own copy never counts.
 unset req.http.Headwater-Path;
 set var.headwater_page = "";
+# Only this edge itself asks for a synthetic answer, by a restart in deliver.vcl.
+if (req.restarts == 0) {
+  unset req.http.Headwater-Shed;
+}
 # Nor does what an edge tells its shield and the origin of who was let in.
 if (fastly.ff.visits_this_service == 0) {
   unset req.http.Headwater-Edge-Auth;
@@ -56,6 +60,10 @@ if (req.http.Headwater-Path) {
     error 692 "Headwater forbidden";
   } elseif (req.http.Headwater-Access == "expired") {
     error 693 "Headwater expired";
+  }
+  # vcl_deliver cannot write a body, so it sends the request here for one.
+  if (req.http.Headwater-Shed) {
+    error 690 "Headwater shed";
   }
 } else {
   unset req.http.Headwater-Access;
