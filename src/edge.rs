@@ -189,11 +189,24 @@ pub fn nginx(wanted: &Nginx) -> String {
 /// One custom VCL with everything in it.
 pub fn fastly(wanted: &Deployment) -> String {
     let text = with_includes(FASTLY_MAIN, fastly_include);
-    let values = [
-        ("origin.example.com", wanted.origin.host.clone()),
-        (r#".port = "443""#, format!(r#".port = "{}""#, wanted.origin.port)),
-    ];
-    fastly_lanes(&fill(&text, &values), wanted)
+    let HostPort { host, port } = &wanted.origin;
+    let text = fill(
+        &text,
+        &[
+            ("origin.example.com", host.clone()),
+            (r#".port = "443""#, format!(r#".port = "{port}""#)),
+        ],
+    );
+    // Host names the port only where it is not the usual one of TLS.
+    let authority = if *port == 443 { host.clone() } else { wanted.origin.to_string() };
+    let text = fill(
+        &text,
+        &[
+            (&format!(r#".host_header = "{host}""#), format!(r#".host_header = "{authority}""#)),
+            (&format!(r#""Host: {host}""#), format!(r#""Host: {authority}""#)),
+        ],
+    );
+    fastly_lanes(&text, wanted)
 }
 
 /// The snippets and a Terraform configuration that installs them: names and texts of files.

@@ -81,9 +81,20 @@ fn fastly_gets_one_file_or_the_snippets_as_they_are() {
     let file = directory.path().join("main.vcl");
     std::fs::write(&file, &main).expect("it is written");
     assert_eq!(crate::vcl::complaints(&file), [""; 0]);
-    for wanted in [r#".host = "o.example.net""#, r#".port = "8443""#, r#""lanes": "3""#] {
+    for wanted in [
+        r#".host = "o.example.net""#,
+        r#".port = "8443""#,
+        r#".host_header = "o.example.net:8443""#,
+        r#""Host: o.example.net:8443""#,
+        r#".ssl_cert_hostname = "o.example.net""#,
+        r#""lanes": "3""#,
+    ] {
         assert!(main.contains(wanted), "{wanted} is missing:\n{main}");
     }
+    // Host has no port where it is the usual one, and a name that ends like the shipped one is whole.
+    let usual = edge(&["fastly", "--origin", "my.origin.example.com:443"]);
+    assert!(usual.contains(r#".host_header = "my.origin.example.com""#), "{usual}");
+    assert!(usual.contains(r#""Host: my.origin.example.com" "#), "{usual}");
     assert!(!main.contains("origin.example.com") && !main.contains("\ninclude "));
     let snippets = directory.path().join("snippets");
     edge(&[

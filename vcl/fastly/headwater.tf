@@ -34,6 +34,9 @@ variable "shield" {
 }
 
 locals {
+  # What the origin is asked for in Host: the default port of TLS is not named there.
+  origin_authority = var.origin_port == 443 ? var.origin_host : "${var.origin_host}:${var.origin_port}"
+
   # The file of each snippet, with its type at Fastly.
   snippets = {
     init    = "init"
@@ -60,7 +63,7 @@ resource "fastly_service_vcl" "headwater" {
     name              = "headwater"
     address           = var.origin_host
     port              = var.origin_port
-    override_host     = var.origin_host
+    override_host     = local.origin_authority
     use_ssl           = true
     ssl_check_cert    = true
     ssl_cert_hostname = var.origin_host
@@ -80,7 +83,7 @@ resource "fastly_service_vcl" "headwater" {
   # While this fails, Fastly answers from error.vcl without trying the origin.
   healthcheck {
     name              = "headwater"
-    host              = var.origin_host
+    host              = local.origin_authority
     path              = "/healthz"
     method            = "GET"
     expected_response = 200

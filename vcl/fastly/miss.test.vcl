@@ -10,6 +10,7 @@ sub test_miss {
   set bereq.http.User-Agent = "x";
   set bereq.http.X-Forwarded-For = "x";
   set bereq.http.Headwater-Path = "x";
+  set bereq.http.Via = "1.1 a proxy of one client";
   testing.call_subroutine("vcl_miss");
   assert.state(fetch);
   assert.not_match(bereq.http.Cookie, ".");
@@ -17,6 +18,7 @@ sub test_miss {
   assert.not_match(bereq.http.User-Agent, ".");
   assert.not_match(bereq.http.X-Forwarded-For, ".");
   assert.not_match(bereq.http.Headwater-Path, ".");
+  assert.equal(bereq.http.Via, "1.1 headwater-edge");
   assert.equal(bereq.between_bytes_timeout, 20s);
   assert.equal(bereq.first_byte_timeout, 30s);
 }

@@ -18,6 +18,8 @@ if (req.http.Headwater-Path) {
   unset bereq.http.User-Agent;
   unset bereq.http.X-Forwarded-For;
   unset bereq.http.Headwater-Path;
+  # Tells the origin that a cache asks, now that X-Forwarded-For is gone.
+  set bereq.http.Via = "1.1 headwater-edge";
   if (req.http.Headwater-Access ~ "^edge ") {
     # Linted alone, this file cannot see the table of init.vcl.
     // falco-ignore-next-line

@@ -1073,11 +1073,19 @@ sub test_foreign {
 }
 
 // @scope: recv
-// @suite: /ws without an Upgrade is an ordinary request
+// @suite: /ws without an Upgrade is an ordinary request, and tells the host that was asked for
 sub test_ws {
-  set req.url = "/ws";
+  set req.url = "/ws?x=1";
+  set req.http.Host = "live.example.com";
+  set req.http.X-Forwarded-Host = "forged.example";
   testing.call_subroutine("vcl_recv");
   assert.state(lookup);
+  assert.equal(req.url, "/ws?x=1");
+  assert.equal(req.http.X-Forwarded-Host, "live.example.com");
+  set req.url = "/app";
+  set req.http.X-Forwarded-Host = "of the service itself";
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.http.X-Forwarded-Host, "of the service itself");
 }
 
 // @scope: recv

@@ -40,11 +40,16 @@ if (req.method == "GET" || req.method == "HEAD") {
     set var.headwater_page = re.group.1;
   }
 
-  # Needs the WebSockets product on the service; it does not work through a shield.
-  if (req.method == "GET" && req.url.path == "/ws" && req.http.Upgrade ~ "(?i)^websocket$") {
-    # Fastly's reference has it, falco 1.13 does not.
-    // falco-ignore-next-line
-    return(upgrade);
+  # The origin compares the page of a WebSocket with the host that its browser asked
+  # for, and the backend's own name takes the place of that host on the way.
+  if (req.method == "GET" && req.url.path == "/ws") {
+    set req.http.X-Forwarded-Host = req.http.Host;
+    # Needs the WebSockets product on the service; it does not work through a shield.
+    if (req.http.Upgrade ~ "(?i)^websocket$") {
+      # Fastly's reference has it, falco 1.13 does not.
+      // falco-ignore-next-line
+      return(upgrade);
+    }
   }
 }
 
