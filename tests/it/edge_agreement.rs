@@ -1,19 +1,22 @@
 //! The edge and the origin must say the same of a token: one rule, written twice, in Rust and in VCL.
 //!
 //! Random channels, lists of private patterns and claims, judged by the origin's own code, by falco and
-//! by our interpreter. The few tokens that only the edge refuses (vcl/fastly/README.md) are left out.
+//! by our interpreter; and every place that a token may be in, asked of an origin and of both. The few
+//! tokens that only the edge refuses (vcl/fastly/README.md) are left out.
 
 use crate::access::{SECRET, signed};
 use crate::falco::{falco, prepare};
-use crate::kit::Random;
-use crate::vcl::{self, AUDIENCE, EXPIRES_S, ISSUER};
+use crate::kit::{Origin, Random};
+use crate::vcl::{self, AUDIENCE, Credentials, EXPIRES_S, ISSUER};
 use headwater::access::{Access, AccessConfig};
 use headwater::event::ChannelName;
 use headwater::scope::Right;
 use headwater::token::{Demands, Key};
+use hyper::Method;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
+use std::path::Path;
 
 const CASES: u64 = 1_500;
 /// Some second before the tokens expire, in 2100.
@@ -144,28 +147,55 @@ impl Case {
 
     fn test(&self, number: u64) -> String {
         let (names, private) = (&self.names, self.private.join(", "));
-        let request = vcl::request_for(names, &private, Some(&self.token));
-        let asserts = match self.verdict() {
-            "public" => "assert.state(lookup); assert.is_notset(req.http.Headwater-Access);",
-            "granted" => {
-                "assert.state(lookup); assert.starts_with(req.http.Headwater-Access, \"edge \");"
-            }
-            "forbidden" => "assert.error(692);",
-            _ => "assert.error(691);",
-        };
-        format!(
-            r#"
+        let request = vcl::request_for(names, &private, &Credentials::bearer(&self.token));
+        let title = format!("\"{private}\" and {names}");
+        test_of(number, &title, NOW_S, &request, self.verdict())
+    }
+}
+
+/// A test that the edge says this of a request.
+fn test_of(number: u64, title: &str, now_s: u64, request: &str, verdict: &str) -> String {
+    let asserts = match verdict {
+        "public" => "assert.state(lookup); assert.is_notset(req.http.Headwater-Access);",
+        "granted" => {
+            "assert.state(lookup); assert.starts_with(req.http.Headwater-Access, \"edge \");"
+        }
+        "expired" => "assert.error(693);",
+        "forbidden" => "assert.error(692);",
+        _ => "assert.error(691);",
+    };
+    format!(
+        r#"
 // @scope: recv
-// @suite: "{private}" and {names}
+// @suite: {title}
 sub test_{number} {{
-  testing.fixed_time({NOW_S});
+  testing.fixed_time({now_s});
 {request}
   testing.call_subroutine("vcl_recv");
   {asserts}
 }}
 "#
-        )
-    }
+    )
+}
+
+/// Runs so many tests in our interpreter and in falco.
+fn check_edge(tests: &str, count: u64) {
+    let directory = tempfile::tempdir().expect("a directory");
+    prepare(directory.path(), &[]);
+    let file = directory.path().join("tests/agreement.test.vcl");
+    std::fs::write(&file, tests).expect("it is written");
+    let failures = vcl::failures(&file, count as usize);
+    assert!(failures.is_empty(), "{} differ\n{}", failures.len(), failures.join("\n"));
+    check_falco(directory.path(), count);
+}
+
+fn check_falco(directory: &Path, count: u64) {
+    let report = falco(directory, &["test", "-I", "tests", "-json", "whole.vcl"]);
+    let suites = report["tests"][0]["suites"].as_array().expect("suites");
+    let failed = |suite: &&Value| suite["error"].as_str().is_some_and(|error| !error.is_empty());
+    let failures: Vec<&Value> = suites.iter().filter(failed).collect();
+    assert!(failures.is_empty(), "{} differ\n{failures:#?}", failures.len());
+    assert_eq!((suites.len() as u64, &report["summary"]["fails"]), (count, &json!(0)));
 }
 
 #[test]
@@ -180,18 +210,96 @@ fn the_edge_says_of_a_token_what_the_origin_says() {
     for (case, number) in cases.iter().zip(0..) {
         write!(tests, "{}", case.test(number)).expect("a string has room");
     }
-    let directory = tempfile::tempdir().expect("a directory");
-    prepare(directory.path(), &[]);
-    let file = directory.path().join("tests/agreement.test.vcl");
-    std::fs::write(&file, &tests).expect("it is written");
+    check_edge(&tests, CASES);
+}
 
-    let failures = vcl::failures(&file, CASES as usize);
-    assert!(failures.is_empty(), "{} differ\n{}", failures.len(), failures.join("\n"));
+/// Tokens by what is said of them for the channel `secret`.
+fn tokens_for_secret() -> Vec<(&'static str, String)> {
+    let token = |secret: &str, expires_s: u64, scope: &str| {
+        let claims = json!({ "exp": expires_s, "iss": ISSUER, "aud": AUDIENCE, "scope": scope });
+        signed(Algorithm::HS256, &EncodingKey::from_secret(secret.as_bytes()), &claims)
+    };
+    let good = "subscribe:secret";
+    vec![
+        ("good", token(SECRET, EXPIRES_S, good)),
+        ("forged", token("another secret of thirty-two bytes", EXPIRES_S, good)),
+        ("expired", token(SECRET, 1_000_000_000, good)),
+        ("of another channel", token(SECRET, EXPIRES_S, "subscribe:other")),
+        ("empty", String::new()),
+    ]
+}
 
-    let report = falco(directory.path(), &["test", "-I", "tests", "-json", "whole.vcl"]);
-    let suites = report["tests"][0]["suites"].as_array().expect("suites");
-    let failed = |suite: &&Value| suite["error"].as_str().is_some_and(|error| !error.is_empty());
-    let failures: Vec<&Value> = suites.iter().filter(failed).collect();
-    assert!(failures.is_empty(), "{} differ\n{failures:#?}", failures.len());
-    assert_eq!((suites.len() as u64, &report["summary"]["fails"]), (CASES, &json!(0)));
+/// What is in the header, in the query and in the cookies, in words, and the same as it is sent.
+fn all_places() -> Vec<(String, Credentials)> {
+    let tokens = tokens_for_secret();
+    let nothing = || ("nothing".to_owned(), None);
+    let mut headers = vec![nothing(), ("Basic".to_owned(), Some("Basic YTpi".to_owned()))];
+    let mut queries = vec![nothing()];
+    let mut cookies = vec![nothing()];
+    for (what, token) in &tokens {
+        if !token.is_empty() {
+            headers.push(((*what).to_owned(), Some(format!("Bearer {token}"))));
+        }
+        queries.push(((*what).to_owned(), Some(token.clone())));
+        cookies.push(((*what).to_owned(), Some(format!("a=b; headwater={token}"))));
+        for (second, other) in &tokens {
+            let pair = format!("headwater={token}; a=b; headwater={other}");
+            cookies.push((format!("{what} and {second}"), Some(pair)));
+        }
+    }
+    let mut places = Vec::new();
+    for (in_header, authorization) in &headers {
+        for (in_query, query) in &queries {
+            let is_bearer = authorization.as_ref().is_some_and(|text| text.starts_with("Bearer"));
+            let is_explicit = is_bearer || query.as_ref().is_some_and(|token| !token.is_empty());
+            for (in_cookies, cookie) in &cookies {
+                // A few of the cookies show that none of them counts.
+                if is_explicit && !["nothing", "good", "forged and good"].contains(&&**in_cookies) {
+                    continue;
+                }
+                let title = format!("header {in_header}, query {in_query}, cookies {in_cookies}");
+                let [authorization, query, cookie] =
+                    [authorization, query, cookie].map(Option::clone);
+                places.push((title, Credentials { authorization, query, cookie }));
+            }
+        }
+    }
+    places
+}
+
+/// What a running origin says of a request for the stream of `secret`, in the words of the VCL.
+async fn said_by(origin: &Origin, sent: &Credentials) -> &'static str {
+    let query = sent.query.as_ref().map(|token| format!("?access_token={token}"));
+    let path = format!("/channels/secret{}", query.unwrap_or_default());
+    let header = |(name, value)| Some((name, Option::as_deref(value)?));
+    let headers = [("authorization", &sent.authorization), ("cookie", &sent.cookie)];
+    let headers: Vec<(&str, &str)> = headers.into_iter().filter_map(header).collect();
+    let answer = origin.request(Method::HEAD, &path, &headers, "").await;
+    match (answer.status.as_u16(), answer.header("headwater-shed")) {
+        (200, None) => "granted",
+        (200, Some("token-expired")) => "expired",
+        (403, None) => "forbidden",
+        (401, None) => "unauthorized",
+        other => panic!("{other:?} for {sent:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_edge_looks_for_a_token_where_the_origin_looks() {
+    let demands = ["--token-issuer", ISSUER, "--token-audience", AUDIENCE];
+    let access = ["--store", "memory", "--token-secret", SECRET, "--private", "secret"];
+    let origin = Origin::with(&[&access[..], &demands].concat());
+    let places = all_places();
+    let mut counts = std::collections::HashMap::new();
+    let mut tests = String::new();
+    for ((title, sent), number) in places.iter().zip(0..) {
+        let verdict = said_by(&origin, sent).await;
+        *counts.entry(verdict).or_insert(0) += 1;
+        let request = vcl::request_for("secret", "secret", sent);
+        tests += &test_of(number, title, NOW_S, &request, verdict);
+    }
+    for verdict in ["granted", "expired", "forbidden", "unauthorized"] {
+        assert!(counts.get(verdict) > Some(&(places.len() / 20)), "{verdict}: {counts:?}");
+    }
+    check_edge(&tests, places.len() as u64);
 }

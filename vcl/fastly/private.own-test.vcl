@@ -29,6 +29,14 @@ sub test_source_lines {
   unset req.http.Authorization;
   unset req.http.Cookie;
   set req.url = "/channels/secret";
+  set req.http.Cookie = {"headwater=eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.OdUL1J6xMyFB0fzivpwjqKspoO40Pf2bXPdyo20xDFM"};
+  add req.http.Cookie = {"headwater=eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInN1YiI6ImFubiJ9.yA-24E5m9qIkz8OAVX_ju8gnSVMBJJ67oJJzIBz_AhY"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  unset req.http.Authorization;
+  unset req.http.Cookie;
+  set req.url = "/channels/secret";
   set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInN1YiI6ImFubiJ9.yA-24E5m9qIkz8OAVX_ju8gnSVMBJJ67oJJzIBz_AhY"};
   add req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInN1YiI6ImFubiJ9.yA-24E5m9qIkz8OAVX_ju8gnSVMBJJ67oJJzIBz_AhY"};
   testing.call_subroutine("vcl_recv");

@@ -1,14 +1,15 @@
 # @scope: init
-# Who may read a private channel. A subroutine, as whatever is odd must end it
-# at once: the verdict stands at "unauthorized" until the last line. JSON has no
-# parser in VCL, so it is read by regular expressions; each says yes to what is
-# good, because one that runs into Fastly's limits says no, but for those that
-# find a claim twice, whose work the 4096 letters bound. None has lookaheads or
-# back references: those are what runs into limits, and falco's tests do not
-# know them.
+# Who may read a private channel. JSON has no parser in VCL, so it is read by
+# regular expressions. Each matches what is good, because an expression that runs
+# into a limit of Fastly's matches nothing. The exceptions find a claim that is
+# there twice; their work is bounded by the 4096 letters. None
+# has lookaheads or back references: those are what runs into limits, and falco's
+# tests do not know them.
 
+# Judges one token: the explicit one, else the first cookie. Whatever is odd ends
+# the subroutine at once, so that the verdict stays "unauthorized".
 # @scope: recv
-sub headwater_private_recv {
+sub headwater_token_recv {
   declare local var.hs256 STRING;
   declare local var.rs256 STRING;
   declare local var.edge_auth STRING;
@@ -126,22 +127,34 @@ sub headwater_private_recv {
     return;
   }
 
-  # The first that is there counts, also when another would be better.
+  # A token in Authorization, else one in the query, was chosen for this request and
+  # decides alone. Only without one do cookies count, which browsers add by themselves.
   std.collect(req.http.Authorization);
   std.collect(req.http.Cookie, "; ");
-  // falco-ignore-next-line
-  set var.wanted = "; " table.lookup(headwater, "cookie_name", "headwater") "=";
-  set var.subject = "; " req.http.Cookie;
-  set var.subject = std.strstr(regsuball(var.subject, "; *", "; "), var.wanted);
-  set var.token = "&" req.url.qs "&";
+  set var.subject = "&" req.url.qs "&";
+  set var.token = "";
   if (req.http.Authorization ~ "(?i)^bearer +(.+)$") {
     set var.token = re.group.1;
-  } elseif (var.subject ~ "^; [^=]+=([^; ]+)") {
-    set var.token = re.group.1;
-  } elseif (var.token ~ "&access_token=([^&]+)&") {
-    set var.token = re.group.1;
+  } elseif (var.subject ~ "&access_token(=[^&]*|)&") {
+    set var.token = regsub(re.group.1, "^=", "");
+  }
+  if (var.token != "") {
+    unset req.http.Cookie;
   } else {
-    set var.token = "";
+    // falco-ignore-next-line
+    set var.wanted = "; " table.lookup(headwater, "cookie_name", "headwater") "=";
+    set var.subject = "; " req.http.Cookie;
+    set var.subject = std.strstr(regsuball(var.subject, "; *", "; "), var.wanted);
+    if (var.subject ~ "^; [^=]+=([^; ]+)") {
+      set var.token = re.group.1;
+    }
+    # The cookies behind it stay if one of them has the name too, for a second call.
+    set var.subject = std.strstr(regsub(var.subject, "^; ", ""), var.wanted);
+    if (var.subject ~ "^; ") {
+      set req.http.Cookie = var.subject;
+    } else {
+      unset req.http.Cookie;
+    }
   }
   unset req.http.Authorization;
   set req.http.Headwater-Access = "unauthorized";
@@ -287,4 +300,23 @@ sub headwater_private_recv {
     return;
   }
   set req.http.Headwater-Access = var.granted;
+}
+
+# A browser sends every cookie of the name whose path and domain fit the request,
+# and any of them may hold the token that is valid now. VCL has no loops, so the
+# first two are tried and the others are not read.
+# @scope: recv
+sub headwater_private_recv {
+  declare local var.first STRING;
+
+  call headwater_token_recv;
+  if (req.http.Cookie && req.http.Headwater-Access ~ "^(?:unauthorized|forbidden|expired)$") {
+    set var.first = req.http.Headwater-Access;
+    call headwater_token_recv;
+    # If both are refused, the first decides the answer; but if one of them has expired,
+    # the client shall come back with a newer one.
+    if (req.http.Headwater-Access == "unauthorized" || req.http.Headwater-Access == "forbidden") {
+      set req.http.Headwater-Access = var.first;
+    }
+  }
 }

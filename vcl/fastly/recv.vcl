@@ -19,6 +19,7 @@ set var.headwater_page = "";
 # Only this edge itself asks for a synthetic answer, by a restart in deliver.vcl.
 if (req.restarts == 0) {
   unset req.http.Headwater-Shed;
+  unset req.http.Headwater-Access;
 }
 # Nor does what an edge tells its shield and the origin of who was let in.
 if (fastly.ff.visits_this_service == 0) {

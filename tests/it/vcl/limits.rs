@@ -4,14 +4,14 @@
 //! then leaves its text as it is; of the functions on queries it says nothing, so they get the same.
 //! Each place in turn meets such a limit, and nobody may get in by it.
 
-use super::{AUDIENCE, EXPIRES_S, ISSUER, main_program, parser, request_for, testing};
+use super::{AUDIENCE, Credentials, EXPIRES_S, ISSUER, main_program, parser, request_for, testing};
 use crate::access::{SECRET, signed};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
-/// A test that nobody gets in who has this token, or none, and asks for these channels.
-fn refused(names: &str, token: Option<&str>) -> String {
-    let request = request_for(names, "secret, prices.*", token);
+/// A test that nobody gets in who has these credentials and asks for these channels.
+fn refused(names: &str, credentials: &Credentials) -> String {
+    let request = request_for(names, "secret, prices.*", credentials);
     format!(
         r#"
 // @scope: recv
@@ -25,9 +25,9 @@ sub test_it {{
 }
 
 /// A good token but for what is said here.
-fn token(scope: &str, other: &[(&str, Value)]) -> String {
+fn token(scope: impl Into<Value>, other: &[(&str, Value)]) -> String {
     let mut claims =
-        json!({ "exp": EXPIRES_S, "iss": ISSUER, "aud": ["x", AUDIENCE], "scope": scope });
+        json!({ "exp": EXPIRES_S, "iss": ISSUER, "aud": ["x", AUDIENCE], "scope": scope.into() });
     for (name, value) in other {
         claims[*name] = value.clone();
     }
@@ -41,26 +41,34 @@ fn no_limit_of_fastly_lets_anyone_in() {
     let (said, other) = (token(good, &[]), token("", &[]));
     let said = said.rsplit_once('.').expect("a signature").0;
     let forged = format!("{said}.{}", other.rsplit_once('.').expect("a signature").1);
+    let bearer = |token: String| Credentials::bearer(&token);
+    let cookies = |first: &str, second: String| {
+        let cookie = Some(format!("headwater={first}; headwater={second}"));
+        Credentials { cookie, ..Credentials::default() }
+    };
     let cases = [
-        ("secret", None),
-        ("open,secret", None),
-        ("prices.eur", None),
-        ("open,free,prices.eur.x", None),
-        ("secret", Some(token("subscribe:open publish:secret", &[]))),
-        ("secret,prices.eur", Some(token("subscribe:secret", &[]))),
-        ("secret,prices.eur", Some(token("subscribe:prices.*", &[]))),
-        ("open,prices.eur", Some(token("subscribe:open subscribe:prices.usd", &[]))),
-        ("secret", Some(token("secret xsubscribe:secret", &[]))),
-        ("secret", Some(token(good, &[("exp", json!(1_700_000_000))]))),
-        ("secret", Some(token(good, &[("nbf", json!(EXPIRES_S))]))),
-        ("secret", Some(token(good, &[("iss", json!("another"))]))),
-        ("secret", Some(token(good, &[("aud", json!(["x", "y"]))]))),
-        ("secret", Some(forged)),
+        ("secret", Credentials::default()),
+        ("open,secret", Credentials::default()),
+        ("prices.eur", Credentials::default()),
+        ("open,free,prices.eur.x", Credentials::default()),
+        ("secret", bearer(token("subscribe:open publish:secret", &[]))),
+        ("secret,prices.eur", bearer(token("subscribe:secret", &[]))),
+        ("secret,prices.eur", bearer(token("subscribe:prices.*", &[]))),
+        ("open,prices.eur", bearer(token("subscribe:open subscribe:prices.usd", &[]))),
+        ("secret", bearer(token("secret xsubscribe:secret", &[]))),
+        ("secret", bearer(token(good, &[("exp", json!(1_700_000_000))]))),
+        ("secret", bearer(token(good, &[("nbf", json!(EXPIRES_S))]))),
+        ("secret", bearer(token(good, &[("iss", json!("another"))]))),
+        ("secret", bearer(token(good, &[("aud", json!(["x", "y"]))]))),
+        ("secret", cookies(&forged, token("subscribe:open", &[]))),
+        ("secret", cookies(&forged, token(good, &[("exp", json!(1_700_000_000))]))),
+        ("secret", Credentials { query: Some(forged.clone()), ..Credentials::default() }),
+        ("secret", bearer(forged)),
     ];
     let program = main_program();
     let mut let_in = Vec::new();
-    for (names, token) in cases {
-        let text = refused(names, token.as_deref());
+    for (names, sent) in cases {
+        let text = refused(names, &sent);
         let test = parser::program_from("limits.test.vcl", &text).expect("a test");
         let mut places = 1;
         let mut at = 0;
@@ -68,7 +76,7 @@ fn no_limit_of_fastly_lets_anyone_in() {
             let (outcome, came_by) = testing::run_limited(&program, &test, at);
             assert_eq!(outcome.count, 1);
             let failures = outcome.failures.into_iter();
-            let_in.extend(failures.map(|why| format!("{names} at {at} with {token:?}: {why}")));
+            let_in.extend(failures.map(|why| format!("{names} at {at} with {sent:?}: {why}")));
             (places, at) = (places.max(came_by), at + 1);
         }
         assert!(places > 5, "{places} places prove little");

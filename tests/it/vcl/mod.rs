@@ -76,18 +76,39 @@ pub const EXPIRES_S: u64 = 4_102_444_800;
 pub const ISSUER: &str = "https://issuer.example";
 pub const AUDIENCE: &str = "app";
 
+/// What a request carries to show who sent it; nothing that VCL would take for an escape.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    pub authorization: Option<String>,
+    /// The value of `access_token` in the query.
+    pub query: Option<String>,
+    pub cookie: Option<String>,
+}
+
+impl Credentials {
+    pub fn bearer(token: &str) -> Self {
+        Self { authorization: Some(format!("Bearer {token}")), ..Self::default() }
+    }
+}
+
 /// Statements of a test: an edge with a key and private channels, and a request for some.
-pub fn request_for(names: &str, private: &str, token: Option<&str>) -> String {
-    let bearer = |token| format!("  set req.http.Authorization = \"Bearer {token}\";\n");
-    let credential = token.map(bearer).unwrap_or_default();
+pub fn request_for(names: &str, private: &str, credentials: &Credentials) -> String {
+    let Credentials { authorization, query, cookie } = credentials;
+    let query = query.as_ref().map(|token| format!("?access_token={token}")).unwrap_or_default();
+    let set = |(header, value): (&str, &Option<String>)| {
+        let value = value.as_ref()?;
+        Some(format!("  set req.http.{header} = \"{value}\";\n"))
+    };
+    let headers = [("Authorization", authorization), ("Cookie", cookie)];
+    let headers: String = headers.into_iter().filter_map(set).collect();
     format!(
         r#"  testing.table_set(headwater_secrets, "jwt_hs256_secret", "{SECRET}");
   testing.table_set(headwater_secrets, "edge_auth", "known to the edge");
   testing.table_set(headwater, "jwt_issuer", "{ISSUER}");
   testing.table_set(headwater, "jwt_audience", "{AUDIENCE}");
   testing.table_set(headwater, "private", "{private}");
-  set req.url = "/channels/{names}";
-{credential}"#
+  set req.url = "/channels/{names}{query}";
+{headers}"#
     )
 }
 
