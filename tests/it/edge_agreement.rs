@@ -86,7 +86,7 @@ fn claims(random: &mut Random, names: &[String]) -> Value {
             words.push(format!("subscribe:{}", pattern_of(random, name)));
         }
     }
-    let mut claims = json!({ "exp": EXPIRES_S, "scope": words.join(" ") });
+    let mut claims = json!({ "exp": EXPIRES_S, "scope": scope(random, words) });
     let audience = match random.below(16) {
         0 => json!("application"),
         1 => json!(["other", "other,app", "app "]),
@@ -103,7 +103,25 @@ fn claims(random: &mut Random, names: &[String]) -> Value {
             claims[member] = value;
         }
     }
+    match random.below(16) {
+        0 => claims["sub"] = json!(42),
+        1 => claims["sub"] = json!(["ann"]),
+        2 => claims["sub"] = Value::Null,
+        3..8 => claims["sub"] = json!("ann"),
+        _ => {}
+    }
     claims
+}
+
+/// A string of words, or a list of them; seldom something else.
+fn scope(random: &mut Random, words: Vec<String>) -> Value {
+    match random.below(32) {
+        0 => json!(1),
+        1 => json!([words.join(" "), 1]),
+        2..12 => json!(words),
+        12..16 => json!(["openid", words.join(" ")]),
+        _ => json!(words.join(" ")),
+    }
 }
 
 struct Case {

@@ -1746,12 +1746,6 @@ sub test_channels {
   testing.call_subroutine("vcl_recv");
   assert.error(692);
   assert.is_notset(req.http.Authorization);
-  # a list
-  set req.url = "/channels/secret";
-  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbInN1YnNjcmliZTpzZWNyZXQiXX0.Np1Y76BFJxJHfQT0hSjs3zs3QbrS692iHVh-gKuNz4Y"};
-  testing.call_subroutine("vcl_recv");
-  assert.error(692);
-  assert.is_notset(req.http.Authorization);
   # another claim
   set req.url = "/channels/secret";
   set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjcCI6InN1YnNjcmliZTpzZWNyZXQifQ.43JSyidD9_1VR8JpHFFmzO4csgGvyx8st4IhQoZO1AU"};
@@ -1767,12 +1761,6 @@ sub test_channels {
   # an escaped letter
   set req.url = "/channels/secret";
   set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JcdTAwNjV0In0.e_4oeVLABfeMrs6SpKTzwwreP5zMLvUIiNJHdTj-PkA"};
-  testing.call_subroutine("vcl_recv");
-  assert.error(692);
-  assert.is_notset(req.http.Authorization);
-  # a number
-  set req.url = "/channels/secret";
-  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoxfQ.TOYqKy4EwJC-rPbY9SluWaiXfc0-CPQlKLouRIMzwUI"};
   testing.call_subroutine("vcl_recv");
   assert.error(692);
   assert.is_notset(req.http.Authorization);
@@ -1902,6 +1890,479 @@ sub test_channels {
   testing.call_subroutine("vcl_recv");
   assert.state(lookup);
   assert.equal(req.http.Headwater-Access, "edge /channels/prices.eur");
+  assert.is_notset(req.http.Authorization);
+}
+
+// @scope: recv
+// @suite: the scope may be a list of strings, each one word
+sub test_scope_list {
+  testing.table_merge(headwater, tested);
+  testing.table_merge(headwater_secrets, secrets);
+  # one
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbInN1YnNjcmliZTpzZWNyZXQiXX0.Np1Y76BFJxJHfQT0hSjs3zs3QbrS692iHVh-gKuNz4Y"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # among others
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbIm9wZW5pZCIsInN1YnNjcmliZTphIiwicHVibGlzaDpiIiwic3Vic2NyaWJlOnNlY3JldCJdfQ.xvGN2SyvI97SBWBhhbdAsBvBQCnlI3eB2RGb-mtn-eg"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # the first of several
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbInN1YnNjcmliZTpzZWNyZXQiLCJzdWJzY3JpYmU6YSJdfQ.wMJDPy_o_Hpos-JnjQOThZUMQvj60ujOQLROzFk2qhQ"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # spaces between
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbICJvcGVuaWQiICwgInN1YnNjcmliZTpzZWNyZXQiIF19.Z6dbEnZGht4zd_vY_4WSlWQpsxlrPwfbX2Wd43Xqs6s"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # spaces before
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIiA6IFsic3Vic2NyaWJlOnNlY3JldCJdIH0.GZrAjmCdCVDwlzdsX0mPzR0UlE1kBk-PNdDUdgK_a5w"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # all
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbInN1YnNjcmliZToqIl19.OOwEX1GtS2-x4acfMiFWgFazyEYOTisOE6IU7o_iT1k"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # nothing in one of them
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbIiIsInN1YnNjcmliZTpzZWNyZXQiLCIiXX0.MnnGNMvNoeiI32ZuV-0pzWG-AWXnXU5wjAgLwnxdAM4"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # before other claims
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzY29wZSI6WyJzdWJzY3JpYmU6c2VjcmV0Il0sImV4cCI6NDEwMjQ0NDgwMCwic3ViIjoiYW5uIn0.MHwN-weEOcWPt7q98uqljN9Lq5TavwxMDZM397732Vo"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # beside another list
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJhdWQiOlsiYSIsImIiXSwic2NvcGUiOlsic3Vic2NyaWJlOnNlY3JldCJdLCJsIjpbIngiLDFdLCJleHAiOjQxMDI0NDQ4MDB9.MTLB1Y7pM2o8c8OyWCtv5OzyUo-gzf4XIk6hzdVXh9M"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # one that grants nothing beside one that does
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbInN1YnNjcmliZToiLCJzdWJzY3JpYmU6c2VjcmV0LHgiLCJzdWJzY3JpYmU6c2VjcmV0Iiwic3Vic2NyaWJlOioqIl19.GqMWseENVEmbwtwVprpluA7VjNGeIWuXsIleP_H6wBY"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # another
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbInN1YnNjcmliZTpvdGhlciJdfQ.FMzPehe_IDgUmD2hS0xQYJE-KfR_AsEnvwJr9Dfl7D4"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # to publish
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbInB1Ymxpc2g6c2VjcmV0IiwicHVibGlzaDoqIl19.AWlQ-qBaKKdItsTd5sWLksru4dfWJ8lGTcryqY5FtXM"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # nothing
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbXX0.olPSyzBZX-zERYCoyo3D4mib_N0Zv5oBAs3OvzLriC0"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # nothing but a space
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbIF19.U2ToiWw1NyHMkS6WVxmkSeKIim-rHqnEaod71G1vNd4"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # an empty one
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbIiJdfQ.KDkVltjLp1B_BqgyscjbFAdSDrEUTUFCxyPQXlFH0_g"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # one word in two
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbInN1YnNjcmliZToiLCJzZWNyZXQiXX0.vVV3ziuPPM4vU_TbV6dWrs2TSVR3EBnKV_xKRKGpdj0"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # one word in two, without a colon
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbInN1YnNjcmliZSIsInNlY3JldCJdfQ.H7gWns_1WppTgBlrUf2j7wrVQGJMhKe6FEtqX7_iRsY"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # several words in one
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbIm9wZW5pZCBzdWJzY3JpYmU6c2VjcmV0Il19.M1X6g6bXIWhJG-5KmSGseA9Hdxo1s41JLJgyXEZKVVE"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # several words in one of two
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbIm9wZW5pZCAgZW1haWwiLCJzdWJzY3JpYmU6c2VjcmV0Il19.cA7Nb-GkwuPddiR0TLTETFCs4XhWkNO0jvka7ONucUg"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # several words in the last
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbIm9wZW5pZCIsICJhIHN1YnNjcmliZTpzZWNyZXQgYiJdfQ.1YfdJIFW2u3qUYphD1QgNi1E7aJbxzepPBHvdaxoXBM"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # a comma and a space in one
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbIngsIHN1YnNjcmliZTpzZWNyZXQiXX0.x6MI7gWlnyGwu7jxMREbKymWuF-7hB7j0gZzLVxKTPc"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # commas in between
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbIiwiLCJzdWJzY3JpYmU6c2VjcmV0IiwiLCAsIl19.Zv73H1gizaX1VV26rFZ9PFeyNa2KzFZ49LuUgOoNq80"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # commas that only look like the end of one
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbIiAsICwiLCJzdWJzY3JpYmU6b3RoZXIiXX0.L5nSDBoBhSwq5t1n5YYvVx7-d1KNztiZMdKzne8C_sA"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # half a word before a comma
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbInN1YnNjcmliZTpzZWNyZXQsIHgiXX0.dAc6avFBl7O0P5FOiUx3LlSBdlUQlngrdwvC7QCMoaw"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # a comma in one
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbIngsc3Vic2NyaWJlOnNlY3JldCJdfQ.Or_LZoeSEbsyYqDq3vsuYBkzQVX7BiV14mSo4dj3JXY"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # a comma behind it
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbInN1YnNjcmliZTpzZWNyZXQseCJdfQ.KWI-98Q_xbFRFa3ZawKTK88gsObU3Ji6gcv0AL_US2g"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # an escape
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbInN1YnNjcmliZTpzZWNyXHUwMDY1dCJdfQ.YWpgaCDZEllnVG2y8YHcdhDzkzmDYEpr4VwjbU7Uukw"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # an escape in another
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbImFcL2IiLCJzdWJzY3JpYmU6c2VjcmV0Il19.D-UUbB5kb11XG106PSO_ifkLfn_qIb-aKC3TK_453vQ"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # an escaped quote
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbIlwic3Vic2NyaWJlOnNlY3JldFwiIl19.M5U5e4qziwzVsfheIN22OVZxeZEFrFG5URwxkHgZuO4"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # a list in a string
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoiW3N1YnNjcmliZTpzZWNyZXRdIn0.EirJSlteVrVLAvGgiXs0CR9ZT1AS9bw5aChaAKkbw6k"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # a list in an escaped string
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoiW1wic3Vic2NyaWJlOnNlY3JldFwiXSJ9.4kk6O6LjwXI7Qb2QLvrI0wxlVppqU9ChHcu1Otjm8_w"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # another claim
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlcyI6WyJzdWJzY3JpYmU6c2VjcmV0Il19.mrwJVicFf3qWSxcf6-rMn4HV8lj9NvlZyA7AhbLKtzU"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # a name that ends in scope
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInhzY29wZSI6WyJzdWJzY3JpYmU6c2VjcmV0Il19.2zIU1UwKJh9uCr19x8edcQN0dKcs1SfRBzC788WRBdo"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # in a string
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsImEiOiJcInNjb3BlXCI6W1wic3Vic2NyaWJlOnNlY3JldFwiXSJ9.Wh6D5FVGWlDXJk97k7MHMxmF2QsPIWj6uX8xvn1FBlU"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+  # null
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpudWxsfQ.3KtJKb5U_-P8dMFJ2sQFFZIVmW4GafMD9sHrL_XwZjc"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+}
+
+// @scope: recv
+// @suite: each private name needs a word of the list
+sub test_scope_list_many {
+  testing.table_merge(headwater, tested);
+  testing.table_merge(headwater_secrets, secrets);
+  # both
+  set req.url = "/channels/secret,prices.eur,open";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbInN1YnNjcmliZTpzZWNyZXQiLCJzdWJzY3JpYmU6cHJpY2VzLioiXX0.TO41_iUhKvUtryYS9EXV2xmf2gDOC1cmL254QXj2bE4"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret,prices.eur,open");
+  assert.is_notset(req.http.Authorization);
+  # one of two
+  set req.url = "/channels/secret,prices.eur";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbInN1YnNjcmliZTpzZWNyZXQiXX0.Np1Y76BFJxJHfQT0hSjs3zs3QbrS692iHVh-gKuNz4Y"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(692);
+  assert.is_notset(req.http.Authorization);
+}
+
+// @scope: recv
+// @suite: a scope of another type is a mistake of the issuer
+sub test_scope_kinds {
+  testing.table_merge(headwater, tested);
+  testing.table_merge(headwater_secrets, secrets);
+  # a number
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoxfQ.TOYqKy4EwJC-rPbY9SluWaiXfc0-CPQlKLouRIMzwUI"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # true
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjp0cnVlfQ.IsT3czrCbcQBneTLdOJYH_usCpE8DtEo__JLS7haoyY"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # false
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpmYWxzZX0.GgWxrM6Xne4ecnMuyKPnAmKoqn_74qTWVES6T0J4fbA"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # a number in a list
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbMV19.4sXkYiB8H5PA9t4rD1OmEBQHis0oU2N77OLUxbGau54"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # a number before a string
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbMSwic3Vic2NyaWJlOnNlY3JldCJdfQ.7CHhLervgjYSK6IR-_JXBMVbkDai3EKxDw15GQ8S9DE"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # a number behind a string
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbInN1YnNjcmliZTpzZWNyZXQiLDFdfQ.CL3-fgOf5GT9cVX9TvQuEbQ7VzXvUWtXsptBfOgiEIk"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # a number between, with spaces
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbInN1YnNjcmliZTpzZWNyZXQiICwgLTEgLCAiYSJdfQ.7mGJDevcd5nRuSQ3_xWsWcZv7hkXHW2Cil_Y8BZCevo"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # a list in a list
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbWyJzdWJzY3JpYmU6c2VjcmV0Il1dfQ.6uWgudS2Z84_vPlERJSI-AdTxFudUb9TbIPpA_uInUk"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # null in a list
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbInN1YnNjcmliZTpzZWNyZXQiLG51bGxdfQ.ghRybinr01eqSnLQBJjOWX__tr4clj9LB3yMSs0NukQ"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # an object
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjp7InN1YnNjcmliZSI6InNlY3JldCJ9fQ.NeLScAjeD5CzsjfiE1agv9FPBvIKmvjzhyoczD6EBBE"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # twice, once as a list
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjpbInN1YnNjcmliZTpzZWNyZXQiXSwic2NvcGUiOiJzdWJzY3JpYmU6c2VjcmV0In0.eUp0XGOw2VkGLtIvHRBndMB1-VuMedTRLk4nGz24oDw"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # spaces before a number
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIiA6ICAxIH0.Mik6m4mavcEfJks71eBWguqOMKk70sRIsPiqoGpEz8I"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+}
+
+// @scope: recv
+// @suite: the subject is a string or not there
+sub test_subject {
+  testing.table_merge(headwater, tested);
+  testing.table_merge(headwater_secrets, secrets);
+  # a string
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInN1YiI6ImFubiJ9.yA-24E5m9qIkz8OAVX_ju8gnSVMBJJ67oJJzIBz_AhY"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # an empty string
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInN1YiI6IiJ9.dFe_ohubOxSaw3SfVcCBRZc7l_2Y6jeaJ6RQJE3xx54"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # null
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInN1YiI6bnVsbH0.qHERXA4cCR0IetsL8TDVjOxw2EGX6V7fLVfyvcSiIFw"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # spaces
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInN1YiIgOiAgImFubiIgfQ.D2ccEAi_tviO0pia8pII-Jy1VIepC5yACl0k1qNoRXw"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # an escape
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInN1YiI6ImFcImIifQ.uSzt7oK1j3JT5-tT9yhbc-xNojaIHtRDYvjsqqXrXho"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # a name that ends in it
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInhzdWIiOjQyfQ.k4g0kjavwsssWBGrkCyHxa06lDdzAIUeb5BksCYDqIk"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # a name that begins with it
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInN1YnMiOjQyfQ.15D66TfpBdZ3sWffZjBzUkjKWz6yUrdQ6KW0845o8OM"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # the name as a value
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImEiOiJzdWIiLCJiIjo0Mn0.7OdTTq9MYbDUBf4J7_yFGS8ictTj6UfYjOJtw3iHx0U"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # the name in a string
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsImEiOiJcInN1YlwiOjQyIn0.jz_PBIedFvaFdmif201tSaHTdmHYPuf0Ota65Q5w9Mg"};
+  testing.call_subroutine("vcl_recv");
+  assert.state(lookup);
+  assert.equal(req.http.Headwater-Access, "edge /channels/secret");
+  assert.is_notset(req.http.Authorization);
+  # a number
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInN1YiI6NDJ9.PDI5g2L0oWnxC86SbYw7hA_HIncNEeoB13MjElID_Io"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # a number behind spaces
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInN1YiIgOiAgNDIgfQ.LA4DdPcp4z0wQpe4Wj6VhTO8p1FlX98eUwz6tSYgEwU"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # a negative number
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInN1YiI6LTF9.WQ79x9iq4bhCiDPev97V4T61C_kDF6TSyVkedftaJrs"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # true
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInN1YiI6dHJ1ZX0.Eqvis9s5FhN0KUAEgNgy1Jjc4LCWGoiFp0t-hpku048"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # false
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInN1YiI6ZmFsc2V9.LBgqTOVX7Ewg7uJviIYOZUU-lph7T75Gx4E41BQsxTI"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # a list
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInN1YiI6WyJhbm4iXX0.J4Awrdcbko7D9vAsLrv3qAeBqfx0tr8cAx9iAhFqMtE"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # an empty list
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInN1YiI6W119.pxqRPILWUsmOsPICZ0aF3Io8Ga9x3kmhZ50i38UMQpk"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # an object
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInN1YiI6eyJhIjoiYiJ9fQ.nJn53wiTO_eIVupZ727_hO22clUCqpZLynljv5fmO5w"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # first of all claims
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOjQyLCJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCJ9.U1lRcmrytBEKJcJ4bQLqQonZJ2kyBIENw5h8AM5joLA"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # twice
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInN1YiI6ImFubiIsInN1YiI6ImFubiJ9.mvd6bXFXdiycfTzha5ZJyRr9453aOimq_lpIcxTsu9o"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # twice, once null
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDAsInN1YiI6bnVsbCwic2NvcGUiOiJzdWJzY3JpYmU6c2VjcmV0Iiwic3ViIjoiYW5uIn0.y0G1jzEJWTBRhh2plCdNShuYimabjeefRem7S7dk9Ho"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
+  assert.is_notset(req.http.Authorization);
+  # a number, and expired
+  set req.url = "/channels/secret";
+  set req.http.Authorization = {"Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjEwMDAwMDAwMDAsInNjb3BlIjoic3Vic2NyaWJlOnNlY3JldCIsInN1YiI6NDJ9.LLMgXcdoBLh2b5Qa9pOxl0bCRIjisDzCN5Rqe6YyCc0"};
+  testing.call_subroutine("vcl_recv");
+  assert.error(691);
   assert.is_notset(req.http.Authorization);
 }
 

@@ -2,7 +2,7 @@
 # Who may read a private channel. JSON has no parser in VCL, so it is read by
 # regular expressions. Each matches what is good, because an expression that runs
 # into a limit of Fastly's matches nothing. The exceptions find a claim that is
-# there twice; their work is bounded by the 4096 letters. None
+# there twice or has a wrong type; their work is bounded by the 4096 letters. None
 # has lookaheads or back references: those are what runs into limits, and falco's
 # tests do not know them.
 
@@ -218,7 +218,16 @@ sub headwater_token_recv {
     return;
   }
   # Of what is read below, nothing is there twice.
-  if (var.payload ~ "(?:\x22exp\x22 *:.*){2}|(?:\x22nbf\x22 *:.*){2}|(?:\x22iss\x22 *:.*){2}|(?:\x22aud\x22 *:.*){2}|(?:\x22scope\x22 *:.*){2}") {
+  if (var.payload ~ "(?:\x22exp\x22 *:.*){2}|(?:\x22nbf\x22 *:.*){2}|(?:\x22iss\x22 *:.*){2}|(?:\x22aud\x22 *:.*){2}|(?:\x22sub\x22 *:.*){2}|(?:\x22scope\x22 *:.*){2}") {
+    return;
+  }
+
+  # `sub` is a string, and `scope` is a string or a list of strings. A value of another
+  # type is a mistake of the issuer, and the origin refuses such a token too.
+  if (var.payload ~ "\x22sub\x22 *:" && var.payload !~ "\x22sub\x22 *: *(?:\x22|null)") {
+    return;
+  }
+  if (var.payload ~ "\x22scope\x22 *:" && var.payload !~ "\x22scope\x22 *: *(?:\x22|null|\[ *(?:\x22[^\x22\\]*(?:\\.[^\x22\\]*)*\x22(?: *, *\x22[^\x22\\]*(?:\\.[^\x22\\]*)*\x22)*)? *\])") {
     return;
   }
 
@@ -270,6 +279,9 @@ sub headwater_token_recv {
   set req.http.Headwater-Access = "forbidden";
   if (var.payload ~ "\x22scope\x22 *: *\x22([^\x22\\]*)\x22") {
     set var.subject = re.group.1 " ";
+  } elseif (var.payload ~ "\x22scope\x22 *: *\[ *(\x22[^\x22\\]*\x22(?: *, *\x22[^\x22\\]*\x22)*) *\]") {
+    # The words of all strings of the list. A quote that is left here is refused below.
+    set var.subject = regsuball(re.group.1, "\x22([^\x22]*)\x22[ ,]*", "\1 ");
   } else {
     return;
   }
