@@ -265,7 +265,7 @@ impl EventLog {
         let index = self.blocks.partition_point(|block| block.start <= start) - 1;
         let block = &self.blocks[index];
         let rest = block.bytes.slice((start - block.start) as usize..);
-        let reach = end.min(start + bytes_max as u64);
+        let reach = end.min(start.saturating_add(bytes_max as u64));
         let block_end = block.start + block.bytes.len() as u64;
         if block_end >= reach || rest.len() >= PIECE_BYTES / 4 {
             return rest.slice(..self.cut(start, block_end.min(end), bytes_max));

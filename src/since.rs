@@ -27,9 +27,9 @@ enum From {
     Now(u64),
 }
 
-/// The text is no instant. Reads well after the name of the parameter.
+/// The text is no time. Reads well after the name of the parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotAnInstant;
+pub struct NotATime;
 
 impl Since {
     /// The instant in ms since the Unix epoch. `now` counts for a duration before now; a caller
@@ -43,11 +43,11 @@ impl Since {
 }
 
 impl FromStr for Since {
-    type Err = NotAnInstant;
+    type Err = NotATime;
 
-    fn from_str(text: &str) -> Result<Self, NotAnInstant> {
+    fn from_str(text: &str) -> Result<Self, NotATime> {
         if text.len() > TEXT_BYTES_MAX {
-            return Err(NotAnInstant);
+            return Err(NotATime);
         }
         let from = match text.strip_prefix('-') {
             Some(back) => From::Now(duration_ms(back)?),
@@ -57,25 +57,25 @@ impl FromStr for Since {
     }
 }
 
-fn duration_ms(text: &str) -> Result<u64, NotAnInstant> {
-    let duration: Duration = humantime::parse_duration(text).map_err(|_| NotAnInstant)?;
-    u64::try_from(duration.as_millis()).map_err(|_| NotAnInstant)
+fn duration_ms(text: &str) -> Result<u64, NotATime> {
+    let duration: Duration = humantime::parse_duration(text).map_err(|_| NotATime)?;
+    u64::try_from(duration.as_millis()).map_err(|_| NotATime)
 }
 
-fn unix_ms(text: &str) -> Result<u64, NotAnInstant> {
+fn unix_ms(text: &str) -> Result<u64, NotATime> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let seconds: f64 = text.parse().map_err(|_| NotAnInstant)?;
+    let seconds: f64 = text.parse().map_err(|_| NotATime)?;
     match is_number && seconds < SECONDS_MAX {
         true => Ok((seconds * 1_000.0) as u64),
-        false => Err(NotAnInstant),
+        false => Err(NotATime),
     }
 }
 
 /// In a query `+` stands for a space, and the offset `+01:00` is often sent as it is.
-fn rfc3339_ms(text: &str) -> Result<u64, NotAnInstant> {
+fn rfc3339_ms(text: &str) -> Result<u64, NotATime> {
     let text = text.replace(' ', "+");
-    let instant = OffsetDateTime::parse(&text, &Rfc3339).map_err(|_| NotAnInstant)?;
-    u64::try_from(instant.unix_timestamp_nanos() / 1_000_000).map_err(|_| NotAnInstant)
+    let instant = OffsetDateTime::parse(&text, &Rfc3339).map_err(|_| NotATime)?;
+    u64::try_from(instant.unix_timestamp_nanos() / 1_000_000).map_err(|_| NotATime)
 }
 
 impl fmt::Display for Since {
@@ -84,7 +84,7 @@ impl fmt::Display for Since {
     }
 }
 
-impl fmt::Display for NotAnInstant {
+impl fmt::Display for NotATime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
             "takes an instant as 2026-11-25T20:00:00Z, as Unix seconds, or as a time before now \
@@ -93,7 +93,7 @@ impl fmt::Display for NotAnInstant {
     }
 }
 
-impl std::error::Error for NotAnInstant {}
+impl std::error::Error for NotATime {}
 
 #[cfg(test)]
 mod tests {
@@ -119,10 +119,10 @@ mod tests {
     #[test]
     fn other_texts_are_no_instants() {
         for text in ["", "-", "5m", "yesterday", "1e9", "-1", "1795278400000", "NaN", "inf", "."] {
-            assert_eq!(text.parse::<Since>(), Err(NotAnInstant), "{text:?}");
+            assert_eq!(text.parse::<Since>(), Err(NotATime), "{text:?}");
         }
-        assert_eq!("1969-12-31T23:59:59Z".parse::<Since>(), Err(NotAnInstant));
-        assert_eq!("1".repeat(65).parse::<Since>(), Err(NotAnInstant));
+        assert_eq!("1969-12-31T23:59:59Z".parse::<Since>(), Err(NotATime));
+        assert_eq!("1".repeat(65).parse::<Since>(), Err(NotATime));
     }
 
     proptest! {

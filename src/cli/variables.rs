@@ -8,7 +8,7 @@ use std::ffi::OsString;
 /// How the names of our variables begin.
 const PREFIX: &str = "HEADWATER_";
 /// How alike two names must be for one to be taken for a misspelling of the other, from 0 to 1.
-const LIKENESS_MIN: f64 = 0.85;
+const LIKENESS_MIN: f64 = 0.7;
 
 /// The variable of every flag, of all commands.
 pub struct Variables(BTreeMap<String, String>);
@@ -38,7 +38,7 @@ impl Variables {
         let name = unknown.next()?;
         // Every name begins alike; the rest decides.
         let rest = |name: &str| name.trim_start_matches(PREFIX).to_owned();
-        let likeness = |known: &&String| strsim::jaro_winkler(&rest(known), &rest(&name));
+        let likeness = |known: &&String| strsim::normalized_damerau_levenshtein(&rest(known), &rest(&name));
         let nearest = self.0.keys().map(|known| (likeness(&known), known));
         let nearest = nearest.max_by(|one, other| one.0.total_cmp(&other.0));
         let hint = match nearest.filter(|(likeness, _)| *likeness >= LIKENESS_MIN) {

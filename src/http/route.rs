@@ -137,11 +137,12 @@ impl Query {
 
 /// Longest part of an unknown parameter's name that an answer repeats, in characters.
 const NAME_CHARS_MAX: usize = 40;
-/// How alike two names must be for one to be taken for a misspelling of the other, from 0 to 1.
-const LIKENESS_MIN: f64 = 0.7;
+/// How alike two names must be for one to be taken for a misspelling of the other, from 0 to 1: two
+/// of three letters.
+const LIKENESS_MIN: f64 = 0.6;
 
 fn unknown_parameter(name: &str, what: &str, known: &[&'static str]) -> Problem {
-    let likeness = |known: &&str| strsim::jaro_winkler(known, name);
+    let likeness = |known: &&str| strsim::normalized_damerau_levenshtein(known, name);
     let nearest = known.iter().map(|known| (likeness(known), known));
     let nearest = nearest.max_by(|one, other| one.0.total_cmp(&other.0));
     let hint = match nearest.filter(|(likeness, _)| *likeness >= LIKENESS_MIN) {

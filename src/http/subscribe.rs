@@ -14,7 +14,7 @@ use crate::hub::{Join, Joined, Wanted};
 use crate::join::Asked;
 use crate::metrics::JoinKind;
 use crate::segment::LANES_MAX;
-use crate::since::{NotAnInstant, Since};
+use crate::since::{NotATime, Since};
 use crate::sse::{self, Format};
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
@@ -246,7 +246,7 @@ fn asked(headers: &HeaderMap, query: &Query, channels: usize) -> Result<Asked, P
 /// `400`.
 pub(super) fn since(text: &str) -> Result<Since, Problem> {
     let bad = |error| Problem::bad_field("since", format!("?since= {error}"));
-    text.parse().map_err(|error: NotAnInstant| bad(error))
+    text.parse().map_err(|error: NotATime| bad(error))
 }
 
 /// Reads `?last=`.

@@ -57,7 +57,7 @@ async fn tail_ends_when_its_channel_does_and_complains_of_what_is_wrong() {
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("urn:headwater:problem:not-found"));
     let refused = headwater(&origin, &["publish", "a", "y"], "");
     assert!(!refused.status.success());
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("channel-closed"));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("The channel has ended"));
 }
 
 #[tokio::test]

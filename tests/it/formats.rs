@@ -235,7 +235,7 @@ async fn raw_and_json_readers_of_one_channel_do_not_disturb_each_other() {
 async fn a_heartbeat_is_one_line_and_stands_between_blocks() {
     let origin = Origin::with(&["--store", "memory", "--heartbeat", "300ms"]);
     let mut stream = origin.raw(&get("/channels/a", None)).await;
-    let text = read_until(&mut stream, |text| text.matches("\r\n:\n").count() >= 2).await;
+    let text = read_until(&mut stream, |text| text.matches("\r\n:\n\r\n").count() >= 2).await;
     let (body, _) = unchunk(&text);
     let after_opening = body.split_once("\n\n").expect("an opening block").1;
     assert!(after_opening.chars().all(|c| c == ':' || c == '\n'), "{after_opening:?}");

@@ -247,7 +247,7 @@ fn greedy_h2() -> Vec<u8> {
 
 /// `GET /channels/a`, whole with one HEADERS frame.
 fn get_h2(stream: u32) -> Vec<u8> {
-    frame(1, 0b101, stream, b"\x82\x86\x04\x0b/channels/a\x01\x01x")
+    frame(1, 0b101, stream, b"\x82\x86\x04\x0b/channels/a\x01\x09localhost")
 }
 
 #[tokio::test]

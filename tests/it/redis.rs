@@ -207,7 +207,7 @@ async fn while_redis_is_away_streams_go_on_and_publishes_say_so_and_then_all_res
         assert!(refused.header("retry-after").is_some());
         // A stream of what the origin holds begins all the same, and lives.
         let mut stream = origin.raw(&get("/channels/a", Some(&first))).await;
-        let text = read_until(&mut stream, |text| text.contains("\r\n:\n\n\r\n")).await;
+        let text = read_until(&mut stream, |text| text.contains("\r\n:\n\r\n")).await;
         assert!(text.contains("ends_at"), "{text}");
         // One that needs Redis is put off, for EventSource and for others.
         let shed = origin.get("/channels/other").await;

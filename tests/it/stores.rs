@@ -311,9 +311,10 @@ async fn a_channel_ends_and_opens_again(open: impl AsyncFn(Limits) -> Subject) {
     store.reopen(&name("a")).await.unwrap();
     assert!(store.publish(refused).await.unwrap().ids[0] > end);
     assert_eq!(datas(&*store, "a", EventId::START).await, ["1", "{}", "2"]);
-    // One that nobody has published to can end too.
-    store.close(&name("new")).await.unwrap();
-    assert!(store.standing(&name("new")).await.unwrap().closed);
+    // One that nobody has published to is no channel: nothing is stored of it.
+    assert_eq!(store.close(&name("new")).await, Err(StoreError::NoChannel));
+    assert_eq!(store.reopen(&name("new")).await, Err(StoreError::NoChannel));
+    assert_eq!(store.standing(&name("new")).await.unwrap(), Default::default());
 }
 
 async fn limits_are_errors_that_name_their_flag(open: impl AsyncFn(Limits) -> Subject) {

@@ -81,8 +81,8 @@ async fn a_fresh_socket_begins_where_a_fresh_stream_does() {
     assert_eq!(
         heard,
         [
-            json!({ "type": "event", "channel": "k", "event": "e", "data": "2" }),
-            json!({ "type": "event", "channel": "k", "data": "3" }),
+            json!({ "type": "event", "channel": "k", "event": "e", "key": "y", "data": "2" }),
+            json!({ "type": "event", "channel": "k", "key": "x", "data": "3" }),
             ack("k", &newest),
         ]
     );
