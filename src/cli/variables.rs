@@ -38,7 +38,8 @@ impl Variables {
         let name = unknown.next()?;
         // Every name begins alike; the rest decides.
         let rest = |name: &str| name.trim_start_matches(PREFIX).to_owned();
-        let likeness = |known: &&String| strsim::normalized_damerau_levenshtein(&rest(known), &rest(&name));
+        let likeness =
+            |known: &&String| strsim::normalized_damerau_levenshtein(&rest(known), &rest(&name));
         let nearest = self.0.keys().map(|known| (likeness(&known), known));
         let nearest = nearest.max_by(|one, other| one.0.total_cmp(&other.0));
         let hint = match nearest.filter(|(likeness, _)| *likeness >= LIKENESS_MIN) {

@@ -73,7 +73,8 @@ fn location(answer: &Response<Incoming>) -> Option<String> {
     location.to_str().ok().map(str::to_owned)
 }
 
-/// The address and path of a `Location`: an address, or a path that begins with `/`. A token goes to the host that it was given for, and to no other.
+/// The address and path of a `Location`: an address, or a path that begins with `/`. A token goes to
+/// the host that it was given for, and to no other.
 fn redirected(address: &Address, location: &str) -> Result<(Address, String), HttpError> {
     let bad =
         || HttpError(format!("{address} redirects to {location:?}, which is no HTTP address"));

@@ -218,12 +218,16 @@ async fn answer_with_redirect(stream: &mut TcpStream, status: &str, to: &str) {
     }
     let head = String::from_utf8_lossy(&head).into_owned();
     let path = head.split(' ').nth(1).expect("a path");
-    let answer = format!("HTTP/1.1 {status}\r\nLocation: {to}{path}\r\nContent-Length: 0\r\n\r\n");
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nLocation: {to}{path}\r\nContent-Length: 0\r\n\
+         Connection: close\r\n\r\n"
+    );
     stream.write_all(answer.as_bytes()).await.ok();
     stream.read(&mut [0; 1024]).await.ok();
 }
 
-#[tokio::test]
+// The commands block a thread, and the redirects come from this runtime.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_clients_follow_redirects() {
     let origin = Origin::start();
     for status in ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent"]

@@ -200,7 +200,7 @@ async fn http_2_streams_live_on_and_are_let_go_one_by_one() {
     wait_for("reset streams are still held", one).await;
     origin.publish("a", "z").await;
     read_h2(&mut last, |text| text.contains("data: z\n\n")).await;
-    let refused = whole(&mut sender, "/channels/a?after=x").await;
+    let refused = whole(&mut sender, "/channels/a?mode=x").await;
     refused.assert_problem(400, "bad-field");
     assert_sane(&origin, "a", &[kept]).await;
 }

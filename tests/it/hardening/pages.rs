@@ -43,11 +43,7 @@ async fn pages_of_all_origins_may_read_unless_they_are_named() {
         let methods = answer.header("access-control-allow-methods").expect("methods");
         assert!(methods.contains("POST") && methods.contains("DELETE"), "{methods}");
         let taken = answer.header("access-control-allow-headers").expect("headers").to_lowercase();
-        assert!(
-            ["idempotency-key", "content-type"]
-                .iter()
-                .all(|name| taken.contains(name))
-        );
+        assert!(["idempotency-key", "content-type"].iter().all(|name| taken.contains(name)));
     }
 }
 
