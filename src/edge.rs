@@ -1,7 +1,7 @@
 //! The shipped edge configurations, filled in for a deployment.
 //!
-//! The files in `vcl/` and `nginx/` are whole and true as they stand; they are compiled in, and a
-//! deployment only replaces the values they stand there with. Pure: text in, text out.
+//! The files in `vcl/`, `nginx/` and `deploy/` are whole and true as they stand; they are compiled
+//! in, and a deployment only replaces the values they stand there with. Pure: text in, text out.
 
 use crate::client_address::Network;
 use crate::scope::Pattern;
@@ -11,11 +11,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 const VARNISH: &str = include_str!("../vcl/varnish/headwater.vcl");
+const SQUID: &str = include_str!("../deploy/squid/squid.conf");
 const NGINX_FRAME: &str = include_str!("../nginx/nginx.conf");
-const NGINX_PARTS: [(&str, &str); 6] = [
+const NGINX_PARTS: [(&str, &str); 7] = [
     ("collapse.conf", include_str!("../nginx/collapse.conf")),
     ("stream.conf", include_str!("../nginx/stream.conf")),
     ("varnish.conf", include_str!("../nginx/varnish.conf")),
+    ("squid.conf", include_str!("../nginx/squid.conf")),
     ("maps.conf", include_str!("../nginx/maps.conf")),
     ("streams.conf", include_str!("../nginx/streams.conf")),
     ("common.conf", include_str!("../nginx/common.conf")),
@@ -74,6 +76,19 @@ pub struct Varnish {
     pub purge_from: Vec<Network>,
 }
 
+/// A Squid, which stands between the listeners of an nginx with [`Profile::Squid`].
+#[derive(Clone, Debug)]
+pub struct Squid {
+    /// Where nginx listens for it.
+    pub origin: HostPort,
+    /// Where it listens: a port, or an address and a port.
+    pub listen: Option<String>,
+    /// The origin's `--hold-timeout`.
+    pub hold_timeout: Duration,
+    /// The origin's `--private`: channels whose answers are not shared.
+    pub private: Vec<Pattern>,
+}
+
 /// What nginx does with streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
@@ -83,6 +98,8 @@ pub enum Profile {
     Stream,
     /// TLS and HTTP/2 in front of Varnish.
     Varnish,
+    /// In front of Squid and behind it.
+    Squid,
 }
 
 /// An nginx.
@@ -100,6 +117,12 @@ pub struct Nginx {
     pub cache_dir: Option<String>,
     /// The origin's `--hold-timeout`.
     pub hold_timeout: Duration,
+    /// Where the Squid is, with [`Profile::Squid`].
+    pub squid: Option<HostPort>,
+    /// Where nginx listens for that Squid.
+    pub inner_listen: Option<String>,
+    /// The origin's `--cors-origin`, with [`Profile::Squid`].
+    pub cors_origins: Vec<String>,
 }
 
 /// A whole VCL that `varnishd -f` takes.
@@ -146,6 +169,35 @@ fn expression(pattern: &Pattern) -> String {
     }
 }
 
+/// A whole `squid.conf` that `squid -f` takes.
+pub fn squid(wanted: &Squid) -> String {
+    let HostPort { host, port } = &wanted.origin;
+    let read_timeout = seconds(wanted.hold_timeout + READ_SLACK);
+    let listen = wanted.listen.as_deref().unwrap_or("127.0.0.1:3128");
+    let mut text = fill(
+        SQUID,
+        &[
+            ("http_port 127.0.0.1:3128", format!("http_port {listen}")),
+            ("127.0.0.1 parent 3129", format!("{} parent {port}", wanted.origin.bare_host())),
+            ("forceddomain=127.0.0.1:3129", format!("forceddomain={host}:{port}")),
+            ("read_timeout 30 seconds", format!("read_timeout {read_timeout} seconds")),
+        ],
+    );
+    if !wanted.private.is_empty() {
+        // POSIX expressions, which have no assertions.
+        let channels = wanted.private.iter().map(|pattern| {
+            let text = pattern.to_string().replace('.', "[.]");
+            match text.strip_suffix('*') {
+                Some(beginning) => format!("{beginning}[^/?]"),
+                None => format!("{text}([,/?]|$)"),
+            }
+        });
+        let channels = channels.collect::<Vec<_>>().join("|");
+        text = fill(&text, &[("^/channels/$", format!("^/channels/([^/?]*,)?({channels})"))]);
+    }
+    text
+}
+
 /// A whole `nginx.conf` that `nginx -c` takes.
 pub fn nginx(wanted: &Nginx) -> String {
     let frame = fill(NGINX_FRAME, &[("collapse.conf", wanted.profile.file().to_owned())]);
@@ -174,6 +226,9 @@ pub fn nginx(wanted: &Nginx) -> String {
                 .map(|directory| ("/var/cache/headwater".into(), directory.clone())),
         );
     }
+    if wanted.profile == Profile::Squid {
+        values.extend(around_squid(wanted));
+    }
     values.push(listen(wanted));
     values.extend(wanted.tls.iter().filter(|_| wanted.profile == Profile::Varnish).flat_map(
         |(certificate, key)| {
@@ -184,6 +239,37 @@ pub fn nginx(wanted: &Nginx) -> String {
         },
     ));
     values.iter().fold(text, |text, (from, to)| fill(&text, &[(from.as_str(), to.clone())]))
+}
+
+/// What stands on both sides of nginx, and a URL for each origin of pages that may read.
+fn around_squid(wanted: &Nginx) -> Vec<(String, String)> {
+    const PAGES: &str = "map $http_origin $headwater_page {\n";
+    let wait = |slack| format!("{}s;", seconds(wanted.hold_timeout + slack));
+    let mut values = vec![
+        ("read_timeout 30s;".to_owned(), format!("read_timeout {}", wait(READ_SLACK))),
+        ("read_timeout 35s;".to_owned(), format!("read_timeout {}", wait(READ_SLACK + LOCK_SLACK))),
+    ];
+    if let Some(squid) = &wanted.squid {
+        values.push(("server 127.0.0.1:3128".to_owned(), format!("server {squid}")));
+    }
+    if let Some(inner) = &wanted.inner_listen {
+        values.push(("listen 127.0.0.1:3129;".to_owned(), format!("listen {inner};")));
+    }
+    if !wanted.cors_origins.is_empty() {
+        let mut pages = PAGES.to_owned();
+        for (origin, number) in wanted.cors_origins.iter().zip(1..) {
+            // An expression, because nginx bounds the length of plain values.
+            let origin: String = origin
+                .chars()
+                .map(|c| if ".[]".contains(c) { format!("\\{c}") } else { c.to_string() })
+                .collect();
+            pages += &format!("        \"~^{origin}$\" &page={number};\n");
+        }
+        values.push((PAGES.to_owned(), pages));
+        let vary = |names: &str| format!("add_header Vary \"{names}\";");
+        values.push((vary("Last-Event-ID"), vary("Last-Event-ID, Origin")));
+    }
+    values
 }
 
 /// One custom VCL with everything in it.
@@ -271,6 +357,7 @@ impl Profile {
             Self::Collapse => "collapse.conf",
             Self::Stream => "stream.conf",
             Self::Varnish => "varnish.conf",
+            Self::Squid => "squid.conf",
         }
     }
 }

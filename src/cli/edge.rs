@@ -3,7 +3,7 @@
 use super::units::duration;
 use super::{fail, misused};
 use crate::client_address::Network;
-use crate::edge::{self, Deployment, HostPort, Nginx, Profile, Varnish};
+use crate::edge::{self, Deployment, HostPort, Nginx, Profile, Squid, Varnish};
 use crate::scope::Pattern;
 use crate::segment::{LANES_MAX, SEGMENT_MS};
 use clap::{Args, Subcommand, ValueEnum};
@@ -24,6 +24,8 @@ enum Edge {
     Varnish(VarnishArguments),
     /// A whole nginx.conf for nginx -c
     Nginx(NginxArguments),
+    /// A squid.conf for squid -f, which needs an nginx with --profile squid on both sides
+    Squid(SquidArguments),
     /// A custom VCL, or with --snippets the snippets and a Terraform configuration
     Fastly(FastlyArguments),
 }
@@ -57,6 +59,22 @@ struct VarnishArguments {
 }
 
 #[derive(Args, Debug)]
+struct SquidArguments {
+    /// Where nginx listens for Squid: the nginx's --inner-listen (HOST:PORT)
+    #[arg(long)]
+    origin: HostPort,
+    /// Where Squid listens: a port, or ADDRESS:PORT [default: 127.0.0.1:3128]
+    #[arg(long, value_parser = listen)]
+    listen: Option<String>,
+    /// The origin's --hold-timeout (time)
+    #[arg(long, default_value = "20s", value_parser = duration)]
+    hold_timeout: Duration,
+    /// The origin's --private: channels whose answers are not shared; repeat for more
+    #[arg(long, value_delimiter = ',')]
+    private: Vec<Pattern>,
+}
+
+#[derive(Args, Debug)]
 struct NginxArguments {
     #[command(flatten)]
     deployment: DeploymentArguments,
@@ -75,9 +93,18 @@ struct NginxArguments {
     /// Directory of nginx's cache, with --profile collapse [default: /var/cache/headwater]
     #[arg(long, value_parser = word)]
     cache_dir: Option<String>,
-    /// The origin's --hold-timeout, with --profile collapse (time)
+    /// The origin's --hold-timeout, with --profile collapse or squid (time)
     #[arg(long, default_value = "20s", value_parser = duration)]
     hold_timeout: Duration,
+    /// Where the Squid is, with --profile squid (HOST:PORT) [default: 127.0.0.1:3128]
+    #[arg(long)]
+    squid: Option<HostPort>,
+    /// Where nginx listens for Squid, with --profile squid [default: 127.0.0.1:3129]
+    #[arg(long, value_parser = listen)]
+    inner_listen: Option<String>,
+    /// The origin's --cors-origin, with --profile squid; repeat for more
+    #[arg(long = "cors-origin", value_parser = web_origin)]
+    cors_origins: Vec<String>,
 }
 
 #[derive(Args, Debug)]
@@ -100,11 +127,14 @@ enum NginxProfile {
     Stream,
     /// TLS and HTTP/2 in front of Varnish; --origin is the Varnish
     Varnish,
+    /// In front of Squid and behind it; --origin is the origin, --squid the Squid
+    Squid,
 }
 
 pub fn run(arguments: EdgeArguments) -> ExitCode {
     let text = match arguments.edge {
         Edge::Varnish(wanted) => edge::varnish(&wanted.into()),
+        Edge::Squid(wanted) => edge::squid(&wanted.into()),
         Edge::Nginx(wanted) => {
             let is_varnish = matches!(wanted.profile, NginxProfile::Varnish);
             if is_varnish && wanted.certificate.is_none() {
@@ -139,6 +169,16 @@ fn note_what_has_no_effect(wanted: &NginxArguments) {
     if !is_collapse && wanted.cache_dir.is_some() {
         eprintln!("headwater: --cache-dir has no effect: only --profile collapse keeps anything");
     }
+    let is_squid = matches!(wanted.profile, NginxProfile::Squid);
+    for (flag, is_given) in [
+        ("--squid", wanted.squid.is_some()),
+        ("--inner-listen", wanted.inner_listen.is_some()),
+        ("--cors-origin", !wanted.cors_origins.is_empty()),
+    ] {
+        if is_given && !is_squid {
+            eprintln!("headwater: {flag} has no effect: it is for --profile squid");
+        }
+    }
 }
 
 fn write_all(directory: &Path, files: &[(String, String)]) -> std::io::Result<()> {
@@ -165,6 +205,19 @@ fn segment(text: &str) -> Result<Duration, String> {
     match SEGMENT_MS.contains(&(length.as_millis() as u64)) {
         true => Ok(length),
         false => Err("as the origin's, 1s to 10m".to_owned()),
+    }
+}
+
+/// An origin of pages as browsers write it: a scheme and a host, in small letters, without a path.
+fn web_origin(text: &str) -> Result<String, String> {
+    let is_plain =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._:[]".contains(&byte);
+    let (scheme, host) = text.split_once("://").unwrap_or_default();
+    let is_whole = !scheme.is_empty() && !host.is_empty() && host.bytes().all(is_plain);
+    let is_scheme = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
+    match is_whole && scheme.bytes().all(is_scheme) {
+        true => Ok(text.to_owned()),
+        false => Err("write it as the origin's, for example https://example.com".to_owned()),
     }
 }
 
@@ -195,6 +248,17 @@ impl From<VarnishArguments> for Varnish {
     }
 }
 
+impl From<SquidArguments> for Squid {
+    fn from(arguments: SquidArguments) -> Self {
+        Self {
+            origin: arguments.origin,
+            listen: arguments.listen,
+            hold_timeout: arguments.hold_timeout,
+            private: arguments.private,
+        }
+    }
+}
+
 impl From<NginxArguments> for Nginx {
     fn from(arguments: NginxArguments) -> Self {
         Self {
@@ -203,11 +267,15 @@ impl From<NginxArguments> for Nginx {
                 NginxProfile::Collapse => Profile::Collapse,
                 NginxProfile::Stream => Profile::Stream,
                 NginxProfile::Varnish => Profile::Varnish,
+                NginxProfile::Squid => Profile::Squid,
             },
             listen: arguments.listen,
             tls: arguments.certificate.zip(arguments.certificate_key),
             cache_dir: arguments.cache_dir,
             hold_timeout: arguments.hold_timeout,
+            squid: arguments.squid,
+            inner_listen: arguments.inner_listen,
+            cors_origins: arguments.cors_origins,
         }
     }
 }
