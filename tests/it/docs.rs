@@ -54,7 +54,7 @@ fn every_flag_in_the_documents_is_a_flag_of_ours() {
     let mut known = String::new();
     for command in ["serve", "publish", "token", "tail", "edge", "doctor", "bench"] {
         let sub: &[&str] = match command {
-            "edge" => &["varnish", "nginx", "fastly"],
+            "edge" => &["varnish", "squid", "nginx", "fastly"],
             _ => &[""],
         };
         for sub in sub.iter().filter(|sub| !sub.is_empty()).copied().chain(["--help"]) {

@@ -14,9 +14,10 @@ const PAGE: &str = "https://www.example.com";
 const EXPOSED: &str = "Headwater-Shed, Headwater-Response, Headwater-Fresh";
 
 /// Every shipped edge that can be run here, in front of an origin.
-fn caches(port: u16) -> [(&'static str, Cache); 3] {
+fn caches(port: u16) -> [(&'static str, Cache); 4] {
     [
         ("varnish", Cache::varnish(port)),
+        ("squid", Cache::squid(port)),
         ("collapse", Cache::nginx("collapse", port)),
         ("stream", Cache::nginx("stream", port)),
     ]
@@ -63,7 +64,7 @@ async fn what_an_edge_says_for_a_dead_origin_every_page_can_read() {
     let caches = caches(origin.listen.port());
     origin.kill();
     for (name, cache) in &caches {
-        // Within the second for which Varnish keeps an answer: one object for both pages.
+        // Within the second for which Varnish and Squid keep an answer: one object for both pages.
         for page in [Some(PAGE), Some("https://other.example"), None] {
             let headers: Vec<_> = page.iter().map(|page| ("origin", *page)).collect();
             let what = format!("{name}, a stream, {page:?}");
@@ -115,9 +116,11 @@ async fn what_an_edge_refuses_by_itself_every_page_can_read() {
 async fn one_cohort_is_one_request_however_it_sends_its_cursor() {
     let origin = Origin::with(&["--store", "memory", "--segment", "10m"]);
     let tap = Tap::to(origin.listen.port()).await;
-    for (name, cache) in
-        [("varnish", Cache::varnish(tap.port)), ("collapse", Cache::nginx("collapse", tap.port))]
-    {
+    for (name, cache) in [
+        ("varnish", Cache::varnish(tap.port)),
+        ("squid", Cache::squid(tap.port)),
+        ("collapse", Cache::nginx("collapse", tap.port)),
+    ] {
         let before = tap.count();
         origin.publish(name, "1").await;
         let first = origin.log(name).await[0].0.clone();

@@ -5,8 +5,8 @@ use crate::edge_kit::{Certificate, edge};
 use crate::kit::BINARY;
 use std::process::Command;
 
-/// Runs a program on a text in a file; what it complains of.
-fn taken_by(program: &str, words: &[&str], text: &str) -> Result<(), String> {
+/// Runs a program on a text in a file; what it says of it, as an error where it refuses it.
+fn taken_by(program: &str, words: &[&str], text: &str) -> Result<String, String> {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("conf");
     std::fs::write(&file, text).expect("it is written");
@@ -15,17 +15,15 @@ fn taken_by(program: &str, words: &[&str], text: &str) -> Result<(), String> {
             .replace("FILE", &file.display().to_string())
     };
     let output = Command::new(program).args(words.iter().map(fill)).output().expect("it runs");
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() { Ok(said) } else { Err(said) }
 }
 
-fn varnishd_takes(vcl: &str) -> Result<(), String> {
+fn varnishd_takes(vcl: &str) -> Result<String, String> {
     taken_by("varnishd", &["-C", "-n", "DIR/run", "-f", "FILE"], vcl)
 }
 
-fn nginx_takes(conf: &str) -> Result<(), String> {
+fn nginx_takes(conf: &str) -> Result<String, String> {
     let words = ["-t", "-c", "FILE", "-e", "DIR/error.log", "-g", "pid DIR/pid;"];
     taken_by("nginx", &words, conf)
 }
@@ -52,6 +50,30 @@ fn varnish_takes_the_shipped_file_and_the_filled_in_one() {
 }
 
 #[test]
+fn squid_takes_the_shipped_file_and_the_filled_in_one() {
+    let takes = |text: &str| {
+        // Squid reports an unknown word of a line, and goes on.
+        let said = taken_by("squid", &["-k", "parse", "-f", "FILE"], text).unwrap();
+        assert!(!["ERROR", "WARNING", "FATAL"].iter().any(|word| said.contains(word)), "{said}");
+    };
+    let shipped = std::fs::read_to_string("deploy/squid/squid.conf").expect("it is there");
+    takes(&shipped);
+    assert_eq!(edge(&["squid", "--origin", "127.0.0.1:3129"]), shipped);
+    let words = ["squid", "--origin", "[::1]:9000", "--listen", "6081", "--hold-timeout", "1m"];
+    let text = edge(&[&words[..], &["--private", "a,desk.*"]].concat());
+    takes(&text);
+    for wanted in [
+        "http_port 6081 accel",
+        "cache_peer ::1 parent 9000 ",
+        "forceddomain=[::1]:9000 ",
+        "read_timeout 70 seconds",
+        "^/channels/([^/?]*,)?(a([,/?]|$)|desk[.][^/?])",
+    ] {
+        assert!(text.contains(wanted), "{wanted} is missing:\n{text}");
+    }
+}
+
+#[test]
 fn nginx_takes_every_profile() {
     let certificate = Certificate::new();
     let (chain, key) = (certificate.path("chain.pem"), certificate.path("key.pem"));
@@ -64,6 +86,8 @@ fn nginx_takes_every_profile() {
         ("stream", &[]),
         ("stream", &tls),
         ("varnish", &tls),
+        ("squid", &[]),
+        ("squid", &tls),
     ] {
         let conf = edge(&[&common[..], &["--profile", profile], tls].concat());
         nginx_takes(&conf).unwrap_or_else(|why| panic!("{profile}: {why}\n{conf}"));
@@ -130,6 +154,8 @@ fn what_cannot_be_filled_in_is_refused() {
         &["varnish", "--origin", "a:0"],
         &["varnish", "--origin", "a\";:80"],
         &["nginx", "--profile", "varnish", "--origin", "a:80"],
+        &["nginx", "--profile", "squid", "--origin", "a:80", "--cors-origin", "a.example"],
+        &["squid", "--origin", "a:80", "--listen", "80 ssl"],
         &["nginx", "--profile", "stream", "--origin", "a:80", "--listen", "80; evil"],
         &["nginx", "--profile", "stream", "--origin", "a:80", "--lanes", "65"],
         &["fastly"],

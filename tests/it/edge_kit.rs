@@ -30,7 +30,12 @@ pub struct Cache {
     program: &'static str,
     arguments: Vec<String>,
     _directory: TempDir,
+    /// Where clients connect.
     pub port: u16,
+    /// Where the program listens that is stopped and started again.
+    pub own_port: u16,
+    /// What stands around the program.
+    _front: Option<Box<Self>>,
 }
 
 impl Cache {
@@ -51,6 +56,41 @@ impl Cache {
         arguments.extend(["-f".to_owned(), file.display().to_string()]);
         arguments.extend(run_parameters(vcl));
         Self::launch("varnishd", arguments, directory, port)
+    }
+
+    /// Squid with the shipped file, between the listeners of nginx with the profile for it.
+    pub fn squid(origin_port: u16) -> Self {
+        Self::squid_with(origin_port, [&[], &[]], |text| text)
+    }
+
+    /// Squid with a file that somebody has changed; more flags for its file and for nginx's.
+    pub fn squid_with(
+        origin_port: u16,
+        [for_squid, for_nginx]: [&[&str]; 2],
+        change: fn(String) -> String,
+    ) -> Self {
+        let at = |port: u16| format!("127.0.0.1:{port}");
+        let (port, squid_port, inner_port) = (free_port(), free_port(), free_port());
+        let (outer, squid, inner) = (at(port), at(squid_port), at(inner_port));
+        let origin = at(origin_port);
+        let words = ["nginx", "--profile", "squid", "--origin", &origin, "--squid", &squid];
+        let words = [&words[..], &["--listen", &outer, "--inner-listen", &inner], for_nginx];
+        let directory = tempfile::tempdir().expect("a directory");
+        // First, because Squid tries at its start whether anybody is there.
+        let nginx = Self::nginx_of(&edge(&words.concat()), directory, port);
+        let words = ["squid", "--origin", &inner, "--listen", &squid];
+        let text = change(edge(&[&words[..], for_squid].concat()));
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("squid.conf");
+        // Several of them run at once.
+        let own = "pid_filename none\ncache_log /dev/null\n";
+        std::fs::write(&file, text + own).expect("it is written");
+        let arguments = ["-N", "-d", "1", "-f", &file.display().to_string()];
+        let arguments = arguments.map(str::to_owned).into();
+        let mut cache = Self::launch("squid", arguments, directory, squid_port);
+        cache._front = Some(Box::new(nginx));
+        cache.port = port;
+        cache
     }
 
     /// nginx with one of the shipped profiles that take plain HTTP.
@@ -111,7 +151,8 @@ impl Cache {
         port: u16,
     ) -> Self {
         let child = start(program, &arguments, port);
-        Self { child, program, arguments, _directory: directory, port }
+        let (_directory, own_port, _front) = (directory, port, None);
+        Self { child, program, arguments, _directory, port, own_port, _front }
     }
 
     pub fn address(&self) -> Address {
@@ -130,7 +171,7 @@ impl Cache {
 
     /// Starts again what was ended, on the same port.
     pub fn start_again(&mut self) {
-        self.child = start(self.program, &self.arguments, self.port);
+        self.child = start(self.program, &self.arguments, self.own_port);
     }
 }
 
@@ -210,6 +251,8 @@ pub struct Asked {
     pub cursor: Option<String>,
     /// Until when a cache may hand out the answer, by its own word; none where none came.
     fresh_until: Option<u64>,
+    /// The same by `max-age` alone, which has whole seconds.
+    kept_until: Option<u64>,
     /// When its connection ended.
     cut_at: Option<u64>,
 }
@@ -302,7 +345,9 @@ async fn note_answers(
         if noted != running {
             head.push_str(&String::from_utf8_lossy(&buffer[..count]));
             if let (true, Some(running)) = (head.contains("\r\n\r\n"), running) {
-                seen.lock().expect("no panic")[running].fresh_until = fresh_until(&head);
+                let asked = &mut seen.lock().expect("no panic")[running];
+                asked.kept_until = fresh_for(&head, "max-age=");
+                asked.fresh_until = fresh_for(&head, "headwater-fresh: ").or(asked.kept_until);
                 (noted, head) = (Some(running), String::new());
             }
         }
@@ -313,9 +358,8 @@ async fn note_answers(
 }
 
 /// Now and what an answer's head says that it is fresh for.
-fn fresh_until(head: &str) -> Option<u64> {
-    let exact = head.split_once("headwater-fresh: ").map(|(_, rest)| rest);
-    let seconds = exact.or_else(|| Some(head.split_once("max-age=")?.1))?;
+fn fresh_for(head: &str, word: &str) -> Option<u64> {
+    let (_, seconds) = head.split_once(word)?;
     let seconds = seconds.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
     Some(now_ms() + (seconds.parse::<f64>().ok()? * 1_000.0) as u64)
 }
@@ -333,11 +377,19 @@ impl Asked {
 
     /// Whether a cache should have given the answer to this one for `later`.
     pub fn answers(&self, later: &Self) -> bool {
-        // The cache and the tap read the head some milliseconds apart.
-        let is_fresh = |until: u64| later.at + 100 < until;
+        self.is_whole_until(self.fresh_until, later, 100)
+    }
+
+    /// As `answers`, for a cache that knows `max-age` and counts in whole seconds.
+    pub fn answers_by_max_age(&self, later: &Self) -> bool {
+        self.is_whole_until(self.kept_until, later, 1_100)
+    }
+
+    /// The cache and the tap read the head some milliseconds apart.
+    fn is_whole_until(&self, until: Option<u64>, later: &Self, apart: u64) -> bool {
         self.is_for_the_same(later)
-            && self.fresh_until.is_some_and(is_fresh)
-            && self.cut_at.is_none_or(is_fresh)
+            && until.is_some_and(|until| later.at + apart < until)
+            && self.cut_at.is_none_or(|cut| later.at + 100 < cut)
     }
 
     /// Whether it has the same key in a cache.
@@ -351,7 +403,7 @@ impl Asked {
             let (name, value) = line.split_once(':')?;
             name.eq_ignore_ascii_case("last-event-id").then(|| value.trim().to_owned())
         });
-        Self { at: now_ms(), target, cursor, fresh_until: None, cut_at: None }
+        Self { at: now_ms(), target, cursor, fresh_until: None, kept_until: None, cut_at: None }
     }
 }
 
@@ -386,7 +438,8 @@ impl Follower {
         while last.borrow().is_none() || *last.borrow() != seen {
             tokio::select! {
                 signal = self.source.next() => planned += self.take(signal, &mut seen),
-                _ = seconds.tick() => {
+                // Each tick gives up a connection that is being made.
+                _ = seconds.tick(), if self.break_off > 0 => {
                     if self.random.below(100) < self.break_off {
                         self.note_break();
                         let pause = Duration::from_millis(self.random.below(300));

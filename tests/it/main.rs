@@ -39,6 +39,7 @@ mod refusals;
 mod siege;
 mod simulation;
 mod socket_kit;
+mod squid;
 mod stores;
 mod streams;
 mod tidy;

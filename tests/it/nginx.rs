@@ -226,6 +226,7 @@ async fn an_outage_is_a_stream_that_says_when_to_come_back_in_every_profile() {
         Cache::nginx("collapse", origin.listen.port()),
         Cache::nginx("stream", origin.listen.port()),
         varnish,
+        Cache::squid(origin.listen.port()),
     ];
     let is_outage = async |cache: &Cache, path: &str| {
         let answer = request(&cache.address(), Method::GET, path, &[], "".into()).await.unwrap();
@@ -255,8 +256,8 @@ async fn a_publish_passes_through_with_all_it_says() {
     let origin = Origin::with(&["--store", "memory"]);
     let tls_less =
         ["collapse", "stream"].map(|profile| Cache::nginx(profile, origin.listen.port()));
-    let varnish = Cache::varnish(origin.listen.port());
-    for (index, cache) in tls_less.iter().chain([&varnish]).enumerate() {
+    let behind = [Cache::varnish, Cache::squid].map(|cache| cache(origin.listen.port()));
+    for (index, cache) in tls_less.iter().chain(&behind).enumerate() {
         let path = format!("/channels/p{index}?event=price&key=a%20b");
         let answer = request(&cache.address(), Method::POST, &path, &[], "5".into()).await.unwrap();
         assert_eq!(answer.status, 201, "{}", answer.body);
