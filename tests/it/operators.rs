@@ -223,7 +223,7 @@ async fn answer_with_redirect(stream: &mut TcpStream, status: &str, to: &str) {
          Connection: close\r\n\r\n"
     );
     stream.write_all(answer.as_bytes()).await.ok();
-    stream.read(&mut [0; 1024]).await.ok();
+    let _end = stream.read(&mut [0; 1024]).await;
 }
 
 // The commands block a thread, and the redirects come from this runtime.
