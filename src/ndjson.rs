@@ -54,6 +54,8 @@ pub enum BatchProblem {
     Field(FieldError),
     /// `remove` without a key.
     NoKey,
+    /// An event without data that removes nothing.
+    NoData,
 }
 
 /// The members of an event as JSON has them.
@@ -69,11 +71,14 @@ pub struct Members<'a> {
     pub removes_key: bool,
 }
 
+/// The data of an event that only removes its key.
+const EMPTY_TEXT: &str = "\"\"";
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line<'a> {
     #[serde(borrow)]
-    data: &'a RawValue,
+    data: Option<&'a RawValue>,
     #[serde(borrow)]
     event: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -129,6 +134,11 @@ fn parse_object(
     let json = |error: serde_json::Error| (None, BatchProblem::Json(error.to_string()));
     let Line { data, event, key, remove } = serde_json::from_str(object).map_err(json)?;
     let (kind, key) = (event.as_deref(), key.as_deref());
+    let data = match data {
+        Some(data) => data,
+        None if remove => serde_json::from_str(EMPTY_TEXT).map_err(json)?,
+        None => return Err((Some("data"), BatchProblem::NoData)),
+    };
     event_of(Members { data, kind, key, removes_key: remove }, limits.event_bytes)
 }
 
@@ -201,6 +211,9 @@ impl fmt::Display for BatchProblem {
                 write!(f, "is {bytes} bytes long, the limit is {limit}")
             }
             Self::Field(error) => write!(f, "{error}"),
+            Self::NoData => {
+                write!(f, "is missing; an event without it needs \"remove\":true and a key")
+            }
             Self::NoKey => write!(f, "takes a key out of the state, and needs \"key\""),
         }
     }
@@ -275,7 +288,8 @@ mod tests {
         check("[\"x\",\"e\",\"k\"]", "line 1: not an event as JSON: an event is a JSON object");
         check(r#"{"data":1,"remove":true}"#, "line 1: \"remove\" takes a key out");
         check("{\"data\":1}\n\n{\"dat\":1}", "line 3: not an event as JSON: unknown field `dat`");
-        check("{}", "missing field `data`");
+        check("{}", "line 1: \"data\" is missing");
+        check(r#"{"remove":true}"#, "line 1: \"remove\" takes a key out of the state");
         check(r#"{"data":1,"event":"gap"}"#, "line 1: \"event\" is reserved");
         check(r#"{"data":1,"key":"a\nb"}"#, "line 1: \"key\" holds a line break");
         check(r#"{"data":1,"key":""}"#, "line 1: \"key\" is empty");

@@ -37,7 +37,7 @@ enum Command {
     Token(token::TokenArguments),
     /// Print a channel's events as they come; reconnects and keeps its place
     Tail(tail::TailArguments),
-    /// Print the configuration of a cache in front: Varnish, nginx or Fastly
+    /// Print the configuration of a cache in front: Varnish, nginx, Squid or Fastly
     Edge(edge::EdgeArguments),
     /// Look at a deployment from outside, and say what is wrong with its cache
     Doctor(doctor::DoctorArguments),
@@ -92,6 +92,15 @@ fn misused(error: &str) -> ExitCode {
     let note = variable_behind(error).map(|note| format!(" ({note})")).unwrap_or_default();
     eprintln!("headwater: {error}{note}");
     ExitCode::from(EXIT_USAGE)
+}
+
+/// A refusal of the origin as a sentence; anything else as it came.
+fn readable(answer: &str) -> String {
+    let problem: serde_json::Value = serde_json::from_str(answer).unwrap_or_default();
+    match ["title", "detail"].map(|name| problem[name].as_str()) {
+        [Some(title), Some(detail)] => format!("{title}: {detail}"),
+        _ => answer.to_owned(),
+    }
 }
 
 /// Says what went wrong, once.

@@ -3,7 +3,7 @@
 //! Lines go out as they come, those that wait together as one batch. Every batch carries an
 //! idempotency key, so one whose answer was lost is sent again and still stored once.
 
-use super::{block_on, fail, misused};
+use super::{block_on, fail, misused, readable};
 use crate::client::agent::Agent;
 use crate::client::http::{self, Address, HttpError};
 use bytes::Bytes;
@@ -74,7 +74,9 @@ pub fn run(arguments: PublishArguments) -> ExitCode {
     let published = block_on(async {
         let address = arguments.url.clone().with_token(arguments.token.clone());
         let mut publisher = Publisher::new(address);
-        match &arguments.data {
+        // A removal needs no data.
+        let data = arguments.data.as_deref().or(arguments.remove.then_some(""));
+        match data {
             Some(data) => publisher.publish_one(&arguments, data).await.map(|id| println!("{id}")),
             None => publisher.publish_lines(&arguments).await,
         }
@@ -205,12 +207,7 @@ impl Refused {
     fn of(answer: &str) -> Self {
         let problem: Value = serde_json::from_str(answer).unwrap_or_default();
         let line = problem["line"].as_u64().and_then(|line| usize::try_from(line).ok());
-        let said = ["title", "detail"].map(|name| problem[name].as_str());
-        let text = match said {
-            [Some(title), Some(detail)] => format!("{title}: {detail}"),
-            _ => answer.to_owned(),
-        };
-        Self { text, line }
+        Self { text: readable(answer), line }
     }
 }
 

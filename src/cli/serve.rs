@@ -136,7 +136,8 @@ pub struct ServeArguments {
     /// How long a stopping process waits for its streams to reach their boundary (time)
     #[arg(long, env = "HEADWATER_DRAIN_TIMEOUT", default_value = "75s", value_parser = duration)]
     drain_timeout: Duration,
-    /// Origin whose pages may read the channels, as https://example.com; repeat for more [default: all]
+    /// Origin whose pages may read the channels, as https://example.com; repeat for more. A loopback
+    /// address without a key lets pages of this machine read beside them, and no others [default: all]
     #[arg(long = "cors-origin", env = "HEADWATER_CORS_ORIGIN", value_delimiter = ',')]
     cors_origins: Vec<String>,
     /// Host that a listener on a loopback address answers to beside localhost while there is no key,
@@ -427,7 +428,7 @@ fn cors_origins(origins: &[String]) -> Result<Vec<String>, String> {
         if !is_whole || origin.chars().any(|c| c.is_ascii_uppercase()) {
             return Err(format!(
                 "--cors-origin: write {origin:?} as https://example.com or http://localhost:3000, \
-                 in small letters and without a path; without the flag all origins may read"
+                 in small letters and without a path"
             ));
         }
     }

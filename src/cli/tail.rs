@@ -1,7 +1,7 @@
 //! `headwater tail`: a channel's events on standard output, as they come.
 
 use super::output::reader_gone;
-use super::{block_on, fail};
+use super::{block_on, fail, readable};
 use crate::client::http::Address;
 use crate::client::{EventSource, Interruption, Message, Signal};
 use clap::Args;
@@ -11,14 +11,20 @@ use serde_json::{Value, json};
 use std::io::Write;
 use std::process::ExitCode;
 
+/// This command has one token and cannot ask for another, so it does not try again.
+const TOKEN_EXPIRED: &str =
+    "the token has expired: start again with a new one (--token or HEADWATER_TOKEN)";
+
 #[derive(Args, Debug)]
 pub struct TailArguments {
     /// Channel to read; several with commas between
     channel: String,
-    /// Begin after this cursor; 0-0 for everything that is kept [default: the current segment]
+    /// Begin after this cursor; 0-0 for everything that is kept [default: the state of a channel
+    /// with keys, else the current segment]
     #[arg(long)]
     after: Option<String>,
-    /// Begin at this instant: 2026-11-25T20:00:00Z, Unix seconds, or -5m for five minutes ago
+    /// Begin at this instant: 2026-11-25T20:00:00Z, Unix seconds, or -5m for five minutes before the
+    /// running segment began
     #[arg(long, allow_hyphen_values = true, conflicts_with = "after")]
     since: Option<String>,
     /// Begin with so many of the newest events of each channel (1 to 1000)
@@ -62,13 +68,17 @@ async fn tail(arguments: TailArguments) -> Result<(), String> {
             Signal::Opened => {}
             Signal::Message(message) if message.kind == "segment" => {}
             Signal::Message(message) if message.kind == "shed" => {
+                let why: Value = serde_json::from_str(&message.data).unwrap_or_default();
+                if why["reason"] == "token-expired" {
+                    return Err(TOKEN_EXPIRED.to_owned());
+                }
                 eprintln!("headwater: the server has no stream for now: {}", message.data);
             }
             Signal::Message(message) => {
-                if message.kind == "gap" {
-                    eprintln!("headwater: events are missing: {}", message.data);
+                match message.kind == "gap" {
+                    true => eprintln!("headwater: events are missing: {}", message.data),
+                    false => printed += 1,
                 }
-                printed += 1;
                 if print(&message, arguments.json).is_err() {
                     // The reader of our output has gone.
                     return Ok(());
@@ -79,7 +89,7 @@ async fn tail(arguments: TailArguments) -> Result<(), String> {
                 eprintln!("headwater: {why}; again in {:.1} s", after.as_secs_f64());
             }
             Signal::Closed { status: Some(StatusCode::NO_CONTENT), .. } => return Ok(()),
-            Signal::Closed { why, .. } => return Err(why),
+            Signal::Closed { why, .. } => return Err(readable(&why)),
         }
     }
     Ok(())

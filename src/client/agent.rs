@@ -51,8 +51,11 @@ impl Agent {
                 request = request.header(name, *value);
             }
             let answer = connection.send(request, body.clone()).await?;
-            self.connection = Some(connection);
-            let Some(location) = location(&answer) else { return Ok(answer) };
+            let Some(location) = location(&answer) else {
+                self.connection = Some(connection);
+                return Ok(answer);
+            };
+            // The answer's body is not read, so the connection ends here.
             (address, path) = redirected(&address, &location)?;
         }
         Err(HttpError(format!("{} redirects more than {REDIRECTS_MAX} times", self.address)))

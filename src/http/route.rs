@@ -66,7 +66,10 @@ impl Route {
             (Some("history" | "state"), Err(_)) => {
                 Err(Problem::not_found("history and state are of one channel; ask for each"))
             }
-            _ => Err(Problem::not_found("a channel has /history and /state, and nothing else")),
+            _ => Err(Problem::not_found(
+                "a channel's name has no \"/\" in it, and a channel has /history and /state and \
+                 nothing else",
+            )),
         }
     }
 }

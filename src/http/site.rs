@@ -178,11 +178,22 @@ fn unknown_host(host: &str) -> Problem {
 }
 
 fn foreign_page(origin: Option<&HeaderValue>) -> Problem {
-    let page = origin.and_then(|origin| origin.to_str().ok()).unwrap_or("another site");
-    let detail = format!(
-        "without a key this origin takes nothing from pages of {page}; start it with --cors-origin \
-         {page}, or with a key (--token-secret, --token-key, --token-jwks)"
-    );
+    let key = "start it with a key (--token-secret, --token-key, --token-jwks)";
+    let detail = match origin.and_then(|origin| origin.to_str().ok()) {
+        // A file, or a frame in a sandbox. It has no name that a flag could take.
+        Some("null") => format!(
+            "without a key this origin takes nothing from a page that is opened as a file or in a \
+             sandbox (Origin: null); serve the page over HTTP, or {key}"
+        ),
+        Some(page) => format!(
+            "without a key this origin takes nothing from pages of {page}; start it with \
+             --cors-origin {page}, or {key}"
+        ),
+        None => format!(
+            "without a key this origin takes nothing from pages of another site; name their origin \
+             with --cors-origin, or {key}"
+        ),
+    };
     Problem::new(StatusCode::FORBIDDEN, "origin", "Not from this page", detail)
 }
 

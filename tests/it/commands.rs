@@ -54,10 +54,36 @@ async fn tail_ends_when_its_channel_does_and_complains_of_what_is_wrong() {
     assert!(printed.starts_with("x\nend: {\"type\":\"end\",\"channel\":\"a\""), "{printed}");
     let wrong = headwater(&origin, &["tail", "not/a/name"], "");
     assert!(!wrong.status.success());
-    assert!(String::from_utf8_lossy(&wrong.stderr).contains("urn:headwater:problem:not-found"));
+    let said = String::from_utf8_lossy(&wrong.stderr);
+    assert!(said.contains(": a channel's name has no \"/\" in it"), "{said}");
     let refused = headwater(&origin, &["publish", "a", "y"], "");
     assert!(!refused.status.success());
     assert!(String::from_utf8_lossy(&refused.stderr).contains("The channel has ended"));
+}
+
+#[tokio::test]
+async fn a_key_is_removed_without_data_and_a_gap_is_no_event() {
+    let origin = Origin::start();
+    let keys = async || {
+        let state = origin.get("/channels/a/state").await.json();
+        let events = state["events"].as_array().expect("events").clone();
+        events.iter().map(|event| event["key"].to_string()).collect::<Vec<_>>()
+    };
+    for key in ["k", "l"] {
+        origin.publish_with("a", &format!("key={key}"), "1").await;
+    }
+    stdout(&headwater(&origin, &["publish", "a", "--key", "k", "--remove"], ""));
+    assert_eq!(keys().await, [r#""l""#]);
+    let batch = [("content-type", "application/x-ndjson")];
+    let removal = r#"{"key":"l","remove":true}"#;
+    let stored = origin.request(hyper::Method::POST, "/channels/a", &batch, removal).await;
+    assert_eq!((stored.status.as_u16(), keys().await.len()), (201, 0));
+    let bare = origin.request(hyper::Method::POST, "/channels/a", &batch, r#"{"key":"l"}"#).await;
+    bare.assert_problem(400, "bad-field");
+    assert!(bare.body.contains("is missing"), "{}", bare.body);
+    let tail = headwater(&origin, &["tail", "a", "--after", "nonsense", "--count", "1"], "");
+    let printed = stdout(&tail);
+    assert!(printed.starts_with("gap: {") && printed.ends_with("\n1\n"), "{printed}");
 }
 
 #[tokio::test]
@@ -96,7 +122,8 @@ fn wrong_flags_are_explained_before_anything_is_opened() {
     check(&["--ws-ping", "0"], "--ws-ping takes more than 0");
     check(&["--trusted-proxy", "10.0.0.0/33"], "write it as 192.0.2.1 or 10.0.0.0/8");
     check(&["--rejoin-tick", "1m"], "--rejoin-tick takes less than --segment");
-    check(&["--store", "disk:/proc/nowhere"], "cannot open /proc/nowhere");
+    let free = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    check(&[&free[..], &["--store", "disk:/proc/nowhere"]].concat(), "cannot open /proc/nowhere");
     let elsewhere = ["--store", "memory", "--open-publish", "--listen", "203.0.113.1:1"];
     check(&elsewhere, "cannot listen on 203.0.113.1:1");
 }

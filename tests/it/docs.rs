@@ -64,7 +64,15 @@ fn every_flag_in_the_documents_is_a_flag_of_ours() {
         }
     }
     // Those of curl, cargo and what stands in front.
-    let others = ["--data-binary", "--release", "--bench", "--nocapture", "--help", "--snippets"];
+    let others = [
+        "--data-binary",
+        "--release",
+        "--bench",
+        "--nocapture",
+        "--help",
+        "--snippets",
+        "--include-headers",
+    ];
     let mut unknown = Vec::new();
     for entry in std::fs::read_dir("docs").expect("a folder") {
         let name = entry.expect("an entry").path().display().to_string();

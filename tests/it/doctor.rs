@@ -78,12 +78,9 @@ async fn it_finds_what_is_wrong_with_a_varnish() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_finds_what_is_wrong_with_an_nginx() {
-    let _quiet = crate::kit::quiet().await;
-    let origin = std::sync::Arc::new(Origin::with(&["--store", "memory", "--segment", "6s"]));
-    let port = origin.listen.port();
-    let planted: [(&str, Cache); 6] = [
+/// What an operator did to the shipped files of nginx, and the word for it.
+fn planted_in_nginx(port: u16) -> [(&'static str, Cache); 6] {
+    [
         (
             "buffering",
             // As nginx is by default, with the origin's own word ignored. Over HTTP/1.1 it passes
@@ -136,7 +133,15 @@ async fn it_finds_what_is_wrong_with_an_nginx() {
                 )
             }),
         ),
-    ];
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_finds_what_is_wrong_with_an_nginx() {
+    let _quiet = crate::kit::quiet().await;
+    let origin = std::sync::Arc::new(Origin::with(&["--store", "memory", "--segment", "6s"]));
+    let port = origin.listen.port();
+    let planted = planted_in_nginx(port);
     let mut examinations = JoinSet::new();
     for (code, cache) in planted {
         let origin = origin.clone();

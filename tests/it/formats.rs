@@ -180,6 +180,8 @@ async fn the_end_and_a_gap_name_their_channel() {
     let data: Value = serde_json::from_str(&end.data).unwrap();
     assert_eq!(end.kind, "end");
     assert_eq!(data, json!({ "type": "end", "channel": "b", "id": ended["id"] }));
+    let history = origin.get("/channels/b/history?last=1").await.json();
+    assert_eq!(history["events"], json!([data]), "one object, wherever it is read");
 }
 
 #[tokio::test]

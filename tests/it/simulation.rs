@@ -141,7 +141,8 @@ impl Simulation {
         let arrival = if key.1 == 0 { Arrival::Straggler } else { Arrival::Marked(key.1) };
         let ends_at = self.clock.span(0, now, arrival).ends_at;
         let value = Freshness::Segment { ends_at }.cache_control(now);
-        let max_age = value.rsplit('=').next().and_then(|seconds| seconds.parse::<u64>().ok());
+        let max_age = value.split(',').find_map(|part| part.trim().strip_prefix("max-age="));
+        let max_age = max_age.and_then(|seconds| seconds.parse::<u64>().ok());
         self.requests += 1;
         while self.open.peek().is_some_and(|Reverse(end)| *end <= now) {
             self.open.pop();

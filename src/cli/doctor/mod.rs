@@ -41,7 +41,8 @@ pub struct DoctorArguments {
     /// Clients that ask for the same thing at once (count)
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(2..=1000))]
     clients: u64,
-    /// There is no cache in the way, or one that is not to share (nginx/stream.conf)
+    /// There is no cache in the way, or one that is not to share (nginx/stream.conf). A bare origin
+    /// has one finding, dead-on-error: only an edge can keep a failure from ending an EventSource
     #[arg(long)]
     direct: bool,
     /// Print the report as JSON
