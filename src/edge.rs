@@ -226,6 +226,10 @@ pub fn nginx(wanted: &Nginx) -> String {
                 .map(|directory| ("/var/cache/headwater".into(), directory.clone())),
         );
     }
+    if matches!(wanted.profile, Profile::Stream | Profile::Varnish) {
+        let wait = seconds(wanted.hold_timeout + READ_SLACK + LOCK_SLACK);
+        values.push(("read_timeout 35s;".to_owned(), format!("read_timeout {wait}s;")));
+    }
     if wanted.profile == Profile::Squid {
         values.extend(around_squid(wanted));
     }
@@ -253,7 +257,9 @@ fn around_squid(wanted: &Nginx) -> Vec<(String, String)> {
         values.push(("server 127.0.0.1:3128".to_owned(), format!("server {squid}")));
     }
     if let Some(inner) = &wanted.inner_listen {
-        values.push(("listen 127.0.0.1:3129;".to_owned(), format!("listen {inner};")));
+        // A port alone would be open to everybody.
+        let host = if inner.contains(':') { "" } else { "127.0.0.1:" };
+        values.push(("listen 127.0.0.1:3129;".to_owned(), format!("listen {host}{inner};")));
     }
     if !wanted.cors_origins.is_empty() {
         let mut pages = PAGES.to_owned();

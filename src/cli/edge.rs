@@ -93,13 +93,14 @@ struct NginxArguments {
     /// Directory of nginx's cache, with --profile collapse [default: /var/cache/headwater]
     #[arg(long, value_parser = word)]
     cache_dir: Option<String>,
-    /// The origin's --hold-timeout, with --profile collapse or squid (time)
+    /// The origin's --hold-timeout (time)
     #[arg(long, default_value = "20s", value_parser = duration)]
     hold_timeout: Duration,
     /// Where the Squid is, with --profile squid (HOST:PORT) [default: 127.0.0.1:3128]
     #[arg(long)]
     squid: Option<HostPort>,
-    /// Where nginx listens for Squid, with --profile squid [default: 127.0.0.1:3129]
+    /// Where nginx listens for Squid, with --profile squid: a port of 127.0.0.1, or ADDRESS:PORT
+    /// [default: 127.0.0.1:3129]
     #[arg(long, value_parser = listen)]
     inner_listen: Option<String>,
     /// The origin's --cors-origin, with --profile squid; repeat for more
@@ -134,12 +135,29 @@ enum NginxProfile {
 pub fn run(arguments: EdgeArguments) -> ExitCode {
     let text = match arguments.edge {
         Edge::Varnish(wanted) => edge::varnish(&wanted.into()),
-        Edge::Squid(wanted) => edge::squid(&wanted.into()),
+        Edge::Squid(wanted) => {
+            let listen = wanted.listen.as_deref().unwrap_or("127.0.0.1:3128");
+            if is_itself(&wanted.origin, listen) {
+                return misused(
+                    "--origin is where this Squid listens itself; name the listener of nginx \
+                     behind it (--inner-listen, 127.0.0.1:3129)",
+                );
+            }
+            edge::squid(&wanted.into())
+        }
         Edge::Nginx(wanted) => {
             let is_varnish = matches!(wanted.profile, NginxProfile::Varnish);
             if is_varnish && wanted.certificate.is_none() {
                 return misused(
                     "--profile varnish is for TLS: give --certificate and --certificate-key",
+                );
+            }
+            let inner = wanted.inner_listen.as_deref().unwrap_or("127.0.0.1:3129");
+            let is_squid = matches!(wanted.profile, NginxProfile::Squid);
+            if is_squid && is_itself(&wanted.deployment.origin, inner) {
+                return misused(
+                    "--origin is where this nginx listens for Squid (--inner-listen); name the \
+                     origin, as 127.0.0.1:8080",
                 );
             }
             note_what_has_no_effect(&wanted);
@@ -159,6 +177,12 @@ pub fn run(arguments: EdgeArguments) -> ExitCode {
     };
     print!("{text}");
     ExitCode::SUCCESS
+}
+
+/// Whether a server would ask itself.
+fn is_itself(origin: &HostPort, listen: &str) -> bool {
+    let origin = origin.to_string();
+    origin == listen || origin == format!("127.0.0.1:{listen}")
 }
 
 fn note_what_has_no_effect(wanted: &NginxArguments) {

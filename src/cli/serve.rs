@@ -412,10 +412,20 @@ fn http_config(arguments: &ServeArguments, bounds: &ClientLimits) -> Result<Http
         websocket: bounds.websocket,
         write_timeout: bounds.write_timeout,
         cors_origins: cors_origins(&arguments.cors_origins)?,
-        allowed_hosts: arguments.allowed_hosts.clone(),
+        allowed_hosts: allowed_hosts(&arguments.allowed_hosts)?,
         surrogate_keys: arguments.surrogate_keys,
         demo: arguments.demo,
     })
+}
+
+/// As clients write them in `Host`: a name, with or without a port.
+fn allowed_hosts(hosts: &[String]) -> Result<Vec<String>, String> {
+    match hosts.iter().find(|host| host.is_empty() || host.contains(['/', '*', '@', ' '])) {
+        Some(host) => Err(format!(
+            "--allowed-host: write {host:?} as live.example.com, without a scheme or a path"
+        )),
+        None => Ok(hosts.to_vec()),
+    }
 }
 
 /// As browsers write them in `Origin`: anything else would never be found equal.

@@ -80,6 +80,7 @@ fn nginx_takes_every_profile() {
     let tls = ["--certificate", &chain, "--certificate-key", &key];
     let cache = certificate.path("cache");
     let common = ["nginx", "--origin", "127.0.0.1:9000", "--lanes", "3", "--cache-dir", &cache];
+    let inner = ["--inner-listen", "3199", "--hold-timeout", "40s"];
     for (profile, tls) in [
         ("collapse", &[][..]),
         ("collapse", &tls),
@@ -89,12 +90,15 @@ fn nginx_takes_every_profile() {
         ("squid", &[]),
         ("squid", &tls),
     ] {
-        let conf = edge(&[&common[..], &["--profile", profile], tls].concat());
+        let conf = edge(&[&common[..], &inner, &["--profile", profile], tls].concat());
         nginx_takes(&conf).unwrap_or_else(|why| panic!("{profile}: {why}\n{conf}"));
         assert!(conf.contains("server 127.0.0.1:9000"), "{profile}");
         assert_eq!(conf.contains("ssl http2"), !tls.is_empty(), "{profile}");
         assert_eq!(conf.contains("33.33% &lane=2;"), profile != "collapse", "{profile}");
         assert!(!conf.contains("include "), "{profile}");
+        // Longer than a long poll, and on one machine only.
+        assert!(conf.contains("proxy_read_timeout 5"), "{profile}: {conf}");
+        assert_eq!(conf.contains("listen 127.0.0.1:3199;"), profile == "squid", "{profile}");
     }
 }
 

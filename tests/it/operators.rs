@@ -114,6 +114,10 @@ fn a_mistake_in_flags_or_variables_is_one_exit_status_and_is_named() {
     check(&["serve", "--hold-linger", "1h"], &[], "--hold-linger takes less than --hold-timeout");
     check(&["serve", "--cookie-name", "a=b"], &[], "--cookie-name");
     check(&["serve", "--idle-timeout", "0"], &[], "--idle-timeout takes more than 0");
+    check(&["serve", "--allowed-host", "http://a.example"], &[], "without a scheme");
+    check(&["edge", "squid", "--origin", "127.0.0.1:3128"], &[], "listens itself");
+    let nginx = ["edge", "nginx", "--profile", "squid", "--origin", "127.0.0.1:3129"];
+    check(&nginx, &[], "listens for Squid");
     check(&["serve", "--listen", "8080"], &[], "localhost:8080");
     check(&["serve", "--nonsense"], &[], "--nonsense");
     check(&["serve", "--segment", "1h"], &[], "--segment takes 1s to 10m");

@@ -17,7 +17,7 @@
 #   thread_queue_limit  At a boundary all clients come back within a moment. With the default of 20
 #                  those that find no free thread yet are dropped instead of queued.
 #   Transient      Holds what lives for less than `shortlived` (10 s); without a size it has no bound.
-#   send_timeout   Cuts a response that takes longer, so it must exceed --segment (630 s fit the longest).
+#   send_timeout   Cuts a response that takes longer, so it must exceed --segment.
 #
 # TLS and HTTP/2 go in front: nginx/varnish.conf.
 vcl 4.1;
