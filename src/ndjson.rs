@@ -5,7 +5,7 @@
 //! and the order of its members untouched, so what goes out is what came in.
 
 use crate::event::{Event, Field, FieldError};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
@@ -77,7 +77,7 @@ const EMPTY_TEXT: &str = "\"\"";
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     event: Option<Cow<'a, str>>,
@@ -85,6 +85,11 @@ struct Line<'a> {
     key: Option<Cow<'a, str>>,
     #[serde(default)]
     remove: bool,
+}
+
+/// A member that is there. `null` is a value like any other, which `Option` would not tell from none.
+fn present<'a, D: Deserializer<'a>>(member: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(member).map(Some)
 }
 
 /// Reads a batch. Blank lines are passed over.
