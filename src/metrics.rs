@@ -127,7 +127,11 @@ impl Metrics {
         own.register("connections_open", "Connections accepted and not yet closed", open);
         own.register("channels_live", "Channels in memory", self.channels_live.clone());
         own.register("streams_ended", "Streams ended, by reason", self.ended.clone());
-        own.register("streams_shed", "Stream requests sent away, by reason", self.shed.clone());
+        own.register(
+            "streams_shed",
+            "Stream requests that got no stream, by reason",
+            self.shed.clone(),
+        );
         let refused = self.refused.clone();
         own.register("publishes_refused", "Publishes not accepted, by problem", refused);
         own.register("gaps", "Gap events sent, by reason", self.gaps.clone());

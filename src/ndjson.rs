@@ -142,7 +142,7 @@ fn parse_object(
     let data = match data {
         Some(data) => data,
         None if remove => serde_json::from_str(EMPTY_TEXT).map_err(json)?,
-        None => return Err((Some("data"), BatchProblem::NoData)),
+        None => return Err((None, BatchProblem::NoData)),
     };
     event_of(Members { data, kind, key, removes_key: remove }, limits.event_bytes)
 }
@@ -217,7 +217,10 @@ impl fmt::Display for BatchProblem {
             }
             Self::Field(error) => write!(f, "{error}"),
             Self::NoData => {
-                write!(f, "is missing; an event without it needs \"remove\":true and a key")
+                write!(
+                    f,
+                    "\"data\" is missing; only an event with \"remove\":true and a key may lack it"
+                )
             }
             Self::NoKey => write!(f, "takes a key out of the state, and needs \"key\""),
         }

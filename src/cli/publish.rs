@@ -40,7 +40,7 @@ pub struct PublishArguments {
     /// Key whose state the event becomes
     #[arg(long)]
     key: Option<String>,
-    /// Take the key out of the state, and deliver the data to those who read
+    /// Take the key out of the state. The event is delivered like any other; it may lack DATA
     #[arg(long)]
     remove: bool,
     /// The origin

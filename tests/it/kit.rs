@@ -204,7 +204,8 @@ impl Origin {
             let page = self.get(&path).await.json();
             let text = |value: &Value| value.as_str().expect("text").to_owned();
             let new = page["events"].as_array().expect("events");
-            let untyped = new.iter().filter(|event| event["event"].is_null());
+            let is_untyped = |event: &&Value| event["type"] == "event" && event["event"].is_null();
+            let untyped = new.iter().filter(is_untyped);
             events.extend(untyped.map(|event| (text(&event["id"]), text(&event["data"]))));
             if new.is_empty() {
                 return events;
