@@ -74,7 +74,10 @@ impl Origin {
             Wanted::Before(place) => {
                 let is_short = page.complete && page.events.len() < events;
                 let is_trimmed = is_short && page.trimmed_to != EventId::START;
-                (page.last, is_trimmed, place.is_some_and(|place| place <= page.last))
+                let is_inside = place.is_some_and(|place| place <= page.last);
+                // Nothing is kept before a place inside the log, so the next page begins with it.
+                let from = if is_inside { page.trimmed_to } else { page.last };
+                (from, is_trimmed, is_inside)
             }
         };
         let body = PageJson {

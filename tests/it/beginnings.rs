@@ -4,7 +4,7 @@ use crate::kit::{BINARY, Origin, next_message, now_ms};
 use crate::redis_kit::RedisServer;
 use headwater::client::EventSource;
 use hyper::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::process::Command;
 
 /// The data of the first events of a stream, after its gaps.
@@ -146,6 +146,8 @@ async fn answers_from_an_instant_or_a_count_are_true_for_a_second() {
     check(&format!("before={}&limit=2", ids[4]), "public, max-age=3600, immutable").await;
     check("since=-5m&limit=2", "public, max-age=1").await;
     check("last=2", "public, max-age=1").await;
+    let nothing = origin.get("/channels/a/history?before=0-0").await.json();
+    assert_eq!((&nothing["events"], &nothing["next"]), (&json!([]), &"0-0".into()));
     // The newest before a place that the log has not reached are others tomorrow.
     check(&format!("before={}-0&limit=2", now_ms() + 1_000_000), "public, max-age=1").await;
 }
