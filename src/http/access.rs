@@ -106,7 +106,7 @@ impl Origin {
     }
 }
 
-/// What the bearer of a refused token is told.
+/// The explanation that the answer to a refused token carries.
 pub(super) fn said_of(refusal: Refusal) -> String {
     match refusal {
         Refusal::Expired => EXPIRED.to_owned(),

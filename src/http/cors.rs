@@ -30,7 +30,7 @@ pub(super) struct Readers {
 }
 
 impl Origin {
-    /// Tells the browser who may read an answer.
+    /// Adds the headers that name the pages which may read an answer.
     pub(super) fn allow_origin(&self, readers: &Readers, headers: &mut HeaderMap) {
         let allowed = &self.config.cors_origins;
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));

@@ -1,6 +1,6 @@
 //! Which host a request is sent to, and which web page sent it.
 //!
-//! Without a key everyone who reaches the origin may publish, and a listener on a loopback address
+//! Without a key every client of the origin may publish, and a listener on a loopback address
 //! is reached by this machine only; but every page that is open in a browser on this machine sends
 //! requests from there. Such a listener therefore refuses hosts that it does not know (a page whose
 //! own name leads to this machine, by DNS rebinding) and changes by pages of other sites, and it
