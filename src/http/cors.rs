@@ -27,6 +27,8 @@ pub(super) struct Readers {
     pub varies: bool,
     /// A page of another site, which may read nothing here.
     pub is_shut_out: bool,
+    /// A page of this machine, which may read here beside those of `--cors-origin`.
+    pub is_local: bool,
 }
 
 impl Origin {
@@ -44,8 +46,9 @@ impl Origin {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
             return;
         }
-        let is_allowed =
-            |asked: &&HeaderValue| allowed.iter().any(|one| one.as_bytes() == asked.as_bytes());
+        let is_allowed = |asked: &&HeaderValue| {
+            readers.is_local || allowed.iter().any(|one| one.as_bytes() == asked.as_bytes())
+        };
         if let Some(origin) = readers.asked.as_ref().filter(is_allowed) {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
             // Without it no browser shows a page the answer to a request with credentials.

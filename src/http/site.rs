@@ -148,15 +148,15 @@ impl Origin {
                 one.eq_ignore_ascii_case(host) || one.eq_ignore_ascii_case(without_port(host))
             });
         if !host.is_empty() && !is_known {
-            let readers = Readers { asked, varies: true, is_shut_out: true };
+            let readers = Readers { asked, varies: true, is_shut_out: true, is_local: false };
             return (readers, Err(unknown_host(host)));
         }
         if is_from_proxy(headers) {
             return (Readers { asked, ..Readers::default() }, Ok(()));
         }
-        let is_local = asked.as_ref().and_then(page_host).is_some_and(is_loopback);
+        let is_local = is_local_page(headers);
         let is_foreign = self.site(headers, host) == Site::Strange && !is_local;
-        let readers = Readers { asked, varies: true, is_shut_out: is_foreign };
+        let readers = Readers { asked, varies: true, is_shut_out: is_foreign, is_local };
         let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
             || request.uri().path() == "/ws";
         let allowed = match is_foreign && changes {
@@ -165,6 +165,11 @@ impl Origin {
         };
         (readers, allowed)
     }
+}
+
+/// Whether a page sent the request that this machine itself serves, as in development.
+pub(super) fn is_local_page(headers: &HeaderMap) -> bool {
+    headers.get(ORIGIN).and_then(page_host).is_some_and(is_loopback)
 }
 
 fn unknown_host(host: &str) -> Problem {

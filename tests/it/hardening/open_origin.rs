@@ -52,6 +52,7 @@ async fn pages_of_this_machine_and_of_named_origins_may_do_all() {
         (Origin::start(), "http://127.0.0.1:5173"),
         (Origin::start(), "http://[::1]:3000"),
         (Origin::with(&flags), "https://app.example"),
+        (Origin::with(&flags), "http://localhost:3000"),
     ] {
         let headers = [("origin", page), ("sec-fetch-site", "cross-site")];
         let answer = origin.request(Method::POST, "/channels/a", &headers, "x").await;
