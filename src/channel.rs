@@ -102,7 +102,7 @@ impl Channel {
         // Not in the run: it must still be kept, or the stream would begin with a hole.
         let nothing = PageLimit { events: 0, bytes: 0 };
         let page = store.read(&self.name, fresh.position, nothing).await?;
-        if page.trimmed_to <= fresh.position && fresh.position <= page.last {
+        if !page.bounds.misses(fresh.position) && fresh.position <= page.bounds.last {
             return Ok(fresh);
         }
         self.fresh().remove(&starts_at);

@@ -23,6 +23,8 @@ pub struct Config {
     pub redis: RedisOptions,
     /// Longest wait for the store before a request is answered without it.
     pub store_timeout: Duration,
+    /// Publishes are refused while fewer bytes are free on the disk of the store.
+    pub disk_reserve: u64,
     /// When responses end.
     pub segments: SegmentClock,
     /// What a client is sent, and may send.

@@ -144,6 +144,12 @@ impl Event {
         Self::new(Some(Field("gap".into())), None, data, false)
     }
 
+    /// The event in the place of events that are stored and cannot be read; `from` is the first.
+    pub fn damaged(from: &str) -> Self {
+        let data = format!(r#"{{"reason":"damaged","requested":"{from}","oldest":null}}"#);
+        Self::new(Some(Field("gap".into())), None, data, false)
+    }
+
     /// Rebuilds an event that a store wrote, so its fields were checked when they came in.
     pub fn stored(kind: Option<&str>, key: Option<&str>, data: &str) -> Self {
         let field = |text: &str| Field(text.into());

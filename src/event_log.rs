@@ -33,6 +33,7 @@ pub struct StoredEvent {
 pub struct EventLog {
     writer: EventWriter,
     base: Option<EventId>,
+    beginning: EventId,
     entries: VecDeque<Entry>,
     blocks: VecDeque<Block>,
     bytes_max: usize,
@@ -82,7 +83,8 @@ impl EventLog {
     /// An empty run whose beginning is not known yet, of at most about `bytes_max` bytes.
     pub fn new(writer: EventWriter, bytes_max: usize) -> Self {
         let (entries, blocks) = (VecDeque::new(), VecDeque::new());
-        Self { writer, base: None, entries, blocks, bytes_max, generation: 0 }
+        let beginning = EventId::START;
+        Self { writer, base: None, beginning, entries, blocks, bytes_max, generation: 0 }
     }
 
     /// Changes how much is held, from the next append on.
@@ -112,12 +114,19 @@ impl EventLog {
         self.evict();
     }
 
-    /// Says that `last` is the newest event of the log, by the store. A run that has not begun yet
-    /// begins there, and whoever stands there needs the store no more.
-    pub fn begin_at(&mut self, last: EventId) {
+    /// Says that `last` is the newest event of the log, by the store; `beginning` is the place
+    /// before every event. A run that has not begun yet begins there, and a reader at that place
+    /// needs the store no more.
+    pub fn begin_at(&mut self, beginning: EventId, last: EventId) {
+        self.beginning = beginning;
         if self.base.is_none() {
             self.base = Some(last);
         }
+    }
+
+    /// Whether the channel has never had an event, as far as is known.
+    pub fn is_unused(&self) -> bool {
+        self.last().is_none_or(|last| last == self.beginning)
     }
 
     /// Forgets the run, so that every reader asks the store again.

@@ -192,7 +192,12 @@ impl Hub {
             });
         }
         let cursor = match asked {
-            Asked::After(cursor) if all_after => cursor.clone(),
+            Asked::After(cursor) if all_after && !gaps.is_empty() => cursor.clone(),
+            // `0-0` stands for the place before every event, in this log and in any other: a client
+            // that keeps it would not notice that the log is another one when it comes back.
+            Asked::After(cursor) if all_after => {
+                Cursor { positions: positions.clone(), mark: cursor.mark }
+            }
             _ => Cursor { positions: positions.clone(), mark: None },
         };
         let until_ms = if is_endless { u64::MAX } else { span.ends_at };
@@ -222,8 +227,9 @@ impl Hub {
             }
             Asked::After(cursor) => {
                 let standings = self.standings(names).await?;
-                let has_all =
-                    |(at, standing): (&EventId, &Standing)| standing.closed && *at == standing.last;
+                let has_all = |(at, standing): (&EventId, &Standing)| {
+                    standing.closed && *at == standing.bounds.last
+                };
                 if cursor.positions.iter().zip(&standings).all(has_all) {
                     return Ok(None);
                 }
@@ -258,11 +264,24 @@ impl Hub {
     pub async fn publish(&self, publication: Publication) -> Result<Published, StoreError> {
         let events = publication.events.len() as u64;
         let bytes: usize = publication.events.iter().map(crate::event::Event::weight).sum();
-        let published = self.in_time(self.store.publish(publication)).await?;
+        let published = self.settled(self.store.publish(publication)).await?;
         if !published.repeated {
             self.metrics.published(events, bytes as u64);
         }
         Ok(published)
+    }
+
+    /// Waits for a change of the store. The store itself says after `--store-timeout` what became
+    /// of it; only where it does not even do that, nothing is known.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn settled<T>(
+        &self,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let silent = || StoreError::Unclear("the store does not answer".to_owned());
+        tokio::time::timeout(self.store_timeout * 2, answer).await.unwrap_or_else(|_| Err(silent()))
     }
 
     /// Waits for the store, but not for ever.

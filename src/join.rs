@@ -8,7 +8,7 @@ use crate::event::ChannelName;
 use crate::segment::Arrival;
 use crate::since::Since;
 use crate::sse::{Gap, GapReason};
-use crate::store::Standing;
+use crate::store::{Bounds, Standing};
 
 /// The cursor before the first event.
 pub const BEGINNING: &str = "0-0";
@@ -119,8 +119,8 @@ impl Beginning {
     ) -> Self {
         let mut beginning = Self { begins: Vec::new(), gaps: Vec::new() };
         for ((before, name), standing) in befores.iter().zip(names).zip(standings) {
-            let is_trimmed =
-                standing.trimmed_to != EventId::START && standing.trimmed_to.ms >= since_ms;
+            let Bounds { opened_at, trimmed_to, .. } = standing.bounds;
+            let is_trimmed = trimmed_to != opened_at && trimmed_to.ms >= since_ms;
             beginning.begins.push(match is_trimmed && standing.keyed {
                 true => Begin::Fresh,
                 false => Begin::After(*before),
@@ -153,14 +153,16 @@ impl Beginning {
 }
 
 fn place(position: EventId, standing: &Standing) -> (Begin, Option<GapReason>) {
-    if position > standing.last {
+    let bounds = standing.bounds;
+    if position > bounds.last {
         return (Begin::Fresh, Some(GapReason::Ahead));
     }
-    if position >= standing.trimmed_to {
-        return (Begin::After(position), None);
+    if !bounds.misses(position) {
+        // A place that other logs have too would hide that the log was lost meanwhile.
+        return (Begin::After(position.max(bounds.beginning)), None);
     }
     // What is kept goes on behind the hole; state makes up for it.
-    let begin = if standing.keyed { Begin::Fresh } else { Begin::After(standing.trimmed_to) };
+    let begin = if standing.keyed { Begin::Fresh } else { Begin::After(bounds.trimmed_to) };
     (begin, Some(GapReason::Trimmed))
 }
 
@@ -173,7 +175,8 @@ mod tests {
     }
 
     fn standing(keyed: bool) -> Standing {
-        Standing { last: id(9), oldest: Some(id(5)), trimmed_to: id(4), closed: false, keyed }
+        let bounds = Bounds { trimmed_to: id(4), last: id(9), ..Bounds::default() };
+        Standing { bounds, oldest: Some(id(5)), closed: false, keyed }
     }
 
     #[test]

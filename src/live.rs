@@ -141,6 +141,10 @@ impl Channels {
 
 impl Listener for Live {
     fn appended(&self, channel: &ChannelName, previous: EventId, events: &[StoredEvent]) {
+        // An event of a later instant than now would wait for the end of a response.
+        if let Some(last) = events.last() {
+            self.clock.at_least(last.id.ms);
+        }
         let (formats, count) = {
             let channels = self.channels();
             let formats = [channels.raw.get(channel).cloned(), channels.json.get(channel).cloned()];
@@ -176,9 +180,8 @@ impl Deref for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.channel.left_at.store(self.live.clock.machine_now(), Ordering::Relaxed);
-        let last = self.channel.log().last();
-        let never_published = last.is_none_or(|last| last == EventId::START);
-        if never_published {
+        let is_unused = self.channel.log().is_unused();
+        if is_unused {
             let mut channels = self.live.channels();
             // This hold and the map's: nobody else reads it, and under the lock nobody can begin.
             if Arc::strong_count(&self.channel) == 2 {

@@ -166,7 +166,9 @@ impl Metrics {
         for reason in [GapReason::Trimmed, GapReason::Unknown, GapReason::Ahead] {
             self.gaps.get_or_create(&[("reason", reason.as_str())]).inc_by(0);
         }
-        self.refused.get_or_create(&[("problem", "store-down")]).inc_by(0);
+        for problem in ["store-down", "store-unclear"] {
+            self.refused.get_or_create(&[("problem", problem)]).inc_by(0);
+        }
         for code in ["none", "1008", "1012", "1013"] {
             self.websockets_closed.get_or_create(&[("code", code.to_owned())]).inc_by(0);
         }

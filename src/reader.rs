@@ -226,15 +226,15 @@ impl Reader {
     fn take_page(&mut self, paging: Paging, page: Page) -> Result<Option<Delivery>, Lost> {
         let is_merged = self.tails.len() > 1;
         let tail = &mut self.tails[paging.tail];
-        if page.trimmed_to > tail.position {
+        if page.bounds.misses(tail.position) {
             return Err(Lost::FellBehind);
         }
-        if page.last < tail.position {
+        if page.bounds.last < tail.position {
             return Err(Lost::Store("the log ends before what was already sent".to_owned()));
         }
         // Of an ended channel only the store knows whether it was opened again.
         if page.complete && !page.closed {
-            tail.lease.log().begin_at(page.last);
+            tail.lease.log().begin_at(page.bounds.beginning, page.bounds.last);
         }
         let (mut out, mut events) = (Vec::new(), 0);
         let mut stopped = None;

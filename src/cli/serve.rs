@@ -16,7 +16,7 @@ use crate::listener::{ListenAddress, Listener};
 use crate::live::Live;
 use crate::segment::{LANES_MAX, SEGMENT_MS, SegmentClock};
 use crate::server::{self, ServerConfig, Stopped};
-use crate::store::local::{Backing, LocalStore};
+use crate::store::local::{Backing, LocalConfig, LocalStore, SEGMENT_BYTES};
 use crate::store::redis::{RedisConfig, RedisStore, SHARDS_MAX};
 use crate::store::{Limits, Store};
 use clap::Args;
@@ -110,6 +110,10 @@ pub struct ServeArguments {
     /// Most bytes of events and state in the whole store (size)
     #[arg(long, env = "HEADWATER_MAX_STORE_BYTES", default_value = "1GiB", value_parser = bytes)]
     max_store_bytes: u64,
+    /// Refuse publishes while less space than this is free on the disk of the store (size)
+    #[arg(long, env = "HEADWATER_DISK_RESERVE", default_value = "32MiB", value_parser = bytes)]
+    disk_reserve: u64,
+
     /// How long an Idempotency-Key is remembered (time)
     #[arg(long, env = "HEADWATER_IDEMPOTENCY_AGE", default_value = "10m", value_parser = duration)]
     idempotency_age: Duration,
@@ -265,6 +269,7 @@ async fn serve(
     announce(&listeners, &admin, &config);
     let stopped = tokio::select! {
         stopped = server::run(listeners, admin, origin.clone(), server_config, async || signals.next().await) => stopped,
+        why = store.failed() => return Err(why),
         () = origin.hub.run() => Stopped::Drained,
         () = sweeps => Stopped::Drained,
         () = keys => Stopped::Drained,
@@ -291,7 +296,9 @@ async fn open_store(
     live: &Arc<Live>,
 ) -> Result<Arc<dyn Store>, String> {
     let local = |backing| {
-        let store = LocalStore::open(backing, config.limits, clock.clone(), live.clone());
+        let (timeout, reserve) = (config.store_timeout, config.disk_reserve);
+        let local = LocalConfig { timeout, reserve, segment_bytes: SEGMENT_BYTES };
+        let store = LocalStore::open(backing, local, config.limits, clock.clone(), live.clone());
         store.map(|store| Arc::new(store) as Arc<dyn Store>)
     };
     let store = match &config.store {
@@ -357,6 +364,7 @@ impl TryFrom<ServeArguments> for Config {
             limits,
             redis: redis_options(&arguments)?,
             store_timeout: positive(arguments.store_timeout, "--store-timeout")?,
+            disk_reserve: arguments.disk_reserve,
             segments,
             http,
             live_bytes: arguments.live_bytes as usize,

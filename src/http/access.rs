@@ -94,7 +94,7 @@ impl Origin {
     }
 
     fn check(&self, token: &str, (right, names): (Right, &[ChannelName])) -> Result<Grant, Denied> {
-        let verified = self.access.verify(token, self.hub.clock.now());
+        let verified = self.access.verify(token, self.hub.clock.wall());
         let grant = verified.map_err(|refusal| match refusal {
             Refusal::Expired => Denied::Expired,
             other => Denied::Refused(Problem::unauthorized(said_of(other))),

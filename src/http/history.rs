@@ -67,16 +67,17 @@ impl Origin {
                 self.hub.in_time(store.read_back(name, place, limit)).await
             }
         }?;
+        let bounds = page.bounds;
         let (first, last) = (page.events.first(), page.events.last());
         let is_backwards = matches!(wanted, Wanted::Before(_));
         let (from, is_trimmed, is_fixed) = match wanted {
-            Wanted::After { place, is_fixed } => (place, page.trimmed_to > place, is_fixed),
+            Wanted::After { place, is_fixed } => (place, bounds.misses(place), is_fixed),
             Wanted::Before(place) => {
                 let is_short = page.complete && page.events.len() < events;
-                let is_trimmed = is_short && page.trimmed_to != EventId::START;
-                let is_inside = place.is_some_and(|place| place <= page.last);
+                let is_trimmed = is_short && bounds.start() != EventId::START;
+                let is_inside = place.is_some_and(|place| place <= bounds.last);
                 // Nothing is kept before a place inside the log, so the next page begins with it.
-                let from = if is_inside { page.trimmed_to } else { page.last };
+                let from = if is_inside { bounds.start() } else { bounds.last };
                 (from, is_trimmed, is_inside)
             }
         };
@@ -84,7 +85,7 @@ impl Origin {
             next: last.map_or(from, |stored| stored.id).to_string(),
             previous: first.filter(|_| is_backwards && !page.complete).map(|s| s.id.to_string()),
             events: page.events.iter().map(|stored| event_json(name, stored)).collect(),
-            trimmed_to: is_trimmed.then(|| page.trimmed_to.to_string()),
+            trimmed_to: is_trimmed.then(|| bounds.trimmed_to.to_string()),
         };
         let is_full = !page.complete || page.events.len() == events;
         let is_final = is_fixed && is_full && !is_trimmed && !page.events.is_empty();

@@ -197,6 +197,14 @@ impl From<StoreError> for Problem {
                 ),
             )
             .with("limit", limit),
+            StoreError::Unclear(why) => Self::unavailable(
+                "store-unclear",
+                format!(
+                    "the store may have carried this out or not ({why}); send it again with the \
+                     same Idempotency-Key, so that it counts once"
+                ),
+                RETRY_STORE_S,
+            ),
             StoreError::Down(why) => Self::unavailable(
                 "store-down",
                 format!("the store does not answer ({why}); nothing was accepted, try again"),

@@ -221,11 +221,11 @@ impl Origin {
         let store = &self.hub.store;
         let body = match query.get("reopen") {
             None | Some("0") => {
-                let id = self.hub.in_time(store.close(channel)).await?;
+                let id = self.hub.settled(store.close(channel)).await?;
                 json!({ "id": id.to_string() })
             }
             Some("1") => {
-                self.hub.in_time(store.reopen(channel)).await?;
+                self.hub.settled(store.reopen(channel)).await?;
                 json!({ "reopened": true })
             }
             Some(_) => return Err(Problem::bad_field("reopen", "?reopen= takes 1")),

@@ -120,7 +120,8 @@ pub struct Published {
     pub repeated: bool,
 }
 
-/// Why a publish, a close or a read was refused. Nothing is half done after one.
+/// Why a publish, a close or a read failed. Except for [`StoreError::Unclear`], nothing is stored
+/// after one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreError {
     /// The channel has ended.
@@ -131,23 +132,52 @@ pub enum StoreError {
     KeyReused,
     /// A limit is reached; what was not stored can be tried again once something was dropped.
     Limit { what: &'static str, limit: u64, flag: &'static str },
-    /// The store cannot be reached or written. The text is for the operator.
+    /// The store cannot be reached or written. Nothing was stored. The text is for the operator.
     Down(String),
+    /// The store did not say what became of the command: it may have been carried out.
+    Unclear(String),
+}
+
+/// From where to where a channel's log goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// The place before the first event of every channel of this log. A cursor before it is of
+    /// another log, for example of a memory store before the process started again.
+    pub beginning: EventId,
+    /// The place before the first event that the channel had, while that is kept.
+    pub opened_at: EventId,
+    /// The newest event that is no longer kept; [`Bounds::opened_at`] while all are.
+    pub trimmed_to: EventId,
+    /// The newest id given, also when its event is no longer kept.
+    pub last: EventId,
 }
 
 /// What a channel's log looks like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// The newest id given, also when its event is no longer kept.
-    pub last: EventId,
+    /// From where to where it goes.
+    pub bounds: Bounds,
     /// The oldest event still kept.
     pub oldest: Option<EventId>,
-    /// The newest event that is no longer kept; `0-0` while all are.
-    pub trimmed_to: EventId,
     /// Whether the channel has ended.
     pub closed: bool,
     /// Whether it has state.
     pub keyed: bool,
+}
+
+impl Bounds {
+    /// Where the log of one channel begins, as clients write it: `0-0` while all is kept.
+    pub fn start(&self) -> EventId {
+        if self.trimmed_to == self.opened_at { EventId::START } else { self.trimmed_to }
+    }
+
+    /// Whether events after a place are no longer kept. `0-0`, and the place before every event,
+    /// stand for the first place of the channel.
+    pub fn misses(&self, position: EventId) -> bool {
+        let is_first = position == EventId::START || position == self.beginning;
+        let is_whole = self.trimmed_to == self.opened_at;
+        !(is_first && is_whole) && position < self.trimmed_to
+    }
 }
 
 /// Consecutive events of one channel.
@@ -157,10 +187,9 @@ pub struct Page {
     pub events: Vec<StoredEvent>,
     /// Whether that was all there is.
     pub complete: bool,
-    /// As in [`Standing`]; later than the given place means that the page has a hole before it.
-    pub trimmed_to: EventId,
-    /// As in [`Standing`]; earlier than the given place means that the log has lost events.
-    pub last: EventId,
+    /// From where to where the log goes. When events after the given place are missing, the page
+    /// has a hole before it; a place later than the last means that the log has lost events.
+    pub bounds: Bounds,
     /// Whether the channel has ended.
     pub closed: bool,
 }
@@ -238,6 +267,10 @@ pub trait Store: Send + Sync + 'static {
     fn settle(&self, ms: u64) -> Answer<'_, ()>;
     /// Whether the store can be read and written.
     fn ready(&self) -> Answer<'_, Result<(), StoreError>>;
+    /// Ends once the store has failed for good, with the reason: only a new process helps.
+    fn failed(&self) -> Answer<'_, String> {
+        Box::pin(std::future::pending())
+    }
     /// Drops what is too old; called every second. A store that sees to it by itself does nothing.
     fn sweep(&self) -> Answer<'_, ()> {
         Box::pin(std::future::ready(()))
@@ -260,6 +293,7 @@ impl fmt::Display for StoreError {
                 write!(f, "{what}: the limit is {limit} ({flag})")
             }
             Self::Down(why) => write!(f, "the store does not answer: {why}"),
+            Self::Unclear(why) => write!(f, "the store may have done it or not: {why}"),
         }
     }
 }

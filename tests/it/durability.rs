@@ -106,6 +106,33 @@ async fn a_kill_keeps_state_idempotency_and_the_end_of_a_channel() {
     assert_eq!(origin.request(Method::DELETE, "/channels/ended", &[], "").await.json(), end);
 }
 
+/// What one process held in memory is gone with it: no cursor of it may pass for one of the next.
+#[tokio::test]
+async fn a_memory_store_that_starts_again_announces_what_is_lost() {
+    let mut origin = Origin::with(&["--store", "memory", "--segment", "2s"]);
+    let seen = origin.publish("a", "seen").await;
+    // The place at which a client stands that waits for a first event.
+    let waiting = origin.beginning().await;
+    origin.publish("a", "lost").await;
+    origin.publish("empty", "lost").await;
+    origin.kill();
+    origin.start_again();
+    let mut known = origin.source("/channels/a", Some(&seen));
+    let gap = next_message(&mut known).await;
+    assert_eq!(gap.kind, "gap", "{}", gap.data);
+    for (channel, cursor) in [("a", &seen), ("empty", &waiting)] {
+        origin.publish(channel, "new").await;
+        let mut source = origin.source(&format!("/channels/{channel}"), Some(cursor));
+        let gap = next_message(&mut source).await;
+        assert_eq!(gap.kind, "gap", "{channel}: {}", gap.data);
+        assert!(gap.data.contains("\"trimmed\""), "{channel}: {}", gap.data);
+        assert_eq!(next_message(&mut source).await.data, "new", "what is kept follows");
+        // The beginning is one of any log.
+        let mut all = origin.source(&format!("/channels/{channel}?after=0-0"), None);
+        assert_eq!(next_message(&mut all).await.data, "new");
+    }
+}
+
 #[tokio::test]
 async fn ids_go_on_when_the_machine_starts_again_with_its_clock_behind() {
     let data = tempfile::tempdir().unwrap();
@@ -165,7 +192,7 @@ async fn a_full_disk_refuses_publishes_loses_nothing_and_heals_by_itself() {
 async fn two_processes_do_not_share_a_directory() {
     let data = tempfile::tempdir().unwrap();
     let store = disk(data.path());
-    let _first = Origin::with(&["--store", &store]);
+    let first = Origin::with(&["--store", &store]);
     let second = std::process::Command::new(crate::kit::BINARY)
         .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
         .args(["--store", &store])
@@ -173,5 +200,6 @@ async fn two_processes_do_not_share_a_directory() {
         .unwrap();
     assert!(!second.status.success());
     let error = String::from_utf8_lossy(&second.stderr);
-    assert!(error.contains("another process has it open"), "{error}");
+    let holder = format!("another process (process {}) has it open", first.pid());
+    assert!(error.contains(&holder), "{error}");
 }

@@ -108,6 +108,13 @@ impl Origin {
         *self = Self::launch(self.wrapper.clone(), arguments);
     }
 
+    /// The place before the first event of every channel.
+    pub async fn beginning(&self) -> String {
+        let state = self.get("/channels/nobody.has.published.here/state").await.json();
+        state["cursor"].as_str().expect("a cursor").to_owned()
+    }
+
+    /// The process.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -4,10 +4,11 @@ use headwater::clock::Clock;
 use headwater::cursor::EventId;
 use headwater::event::{ChannelName, Event};
 use headwater::event_log::StoredEvent;
-use headwater::store::local::{Backing, LocalStore};
+use headwater::store::local::{Backing, LocalConfig, LocalStore};
 use headwater::store::redis::{RedisConfig, RedisStore};
 use headwater::store::{
-    Idempotency, Limits, Listener, PageLimit, Publication, Published, Standing, Store, StoreError,
+    Bounds, Idempotency, Limits, Listener, PageLimit, Publication, Published, Standing, Store,
+    StoreError,
 };
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -53,7 +54,10 @@ struct Subject {
 
 fn local(backing: Backing, limits: Limits) -> Subject {
     let (told, clock) = (Arc::new(Told::default()), Clock::default());
-    let store = LocalStore::open(backing, limits, clock.clone(), told.clone()).expect("it opens");
+    let config =
+        LocalConfig { timeout: Duration::from_secs(10), reserve: 0, segment_bytes: 16 * 1024 };
+    let store = LocalStore::open(backing, config, limits, clock.clone(), told.clone());
+    let store = store.expect("it opens");
     Subject { store: Arc::new(store), told, clock, is_redis: false }
 }
 
@@ -160,7 +164,10 @@ async fn datas(store: &dyn Store, channel: &str, after: EventId) -> Vec<String> 
 async fn ids_go_up_and_events_come_back_as_they_were(open: impl AsyncFn(Limits) -> Subject) {
     let Subject { store, .. } = open(LIMITS).await;
     let channel = name("a");
-    assert_eq!(store.standing(&channel).await.unwrap(), Standing::default());
+    let standing = store.standing(&channel).await.unwrap();
+    let beginning = standing.bounds.beginning;
+    let bounds = Bounds { beginning, opened_at: beginning, trimmed_to: beginning, last: beginning };
+    assert_eq!(standing, Standing { bounds, ..Standing::default() });
     assert!(store.read(&channel, EventId::START, ALL).await.unwrap().complete);
     let events = [event(None, ""), event(Some("k"), "a\r\nb"), Event::stored(None, None, "é👩‍🚀")];
     let mut expected = Vec::new();
@@ -171,12 +178,14 @@ async fn ids_go_up_and_events_come_back_as_they_were(open: impl AsyncFn(Limits) 
     }
     let page = store.read(&channel, EventId::START, ALL).await.unwrap();
     assert_eq!(page.events, expected);
-    assert!(page.complete && page.last == expected[2].id && page.trimmed_to == EventId::START);
+    assert!(page.complete && page.bounds.last == expected[2].id);
+    assert_eq!(page.bounds.start(), EventId::START);
+    assert!(!page.bounds.misses(EventId::START) && !page.bounds.misses(beginning));
     let page = store.read(&channel, expected[0].id, ALL).await.unwrap();
     assert_eq!(page.events, expected[1..]);
     assert!(datas(&*store, "other", EventId::START).await.is_empty());
     let standing = store.standing(&channel).await.unwrap();
-    assert_eq!((standing.last, standing.oldest), (expected[2].id, Some(expected[0].id)));
+    assert_eq!((standing.bounds.last, standing.oldest), (expected[2].id, Some(expected[0].id)));
     assert!(standing.keyed && !standing.closed);
     store.ready().await.unwrap();
     store.stop().await;
@@ -246,9 +255,10 @@ async fn what_is_over_the_limit_of_events_or_bytes_is_dropped_oldest_first(
         assert!((8..=most).contains(&kept), "{kept} kept");
         assert_eq!(page.events[0].id, ids[40 - kept]);
         assert_eq!(standing.oldest, Some(ids[40 - kept]));
-        assert_eq!(standing.trimmed_to, ids[40 - kept - 1]);
-        assert_eq!(page.trimmed_to, standing.trimmed_to);
-        assert_eq!(standing.last, ids[39]);
+        assert_eq!(standing.bounds.trimmed_to, ids[40 - kept - 1]);
+        assert!(standing.bounds.misses(EventId::START));
+        assert_eq!(page.bounds, standing.bounds);
+        assert_eq!(standing.bounds.last, ids[39]);
     }
 }
 
@@ -302,7 +312,7 @@ async fn a_channel_ends_and_opens_again(open: impl AsyncFn(Limits) -> Subject) {
         Publication { channel: name("a"), events: vec![event(None, "2")], idempotency: None };
     assert_eq!(store.publish(refused.clone()).await, Err(StoreError::Closed));
     let standing = store.standing(&name("a")).await.unwrap();
-    assert!(standing.closed && standing.last == end);
+    assert!(standing.closed && standing.bounds.last == end);
     let page = store.read(&name("a"), before, ALL).await.unwrap();
     assert!(page.events.len() == 1 && page.events[0].event.is_end());
     // Whoever joins now still hears of the end.
@@ -314,7 +324,7 @@ async fn a_channel_ends_and_opens_again(open: impl AsyncFn(Limits) -> Subject) {
     // One that nobody has published to is no channel: nothing is stored of it.
     assert_eq!(store.close(&name("new")).await, Err(StoreError::NoChannel));
     assert_eq!(store.reopen(&name("new")).await, Err(StoreError::NoChannel));
-    assert_eq!(store.standing(&name("new")).await.unwrap(), Default::default());
+    assert_eq!(store.standing(&name("new")).await.unwrap().oldest, None);
 }
 
 async fn limits_are_errors_that_name_their_flag(open: impl AsyncFn(Limits) -> Subject) {
@@ -366,7 +376,7 @@ async fn the_listener_hears_of_all_in_order_with_no_break(open: impl AsyncFn(Lim
     for channel in ["a", "b"] {
         let page = store.read(&name(channel), EventId::START, ALL).await.unwrap();
         let of_channel = told.iter().filter(|(name, ..)| name.as_str() == channel);
-        let (mut last, mut heard) = (EventId::START, Vec::new());
+        let (mut last, mut heard) = (page.bounds.beginning, Vec::new());
         for (_, previous, events) in of_channel {
             assert_eq!(*previous, last);
             heard.extend(events.iter().cloned());
@@ -378,7 +388,8 @@ async fn the_listener_hears_of_all_in_order_with_no_break(open: impl AsyncFn(Lim
 
 async fn a_position_before_an_instant_is_found(open: impl AsyncFn(Limits) -> Subject) {
     let Subject { store, is_redis, .. } = open(Limits { retain_events: 3, ..LIMITS }).await;
-    assert_eq!(store.position_before(&name("a"), u64::MAX).await.unwrap(), EventId::START);
+    let beginning = store.standing(&name("a")).await.unwrap().bounds.beginning;
+    assert_eq!(store.position_before(&name("a"), u64::MAX).await.unwrap(), beginning);
     let mut ids = Vec::new();
     for n in 0..5_usize {
         ids.push(publish_one(&*store, "a", &n.to_string()).await);

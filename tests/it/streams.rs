@@ -33,7 +33,7 @@ async fn a_fresh_join_gets_the_segment_so_far_and_then_what_comes() {
     let second = origin.publish("a", "b\r\nc").await;
     let live = read_until(&mut stream, |text| text.contains("c\n\n")).await;
     let (body, _) = unchunk(&(so_far + &live));
-    let expected = opening(Some("0-0"))
+    let expected = opening(Some(&origin.beginning().await))
         + &format!("id: {first}\nevent: price\ndata: {{\"bid\":1.0712}}\n\n")
         + &format!("id: {second}\ndata: b\ndata: c\n\n");
     assert_eq!(body, expected);
@@ -64,7 +64,7 @@ async fn any_data_comes_out_as_the_format_allows() {
     let origin = Origin::start();
     wait_for_phase(T, 0, T - 8_000).await;
     let large = "x".repeat(64 * 1024);
-    let mut expected = opening(Some("0-0"));
+    let mut expected = opening(Some(&origin.beginning().await));
     for (data, lines) in [
         ("", "data:\n".to_owned()),
         ("a\nb", "data: a\ndata: b\n".to_owned()),
@@ -193,7 +193,8 @@ async fn a_cursor_that_cannot_be_honoured_opens_with_a_gap_event() {
         body_until(&origin, "/channels/a", Some(ahead), &format!("{}\ndata: 0\n\n", ids[4])).await;
     assert_eq!(body, opening(Some(&ids[2])) + &gap("ahead", ahead, &oldest) + &kept);
     let body = body_until(&origin, "/channels/empty", Some(ahead), "gap").await;
-    assert_eq!(body, opening(Some("0-0")) + &gap_in("empty", "ahead", ahead, "null"));
+    let beginning = origin.beginning().await;
+    assert_eq!(body, opening(Some(&beginning)) + &gap_in("empty", "ahead", ahead, "null"));
     // With state, the state makes up for what was trimmed.
     let keyed = origin.publish_with("a", "key=k", "s").await;
     let body = body_until(&origin, "/channels/a", Some(&ids[0]), "state\":1}\n\n").await;
@@ -218,8 +219,9 @@ async fn several_channels_make_one_stream_with_one_cursor() {
     let so_far = read_until(&mut stream, |text| text.contains("a2\n\n")).await;
     let b2 = origin.publish("b", "b2").await;
     let live = read_until(&mut stream, |text| text.contains("b2\n\n")).await;
-    let expected = opening(Some("0-0_0-0"))
-        + &format!("id: 0-0_{a1}\ndata: a1\n\n")
+    let beginning = origin.beginning().await;
+    let expected = opening(Some(&format!("{beginning}_{beginning}")))
+        + &format!("id: {beginning}_{a1}\ndata: a1\n\n")
         + &format!("id: {b1}_{a1}\ndata: b1\n\n")
         + &format!("id: {b1}_{a2}\ndata: a2\n\n")
         + &format!("id: {b2}_{a2}\ndata: b2\n\n");

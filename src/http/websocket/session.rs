@@ -155,7 +155,7 @@ impl Session {
     /// Ends when the client's token does.
     fn expiry(&self) -> impl Future<Output = ()> + use<> {
         let until = self.welcome.rights.grant.as_ref().map(|grant| grant.until);
-        let left = until.map(|until| until.saturating_sub(self.origin.hub.clock.now()));
+        let left = until.map(|until| until.saturating_sub(self.origin.hub.clock.wall()));
         async move {
             match left {
                 Some(left) => sleep(Duration::from_millis(left)).await,

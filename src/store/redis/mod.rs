@@ -13,8 +13,8 @@ mod reply;
 mod tail;
 
 use super::{
-    Answer, Limits, Listener, Page, PageLimit, Publication, Published, Standing, State, Store,
-    StoreError,
+    Answer, Bounds, Limits, Listener, Page, PageLimit, Publication, Published, Standing, State,
+    Store, StoreError,
 };
 use crate::clock::Clock;
 use crate::cursor::EventId;
@@ -196,7 +196,8 @@ impl RedisStore {
         while let Some(event_id) = parts.next() {
             events.push(reply::stored(id(event_id)?, &bytes(next(&mut parts)?)?)?);
         }
-        Ok(Page { events, complete, trimmed_to, last, closed })
+        let bounds = Bounds { trimmed_to, last, ..Bounds::default() };
+        Ok(Page { events, complete, bounds, closed })
     }
 
     /// Where a shard's firehose ends, by one connection, and the time there. Corrects the clock by
@@ -257,6 +258,7 @@ impl Store for RedisStore {
                 }
                 Said::Closed(_) => Err(StoreError::Closed),
                 Said::Refused(error) => Err(error),
+                Said::Late => Err(reply::unexpected()),
             }
         })
     }
@@ -268,6 +270,7 @@ impl Store for RedisStore {
             match self.store_publication(publication, true, self.config.wait_replicas).await? {
                 Said::Stored { first: end, .. } | Said::Closed(end) => Ok(end),
                 Said::Refused(error) => Err(error),
+                Said::Late => Err(reply::unexpected()),
             }
         })
     }
@@ -296,7 +299,8 @@ impl Store for RedisStore {
             let oldest = id_if_any(next(&mut parts)?)?;
             let before_oldest = id_if_any(next(&mut parts)?)?;
             let trimmed_to = before_oldest.unwrap_or(last);
-            Ok(Standing { last, oldest, trimmed_to, closed, keyed })
+            let bounds = Bounds { trimmed_to, last, ..Bounds::default() };
+            Ok(Standing { bounds, oldest, closed, keyed })
         })
     }
 
@@ -371,10 +375,9 @@ impl Store for RedisStore {
 
     fn ready(&self) -> Answer<'_, Result<(), StoreError>> {
         Box::pin(async {
-            for shard in 0..self.keys.shards() {
-                self.head(&self.link, shard).await?;
-            }
-            Ok(())
+            // Side by side: one after another, many shards of a distant Redis would take too long.
+            let heads = (0..self.keys.shards()).map(|shard| self.head(&self.link, shard));
+            futures_util::future::try_join_all(heads).await.map(drop)
         })
     }
 

@@ -24,9 +24,16 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the publish script said.
 pub enum Said {
-    Stored { first: EventId, count: u64, entry: EventId, repeated: bool },
+    Stored {
+        first: EventId,
+        count: u64,
+        entry: EventId,
+        repeated: bool,
+    },
     Closed(EventId),
     Refused(StoreError),
+    /// Redis had it too late, and did nothing.
+    Late,
 }
 
 impl RedisStore {
@@ -77,19 +84,29 @@ impl RedisStore {
         let ttl = if own_key { self.config.timeout * 5 } else { self.limits.idempotency_age };
         let arguments = self.arguments(&channel, &events, deadline, &idempotency, ttl, ends);
         // With a key of its own a publish whose answer was lost can be sent again.
+        let mut is_first = true;
+        let unclear = |why: String| StoreError::Unclear(format!("redis: {why}"));
         let answer = loop {
             let script = &self.scripts.publish;
             let run = self.link.run(script, self.keys.slot(shard), &keys, &arguments);
             match tokio::time::timeout_at(give_up, run).await {
                 Ok(Ok(answer)) => break answer,
                 Ok(Err(error)) if is_broken(&error) && Instant::now() + RETRY_PAUSE < give_up => {
+                    is_first = false;
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
+                Ok(Err(error)) if is_broken(&error) => return Err(unclear(error.to_string())),
                 Ok(Err(error)) => return Err(down(&error)),
-                Err(_) => return Err(StoreError::Down("redis: no answer in time".to_owned())),
+                Err(_) => return Err(unclear("no answer in time (--store-timeout)".to_owned())),
             }
         };
-        let said = self.said(answer)?;
+        let said = match self.said(answer)? {
+            Said::Late if is_first => {
+                return Err(StoreError::Down("redis: it was too late".to_owned()));
+            }
+            Said::Late => return Err(unclear("its first answer was lost".to_owned())),
+            said => said,
+        };
         if let Said::Stored { first, count, entry, .. } = said {
             let last = EventId { ms: first.ms, seq: first.seq + count - 1 };
             self.progress[shard].remember(entry, Remembered { channel, last });
@@ -151,7 +168,7 @@ impl RedisStore {
             "state" => {
                 limit("the channel's state, in bytes", self.limits.state_bytes, "--max-state-bytes")
             }
-            "late" => Said::Refused(StoreError::Down("redis: it answered too late".to_owned())),
+            "late" => Said::Late,
             _ => return Err(unexpected()),
         })
     }
@@ -171,9 +188,10 @@ impl RedisStore {
         let timeout = left + DEADLINE_MARGIN;
         let slot = self.keys.slot(shard);
         let answer = self.link.command("WAIT", slot, words, timeout).await;
-        match number(answer.map_err(|error| down(&error))?)? {
+        let answer = answer.map_err(|error| StoreError::Unclear(format!("redis: {error}")))?;
+        match number(answer)? {
             reached if reached >= u64::from(wanted) => Ok(()),
-            reached => Err(StoreError::Down(format!(
+            reached => Err(StoreError::Unclear(format!(
                 "redis: {reached} of {wanted} replicas have the event (--redis-wait-replicas)"
             ))),
         }

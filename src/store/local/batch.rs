@@ -1,0 +1,348 @@
+//! Commands that are about to be committed together: each is checked against the catalog and the
+//! commands before it, and becomes a record. Nothing of the log changes before the commit.
+
+use super::super::{Idempotency, Limits, Publication, Published, StoreError};
+use super::block::Entry;
+use super::catalog::{Catalog, Channel};
+use super::frame::{self, Kind};
+use super::records::{Events, KeyRecord, write_name};
+use super::summary::{EVENT_OVERHEAD_BYTES, Kept, entry_of, keyed, state_bytes};
+use crate::cursor::EventId;
+use crate::event::{ChannelName, Event};
+use crate::event_log::StoredEvent;
+use std::collections::HashMap;
+
+/// Where the records of a commit will stand.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The number of the file, and the offset in it.
+    pub segment: u32,
+    pub offset: usize,
+    /// The number of the commit, and the seed of its checksums.
+    pub commit: u64,
+    pub seed: u64,
+}
+
+/// Records that wait for their commit.
+pub struct Batch<'c> {
+    known: &'c Catalog,
+    limits: Limits,
+    now: u64,
+    place: Place,
+    channels: HashMap<ChannelName, Head>,
+    /// What the batch makes of keys: the bytes that each counts for, or that it is removed.
+    state: HashMap<(ChannelName, Box<str>), Option<u32>>,
+    keys: HashMap<(ChannelName, Box<str>), KeyRecord>,
+    newest: EventId,
+    new_channels: u64,
+    bytes: u64,
+    staged: Staged,
+}
+
+/// What a batch has become.
+#[derive(Default)]
+pub struct Staged {
+    /// The frames, as they are to be written.
+    pub bytes: Vec<u8>,
+    pub changes: Vec<Change>,
+}
+
+/// What a record changes in the catalog once it is committed.
+pub enum Change {
+    Append(Box<Append>),
+    Reopen(ChannelName),
+}
+
+/// One record of events.
+pub struct Append {
+    pub channel: ChannelName,
+    pub previous: EventId,
+    /// Where a reader stands that has all before it.
+    pub follows: EventId,
+    pub is_end: bool,
+    pub entry: Entry,
+    pub stored: Vec<StoredEvent>,
+    pub state: Vec<(Box<str>, Option<Kept>)>,
+    pub key: Option<KeyRecord>,
+}
+
+/// A channel as the batch leaves it, as far as a later command must know it.
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    last: EventId,
+    closed: EventId,
+    is_new: bool,
+    events: u64,
+    bytes: u64,
+    keys: u64,
+    state_bytes: u64,
+}
+
+impl Head {
+    fn of(channel: &Channel) -> Self {
+        Self {
+            last: channel.last,
+            closed: channel.closed,
+            is_new: false,
+            events: channel.events,
+            bytes: channel.bytes,
+            keys: channel.state.len() as u64,
+            state_bytes: channel.state_bytes,
+        }
+    }
+}
+
+impl<'c> Batch<'c> {
+    /// An empty batch on what is `known`, at the instant `now` (ms).
+    pub fn new(known: &'c Catalog, limits: Limits, now: u64, place: Place) -> Self {
+        Self {
+            known,
+            limits,
+            now,
+            place,
+            channels: HashMap::new(),
+            state: HashMap::new(),
+            keys: HashMap::new(),
+            newest: known.newest,
+            new_channels: 0,
+            bytes: known.bytes,
+            staged: Staged::default(),
+        }
+    }
+
+    /// What is to be committed.
+    pub fn finish(self) -> Staged {
+        self.staged
+    }
+
+    pub fn publish(&mut self, publication: Publication) -> Result<Published, StoreError> {
+        let Publication { channel, events, idempotency } = publication;
+        if let Some(idempotency) = &idempotency
+            && let Some(first) = self.first_answer(&channel, idempotency)?
+        {
+            return Ok(first);
+        }
+        let head = match self.head(&channel) {
+            Some(head) => head,
+            None => self.new_channel()?,
+        };
+        if head.closed != EventId::START {
+            return Err(StoreError::Closed);
+        }
+        let after = self.after(&channel, head, &events);
+        self.check_limits(&head, &after, &events, idempotency.is_some())?;
+        let ids = self.append(channel, head, after, events, idempotency, Kind::Events);
+        Ok(Published { ids, repeated: false })
+    }
+
+    pub fn close(&mut self, channel: &ChannelName) -> Result<EventId, StoreError> {
+        let head = self.head(channel).ok_or(StoreError::NoChannel)?;
+        if head.closed != EventId::START {
+            return Ok(head.closed);
+        }
+        let events = vec![Event::end()];
+        let after = self.after(channel, head, &events);
+        let ids = self.append(channel.clone(), head, after, events, None, Kind::End);
+        if let Some(head) = self.channels.get_mut(channel) {
+            head.closed = ids[0];
+        }
+        Ok(ids[0])
+    }
+
+    pub fn reopen(&mut self, channel: &ChannelName) -> Result<(), StoreError> {
+        let head = self.head(channel).ok_or(StoreError::NoChannel)?;
+        if head.closed != EventId::START {
+            let open = Head { closed: EventId::START, ..head };
+            self.channels.insert(channel.clone(), open);
+            self.write(Kind::Reopen, |out| write_name(out, channel));
+            self.staged.changes.push(Change::Reopen(channel.clone()));
+        }
+        Ok(())
+    }
+
+    /// Puts a `gap` event into a channel: some of its events may be lost.
+    pub fn announce_loss(&mut self, channel: &ChannelName) {
+        let Some(head) = self.head(channel) else { return };
+        let events = vec![Event::damaged(&head.last.to_string())];
+        let after = self.after(channel, head, &events);
+        self.append(channel.clone(), head, after, events, None, Kind::Events);
+        if head.closed != EventId::START {
+            self.channels.insert(channel.clone(), head);
+        }
+    }
+
+    fn head(&self, channel: &ChannelName) -> Option<Head> {
+        let known = || self.known.channels.get(channel).map(Head::of);
+        self.channels.get(channel).copied().or_else(known)
+    }
+
+    fn new_channel(&mut self) -> Result<Head, StoreError> {
+        let count = self.known.channels.len() as u64 + self.new_channels + 1;
+        within(count, self.limits.channels, "too many channels", "--max-channels")?;
+        Ok(Head {
+            last: self.newest.max(self.known.beginning),
+            closed: EventId::START,
+            is_new: true,
+            events: 0,
+            bytes: 0,
+            keys: 0,
+            state_bytes: 0,
+        })
+    }
+
+    fn first_answer(
+        &self,
+        channel: &ChannelName,
+        asked: &Idempotency,
+    ) -> Result<Option<Published>, StoreError> {
+        let name = (channel.clone(), asked.key.as_str().into());
+        let first = self.keys.get(&name).or_else(|| self.known.keys.get(channel, &asked.key));
+        let Some(first) = first.filter(|first| first.expires_at > self.now) else {
+            return Ok(None);
+        };
+        if first.digest != asked.digest {
+            return Err(StoreError::KeyReused);
+        }
+        let EventId { ms, seq } = first.first;
+        let ids = (0..u64::from(first.count)).map(|n| EventId { ms, seq: seq + n }).collect();
+        Ok(Some(Published { ids, repeated: true }))
+    }
+
+    /// The channel as the events leave it.
+    fn after(&self, channel: &ChannelName, head: Head, events: &[Event]) -> Head {
+        let keyed = events.iter().filter_map(|event| Some((event.key.as_ref()?.as_str(), event)));
+        let newest: HashMap<&str, &Event> = keyed.collect();
+        let mut after = head;
+        for (key, event) in newest {
+            if let Some(bytes) = self.state_of(channel, key) {
+                after.keys -= 1;
+                after.state_bytes = after.state_bytes.saturating_sub(u64::from(bytes));
+            }
+            if !event.removes_key() {
+                after.keys += 1;
+                after.state_bytes += u64::from(state_bytes(event));
+            }
+        }
+        let bytes: usize = events.iter().map(|event| EVENT_OVERHEAD_BYTES + event.weight()).sum();
+        after.events += events.len() as u64;
+        after.bytes += bytes as u64;
+        // What exceeds the channel's own limits is dropped with the commit.
+        let is_over = after.events.saturating_sub(self.limits.retain_events);
+        let dropped = (after.bytes * is_over).checked_div(after.events).unwrap_or(0);
+        after.bytes = (after.bytes - dropped).min(self.limits.retain_bytes.max(bytes as u64));
+        after.events -= is_over;
+        after
+    }
+
+    fn state_of(&self, channel: &ChannelName, key: &str) -> Option<u32> {
+        match self.state.get(&(channel.clone(), key.into())) {
+            Some(staged) => *staged,
+            None => Some(self.known.channels.get(channel)?.state.get(key)?.bytes),
+        }
+    }
+
+    fn check_limits(
+        &self,
+        before: &Head,
+        after: &Head,
+        events: &[Event],
+        with_idempotency: bool,
+    ) -> Result<(), StoreError> {
+        let limits = &self.limits;
+        let is_keyed = events.iter().any(|event| event.key.is_some());
+        let total = self.total(before, after);
+        if total > self.bytes {
+            within(total, limits.total_bytes, "the store is full, in bytes", "--max-store-bytes")?;
+        }
+        if is_keyed && after.keys > before.keys {
+            within(after.keys, limits.keys, "too many keys in the channel", "--max-keys")?;
+        }
+        if is_keyed && after.state_bytes > before.state_bytes {
+            let what = "the channel's state, in bytes";
+            within(after.state_bytes, limits.state_bytes, what, "--max-state-bytes")?;
+        }
+        if with_idempotency {
+            let keys = self.known.keys.len() + self.keys.len() as u64 + 1;
+            let flag = "--max-idempotency-keys";
+            within(keys, limits.idempotency_keys, "too many idempotency keys", flag)?;
+        }
+        Ok(())
+    }
+
+    fn total(&self, before: &Head, after: &Head) -> u64 {
+        (self.bytes + after.bytes + after.state_bytes)
+            .saturating_sub(before.bytes + before.state_bytes)
+    }
+
+    fn append(
+        &mut self,
+        channel: ChannelName,
+        head: Head,
+        after: Head,
+        events: Vec<Event>,
+        idempotency: Option<Idempotency>,
+        kind: Kind,
+    ) -> Vec<EventId> {
+        let first = self.newest.next(self.now);
+        let count = events.len() as u32;
+        let key = idempotency.map(|Idempotency { key, digest }| KeyRecord {
+            key: key.into(),
+            digest,
+            first,
+            count,
+            expires_at: self.now + self.limits.idempotency_age.as_millis() as u64,
+        });
+        let (is_first, previous) = (head.is_new, head.last);
+        let record = Events { channel, is_first, previous, first, key, events };
+        let place = self.write(kind, |out| record.write(out));
+        let mut append = Append::of(record, kind, self.place.segment, place);
+        if is_first {
+            append.follows = self.known.beginning;
+        }
+        let last = append.entry.last();
+        self.newest = last;
+        self.new_channels += u64::from(head.is_new);
+        self.bytes = self.total(&head, &after);
+        self.channels.insert(append.channel.clone(), Head { last, is_new: false, ..after });
+        for (key, kept) in &append.state {
+            let name = (append.channel.clone(), key.clone());
+            self.state.insert(name, kept.map(|kept| kept.bytes));
+        }
+        if let Some(key) = &append.key {
+            self.keys.insert((append.channel.clone(), key.key.clone()), key.clone());
+        }
+        let ids = append.stored.iter().map(|stored| stored.id).collect();
+        self.staged.changes.push(Change::Append(Box::new(append)));
+        ids
+    }
+
+    /// Appends a frame; where it will stand in the file, and its length.
+    fn write(&mut self, kind: Kind, body: impl FnOnce(&mut Vec<u8>)) -> (usize, usize) {
+        let start = self.staged.bytes.len();
+        let head = (kind, self.place.commit, start == 0);
+        frame::write(&mut self.staged.bytes, self.place.seed, head, body);
+        (self.place.offset + start, self.staged.bytes.len() - start)
+    }
+}
+
+impl Append {
+    /// What the record changes whose frame of `length` bytes stands at `offset`.
+    fn of(record: Events, kind: Kind, segment: u32, (offset, length): (usize, usize)) -> Self {
+        let entry = entry_of(&record, offset, length);
+        let state = keyed(&record, segment, offset, length).into_iter().collect();
+        let Events { channel, previous, first, key, events, .. } = record;
+        let id = |index| EventId { ms: first.ms, seq: first.seq + index };
+        let stored = (0..).zip(events).map(|(index, event)| StoredEvent { id: id(index), event });
+        let (stored, is_end) = (stored.collect(), kind == Kind::End);
+        Self { channel, previous, follows: previous, is_end, entry, stored, state, key }
+    }
+}
+
+fn within(
+    value: u64,
+    limit: u64,
+    what: &'static str,
+    flag: &'static str,
+) -> Result<(), StoreError> {
+    if value <= limit { Ok(()) } else { Err(StoreError::Limit { what, limit, flag }) }
+}

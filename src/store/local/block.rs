@@ -1,0 +1,161 @@
+//! Where the events of a channel lie: entries, one for each record of events, in blocks.
+//!
+//! The blocks of the file that is being written are in memory. Those of all other files are in the
+//! index beside their file, and only what is needed to find them is in memory, so that ten million
+//! events cost a few megabytes.
+
+use super::super::record::{Reader, Unreadable};
+use super::records::write_id;
+use crate::cursor::EventId;
+use std::collections::VecDeque;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Most entries in a block: what is read and checked at once to find an event.
+pub const BLOCK_ENTRIES_MAX: usize = 256;
+/// Bytes of an entry in an index.
+pub const ENTRY_BYTES: usize = 32;
+
+/// One record of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The id of its first event. The others follow without a break.
+    pub first: EventId,
+    /// How many events it has.
+    pub count: u32,
+    /// Where its frame begins in the file.
+    pub offset: u32,
+    /// Bytes of its frame; 0: the record is lost, and `first` is its last event.
+    pub length: u32,
+    /// Bytes that its events count for.
+    pub bytes: u32,
+}
+
+/// Consecutive entries of one channel in one file.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// The file's number.
+    pub segment: u32,
+    pub first: EventId,
+    pub last: EventId,
+    /// Events that are still kept, and the bytes that they count for.
+    pub events: u64,
+    pub bytes: u64,
+    /// Bytes of the file that they take.
+    pub length: u64,
+    pub entries: Entries,
+    /// Entries that it began with, before the oldest were dropped.
+    pushed: usize,
+}
+
+/// The entries of a block.
+#[derive(Clone, Debug)]
+pub enum Entries {
+    Here(VecDeque<Entry>),
+    /// In the index of the file.
+    Stored {
+        offset: u32,
+        count: u32,
+        checksum: u64,
+    },
+}
+
+impl Entry {
+    /// The entry that stands for lost events up to `last`.
+    pub fn lost(last: EventId) -> Self {
+        Self { first: last, count: 1, offset: 0, length: 0, bytes: 0 }
+    }
+
+    pub fn is_lost(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The id of its last event.
+    pub fn last(&self) -> EventId {
+        EventId { ms: self.first.ms, seq: self.first.seq + u64::from(self.count) - 1 }
+    }
+}
+
+impl Block {
+    /// A block of one entry.
+    pub fn of(segment: u32, entry: Entry) -> Self {
+        let mut block = Self {
+            segment,
+            first: entry.first,
+            last: entry.last(),
+            events: 0,
+            bytes: 0,
+            length: 0,
+            entries: Entries::Here(VecDeque::new()),
+            pushed: 0,
+        };
+        block.push(entry);
+        block
+    }
+
+    /// Whether another entry of a file can be added.
+    pub fn has_room(&self, segment: u32) -> bool {
+        let is_here = matches!(self.entries, Entries::Here(_));
+        is_here && self.pushed < BLOCK_ENTRIES_MAX && self.segment == segment
+    }
+
+    /// Adds an entry; there is room.
+    pub fn push(&mut self, entry: Entry) {
+        self.last = entry.last();
+        self.events += u64::from(entry.count);
+        self.bytes += u64::from(entry.bytes);
+        self.length += u64::from(entry.length);
+        self.pushed += 1;
+        if let Entries::Here(entries) = &mut self.entries {
+            entries.push_back(entry);
+        }
+    }
+}
+
+impl Block {
+    /// A block whose entries are in an index.
+    pub fn stored(
+        segment: u32,
+        (first, last): (EventId, EventId),
+        (events, bytes, length): (u64, u64, u64),
+        entries: Entries,
+    ) -> Self {
+        Self { segment, first, last, events, bytes, length, entries, pushed: BLOCK_ENTRIES_MAX }
+    }
+}
+
+/// Adds an entry to the blocks of a channel.
+pub fn push(blocks: &mut VecDeque<Block>, segment: u32, entry: Entry) {
+    match blocks.back_mut().filter(|block| block.has_room(segment)) {
+        Some(block) => block.push(entry),
+        None => blocks.push_back(Block::of(segment, entry)),
+    }
+}
+
+/// Appends entries to an index; returns what finds them there.
+pub fn write_entries(out: &mut Vec<u8>, entries: &VecDeque<Entry>, seed: u64) -> Entries {
+    let start = out.len();
+    for entry in entries {
+        write_id(out, entry.first);
+        for number in [entry.count, entry.offset, entry.length, entry.bytes] {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+    }
+    let checksum = xxh3_64_with_seed(&out[start..], seed);
+    Entries::Stored { offset: start as u32, count: entries.len() as u32, checksum }
+}
+
+/// Reads entries that were in an index.
+pub fn read_entries(bytes: &[u8], checksum: u64, seed: u64) -> Result<VecDeque<Entry>, Unreadable> {
+    if xxh3_64_with_seed(bytes, seed) != checksum {
+        return Err(Unreadable);
+    }
+    let mut reader = Reader::new(bytes);
+    let mut entries = VecDeque::with_capacity(bytes.len() / ENTRY_BYTES);
+    while !reader.is_empty() {
+        let first = reader.id()?;
+        let (count, offset) = (reader.u32()?, reader.u32()?);
+        let (length, bytes) = (reader.u32()?, reader.u32()?);
+        entries.push_back(Entry { first, count, offset, length, bytes });
+    }
+    Ok(entries)
+}

@@ -1,0 +1,461 @@
+//! What the log holds, as far as it is in memory: channels, where their events lie, the newest
+//! event of each key, and idempotency keys. All of it follows from the files, file after file.
+//!
+//! No I/O is done here. Where an entry of an index is needed, the caller hands in what reads it.
+
+use super::super::{Bounds, Standing};
+use super::batch::{Append, Change};
+use super::block::{self, Block, Entries, Entry};
+use super::files::File;
+use super::records::KeyRecord;
+use super::summary::{ChannelSummary, Kept, Summary};
+use crate::cursor::EventId;
+use crate::event::ChannelName;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+/// Reads the entries of a block that are in an index; `None`: they cannot be read.
+pub type Load<'a> = &'a dyn Fn(&Segment, &Block) -> Option<VecDeque<Entry>>;
+
+/// The log.
+#[derive(Default)]
+pub struct Catalog {
+    /// The place before the first event of every channel.
+    pub beginning: EventId,
+    /// The newest id given, in any channel: ids of one log order all its events.
+    pub newest: EventId,
+    pub channels: HashMap<ChannelName, Channel>,
+    pub keys: Keys,
+    pub segments: BTreeMap<u32, Segment>,
+    /// Bytes of all events and states.
+    pub bytes: u64,
+}
+
+/// One channel.
+#[derive(Debug, Default)]
+pub struct Channel {
+    pub last: EventId,
+    pub trimmed_to: EventId,
+    /// The id before its first event; `0-0` once that is no longer kept.
+    pub opened_at: EventId,
+    /// The id of its `end` event; `0-0` while it is open.
+    pub closed: EventId,
+    /// When it was last published to, in ms.
+    pub used_at: u64,
+    /// Events that are kept, and the bytes that they count for.
+    pub events: u64,
+    pub bytes: u64,
+    pub blocks: VecDeque<Block>,
+    /// Events of the first record that are no longer kept.
+    skipped: u32,
+    pub state: HashMap<Box<str>, Kept>,
+    pub state_bytes: u64,
+    /// Events of it may have been lost.
+    pub is_suspect: bool,
+}
+
+/// One file of the log.
+#[derive(Clone)]
+pub struct Segment {
+    /// The number of the first file that this one holds the records of; its own is the last.
+    pub first: u32,
+    pub log: Arc<dyn File>,
+    pub index: Option<Arc<dyn File>>,
+    pub size: u64,
+    /// Bytes of records whose events are kept, and of those that are the state of a key.
+    pub events_length: u64,
+    pub state_length: u64,
+    /// When it may be compacted again, in ms.
+    pub rests_until: u64,
+}
+
+/// Idempotency keys, by channel and key.
+#[derive(Debug, Default)]
+pub struct Keys {
+    by_name: HashMap<(ChannelName, Box<str>), KeyRecord>,
+    oldest_first: VecDeque<(u64, ChannelName, Box<str>)>,
+}
+
+impl Keys {
+    pub fn len(&self) -> u64 {
+        self.by_name.len() as u64
+    }
+
+    pub fn get(&self, channel: &ChannelName, key: &str) -> Option<&KeyRecord> {
+        self.by_name.get(&(channel.clone(), key.into()))
+    }
+
+    pub fn insert(&mut self, channel: ChannelName, record: KeyRecord) {
+        self.oldest_first.push_back((record.expires_at, channel.clone(), record.key.clone()));
+        self.by_name.insert((channel, record.key.clone()), record);
+    }
+
+    /// Forgets what has expired.
+    pub fn expire(&mut self, now: u64) {
+        while let Some((expires_at, channel, key)) =
+            self.oldest_first.pop_front_if(|first| first.0 <= now)
+        {
+            let name = (channel, key);
+            // A key that was used again after it expired has a later record.
+            if self.by_name.get(&name).is_some_and(|record| record.expires_at == expires_at) {
+                self.by_name.remove(&name);
+            }
+        }
+    }
+}
+
+impl Channel {
+    /// A channel without events, whose first will follow `opened_at`.
+    pub fn new(opened_at: EventId) -> Self {
+        Self { last: opened_at, trimmed_to: opened_at, opened_at, ..Self::default() }
+    }
+
+    pub fn bounds(&self, beginning: EventId) -> Bounds {
+        let Self { last, trimmed_to, opened_at, .. } = *self;
+        Bounds { beginning, opened_at, trimmed_to, last }
+    }
+
+    /// The oldest event that is kept.
+    pub fn oldest(&self) -> Option<EventId> {
+        let first = self.blocks.front()?.first;
+        Some(EventId { ms: first.ms, seq: first.seq + u64::from(self.skipped) })
+    }
+
+    /// Whether its blocks begin with events that are no longer kept.
+    fn is_untrimmed(&self) -> bool {
+        self.oldest().is_some_and(|oldest| oldest <= self.trimmed_to)
+    }
+
+    /// The place before the oldest event that is kept.
+    pub fn start(&self, beginning: EventId) -> EventId {
+        if self.trimmed_to == self.opened_at { beginning } else { self.trimmed_to }
+    }
+}
+
+impl Segment {
+    /// A file whose records are not counted yet.
+    pub fn new(first: u32, log: Arc<dyn File>, index: Option<Arc<dyn File>>, size: u64) -> Self {
+        Self { first, log, index, size, events_length: 0, state_length: 0, rests_until: 0 }
+    }
+
+    /// Bytes that would be left of it.
+    pub fn live(&self) -> u64 {
+        self.events_length + self.state_length
+    }
+}
+
+impl Catalog {
+    pub fn standing(&self, name: &ChannelName) -> Standing {
+        let Some(channel) = self.channels.get(name) else {
+            return Standing { bounds: self.no_bounds(), ..Standing::default() };
+        };
+        Standing {
+            bounds: channel.bounds(self.beginning),
+            oldest: channel.oldest(),
+            closed: channel.closed != EventId::START,
+            keyed: !channel.state.is_empty(),
+        }
+    }
+
+    /// The bounds of a channel without any event.
+    pub fn no_bounds(&self) -> Bounds {
+        let beginning = self.beginning;
+        Bounds { beginning, opened_at: beginning, trimmed_to: beginning, last: beginning }
+    }
+
+    /// Adds what the next file says. The file itself is in `segments` already.
+    pub fn fold(&mut self, summary: Summary) {
+        self.newest = self.newest.max(summary.newest);
+        if summary.beginning != EventId::START {
+            self.beginning = self.beginning.max(summary.beginning);
+            self.channels.values_mut().for_each(|channel| channel.is_suspect = false);
+        }
+        if summary.is_damaged {
+            self.channels.values_mut().for_each(|channel| channel.is_suspect = true);
+        }
+        for channel in summary.channels {
+            self.fold_channel(channel);
+        }
+        summary.keys.into_iter().for_each(|(channel, key)| self.keys.insert(channel, key));
+    }
+
+    fn fold_channel(&mut self, summary: ChannelSummary) {
+        let ChannelSummary { name, carried, is_first, previous, last, closed, .. } = summary;
+        if is_first {
+            self.forget(&name);
+        }
+        let opened_at = if is_first { previous.unwrap_or_default() } else { EventId::START };
+        let is_known = self.channels.contains_key(&name);
+        let channel = self.channels.entry(name).or_insert_with(|| Channel::new(opened_at));
+        if let Some(carried) = &carried {
+            // Events up to there are dropped, also those that still lie in files before this one.
+            Self::drop_until(&mut self.segments, &mut self.bytes, channel, carried.trimmed_to);
+            channel.trimmed_to = channel.trimmed_to.max(carried.trimmed_to);
+            channel.last = channel.last.max(carried.trimmed_to);
+        }
+        if let Some(previous) = previous {
+            if !is_known && !is_first && carried.is_none() {
+                channel.trimmed_to = previous;
+            } else if previous > channel.last {
+                let lost = Entry::lost(previous);
+                if let Some(segment) = summary.blocks.front().map(|block| block.segment) {
+                    block::push(&mut channel.blocks, segment, lost);
+                    channel.events += 1;
+                }
+            }
+            channel.closed = EventId::START;
+        }
+        channel.last = channel.last.max(last).max(carried.map_or(last, |record| record.last));
+        channel.used_at = channel.used_at.max(channel.last.ms);
+        channel.closed = closed.unwrap_or(channel.closed);
+        channel.is_suspect = summary.is_suspect || (channel.is_suspect && previous.is_none());
+        for block in summary.blocks {
+            channel.events += block.events;
+            channel.bytes += block.bytes;
+            self.bytes += block.bytes;
+            if let Some(segment) = self.segments.get_mut(&block.segment) {
+                segment.events_length += block.length;
+            }
+            channel.blocks.push_back(block);
+        }
+        for (key, kept) in summary.state {
+            Self::set_state(&mut self.segments, &mut self.bytes, channel, key, kept);
+        }
+    }
+
+    /// Adds what was committed to the file `segment`.
+    pub fn commit(&mut self, change: Change, segment: u32) -> Option<Append> {
+        let append = match change {
+            Change::Append(append) => *append,
+            Change::Reopen(name) => {
+                self.channels.entry(name).and_modify(|channel| channel.closed = EventId::START);
+                return None;
+            }
+        };
+        let Append { channel: name, previous, is_end, entry, .. } = &append;
+        let channel = self.channels.entry(name.clone()).or_insert_with(|| Channel::new(*previous));
+        channel.last = entry.last();
+        channel.used_at = channel.last.ms;
+        channel.events += u64::from(entry.count);
+        channel.bytes += u64::from(entry.bytes);
+        channel.closed = if *is_end { channel.last } else { channel.closed };
+        block::push(&mut channel.blocks, segment, *entry);
+        self.newest = channel.last;
+        self.bytes += u64::from(entry.bytes);
+        if let Some(segment) = self.segments.get_mut(&segment) {
+            segment.events_length += u64::from(entry.length);
+        }
+        for (key, kept) in &append.state {
+            Self::set_state(&mut self.segments, &mut self.bytes, channel, key.clone(), *kept);
+        }
+        if let Some(key) = &append.key {
+            self.keys.insert(name.clone(), key.clone());
+        }
+        Some(append)
+    }
+
+    /// Makes an event the state of its key, or removes the key.
+    pub fn set_state(
+        segments: &mut BTreeMap<u32, Segment>,
+        bytes: &mut u64,
+        channel: &mut Channel,
+        key: Box<str>,
+        kept: Option<Kept>,
+    ) {
+        let before = match kept {
+            Some(kept) => channel.state.insert(key, kept),
+            None => channel.state.remove(&key),
+        };
+        let mut count = |kept: Option<Kept>, is_added: bool| {
+            let Some(Kept { segment, share, bytes: weight, .. }) = kept else { return };
+            let (share, weight) = (u64::from(share), u64::from(weight));
+            let change = |number: &mut u64, by: u64| {
+                *number = if is_added { *number + by } else { number.saturating_sub(by) };
+            };
+            change(&mut channel.state_bytes, weight);
+            change(bytes, weight);
+            if let Some(segment) = segments.get_mut(&segment) {
+                change(&mut segment.state_length, share);
+            }
+        };
+        count(before, false);
+        count(kept, true);
+    }
+
+    /// From now on the entries of a sealed file are found in its index.
+    pub fn sealed(&mut self, number: u32, index: Option<Arc<dyn File>>, summary: &Summary) {
+        let Some(segment) = self.segments.get_mut(&number) else { return };
+        segment.index = index;
+        for sealed in &summary.channels {
+            let Some(channel) = self.channels.get_mut(&sealed.name) else { continue };
+            let from = channel.blocks.partition_point(|block| block.segment < number);
+            for block in channel.blocks.range_mut(from..) {
+                let places =
+                    |other: &&Block| (other.first, other.last) == (block.first, block.last);
+                if let Some(stored) = sealed.blocks.iter().find(places) {
+                    block.entries = stored.entries.clone();
+                }
+            }
+        }
+    }
+
+    /// One file is in the place of several, with the records that were worth keeping. Where none
+    /// was, the file after them stands for them from now on.
+    pub fn replaced(&mut self, numbers: RangeInclusive<u32>, with: Option<(Segment, Summary)>) {
+        let (oldest, newest) = (*numbers.start(), *numbers.end());
+        let first = self.segments.get(&oldest).map(|segment| segment.first);
+        self.segments.retain(|number, _| !numbers.contains(number));
+        if with.is_none()
+            && let Some((_, next)) = self.segments.range_mut(newest..).next()
+        {
+            next.first = first.unwrap_or(next.first);
+        }
+        let mut found = HashMap::new();
+        if let Some((segment, summary)) = with {
+            self.segments.insert(newest, segment);
+            found.extend(
+                summary.channels.into_iter().map(|channel| (channel.name.clone(), channel)),
+            );
+        }
+        for (name, channel) in &mut self.channels {
+            let from = channel.blocks.partition_point(|block| block.segment < oldest);
+            let until = channel.blocks.partition_point(|block| block.segment <= newest);
+            let later = channel.blocks.split_off(until);
+            if from == 0 && until > 0 {
+                // What is dropped of the first record is dropped once more.
+                channel.skipped = 0;
+            }
+            let count = |blocks: &VecDeque<Block>, from: usize| {
+                let counts = blocks.range(from..).map(|block| (block.events, block.bytes));
+                counts.fold((0, 0), |sum, (events, bytes)| (sum.0 + events, sum.1 + bytes))
+            };
+            let before = count(&channel.blocks, from);
+            channel.blocks.truncate(from);
+            let (mut events_length, mut state_length) = (0, 0);
+            if let Some(summary) = found.remove(name) {
+                events_length = summary.blocks.iter().map(|block| block.length).sum();
+                channel.blocks.extend(summary.blocks);
+                for (key, kept) in summary.state {
+                    let current = channel.state.get_mut(&key);
+                    let Some((current, kept)) = current.zip(kept) else { continue };
+                    if current.id == kept.id {
+                        *current = kept;
+                        state_length += u64::from(kept.share);
+                    }
+                }
+            }
+            let after = count(&channel.blocks, from);
+            channel.events = (channel.events + after.0).saturating_sub(before.0);
+            channel.bytes = (channel.bytes + after.1).saturating_sub(before.1);
+            self.bytes = (self.bytes + after.1).saturating_sub(before.1);
+            channel.blocks.extend(later);
+            if let Some(segment) = self.segments.get_mut(&newest) {
+                segment.events_length += events_length;
+                segment.state_length += state_length;
+            }
+        }
+    }
+
+    /// The channels whose blocks begin with events that are no longer kept, as after the log was
+    /// opened or compacted.
+    pub fn untrimmed(&self) -> Vec<ChannelName> {
+        let channels = self.channels.iter().filter(|(_, channel)| channel.is_untrimmed());
+        channels.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Forgets a channel and all that it has.
+    pub fn forget(&mut self, name: &ChannelName) {
+        let Some(channel) = self.channels.remove(name) else { return };
+        self.bytes = self.bytes.saturating_sub(channel.bytes + channel.state_bytes);
+        for block in &channel.blocks {
+            if let Some(segment) = self.segments.get_mut(&block.segment) {
+                segment.events_length = segment.events_length.saturating_sub(block.length);
+            }
+        }
+        for kept in channel.state.values() {
+            if let Some(segment) = self.segments.get_mut(&kept.segment) {
+                segment.state_length = segment.state_length.saturating_sub(u64::from(kept.share));
+            }
+        }
+    }
+
+    /// Drops whole blocks up to a place.
+    fn drop_until(
+        segments: &mut BTreeMap<u32, Segment>,
+        bytes: &mut u64,
+        channel: &mut Channel,
+        place: EventId,
+    ) {
+        while let Some(block) = channel.blocks.pop_front_if(|block| block.last <= place) {
+            channel.events = channel.events.saturating_sub(block.events);
+            channel.bytes = channel.bytes.saturating_sub(block.bytes);
+            *bytes = bytes.saturating_sub(block.bytes);
+            if let Some(segment) = segments.get_mut(&block.segment) {
+                segment.events_length = segment.events_length.saturating_sub(block.length);
+            }
+            channel.trimmed_to = channel.trimmed_to.max(block.last);
+            channel.skipped = 0;
+        }
+    }
+
+    /// Drops the oldest events of a channel while `is_over` says so of the channel and its oldest
+    /// event, at most `events_max` of them. Returns how many.
+    pub fn trim(
+        &mut self,
+        name: &ChannelName,
+        events_max: u64,
+        load: Load<'_>,
+        is_over: impl Fn(&Channel, EventId) -> bool,
+    ) -> u64 {
+        let Self { channels, segments, bytes, .. } = self;
+        let Some(channel) = channels.get_mut(name) else { return 0 };
+        let mut dropped = 0;
+        while dropped < events_max
+            && let Some(oldest) = channel.oldest()
+            && is_over(channel, oldest)
+        {
+            let Some(block) = channel.blocks.front_mut() else { break };
+            let Some(segment) = segments.get_mut(&block.segment) else { break };
+            if let Entries::Stored { .. } = block.entries {
+                block.entries = Entries::Here(load(segment, block).unwrap_or_default());
+            }
+            let Entries::Here(entries) = &mut block.entries else { break };
+            let Some(entry) = entries.front().copied() else {
+                // Its entries cannot be read: the whole block goes.
+                dropped += block.events;
+                let last = block.last;
+                Self::drop_until(segments, bytes, channel, last);
+                continue;
+            };
+            let share = |all: u32| {
+                let each = all / entry.count;
+                u64::from(if channel.skipped + 1 == entry.count {
+                    all - each * (entry.count - 1)
+                } else {
+                    each
+                })
+            };
+            let (length, weight) = (share(entry.length), share(entry.bytes));
+            block.events = block.events.saturating_sub(1);
+            block.bytes = block.bytes.saturating_sub(weight);
+            block.length = block.length.saturating_sub(length);
+            segment.events_length = segment.events_length.saturating_sub(length);
+            *bytes = bytes.saturating_sub(weight);
+            channel.events = channel.events.saturating_sub(1);
+            channel.bytes = channel.bytes.saturating_sub(weight);
+            channel.trimmed_to = channel.trimmed_to.max(oldest);
+            channel.skipped += 1;
+            dropped += 1;
+            if channel.skipped == entry.count {
+                channel.skipped = 0;
+                entries.pop_front();
+                match entries.front() {
+                    Some(next) => block.first = next.first,
+                    None => drop(channel.blocks.pop_front()),
+                }
+            }
+        }
+        dropped
+    }
+}

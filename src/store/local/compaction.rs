@@ -1,0 +1,239 @@
+//! Gives space back: puts one file in the place of several, with only those records that are still
+//! worth keeping. Only sealed files are read, and the old ones go once the new one is durable, so
+//! a crash at any moment leaves one of the two.
+
+use super::super::record::{Reader, Unreadable};
+use super::catalog::{Catalog, Segment};
+use super::files::{Files, read_all, write_whole};
+use super::frame::{self, Frame, Kind};
+use super::records::{ChannelRecord, Events, KeyRecord, read_name, write_id};
+use super::segment::{Head, name, store_index};
+use super::summary::{Summary, summarize};
+use crate::cursor::EventId;
+use std::io;
+use std::ops::RangeInclusive;
+
+/// Files smaller than this part of a whole one are joined, once there are so many in a row.
+const SMALL_PART: u64 = 4;
+const SMALL_FILES: usize = 8;
+/// A file is not compacted again for so long (ms): what it keeps for keys and channels does not
+/// count as alive, and would make it look empty.
+const REST_MS: u64 = 10 * 60 * 1000;
+
+/// The next files that are worth compacting: half of their bytes are of no use, or they are small.
+pub fn candidates(
+    catalog: &Catalog,
+    tail: u32,
+    segment_bytes: u64,
+    now: u64,
+) -> Option<RangeInclusive<u32>> {
+    let is_small =
+        |segment: &Segment| segment.size < segment_bytes / SMALL_PART && segment.rests_until <= now;
+    let mut sealed = catalog.segments.range(..tail).peekable();
+    while let Some((first, segment)) = sealed.next() {
+        if !is_wasteful(segment, now) && !is_small(segment) {
+            continue;
+        }
+        let (mut until, mut live, mut files) = (*first, segment.live(), 1);
+        let mut is_worth_it = is_wasteful(segment, now);
+        while let Some((number, next)) = sealed.next_if(|(_, next)| {
+            let is_one = is_wasteful(next, now) || is_small(next);
+            is_one && live + next.live() <= segment_bytes
+        }) {
+            (until, live, files) = (*number, live + next.live(), files + 1);
+            is_worth_it |= is_wasteful(next, now);
+        }
+        if is_worth_it || files >= SMALL_FILES {
+            return Some(*first..=until);
+        }
+    }
+    None
+}
+
+fn is_wasteful(segment: &Segment, now: u64) -> bool {
+    segment.live() < segment.size / 2 && segment.rests_until <= now
+}
+
+/// Writes one file in the place of those in `numbers`. `None`: nothing of them is worth keeping.
+///
+/// # Errors
+/// As the disk says; the log is as it was.
+pub fn compact(
+    files: &dyn Files,
+    catalog: &Catalog,
+    head: Head,
+    numbers: RangeInclusive<u32>,
+    now: u64,
+) -> io::Result<Option<(Segment, Summary)>> {
+    let newest = *numbers.end();
+    let old: Vec<_> = catalog.segments.range(numbers).map(|(n, s)| (*n, s.clone())).collect();
+    let Some(first) = old.first().map(|(_, segment)| segment.first) else { return Ok(None) };
+    let mut kept = Kept {
+        catalog,
+        head,
+        is_oldest: catalog.segments.keys().next() == old.first().map(|(number, _)| number),
+        commit: 0,
+        frames: Vec::new(),
+        channels: Vec::new(),
+    };
+    for (number, segment) in &old {
+        let bytes = read_all(&*segment.log)?;
+        let scan = frame::scan(&bytes, head.seed, false);
+        kept.channels.push(summarize(&scan, *number));
+        for frame in &scan.frames {
+            // A record that cannot be read is of no use to anybody.
+            kept.take(frame).unwrap_or_default();
+        }
+    }
+    // An index that is left behind must not be taken for that of a new file of the same name.
+    for (number, segment) in &old {
+        files.remove(&name(segment.first, *number, "index")).unwrap_or_default();
+    }
+    let with = match kept.finish() {
+        None => {
+            // The next file stands for all before it, so that a file that is missing shows.
+            if let Some((number, next)) = catalog.segments.range(newest + 1..).next() {
+                for extension in ["log", "index"] {
+                    let before = name(next.first, *number, extension);
+                    let renamed = files.rename(&before, &name(first, *number, extension));
+                    if extension == "log" { renamed? } else { renamed.unwrap_or_default() }
+                }
+                files.sync_names()?;
+            }
+            None
+        }
+        Some(bytes) => {
+            let log = write_whole(files, &name(first, newest, "log"), &bytes)?;
+            let mut summary = summarize(&frame::scan(&bytes, head.seed, false), newest);
+            let index = store_index(files, (first, newest), &mut summary, head.seed).ok();
+            let mut segment = Segment::new(first, log, index, bytes.len() as u64);
+            segment.rests_until = now + REST_MS;
+            Some((segment, summary))
+        }
+    };
+    for (number, segment) in &old {
+        if (segment.first, *number) != (first, newest) || with.is_none() {
+            files.remove(&name(segment.first, *number, "log"))?;
+        }
+    }
+    files.sync_names()?;
+    Ok(with)
+}
+
+/// What is worth keeping.
+struct Kept<'c> {
+    catalog: &'c Catalog,
+    head: Head,
+    /// No older file is left: what is removed needs no record of that.
+    is_oldest: bool,
+    commit: u64,
+    frames: Vec<u8>,
+    channels: Vec<Summary>,
+}
+
+impl Kept<'_> {
+    fn take(&mut self, frame: &Frame<'_>) -> Result<(), Unreadable> {
+        self.commit = self.commit.max(frame.commit);
+        match frame.kind {
+            Kind::Events | Kind::End => {
+                let record = Events::read(frame.body)?;
+                let last = record.id(record.events.len() - 1);
+                let Some(channel) = self.catalog.channels.get(&record.channel) else {
+                    return Ok(());
+                };
+                if last > channel.trimmed_to {
+                    self.copy(frame);
+                    return Ok(());
+                }
+                self.take_state(&record);
+                if let Some(key) = &record.key {
+                    self.take_key(&record, key);
+                }
+            }
+            Kind::State => self.take_state(&Events::read(frame.body)?),
+            Kind::Key => {
+                let (channel, key) = KeyRecord::read(frame.body)?;
+                if self.catalog.keys.get(&channel, &key.key) == Some(&key) {
+                    self.copy(frame);
+                }
+            }
+            Kind::Reopen => {
+                let channel = read_name(&mut Reader::new(frame.body))?;
+                if self.catalog.channels.contains_key(&channel) {
+                    self.copy(frame);
+                }
+            }
+            Kind::Beginning => self.copy(frame),
+            Kind::Mark | Kind::Seal | Kind::Channel => {}
+        }
+        Ok(())
+    }
+
+    /// Keeps the events that are the state of their keys, and those that remove a key which an
+    /// older file may still have.
+    fn take_state(&mut self, record: &Events) {
+        let Some(channel) = self.catalog.channels.get(&record.channel) else { return };
+        for (index, event) in record.events.iter().enumerate() {
+            let Some(key) = &event.key else { continue };
+            let id = record.id(index);
+            let is_kept = match channel.state.get(key.as_str()) {
+                Some(newest) => newest.id == id,
+                None => event.removes_key() && !self.is_oldest,
+            };
+            if is_kept {
+                let (channel, events) = (record.channel.clone(), vec![event.clone()]);
+                let (previous, first) = (EventId::START, id);
+                let state = Events { channel, is_first: false, previous, first, key: None, events };
+                self.write(Kind::State, |out| state.write(out));
+            }
+        }
+    }
+
+    fn take_key(&mut self, record: &Events, key: &KeyRecord) {
+        if self.catalog.keys.get(&record.channel, &key.key) == Some(key) {
+            self.write(Kind::Key, |out| key.write(&record.channel, out));
+        }
+    }
+
+    fn copy(&mut self, frame: &Frame<'_>) {
+        self.write(frame.kind, |out| out.extend_from_slice(frame.body));
+    }
+
+    fn write(&mut self, kind: Kind, body: impl FnOnce(&mut Vec<u8>)) {
+        let head = (kind, self.commit, false);
+        frame::write(&mut self.frames, self.head.seed, head, body);
+    }
+
+    /// All of it, with what is to be known of each channel before it.
+    fn finish(mut self) -> Option<Vec<u8>> {
+        let mut channels: std::collections::BTreeMap<_, ChannelRecord> = Default::default();
+        for summary in std::mem::take(&mut self.channels) {
+            for found in summary.channels {
+                let Some(known) = self.catalog.channels.get(&found.name) else { continue };
+                let carried = found.carried.as_ref().map_or(EventId::START, |record| record.last);
+                let closed = found.closed.unwrap_or_default();
+                let record = channels.entry(found.name.clone()).or_insert(ChannelRecord {
+                    channel: found.name.clone(),
+                    last: EventId::START,
+                    closed,
+                    trimmed_to: known.trimmed_to,
+                });
+                record.last = record.last.max(found.last).max(carried);
+                record.closed = closed;
+            }
+        }
+        if self.frames.is_empty() && channels.is_empty() && self.is_oldest {
+            return None;
+        }
+        let (seed, commit) = (self.head.seed, self.commit);
+        let mut out = Vec::new();
+        for record in channels.values() {
+            frame::write(&mut out, seed, (Kind::Channel, commit, true), |out| record.write(out));
+        }
+        out.append(&mut self.frames);
+        let newest = self.catalog.newest;
+        frame::write(&mut out, seed, (Kind::Mark, commit, true), |out| write_id(out, newest));
+        frame::write(&mut out, seed, (Kind::Seal, commit, true), |_| {});
+        Some(out)
+    }
+}

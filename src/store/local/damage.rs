@@ -1,0 +1,251 @@
+//! What becomes of a log whose files are damaged: nothing wrong is served, every loss is announced,
+//! and nothing panics, whichever byte, page or end of a file is gone.
+
+use super::super::{Idempotency, Limits, Listener, PageLimit, Publication, Store};
+use super::files::{Files, Memory};
+use super::{LocalConfig, LocalStore};
+use crate::clock::Clock;
+use crate::cursor::EventId;
+use crate::event::{ChannelName, Event};
+use crate::event_log::StoredEvent;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+const LIMITS: Limits = Limits {
+    retain_age: Duration::from_secs(3600),
+    retain_events: 100_000,
+    retain_bytes: 1 << 30,
+    channels: 1_000,
+    channel_idle: Duration::from_secs(3600),
+    keys: 1_000,
+    state_bytes: 1 << 20,
+    total_bytes: 1 << 30,
+    idempotency_age: Duration::from_secs(600),
+    idempotency_keys: 1_000,
+};
+const CONFIG: LocalConfig =
+    LocalConfig { timeout: Duration::from_secs(60), reserve: 0, segment_bytes: 8 * 1024 };
+const ALL: PageLimit = PageLimit { events: 100_000, bytes: 1 << 30 };
+const CHANNELS: [&str; 4] = ["often", "keyed", "early", "batches"];
+/// How many places are damaged in one run; the long runs of the script ask for more.
+const RUNS_VARIABLE: &str = "HEADWATER_DAMAGE_RUNS";
+
+pub struct Deaf;
+
+impl Listener for Deaf {
+    fn appended(&self, _: &ChannelName, _: EventId, _: &[StoredEvent]) {}
+    fn lost_place(&self) {}
+}
+
+pub type FileBytes = HashMap<String, Vec<u8>>;
+type Log = BTreeMap<&'static str, (Vec<StoredEvent>, Vec<StoredEvent>)>;
+
+fn name(text: &str) -> ChannelName {
+    ChannelName::parse(text).unwrap()
+}
+
+fn open(files: FileBytes) -> (Arc<Memory>, std::io::Result<LocalStore>) {
+    let files = Arc::new(Memory::durable(files));
+    let dynamic: Arc<dyn Files> = files.clone();
+    let store = LocalStore::open_files(dynamic, CONFIG, LIMITS, Clock::default(), Arc::new(Deaf));
+    (files, store)
+}
+
+async fn publish(store: &LocalStore, channel: &str, key: Option<&str>, data: &[String]) {
+    let events = data.iter().map(|data| Event::stored(None, key, data)).collect();
+    let idempotency = Some(Idempotency { key: data[0].clone(), digest: 1 });
+    let publication = Publication { channel: name(channel), events, idempotency };
+    store.publish(publication).await.unwrap();
+}
+
+/// A log of several files, with everything in it that a log can have.
+async fn write(store: &LocalStore) {
+    for n in 0..400 {
+        publish(store, "often", None, &[format!("often {n} {}", "x".repeat(n % 90))]).await;
+        if n == 20 {
+            publish(store, "early", None, &["early".to_owned()]).await;
+        }
+        if n % 4 == 0 {
+            let (key, data) = (format!("key {}", n % 10), format!("keyed {n}"));
+            publish(store, "keyed", Some(&key), &[data]).await;
+        }
+        if n % 50 == 0 {
+            let batch: Vec<_> = (0..20).map(|m| format!("batch {n} {m}")).collect();
+            publish(store, "batches", None, &batch).await;
+        }
+    }
+    store.close(&name("batches")).await.unwrap();
+}
+
+async fn read(store: &LocalStore) -> Log {
+    let mut log = Log::new();
+    for channel in CHANNELS {
+        let page = store.read(&name(channel), EventId::START, ALL).await.unwrap();
+        assert!(page.complete);
+        let back = store.read_back(&name(channel), EventId { ms: u64::MAX, seq: 0 }, ALL).await;
+        assert_eq!(back.unwrap().events, page.events, "both directions");
+        let state = store.state(&name(channel)).await.unwrap();
+        log.insert(channel, (page.events, state.events));
+    }
+    log
+}
+
+fn is_gap(stored: &StoredEvent) -> bool {
+    stored.event.as_control().is_some_and(|(kind, _)| kind == "gap")
+}
+
+/// Holds what is read of a damaged log against what was written.
+async fn check(store: &LocalStore, whole: &Log, what: &str) {
+    for (channel, (found, state)) in read(store).await {
+        let bounds = store.standing(&name(channel)).await.unwrap().bounds;
+        let (expected, expected_state) = &whole[channel];
+        assert!(found.is_sorted_by(|a, b| a.id < b.id), "{what}: {channel} is in order");
+        for stored in found.iter().filter(|stored| !is_gap(stored)) {
+            assert!(expected.contains(stored), "{what}: {channel} never had {stored:?}");
+        }
+        let told_until = found.iter().rev().find(|stored| is_gap(stored)).map(|gap| gap.id);
+        let is_told = |id: EventId| {
+            told_until.is_some_and(|gap| id <= gap)
+                || bounds.misses(EventId::START) && id <= bounds.trimmed_to
+                || id < bounds.beginning
+        };
+        for missing in expected.iter().filter(|event| !found.contains(event)) {
+            assert!(is_told(missing.id), "{what}: {channel} lost {missing:?} in silence");
+        }
+        for stored in state.iter().filter(|stored| !is_gap(stored)) {
+            let is_right = expected_state.contains(stored) || is_told(stored.id);
+            assert!(is_right, "{what}: {stored:?} is no state of {channel}");
+        }
+        let has_gap = state.iter().any(is_gap);
+        for missing in expected_state.iter().filter(|event| !state.contains(event)) {
+            assert!(has_gap || is_told(missing.id), "{what}: state lost {missing:?} in silence");
+        }
+    }
+}
+
+/// A log that was stopped, and what it holds.
+async fn stopped_log() -> (FileBytes, Log) {
+    let (files, store) = open(FileBytes::new());
+    let store = store.unwrap();
+    write(&store).await;
+    let whole = read(&store).await;
+    store.stop().await;
+    assert!(files.list().unwrap().len() > 6, "several files: {:?}", files.list());
+    (files.bytes(), whole)
+}
+
+/// A number from 0 to `below`, the same in each run.
+pub fn number(run: u64, of: &str, below: usize) -> usize {
+    let mut hasher = DefaultHasher::new();
+    (run, of).hash(&mut hasher);
+    (hasher.finish() % below as u64) as usize
+}
+
+fn runs(default: u64) -> u64 {
+    std::env::var(RUNS_VARIABLE).map_or(default, |runs| runs.parse().expect("a number"))
+}
+
+/// Damages copies of a log in a way of its own, and checks what each of them serves, also after
+/// it was opened once more.
+async fn damage(count: u64, act: impl Fn(u64, &str, &mut Vec<u8>) -> Option<String>) {
+    let (files, whole) = stopped_log().await;
+    let mut names: Vec<_> = files.keys().cloned().collect();
+    names.sort();
+    for run in 0..runs(count) {
+        let name = &names[number(run, "file", names.len())];
+        let mut files = files.clone();
+        let Some(what) = act(run, name, files.get_mut(name).unwrap()) else { continue };
+        let what = format!("run {run}: {name}: {what}");
+        let (files, store) = open(files);
+        let store = match store {
+            Ok(store) => store,
+            Err(refused) => {
+                let refused = refused.to_string();
+                assert!(refused.contains("is empty"), "{what}: {refused}");
+                continue;
+            }
+        };
+        check(&store, &whole, &what).await;
+        publish(&store, "often", None, &["after".to_owned()]).await;
+        let found = read(&store).await;
+        store.stop().await;
+        let (_, again) = open(files.bytes());
+        let again = again.unwrap_or_else(|refused| panic!("{what}: {refused}"));
+        assert_eq!(read(&again).await, found, "{what}: the same after a restart");
+        again.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_whole_log_is_read_as_it_was_written() {
+    let (files, whole) = stopped_log().await;
+    let (_, store) = open(files);
+    let store = store.unwrap();
+    assert_eq!(read(&store).await, whole);
+    assert!(whole.values().all(|(events, _)| !events.iter().any(is_gap)));
+    let again = Publication {
+        channel: name("early"),
+        events: vec![Event::stored(None, None, "early")],
+        idempotency: Some(Idempotency { key: "early".into(), digest: 1 }),
+    };
+    assert!(store.publish(again).await.unwrap().repeated);
+    store.stop().await;
+}
+
+#[tokio::test]
+async fn a_flipped_bit_is_never_served_and_always_announced() {
+    damage(600, |run, _, bytes| {
+        let (at, bit) = (number(run, "at", bytes.len()), number(run, "bit", 8));
+        bytes[at] ^= 1 << bit;
+        Some(format!("bit {bit} of byte {at}"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_damaged_page_is_never_served_and_always_announced() {
+    damage(200, |run, _, bytes| {
+        let start = number(run, "at", bytes.len()) / 4096 * 4096;
+        let end = (start + 4096).min(bytes.len());
+        let with = [0, 0xff, 0x48][number(run, "with", 3)];
+        for (n, byte) in bytes[start..end].iter_mut().enumerate() {
+            *byte = if with == 0xff { number(run, &n.to_string(), 256) as u8 } else { with };
+        }
+        Some(format!("bytes {start} to {end} are {with:x}"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_that_was_cut_short_is_announced() {
+    damage(300, |run, name, bytes| {
+        if name == "log" {
+            return None;
+        }
+        let length = number(run, "length", bytes.len());
+        bytes.truncate(length);
+        Some(format!("cut to {length} bytes"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_missing_is_announced() {
+    let (files, whole) = stopped_log().await;
+    for missing in files.keys().filter(|name| *name != "log") {
+        let mut files = files.clone();
+        files.remove(missing);
+        let newest = files.keys().filter(|name| name.ends_with(".log")).max().cloned();
+        let is_last = missing.ends_with(".log") && newest.is_some_and(|newest| newest < *missing);
+        let (_, store) = open(files);
+        if !is_last {
+            check(&store.unwrap(), &whole, missing).await;
+        }
+    }
+    let mut without_head = files;
+    without_head.remove("log");
+    let refused = open(without_head).1.err().unwrap().to_string();
+    assert!(refused.contains("the copy is not complete"), "{refused}");
+}

@@ -1,0 +1,286 @@
+//! How records lie in a file of the log: each in a frame with its length and its checksums.
+//!
+//! ```text
+//! offset  bytes
+//!      0      2  "HW"
+//!      2      1  version of the frame, 1
+//!      3      1  kind of record; the highest bit says that the frame is the first of its commit
+//!      4      4  length of the body
+//!      8      8  number of the commit that wrote it
+//!     16      8  checksum of the body
+//!     24      8  checksum of the 24 bytes before
+//!     32         the body, then zeros up to a multiple of 8
+//! ```
+//!
+//! Numbers are big-endian. The checksums are XXH3 with the log's own secret seed, so that no
+//! publisher can put bytes into an event that pass for a frame once the true frame is damaged.
+//!
+//! A commit is written with one write and one sync, and the next one only after that. So a frame of
+//! a later commit proves that all of an earlier commit was durable: bytes before it that are no
+//! frame were damaged afterwards. Bytes that are no frame at the very end of the log, on the other
+//! hand, belong to a commit that was cut off by a crash and that was never acknowledged.
+
+use std::ops::Range;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Bytes of a frame beside its body.
+pub const HEADER_BYTES: usize = 32;
+const MAGIC: [u8; 2] = *b"HW";
+const VERSION: u8 = 1;
+const FIRST_OF_COMMIT: u8 = 0x80;
+const ALIGNMENT: usize = 8;
+
+/// What a frame holds. The numbers are on disk: they never change their meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Events of one publish.
+    Events = 1,
+    /// The event that ends a channel.
+    End = 2,
+    /// A channel that had ended is open again.
+    Reopen = 3,
+    /// All before it is durable. It is written without a sync while the log is idle.
+    Mark = 4,
+    /// The last frame of a file to which no more is written.
+    Seal = 5,
+    /// What a channel is, after the records that said so were dropped.
+    Channel = 6,
+    /// What an idempotency key stands for, after its publish was dropped.
+    Key = 7,
+    /// Events that are no longer kept in the log, but still are the state of their keys.
+    State = 8,
+    /// Places before this one are of a time of which nothing is known.
+    Beginning = 9,
+}
+
+/// One frame that passed its checksums.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    pub kind: Kind,
+    pub commit: u64,
+    pub is_first: bool,
+    /// Where it begins in its file.
+    pub offset: usize,
+    pub body: &'a [u8],
+}
+
+/// A file of frames, looked through.
+#[derive(Debug, Default)]
+pub struct Scan<'a> {
+    pub frames: Vec<Frame<'a>>,
+    /// What is damaged: between frames, or before the first.
+    pub damaged: Vec<Range<usize>>,
+    /// Where the next frame can be written.
+    pub end: usize,
+    /// Bytes from `end` on that belong to a commit which was cut off.
+    pub torn: usize,
+}
+
+impl Kind {
+    fn read(byte: u8) -> Option<Self> {
+        use Kind::{Beginning, Channel, End, Events, Key, Mark, Reopen, Seal, State};
+        let all = [Events, End, Reopen, Mark, Seal, Channel, Key, State, Beginning];
+        all.into_iter().find(|kind| *kind as u8 == byte)
+    }
+}
+
+impl Frame<'_> {
+    /// Bytes that it takes in the file.
+    pub fn length(&self) -> usize {
+        length(self.body.len())
+    }
+}
+
+/// Bytes that a frame with a body of `body` bytes takes.
+pub fn length(body: usize) -> usize {
+    (HEADER_BYTES + body).next_multiple_of(ALIGNMENT)
+}
+
+/// Appends a frame to `out`; `body` appends its body.
+pub fn write(
+    out: &mut Vec<u8>,
+    seed: u64,
+    (kind, commit, is_first): (Kind, u64, bool),
+    body: impl FnOnce(&mut Vec<u8>),
+) {
+    let start = out.len();
+    out.resize(start + HEADER_BYTES, 0);
+    body(out);
+    let (_, written) = out.split_at_mut(start);
+    let (header, body) = written.split_at_mut(HEADER_BYTES);
+    header[..2].copy_from_slice(&MAGIC);
+    header[2] = VERSION;
+    header[3] = kind as u8 | if is_first { FIRST_OF_COMMIT } else { 0 };
+    header[4..8].copy_from_slice(&(body.len() as u32).to_be_bytes());
+    header[8..16].copy_from_slice(&commit.to_be_bytes());
+    header[16..24].copy_from_slice(&xxh3_64_with_seed(body, seed).to_be_bytes());
+    let checksum = xxh3_64_with_seed(&header[..24], seed);
+    header[24..].copy_from_slice(&checksum.to_be_bytes());
+    out.resize(start + length(out.len() - start - HEADER_BYTES), 0);
+}
+
+/// The frame at `offset`.
+///
+/// # Errors
+/// The length of the frame where only its body is damaged, else 0.
+pub fn read(bytes: &[u8], offset: usize, seed: u64) -> Result<Frame<'_>, usize> {
+    let (header, rest) = bytes
+        .get(offset..)
+        .and_then(|bytes| bytes.split_first_chunk::<HEADER_BYTES>())
+        .ok_or(0_usize)?;
+    let number = |range: Range<usize>| {
+        header[range].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
+    };
+    let is_header = header[..2] == MAGIC
+        && header[2] == VERSION
+        && number(24..32) == xxh3_64_with_seed(&header[..24], seed);
+    let kind = Kind::read(header[3] & !FIRST_OF_COMMIT).filter(|_| is_header).ok_or(0_usize)?;
+    let body = rest.get(..number(4..8) as usize).ok_or(0_usize)?;
+    if number(16..24) != xxh3_64_with_seed(body, seed) {
+        return Err(length(body.len()));
+    }
+    let is_first = header[3] & FIRST_OF_COMMIT != 0;
+    Ok(Frame { kind, commit: number(8..16), is_first, offset, body })
+}
+
+/// Looks through a file. `is_last`: a commit may have been cut off at its end.
+pub fn scan(bytes: &[u8], seed: u64, is_last: bool) -> Scan<'_> {
+    let mut scan = Scan::default();
+    let mut at = 0;
+    while at < bytes.len() {
+        match read(bytes, at, seed) {
+            Ok(frame) => {
+                at += frame.length();
+                scan.frames.push(frame);
+                scan.end = at;
+            }
+            Err(length) => {
+                let start = at;
+                at += length.max(ALIGNMENT);
+                while at < bytes.len() && read(bytes, at, seed).is_err_and(|length| length == 0) {
+                    at += ALIGNMENT;
+                }
+                scan.damaged.push(start..at.min(bytes.len()));
+            }
+        }
+    }
+    scan.settle_end(bytes, is_last);
+    scan
+}
+
+impl Scan<'_> {
+    /// Decides whether what is no frame was damaged or cut off.
+    fn settle_end(&mut self, bytes: &[u8], is_last: bool) {
+        let written = bytes.len() - bytes.iter().rev().take_while(|byte| **byte == 0).count();
+        let end = self.end;
+        self.damaged.retain(|range| range.start < end);
+        self.torn = written.saturating_sub(end);
+        let Some(last) = self.frames.last().filter(|_| is_last) else { return };
+        let newest = (last.commit, last.kind);
+        // Only the last damaged part can be of the last commit, and only if no whole frame shows
+        // that this commit began after it.
+        let Some(range) = self.damaged.last().cloned() else { return };
+        let after = self.frames.partition_point(|frame| frame.offset < range.start);
+        let is_of_last_commit =
+            self.frames[after].commit == newest.0 && !self.frames[after].is_first;
+        let is_continued = after > 0 && self.frames[after - 1].commit == newest.0;
+        if is_of_last_commit || (is_continued && newest.1 != Kind::Mark) {
+            self.frames.truncate(after);
+            self.damaged.pop();
+            self.end = range.start;
+            self.torn = written.saturating_sub(range.start);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SEED: u64 = 7;
+
+    fn log(commits: &[&[&str]]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (number, commit) in commits.iter().enumerate() {
+            for (index, body) in commit.iter().enumerate() {
+                let kind = if *body == "mark" { Kind::Mark } else { Kind::Events };
+                let head = (kind, number as u64, index == 0);
+                write(&mut out, SEED, head, |out| out.extend_from_slice(body.as_bytes()));
+            }
+        }
+        out
+    }
+
+    fn bodies<'a>(scan: &Scan<'a>) -> Vec<&'a str> {
+        scan.frames.iter().map(|frame| std::str::from_utf8(frame.body).unwrap()).collect()
+    }
+
+    #[test]
+    fn frames_come_back_as_they_were_written() {
+        let mut bytes = log(&[&["a", "bb"], &[], &["", "cccccccc"]]);
+        let end = bytes.len();
+        bytes.resize(end + 100, 0);
+        let scan = scan(&bytes, SEED, true);
+        assert_eq!(bodies(&scan), ["a", "bb", "", "cccccccc"]);
+        assert!(scan.damaged.is_empty() && scan.end == end && scan.torn == 0);
+        assert!(super::scan(&bytes, SEED + 1, true).frames.is_empty(), "of another log");
+    }
+
+    #[test]
+    fn what_follows_a_damaged_frame_is_found() {
+        let mut bytes = log(&[&["a"], &["b"], &["c"]]);
+        bytes[40 + 35] ^= 1;
+        bytes[40 + 32] ^= 1;
+        let damaged = scan(&bytes, SEED, true);
+        assert_eq!((bodies(&damaged), damaged.damaged), (vec!["a", "c"], vec![40..80]));
+        // Also when it is not known how long the damaged frame is.
+        bytes[40 + 4] ^= 1;
+        let damaged = scan(&bytes, SEED, true);
+        assert_eq!((bodies(&damaged), damaged.damaged), (vec!["a", "c"], vec![40..80]));
+    }
+
+    #[test]
+    fn a_commit_that_was_cut_off_is_no_damage() {
+        let whole = log(&[&["a"], &["b", "c"]]);
+        for length in 0..whole.len() - 8 {
+            let scan = scan(&whole[..length], SEED, true);
+            assert!(scan.damaged.is_empty(), "{length}");
+            // Of the last frame, the seven zeros behind its body may be missing.
+            assert_eq!(scan.frames.len(), (length + 7) / 40);
+        }
+        // The middle of a commit was not written, its end was.
+        let mut bytes = log(&[&["a"], &["b", "c"]]);
+        bytes[45..75].fill(0);
+        let torn = scan(&bytes, SEED, true);
+        assert_eq!((bodies(&torn), torn.end, torn.torn), (vec!["a"], 40, 73));
+        // A later commit shows that all of it was written once.
+        let mut bytes = log(&[&["a"], &["b", "c"], &["mark"]]);
+        bytes[45..75].fill(0);
+        let damaged = scan(&bytes, SEED, true);
+        assert_eq!((bodies(&damaged), damaged.damaged), (vec!["a", "c", "mark"], vec![40..80]));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_lead_astray(bytes in prop::collection::vec(any::<u8>(), 0..500)) {
+            let scan = scan(&bytes, SEED, true);
+            prop_assert!(scan.frames.is_empty());
+        }
+
+        /// One flipped bit costs the frame that it is in, and no other.
+        #[test]
+        fn a_flipped_bit_is_found_and_named(at in 0usize..(10 * 40), bit in 0u32..8) {
+            let texts: Vec<[String; 1]> = (0..10).map(|n| [format!("{n}-------")]).collect();
+            let commits: Vec<Vec<&str>> = texts.iter().map(|t| vec![t[0].as_str()]).collect();
+            let commits: Vec<&[&str]> = commits.iter().map(Vec::as_slice).collect();
+            let mut bytes = log(&commits);
+            let mark = (Kind::Mark, 10, true);
+            write(&mut bytes, SEED, mark, |_| {});
+            bytes[at] ^= 1 << bit;
+            let scan = scan(&bytes, SEED, true);
+            prop_assert_eq!(scan.frames.len(), 10);
+            prop_assert_eq!(scan.damaged, vec![at / 40 * 40..at / 40 * 40 + 40]);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Whether the log can be written, as the writer's thread leaves it for others to see.
+
+use super::super::StoreError;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// A commit that takes longer than this makes the store not ready.
+const COMMIT_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Why nothing works any more.
+pub const DEAD: &str = "the thread that writes the log has died (see the messages before this one); \
+                        nothing acknowledged is lost, start the process again";
+
+/// The state of the writer.
+#[derive(Debug, Default)]
+pub struct Health {
+    fault: Mutex<Option<Fault>>,
+    /// When the commit began that is under way.
+    commit: Mutex<Option<Instant>>,
+    is_unmarked: AtomicBool,
+    is_dead: AtomicBool,
+    died: Notify,
+    /// Commits so far, and those that failed.
+    pub commits: AtomicU64,
+    pub faults: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Fault {
+    why: String,
+    since: Instant,
+    count: u64,
+}
+
+/// Notes when the writer's thread ends without having been stopped.
+pub struct Watch {
+    health: Arc<Health>,
+    is_stopped: bool,
+}
+
+impl Health {
+    pub fn commit_begins(&self) {
+        *lock(&self.commit) = Some(Instant::now());
+    }
+
+    pub fn commit_ends(&self) {
+        *lock(&self.commit) = None;
+    }
+
+    /// A commit has succeeded.
+    pub fn works(&self) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.is_unmarked.store(true, Ordering::Relaxed);
+        if let Some(fault) = lock(&self.fault).take() {
+            let (seconds, tries) = (fault.since.elapsed().as_secs(), fault.count);
+            tracing::info!(seconds, tries, "the log can be written again");
+        }
+    }
+
+    /// The log cannot be written. It is logged once, however often it is tried.
+    pub fn fails(&self, why: String) {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        match &mut *lock(&self.fault) {
+            Some(fault) => {
+                fault.count += 1;
+                fault.why = why;
+            }
+            fault => {
+                tracing::error!("{why}; publishes are refused until it works, reads go on");
+                *fault = Some(Fault { why, since: Instant::now(), count: 1 });
+            }
+        }
+    }
+
+    pub fn is_failing(&self) -> bool {
+        lock(&self.fault).is_some()
+    }
+
+    /// Whether a commit was made since this was asked last.
+    pub fn take_unmarked(&self) -> bool {
+        self.is_unmarked.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether a publish would be accepted.
+    pub fn check(&self) -> Result<(), StoreError> {
+        if self.is_dead.load(Ordering::Relaxed) {
+            return Err(StoreError::Down(DEAD.to_owned()));
+        }
+        if let Some(fault) = &*lock(&self.fault) {
+            return Err(StoreError::Down(fault.why.clone()));
+        }
+        let waited = lock(&self.commit).map(|began| began.elapsed());
+        match waited.filter(|waited| *waited > COMMIT_TIME_MAX) {
+            None => Ok(()),
+            Some(waited) => {
+                let seconds = waited.as_secs();
+                Err(StoreError::Down(format!("a commit has waited {seconds} s for the disk")))
+            }
+        }
+    }
+
+    /// Ends once the writer's thread has ended by itself.
+    pub async fn died(&self) {
+        self.died.notified().await;
+    }
+
+    pub fn watch(self: &Arc<Self>) -> Watch {
+        Watch { health: self.clone(), is_stopped: false }
+    }
+}
+
+impl Watch {
+    /// The thread was stopped.
+    pub fn ended_well(mut self) {
+        self.is_stopped = true;
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !self.is_stopped {
+            self.health.is_dead.store(true, Ordering::Relaxed);
+            // Kept for a waiter that comes later.
+            self.health.died.notify_one();
+        }
+    }
+}
+
+/// Which of the writer and the sender of a command has it: the writer takes it into a commit, or
+/// the sender withdraws it.
+#[derive(Clone, Debug, Default)]
+pub struct Ticket(Arc<AtomicU8>);
+
+const WAITING: u8 = 0;
+const TAKEN: u8 = 1;
+const WITHDRAWN: u8 = 2;
+
+impl Ticket {
+    /// The writer takes the command; `false`: it was withdrawn.
+    pub fn take(&self) -> bool {
+        self.leave_for(TAKEN)
+    }
+
+    /// The sender withdraws the command; `false`: it is in a commit.
+    pub fn withdraw(&self) -> bool {
+        self.leave_for(WITHDRAWN)
+    }
+
+    fn leave_for(&self, next: u8) -> bool {
+        let changed = self.0.compare_exchange(WAITING, next, Ordering::AcqRel, Ordering::Acquire);
+        changed.is_ok()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

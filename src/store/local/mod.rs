@@ -1,0 +1,405 @@
+//! The embedded store: one machine, durable in a directory or, for tests and toys, in memory.
+//!
+//! A log of files that are only appended to (`segment.rs`), made of records that each carry a
+//! checksum (`frame.rs`, `records.rs`), and one thread that writes it (`writer.rs`): the publishes
+//! that are waiting go into one write and one sync, and nothing is acknowledged or shown to a
+//! reader before that. Where events lie is in memory and in an index beside each file
+//! (`block.rs`, `summary.rs`, `catalog.rs`); readers look there and then read the files
+//! (`reading.rs`) and wait for nobody. In memory it is the same code on files in memory.
+
+mod batch;
+mod block;
+mod catalog;
+mod compaction;
+#[cfg(test)]
+mod damage;
+mod files;
+mod frame;
+mod health;
+#[cfg(test)]
+mod model;
+mod reading;
+mod records;
+mod segment;
+mod summary;
+mod writer;
+
+use super::{
+    Answer, Limits, Listener, Page, PageLimit, Publication, Published, Standing, State, Store,
+    StoreError,
+};
+use crate::clock::Clock;
+use crate::cursor::EventId;
+use crate::event::ChannelName;
+use block::Block;
+use catalog::Catalog;
+use files::{Directory, Files, Memory};
+use health::{Health, Ticket};
+use reading::{Plan, RecordReader};
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use writer::{Ages, Writer};
+
+/// Commands that may wait for the writer; more senders than that wait for room.
+const QUEUE_MAX: usize = 4_096;
+
+/// Where the files lie.
+#[derive(Clone, Debug)]
+pub enum Backing {
+    /// In this process; gone with it.
+    Memory,
+    /// In this directory.
+    Directory(PathBuf),
+}
+
+/// How the store is used.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalConfig {
+    /// How long a publish may wait for the disk.
+    pub timeout: Duration,
+    /// Publishes are refused while fewer bytes are free on the disk.
+    pub reserve: u64,
+    /// The size at which a file of the log is ended and the next one begun.
+    pub segment_bytes: u64,
+}
+
+/// What [`LocalConfig::segment_bytes`] is, except in tests: small enough to be compacted between two
+/// publishes, large enough that a log of gigabytes has few files.
+pub const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The embedded store.
+pub struct LocalStore {
+    catalog: Arc<RwLock<Catalog>>,
+    reader: Arc<RecordReader>,
+    health: Arc<Health>,
+    timeout: Duration,
+    commands: mpsc::Sender<Command>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+enum Command {
+    Publish(Publication, Reply<Published>, Ticket),
+    Close(ChannelName, Reply<EventId>, Ticket),
+    Reopen(ChannelName, Reply<()>, Ticket),
+    Settle(oneshot::Sender<()>),
+    Sweep,
+    Stop,
+}
+
+impl LocalStore {
+    /// Opens the store, and creates it where there is none. Blocks while it does.
+    ///
+    /// # Errors
+    /// Says what stands in the way: another process, another format, no right to write.
+    pub fn open(
+        backing: Backing,
+        config: LocalConfig,
+        limits: Limits,
+        clock: Clock,
+        listener: Arc<dyn Listener>,
+    ) -> Result<Self, StoreError> {
+        let (place, files) = match &backing {
+            Backing::Memory => ("the memory store".to_owned(), Ok(Memory::default()).map(boxed)),
+            Backing::Directory(path) => {
+                (path.display().to_string(), Directory::open(path).map(boxed))
+            }
+        };
+        let why = |error: io::Error| StoreError::Down(format!("cannot open {place}: {error}"));
+        Self::open_files(files.map_err(why)?, config, limits, clock, listener).map_err(why)
+    }
+
+    fn open_files(
+        files: Arc<dyn Files>,
+        config: LocalConfig,
+        limits: Limits,
+        clock: Clock,
+        listener: Arc<dyn Listener>,
+    ) -> io::Result<Self> {
+        let beginning = EventId { ms: clock.now(), seq: 0 };
+        let opened = segment::open(&*files, beginning)?;
+        // Ids of a time that this machine's clock has yet to reach: segments go on from there too.
+        clock.at_least(opened.catalog.newest.ms);
+        let ages = Ages::new(opened.catalog.newest, clock.now());
+        let catalog = Arc::new(RwLock::new(opened.catalog));
+        let reader = Arc::new(RecordReader::new(opened.head.seed));
+        let health = Arc::new(Health::default());
+        let mut writer = Writer {
+            files,
+            limits,
+            config,
+            clock,
+            listener,
+            catalog: catalog.clone(),
+            reader: reader.clone(),
+            health: health.clone(),
+            head: opened.head,
+            tail: opened.tail,
+            commit: opened.commit,
+            must_cut: false,
+            must_follow: false,
+            ages,
+        };
+        writer.begin(opened.is_damaged, opened.torn)?;
+        let (commands, queue) = mpsc::channel(QUEUE_MAX);
+        let alive = health.clone();
+        let thread =
+            std::thread::Builder::new().name("headwater-log".to_owned()).spawn(move || {
+                let guard = alive.watch();
+                writer.run(queue);
+                guard.ended_well();
+            })?;
+        let timeout = config.timeout;
+        let thread = Mutex::new(Some(thread));
+        Ok(Self { catalog, reader, health, timeout, commands, thread })
+    }
+
+    /// Has the writer do something; a command that it has not begun in time is withdrawn.
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(Reply<T>, Ticket) -> Command,
+    ) -> Result<T, StoreError> {
+        let stopped = || StoreError::Down("the store has stopped".to_owned());
+        let ticket = Ticket::default();
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            let command = command(reply, ticket.clone());
+            self.commands.send(command).await.map_err(|_| stopped())?;
+            answer.await.map_err(|_| StoreError::Unclear("the store has stopped".to_owned()))?
+        };
+        match tokio::time::timeout(self.timeout, asked).await {
+            Ok(answer) => answer,
+            Err(_) if ticket.withdraw() => Err(StoreError::Down(
+                "the disk did not take it in time (--store-timeout)".to_owned(),
+            )),
+            Err(_) => Err(StoreError::Unclear(
+                "the disk did not confirm it in time (--store-timeout)".to_owned(),
+            )),
+        }
+    }
+
+    fn catalog(&self) -> RwLockReadGuard<'_, Catalog> {
+        self.catalog.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads files on a thread that may wait for them.
+    async fn read_files<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&RecordReader) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let reader = self.reader.clone();
+        let failed = |error: &dyn std::fmt::Display| {
+            StoreError::Down(format!("the log cannot be read: {error}"))
+        };
+        let read = tokio::task::spawn_blocking(move || read(&reader)).await;
+        read.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
+    }
+
+    /// The id of the event at which `find` says that it is, in one of the channel's blocks.
+    async fn place_in(
+        &self,
+        name: &ChannelName,
+        choose: impl FnOnce(&VecDeque<Block>) -> Option<usize>,
+        find: impl FnOnce(&VecDeque<block::Entry>) -> Option<EventId> + Send + 'static,
+    ) -> Result<Option<EventId>, StoreError> {
+        let Some((segment, block)) = Plan::block(&self.catalog(), name, choose) else {
+            return Ok(None);
+        };
+        let name = name.clone();
+        self.read_files(move |reader| Ok(find(&reader.entries(&name, &segment, &block)?))).await
+    }
+
+    /// The last place before `id`; of an ended channel one before its `end` event at the latest, so
+    /// that a client that begins there gets the end.
+    async fn place_before(&self, name: &ChannelName, id: EventId) -> Result<EventId, StoreError> {
+        let (start, trimmed_to, id) = {
+            let catalog = self.catalog();
+            let Some(channel) = catalog.channels.get(name) else { return Ok(catalog.beginning) };
+            let is_open = channel.closed == EventId::START;
+            let id = if is_open { id } else { id.min(channel.closed) };
+            (channel.start(catalog.beginning), channel.trimmed_to, id)
+        };
+        let choose = |blocks: &VecDeque<Block>| {
+            blocks.partition_point(|block| block.first < id).checked_sub(1)
+        };
+        let found = self.place_in(name, choose, move |entries| {
+            let index = entries.partition_point(|entry| entry.first < id).checked_sub(1)?;
+            let entry = entries[index];
+            let is_inside = id.ms == entry.first.ms && id <= entry.last();
+            Some(if is_inside { EventId { ms: id.ms, seq: id.seq - 1 } } else { entry.last() })
+        });
+        Ok(found.await?.filter(|place| *place > trimmed_to).unwrap_or(start))
+    }
+}
+
+fn boxed(files: impl Files) -> Arc<dyn Files> {
+    Arc::new(files)
+}
+
+impl Store for LocalStore {
+    fn publish(&self, publication: Publication) -> Answer<'_, Result<Published, StoreError>> {
+        Box::pin(self.ask(|reply, ticket| Command::Publish(publication, reply, ticket)))
+    }
+
+    fn close<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<EventId, StoreError>> {
+        Box::pin(self.ask(|reply, ticket| Command::Close(channel.clone(), reply, ticket)))
+    }
+
+    fn reopen<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<(), StoreError>> {
+        Box::pin(self.ask(|reply, ticket| Command::Reopen(channel.clone(), reply, ticket)))
+    }
+
+    fn standing<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+    ) -> Answer<'a, Result<Standing, StoreError>> {
+        Box::pin(async { Ok(self.catalog().standing(channel)) })
+    }
+
+    fn position_before<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        ms: u64,
+    ) -> Answer<'a, Result<EventId, StoreError>> {
+        Box::pin(self.place_before(channel, EventId { ms, seq: 0 }))
+    }
+
+    fn read<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        position: EventId,
+        limit: PageLimit,
+    ) -> Answer<'a, Result<Page, StoreError>> {
+        Box::pin(async move {
+            let (plan, position) = Plan::after(&self.catalog(), channel, position, limit);
+            match plan.is_empty() {
+                true => Ok(plan.into_page()),
+                false => self.read_files(move |reader| reader.page(plan, position, limit)).await,
+            }
+        })
+    }
+
+    fn read_back<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        before: EventId,
+        limit: PageLimit,
+    ) -> Answer<'a, Result<Page, StoreError>> {
+        Box::pin(async move {
+            let (plan, after) = Plan::before(&self.catalog(), channel, before, limit);
+            self.read_files(move |reader| reader.page_back(plan, (after, before), limit)).await
+        })
+    }
+
+    fn position_back<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        count: u64,
+    ) -> Answer<'a, Result<EventId, StoreError>> {
+        Box::pin(async move {
+            let (start, mut left) = {
+                let catalog = self.catalog();
+                let Some(known) = catalog.channels.get(channel) else {
+                    return Ok(catalog.beginning);
+                };
+                // The end of a channel is no event of a publisher.
+                let count = count + u64::from(known.closed != EventId::START);
+                if known.events <= count {
+                    return Ok(known.start(catalog.beginning));
+                }
+                (known.start(catalog.beginning), count)
+            };
+            let mut before = 0;
+            let choose = |blocks: &VecDeque<Block>| {
+                let mut back = blocks.iter().rev();
+                let index = back.position(|block| {
+                    let is_here = block.events > left;
+                    before = left;
+                    left -= block.events.min(left);
+                    is_here
+                })?;
+                Some(blocks.len() - 1 - index)
+            };
+            let Some((segment, block)) = Plan::block(&self.catalog(), channel, choose) else {
+                return Ok(start);
+            };
+            let name = channel.clone();
+            let found = self.read_files(move |reader| {
+                let mut left = before;
+                for entry in reader.entries(&name, &segment, &block)?.iter().rev() {
+                    if u64::from(entry.count) > left {
+                        let EventId { ms, seq } = entry.last();
+                        return Ok(Some(EventId { ms, seq: seq - left }));
+                    }
+                    left -= u64::from(entry.count);
+                }
+                Ok(None)
+            });
+            Ok(found.await?.unwrap_or(start))
+        })
+    }
+
+    fn state<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<State, StoreError>> {
+        Box::pin(async move {
+            let (kept, last, closed) = {
+                let catalog = self.catalog();
+                let Some(known) = catalog.channels.get(channel) else {
+                    return Ok(State { position: catalog.beginning, events: Vec::new() });
+                };
+                let places = known
+                    .state
+                    .values()
+                    .filter_map(|kept| Some((catalog.segments.get(&kept.segment)?.clone(), *kept)));
+                (places.collect::<Vec<_>>(), known.last, known.closed)
+            };
+            let position = match closed {
+                EventId::START => last,
+                closed => self.place_before(channel, closed).await?,
+            };
+            let name = channel.clone();
+            self.read_files(move |reader| reader.state(&name, position, kept)).await
+        })
+    }
+
+    fn settle(&self, _ms: u64) -> Answer<'_, ()> {
+        Box::pin(async {
+            let (reply, settled) = oneshot::channel();
+            // Whatever was given an earlier id is ahead of this in the one queue.
+            if self.commands.send(Command::Settle(reply)).await.is_ok() {
+                settled.await.ok();
+            }
+        })
+    }
+
+    fn ready(&self) -> Answer<'_, Result<(), StoreError>> {
+        Box::pin(async { self.health.check() })
+    }
+
+    fn failed(&self) -> Answer<'_, String> {
+        Box::pin(async {
+            self.health.died().await;
+            health::DEAD.to_owned()
+        })
+    }
+
+    fn sweep(&self) -> Answer<'_, ()> {
+        // A writer that is busy is not asked twice.
+        Box::pin(async { self.commands.try_send(Command::Sweep).unwrap_or_default() })
+    }
+
+    fn stop(&self) -> Answer<'_, ()> {
+        Box::pin(async {
+            self.commands.send(Command::Stop).await.ok();
+            let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(thread) = thread {
+                tokio::task::spawn_blocking(|| thread.join().ok()).await.ok();
+            }
+        })
+    }
+}

@@ -1,0 +1,166 @@
+//! The log against a model of it: whatever is published, dropped, compacted and opened again, in
+//! whatever order, the log holds what the model says.
+
+use super::super::{Idempotency, Limits, PageLimit, Publication, Store, StoreError};
+use super::damage::{Deaf, FileBytes, number};
+use super::files::{Files, Memory};
+use super::{LocalConfig, LocalStore};
+use crate::clock::Clock;
+use crate::cursor::EventId;
+use crate::event::{ChannelName, Event, Field};
+use crate::event_log::StoredEvent;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+const LIMITS: Limits = Limits {
+    retain_age: Duration::from_secs(3600),
+    retain_events: 60,
+    retain_bytes: 1 << 20,
+    channels: 1_000,
+    channel_idle: Duration::from_secs(3600),
+    keys: 1_000,
+    state_bytes: 1 << 20,
+    total_bytes: 1 << 30,
+    idempotency_age: Duration::from_secs(600),
+    idempotency_keys: 100_000,
+};
+const CONFIG: LocalConfig =
+    LocalConfig { timeout: Duration::from_secs(60), reserve: 0, segment_bytes: 4 * 1024 };
+const ALL: PageLimit = PageLimit { events: 100_000, bytes: 1 << 30 };
+const CHANNELS: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+#[derive(Default)]
+struct Model {
+    events: Vec<StoredEvent>,
+    state: BTreeMap<String, StoredEvent>,
+    end: Option<EventId>,
+    is_used: bool,
+}
+
+impl Model {
+    fn add(&mut self, ids: Vec<EventId>, events: Vec<Event>) {
+        self.is_used = true;
+        for (id, event) in ids.into_iter().zip(events) {
+            let stored = StoredEvent { id, event };
+            if let Some(key) = stored.event.key.as_ref().map(|key| key.as_str().to_owned()) {
+                match stored.event.removes_key() {
+                    true => drop(self.state.remove(&key)),
+                    false => drop(self.state.insert(key, stored.clone())),
+                }
+            }
+            self.events.push(stored);
+        }
+        let excess = self.events.len().saturating_sub(LIMITS.retain_events as usize);
+        self.events.drain(..excess);
+    }
+}
+
+fn name(text: &str) -> ChannelName {
+    ChannelName::parse(text).unwrap()
+}
+
+fn open(files: FileBytes) -> (Arc<Memory>, LocalStore) {
+    let files = Arc::new(Memory::durable(files));
+    let dynamic: Arc<dyn Files> = files.clone();
+    let store = LocalStore::open_files(dynamic, CONFIG, LIMITS, Clock::default(), Arc::new(Deaf));
+    (files, store.unwrap())
+}
+
+async fn check(store: &LocalStore, models: &BTreeMap<&str, Model>, what: &str) {
+    for (channel, model) in models {
+        let page = store.read(&name(channel), EventId::START, ALL).await.unwrap();
+        // What was dropped may be there again after a restart, until it is dropped once more.
+        let found = &page.events[page.events.len().saturating_sub(model.events.len())..];
+        assert_eq!(found, model.events, "{what}: {channel}");
+        let state = store.state(&name(channel)).await.unwrap();
+        let mut expected: Vec<_> = model.state.values().cloned().collect();
+        expected.sort_by_key(|stored| stored.id);
+        assert_eq!(state.events, expected, "{what}: the state of {channel}");
+        let standing = store.standing(&name(channel)).await.unwrap();
+        assert_eq!(standing.closed, model.end.is_some(), "{what}: {channel}");
+        for count in [0, 1, 7, 59] {
+            let place = store.position_back(&name(channel), count).await.unwrap();
+            let after = store.read(&name(channel), place, ALL).await.unwrap();
+            let ends = usize::from(model.end.is_some() && !model.events.is_empty());
+            let expected = (count as usize + ends).min(model.events.len());
+            assert_eq!(after.events.len(), expected, "{what}: {channel} back {count}");
+        }
+    }
+}
+
+fn events(run: u64, of: &str) -> Vec<Event> {
+    let count = if number(run, &format!("batch {of}"), 6) == 0 { 30 } else { 1 };
+    let event = |n: usize| {
+        let of = format!("{of} {n}");
+        let key = match number(run, &format!("key {of}"), 40) {
+            key @ 0..20 => Some(Field::key(&format!("key {key}")).unwrap()),
+            _ => None,
+        };
+        let removes = number(run, &format!("removes {of}"), 5) == 0;
+        let data = "x".repeat(number(run, &format!("size {of}"), 120));
+        Event::new(None, key, format!("{of} {data}"), removes)
+    };
+    (0..count).map(event).collect()
+}
+
+async fn step(store: &LocalStore, model: &mut Model, channel: &str, run: u64, of: &str) {
+    let channel = name(channel);
+    match number(run, &format!("what {of}"), 30) {
+        0 if model.is_used => {
+            let end = store.close(&channel).await.unwrap();
+            if model.end.is_none() {
+                model.add(vec![end], vec![Event::end()]);
+            }
+            assert_eq!(*model.end.get_or_insert(end), end);
+        }
+        1..4 if model.is_used => {
+            store.reopen(&channel).await.unwrap();
+            model.end = None;
+        }
+        _ => {
+            let events = events(run, of);
+            let key = Idempotency { key: of.to_owned(), digest: 7 };
+            let publication =
+                Publication { channel, events: events.clone(), idempotency: Some(key) };
+            match store.publish(publication.clone()).await {
+                Ok(published) => {
+                    assert!(!published.repeated);
+                    model.add(published.ids.clone(), events);
+                    let again = store.publish(publication).await.unwrap();
+                    assert!(again.repeated && again.ids == published.ids);
+                }
+                Err(error) => assert!(error == StoreError::Closed && model.end.is_some()),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_log_is_what_the_model_says_through_compaction_and_restarts() {
+    for run in 0..12 {
+        let (mut files, mut store) = open(FileBytes::new());
+        let mut models: BTreeMap<_, _> =
+            CHANNELS.into_iter().map(|channel| (channel, Model::default())).collect();
+        for round in 0..40 {
+            for n in 0..25 {
+                let of = format!("{round} {n}");
+                // One channel is used in the first rounds only: what is left of it must stay.
+                let count = if round < 5 { 5 } else { 4 };
+                let channel = CHANNELS[number(run, &format!("channel {of}"), count)];
+                step(&store, models.get_mut(channel).unwrap(), channel, run, &of).await;
+            }
+            store.sweep().await;
+            store.settle(0).await;
+            check(&store, &models, &format!("run {run}, round {round}")).await;
+            if number(run, &format!("restart {round}"), 4) == 0 {
+                store.stop().await;
+                (files, store) = open(files.bytes());
+                check(&store, &models, &format!("run {run}, round {round}, restarted")).await;
+            }
+        }
+        store.stop().await;
+        let bytes: usize = files.bytes().values().map(Vec::len).sum();
+        assert!(bytes < 3 << 20, "space is given back: {bytes} bytes are left");
+    }
+}

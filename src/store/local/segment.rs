@@ -1,0 +1,339 @@
+//! The files of the log: their names, how they are opened, sealed and followed by the next.
+//!
+//! A file `0000000003-0000000003.log` is written up to about 16 MiB, then it is sealed,
+//! gets an index of its own (`.index`) and is never written again. Compaction puts one file in the
+//! place of several, which is why a name has two numbers. The last file is written ahead with
+//! zeros, so that a commit writes only the pages that its records stand in, and none of the file
+//! system's own records (`fdatasync` of a write inside a file).
+
+use super::catalog::{Catalog, Segment};
+use super::files::{File, Files, read_all, write_whole};
+use super::frame::{self, Kind};
+use super::records::write_id;
+use super::summary::{Summary, summarize};
+use crate::cursor::EventId;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// How far the last file is written ahead, and the unit of its length.
+const AHEAD_BYTES: u64 = 1024 * 1024;
+const PAGE_BYTES: u64 = 4 * 1024;
+/// The file that says what the others are, twice: the second time in a page of its own.
+const HEAD_NAME: &str = "log";
+const HEAD_MAGIC: [u8; 8] = *b"HWLOG\0\0\x01";
+const HEAD_BYTES: usize = 40;
+const HEAD_SECOND: usize = 4 * 1024;
+/// The data file of the versions before this format.
+const FORMER_NAME: &str = "events.redb";
+
+/// What all files of a log have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    /// The seed of all checksums.
+    pub seed: u64,
+    /// The place before the first event.
+    pub beginning: EventId,
+}
+
+/// The file that is written.
+pub struct Tail {
+    pub number: u32,
+    pub file: Arc<dyn File>,
+    /// Where the next frame goes.
+    pub end: u64,
+    /// Up to where it is written ahead.
+    pub allocated: u64,
+}
+
+/// A log that was opened.
+pub struct Opened {
+    pub head: Head,
+    pub catalog: Catalog,
+    pub tail: Tail,
+    pub commit: u64,
+    /// Bytes of a commit that was cut off.
+    pub torn: u64,
+    /// Events may be lost; which ones cannot be told in all cases.
+    pub is_damaged: bool,
+}
+
+/// The name of a file that holds the records of the files `first` to `until`.
+pub fn name(first: u32, until: u32, extension: &str) -> String {
+    format!("{first:010}-{until:010}.{extension}")
+}
+
+fn numbers(name: &str) -> Option<(u32, u32)> {
+    let (first, until) = name.strip_suffix(".log")?.split_once('-')?;
+    Some((first.parse().ok()?, until.parse().ok()?))
+}
+
+impl Head {
+    /// Reads the head of a log, and makes one for a log that is new.
+    fn open(files: &dyn Files, is_new: bool, beginning: EventId) -> io::Result<Self> {
+        match files.open(HEAD_NAME) {
+            Ok(file) => Self::read(&read_all(&*file)?),
+            Err(error) if error.kind() == ErrorKind::NotFound && is_new => {
+                let mut seed = [0; 8];
+                aws_lc_rs::rand::fill(&mut seed).map_err(io::Error::other)?;
+                let head = Self { seed: u64::from_be_bytes(seed), beginning };
+                let mut bytes = head.write();
+                bytes.resize(HEAD_SECOND, 0);
+                bytes.extend_from_slice(&head.write());
+                write_whole(files, HEAD_NAME, &bytes)?;
+                Ok(head)
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(invalid(format!("the file {HEAD_NAME:?} is missing: the copy is not complete")))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write(&self) -> Vec<u8> {
+        let mut out = HEAD_MAGIC.to_vec();
+        out.extend_from_slice(&self.seed.to_be_bytes());
+        write_id(&mut out, self.beginning);
+        out.extend_from_slice(&xxh3_64_with_seed(&out, 0).to_be_bytes());
+        out
+    }
+
+    fn read(bytes: &[u8]) -> io::Result<Self> {
+        let half = |start: usize| {
+            let half = bytes.get(start..start + HEAD_BYTES)?;
+            let (body, checksum) = half.split_last_chunk::<8>()?;
+            let is_whole = xxh3_64_with_seed(body, 0).to_be_bytes() == *checksum;
+            let body = body.strip_prefix(&HEAD_MAGIC).filter(|_| is_whole)?;
+            let (seed, rest) = body.split_first_chunk()?;
+            let (ms, seq) = rest.split_first_chunk()?;
+            let number = u64::from_be_bytes;
+            let beginning = EventId { ms: number(*ms), seq: number(seq.try_into().ok()?) };
+            Some(Self { seed: number(*seed), beginning })
+        };
+        let head = [0, HEAD_SECOND].into_iter().find_map(half);
+        head.ok_or_else(|| {
+            let why = "is damaged in both halves, or of a newer version";
+            invalid(format!("the file {HEAD_NAME:?} {why}; restore it from a backup"))
+        })
+    }
+}
+
+impl Tail {
+    /// The first file, or the one after a sealed one.
+    pub fn create(
+        files: &dyn Files,
+        number: u32,
+        (seed, commit): (u64, u64),
+        newest: EventId,
+    ) -> io::Result<Self> {
+        let mut bytes = Vec::new();
+        frame::write(&mut bytes, seed, (Kind::Mark, commit, true), |out| write_id(out, newest));
+        let end = bytes.len() as u64;
+        if files.is_durable() {
+            bytes.resize(AHEAD_BYTES as usize, 0);
+        }
+        let allocated = bytes.len() as u64;
+        let file = write_whole(files, &name(number, number, "log"), &bytes)?;
+        Ok(Self { number, file, end, allocated })
+    }
+
+    /// Makes sure that `length` more bytes can be written without the file growing, and that zeros
+    /// follow them: a file without zeros at its end was cut.
+    pub fn write_ahead(&mut self, length: u64) -> io::Result<()> {
+        let needed = self.end + length + 1;
+        if needed <= self.allocated {
+            return Ok(());
+        }
+        let allocated = (needed + AHEAD_BYTES).next_multiple_of(PAGE_BYTES);
+        let zeros = vec![0; (allocated - self.allocated) as usize];
+        self.file.write_at(&zeros, self.allocated)?;
+        self.allocated = allocated;
+        Ok(())
+    }
+
+    /// Overwrites what a failed commit may have left.
+    pub fn cut(&self) -> io::Result<()> {
+        let length = self.file.length()?;
+        self.file.write_at(&vec![0; length.saturating_sub(self.end) as usize], self.end)?;
+        self.file.sync()
+    }
+
+    pub fn segment(&self) -> Segment {
+        Segment::new(self.number, self.file.clone(), None, self.end)
+    }
+}
+
+/// Opens a log, and creates it where there is none. `beginning`: the place before the first event
+/// of a new log.
+///
+/// # Errors
+/// Says what stands in the way. What is only damaged does not: it is skipped and reported.
+pub fn open(files: &dyn Files, beginning: EventId) -> io::Result<Opened> {
+    let names = files.list()?;
+    if names.iter().any(|name| name == FORMER_NAME) {
+        return Err(invalid(format!(
+            "{FORMER_NAME} is in the format of an earlier version, which this one does not read; \
+             begin with an empty directory"
+        )));
+    }
+    let mut found: Vec<(u32, u32)> = names.iter().filter_map(|name| numbers(name)).collect();
+    found.sort_by_key(|(first, until)| (*first, u32::MAX - until));
+    let head = Head::open(files, found.is_empty(), beginning)?;
+    drop_leftovers(files, &names, &mut found)?;
+    let mut opened = Opened {
+        head,
+        catalog: Catalog {
+            beginning: head.beginning,
+            newest: head.beginning,
+            ..Catalog::default()
+        },
+        tail: Tail {
+            number: 0,
+            file: Arc::new(super::files::MemoryFile::default()),
+            end: 0,
+            allocated: 0,
+        },
+        commit: 0,
+        torn: 0,
+        is_damaged: false,
+    };
+    let mut next = 1;
+    for (index, (first, until)) in found.iter().enumerate() {
+        if *first != next {
+            tracing::error!(from = next, to = first - 1, "files of the log are missing");
+            opened.suspect();
+        }
+        next = until + 1;
+        opened.add(files, (*first, *until), index + 1 == found.len())?;
+    }
+    if opened.tail.number == 0 {
+        let (seed, newest) = (head.seed, opened.catalog.newest);
+        opened.tail = Tail::create(files, next, (seed, opened.commit + 1), newest)?;
+        opened.commit += 1;
+        opened.catalog.segments.insert(next, opened.tail.segment());
+    }
+    Ok(opened)
+}
+
+/// Removes drafts, and files whose records a later compaction has put into another one.
+fn drop_leftovers(
+    files: &dyn Files,
+    names: &[String],
+    found: &mut Vec<(u32, u32)>,
+) -> io::Result<()> {
+    let mut kept: Vec<(u32, u32)> = Vec::new();
+    for (first, until) in found.drain(..) {
+        match kept.last() {
+            Some((_, covered)) if until <= *covered => files.remove(&name(first, until, "log"))?,
+            _ => kept.push((first, until)),
+        }
+    }
+    let of_log = |index: &str| index.replace(".index", ".log");
+    for name in names {
+        let is_lost = name.ends_with(".index")
+            && !numbers(&of_log(name)).is_some_and(|numbers| kept.contains(&numbers));
+        if name.ends_with(".tmp") || is_lost {
+            files.remove(name)?;
+        }
+    }
+    *found = kept;
+    Ok(())
+}
+
+impl Opened {
+    /// Events of any channel may be lost here.
+    fn suspect(&mut self) {
+        self.is_damaged = true;
+        self.catalog.channels.values_mut().for_each(|channel| channel.is_suspect = true);
+    }
+
+    fn add(
+        &mut self,
+        files: &dyn Files,
+        (first, until): (u32, u32),
+        is_last: bool,
+    ) -> io::Result<()> {
+        let log_name = name(first, until, "log");
+        let log = files.open(&log_name)?;
+        let size = log.length()?;
+        if size == 0 {
+            return Err(invalid(format!(
+                "{log_name} is empty, so its events are lost: restore it from a backup, or move it \
+                 away to go on without it"
+            )));
+        }
+        let index = files.open(&name(first, until, "index")).ok();
+        let known = index.as_ref().filter(|_| !is_last).and_then(|index| {
+            Summary::read_index(&read_all(&**index).ok()?, self.head.seed, until).ok()
+        });
+        let segment = Segment::new(first, log.clone(), index, size);
+        self.catalog.segments.insert(until, segment);
+        if let Some(summary) = known {
+            self.commit = self.commit.max(summary.commit);
+            self.fold(summary);
+            return Ok(());
+        }
+        let bytes = read_all(&*log)?;
+        let scan = frame::scan(&bytes, self.head.seed, is_last);
+        for damaged in &scan.damaged {
+            tracing::error!(
+                file = log_name,
+                from = damaged.start,
+                to = damaged.end,
+                "a part of the log is damaged; what follows it is served, its loss is announced"
+            );
+        }
+        let (end, torn) = (scan.end as u64, scan.torn as u64);
+        let mut summary = summarize(&scan, until);
+        self.commit = self.commit.max(summary.commit);
+        let is_sealed = summary.is_sealed;
+        // A file to which is still written has zeros at its end.
+        let is_cut = !is_sealed && (!is_last || end + torn >= size) && files.is_durable();
+        if is_sealed && !summary.is_damaged {
+            let index = store_index(files, (first, until), &mut summary, self.head.seed);
+            if let Some(segment) = self.catalog.segments.get_mut(&until) {
+                segment.index = index.ok();
+            }
+        }
+        self.fold(summary);
+        if is_cut {
+            tracing::error!(
+                file = log_name,
+                bytes = size,
+                "the end of a file of the log is missing"
+            );
+            self.suspect();
+        }
+        if is_last && !is_sealed {
+            self.tail = Tail { number: until, file: log, end, allocated: size };
+            self.torn = torn;
+        }
+        Ok(())
+    }
+
+    fn fold(&mut self, summary: Summary) {
+        if summary.beginning != EventId::START {
+            self.is_damaged = false;
+        }
+        self.is_damaged |= summary.is_damaged;
+        self.catalog.fold(summary);
+    }
+}
+
+/// Writes the index of a sealed file. From then on its blocks are found there.
+pub fn store_index(
+    files: &dyn Files,
+    (first, until): (u32, u32),
+    summary: &mut Summary,
+    seed: u64,
+) -> io::Result<Arc<dyn File>> {
+    let bytes = summary.write_index(seed);
+    let index = write_whole(files, &name(first, until, "index"), &bytes)?;
+    *summary = Summary::read_index(&bytes, seed, until)
+        .map_err(|_| invalid("an index cannot be read back".to_owned()))?;
+    Ok(index)
+}
+
+pub fn invalid(why: String) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, why)
+}

@@ -1,0 +1,367 @@
+//! What one file of the log says: which events of which channels it has and where, and what it
+//! changes in their states. Made by looking through the file, and kept in an index beside a file
+//! that is complete, so that opening the log does not read all of it again.
+
+use super::super::record::{Reader, Unreadable};
+use super::block::{self, Block, ENTRY_BYTES, Entries, Entry};
+use super::frame::{Frame, Kind, Scan};
+use super::records::{ChannelRecord, Events, KeyRecord, read_name, write_id, write_name};
+use crate::cursor::EventId;
+use crate::event::ChannelName;
+use std::collections::{HashMap, VecDeque};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// The first bytes of an index, with the version of its layout.
+const INDEX_MAGIC: [u8; 8] = *b"HWINDEX\x01";
+/// Bytes of an index after its directory: length and checksum of the directory.
+const TRAILER_BYTES: usize = 16;
+/// Bytes that an event counts for beside its text.
+pub const EVENT_OVERHEAD_BYTES: usize = 5;
+
+/// One file.
+#[derive(Debug, Default)]
+pub struct Summary {
+    pub channels: Vec<ChannelSummary>,
+    pub keys: Vec<(ChannelName, KeyRecord)>,
+    /// The newest record of [`Kind::Beginning`]; `0-0` where there is none.
+    pub beginning: EventId,
+    /// The newest id that is known to be given.
+    pub newest: EventId,
+    pub commit: u64,
+    pub is_sealed: bool,
+    /// Records are lost, and of which channels they were cannot be told in all cases.
+    pub is_damaged: bool,
+}
+
+/// One channel in one file.
+#[derive(Debug)]
+pub struct ChannelSummary {
+    pub name: ChannelName,
+    /// What the records that were dropped from this file said.
+    pub carried: Option<ChannelRecord>,
+    /// The first record of events is the first that the channel ever had.
+    pub is_first: bool,
+    /// The id of the event before the first of this file.
+    pub previous: Option<EventId>,
+    /// The newest event; `0-0` where there is none in this file.
+    pub last: EventId,
+    /// The id of its `end` event, or `0-0` when it was opened again; `None`: no change.
+    pub closed: Option<EventId>,
+    pub blocks: VecDeque<Block>,
+    /// For each key that is named, what became of it.
+    pub state: HashMap<Box<str>, Option<Kept>>,
+    /// The channel may have had events in a part of the file that is damaged.
+    pub is_suspect: bool,
+}
+
+/// Where the newest event of a key lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub id: EventId,
+    pub segment: u32,
+    pub offset: u32,
+    /// Bytes of its frame, and its share of them.
+    pub length: u32,
+    pub share: u32,
+    /// Bytes that it counts for in the state.
+    pub bytes: u32,
+}
+
+/// Looks through the frames of the file `segment`.
+pub fn summarize(scan: &Scan<'_>, segment: u32) -> Summary {
+    let mut channels: HashMap<ChannelName, ChannelSummary> = HashMap::new();
+    let mut summary = Summary::default();
+    let mut damaged = scan.damaged.iter().peekable();
+    for frame in &scan.frames {
+        if damaged.next_if(|range| range.start < frame.offset).is_some() {
+            summary.is_damaged = true;
+            channels.values_mut().for_each(|channel| channel.is_suspect = true);
+        }
+        // A record that passed its checksums and cannot be read was written by a later version.
+        if summary.take(&mut channels, frame, segment).is_err() {
+            summary.is_damaged = true;
+        }
+    }
+    summary.channels = channels.into_values().collect();
+    summary
+}
+
+impl Summary {
+    fn take(
+        &mut self,
+        channels: &mut HashMap<ChannelName, ChannelSummary>,
+        frame: &Frame<'_>,
+        segment: u32,
+    ) -> Result<(), Unreadable> {
+        self.commit = self.commit.max(frame.commit);
+        match frame.kind {
+            Kind::Events | Kind::End => {
+                let events = Events::read(frame.body)?;
+                let channel = known(channels, &events.channel);
+                channel.append(&events, frame, segment);
+                if frame.kind == Kind::End {
+                    channel.closed = Some(channel.last);
+                }
+                self.newest = self.newest.max(channel.last);
+                if let Some(key) = events.key {
+                    self.keys.push((events.channel, key));
+                }
+            }
+            Kind::State => {
+                let events = Events::read(frame.body)?;
+                known(channels, &events.channel).take_state(&events, frame, segment);
+            }
+            Kind::Reopen => {
+                known(channels, &read_name(&mut Reader::new(frame.body))?).closed =
+                    Some(EventId::START);
+            }
+            Kind::Channel => {
+                let record = ChannelRecord::read(frame.body)?;
+                self.newest = self.newest.max(record.last);
+                let channel = known(channels, &record.channel);
+                channel.closed = Some(record.closed);
+                channel.carried = Some(record);
+            }
+            Kind::Key => self.keys.push(KeyRecord::read(frame.body)?),
+            Kind::Mark => self.newest = self.newest.max(Reader::new(frame.body).id()?),
+            Kind::Seal => self.is_sealed = true,
+            Kind::Beginning => {
+                self.beginning = Reader::new(frame.body).id()?;
+                self.newest = self.newest.max(self.beginning);
+                // Written once all that was lost before it has been announced.
+                self.is_damaged = false;
+                channels.values_mut().for_each(|channel| channel.is_suspect = false);
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of an index, and the blocks as they are found in it.
+    pub fn write_index(&self, seed: u64) -> Vec<u8> {
+        let mut out = INDEX_MAGIC.to_vec();
+        let mut directory = Vec::new();
+        write_id(&mut directory, self.beginning);
+        write_id(&mut directory, self.newest);
+        directory.extend_from_slice(&self.commit.to_be_bytes());
+        directory.extend_from_slice(&(self.channels.len() as u32).to_be_bytes());
+        for channel in &self.channels {
+            channel.write(&mut directory, &mut out, seed);
+        }
+        for (channel, key) in &self.keys {
+            let mut record = Vec::new();
+            key.write(channel, &mut record);
+            directory.extend_from_slice(&(record.len() as u32).to_be_bytes());
+            directory.extend_from_slice(&record);
+        }
+        out.extend_from_slice(&directory);
+        out.extend_from_slice(&(directory.len() as u64).to_be_bytes());
+        out.extend_from_slice(&xxh3_64_with_seed(&directory, seed).to_be_bytes());
+        out
+    }
+
+    /// Reads the directory of an index of the file `segment`.
+    pub fn read_index(bytes: &[u8], seed: u64, segment: u32) -> Result<Self, Unreadable> {
+        if !bytes.starts_with(&INDEX_MAGIC) {
+            return Err(Unreadable);
+        }
+        let (rest, trailer) = bytes.split_last_chunk::<TRAILER_BYTES>().ok_or(Unreadable)?;
+        let mut trailer = Reader::new(trailer);
+        let (length, checksum) = (trailer.u64()?, trailer.u64()?);
+        let length = usize::try_from(length).map_err(|_| Unreadable)?;
+        let start = rest.len().checked_sub(length).ok_or(Unreadable)?;
+        let directory = &rest[start..];
+        if xxh3_64_with_seed(directory, seed) != checksum {
+            return Err(Unreadable);
+        }
+        let mut reader = Reader::new(directory);
+        let (beginning, newest) = (reader.id()?, reader.id()?);
+        let commit = reader.u64()?;
+        let count = reader.u32()?;
+        let channels = (0..count).map(|_| ChannelSummary::read(&mut reader, segment));
+        let channels = channels.collect::<Result<_, _>>()?;
+        let mut keys = Vec::new();
+        while !reader.is_empty() {
+            let length = reader.u32()? as usize;
+            keys.push(KeyRecord::read(reader.take(length)?)?);
+        }
+        let (is_sealed, is_damaged) = (true, false);
+        Ok(Self { channels, keys, beginning, newest, commit, is_sealed, is_damaged })
+    }
+}
+
+impl ChannelSummary {
+    fn new(name: ChannelName) -> Self {
+        Self {
+            name,
+            carried: None,
+            is_first: false,
+            previous: None,
+            last: EventId::START,
+            closed: None,
+            blocks: VecDeque::new(),
+            state: HashMap::new(),
+            is_suspect: false,
+        }
+    }
+
+    fn append(&mut self, events: &Events, frame: &Frame<'_>, segment: u32) {
+        self.is_suspect = false;
+        if events.is_first {
+            // The channel was forgotten before; what it had then is gone.
+            *self = Self { is_first: true, ..Self::new(self.name.clone()) };
+            self.previous = Some(events.previous);
+        } else if self.previous.is_none() {
+            self.previous = Some(events.previous);
+        } else if events.previous > self.last {
+            // Every record names the event before it, so a lost one shows here.
+            block::push(&mut self.blocks, segment, Entry::lost(events.previous));
+        }
+        let entry = entry_of(events, frame.offset, frame.length());
+        self.last = entry.last();
+        self.closed = self.closed.and(Some(EventId::START));
+        block::push(&mut self.blocks, segment, entry);
+        self.take_state(events, frame, segment);
+    }
+
+    fn take_state(&mut self, events: &Events, frame: &Frame<'_>, segment: u32) {
+        self.state.extend(keyed(events, segment, frame.offset, frame.length()));
+    }
+
+    fn write(&self, directory: &mut Vec<u8>, out: &mut Vec<u8>, seed: u64) {
+        write_name(directory, &self.name);
+        directory.push(u8::from(self.is_first));
+        write_id(directory, self.last);
+        for optional in [self.previous, self.closed] {
+            directory.push(u8::from(optional.is_some()));
+            write_id(directory, optional.unwrap_or_default());
+        }
+        directory.push(u8::from(self.carried.is_some()));
+        if let Some(carried) = &self.carried {
+            carried.write(directory);
+        }
+        directory.extend_from_slice(&(self.blocks.len() as u32).to_be_bytes());
+        for block in &self.blocks {
+            let Entries::Here(entries) = &block.entries else { continue };
+            let stored = block::write_entries(out, entries, seed);
+            let Entries::Stored { offset, count, checksum } = stored else { continue };
+            write_id(directory, block.first);
+            write_id(directory, block.last);
+            for number in [block.events, block.bytes, block.length, checksum] {
+                directory.extend_from_slice(&number.to_be_bytes());
+            }
+            directory.extend_from_slice(&offset.to_be_bytes());
+            directory.extend_from_slice(&count.to_be_bytes());
+        }
+        directory.extend_from_slice(&(self.state.len() as u32).to_be_bytes());
+        for (key, kept) in &self.state {
+            directory.extend_from_slice(&(key.len() as u16).to_be_bytes());
+            directory.extend_from_slice(key.as_bytes());
+            directory.push(u8::from(kept.is_some()));
+            if let Some(kept) = kept {
+                write_id(directory, kept.id);
+                for number in [kept.offset, kept.length, kept.share, kept.bytes] {
+                    directory.extend_from_slice(&number.to_be_bytes());
+                }
+            }
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>, segment: u32) -> Result<Self, Unreadable> {
+        let mut channel = Self::new(read_name(reader)?);
+        channel.is_first = flag(reader)?;
+        channel.last = reader.id()?;
+        let mut optional = || Ok((flag(reader)?, reader.id()?));
+        let (previous, closed) = (optional()?, optional()?);
+        channel.previous = previous.0.then_some(previous.1);
+        channel.closed = closed.0.then_some(closed.1);
+        if flag(reader)? {
+            let record = ChannelRecord {
+                channel: read_name(reader)?,
+                last: reader.id()?,
+                closed: reader.id()?,
+                trimmed_to: reader.id()?,
+            };
+            channel.carried = Some(record);
+        }
+        for _ in 0..reader.u32()? {
+            let (first, last) = (reader.id()?, reader.id()?);
+            let (events, bytes) = (reader.u64()?, reader.u64()?);
+            let (length, checksum) = (reader.u64()?, reader.u64()?);
+            let (offset, count) = (reader.u32()?, reader.u32()?);
+            let entries = Entries::Stored { offset, count, checksum };
+            let counts = (events, bytes, length);
+            channel.blocks.push_back(Block::stored(segment, (first, last), counts, entries));
+        }
+        for _ in 0..reader.u32()? {
+            let length = usize::from(u16::from_be_bytes(reader.array()?));
+            let key = reader.text(length)?.into();
+            let mut kept = None;
+            if flag(reader)? {
+                let id = reader.id()?;
+                let (offset, length) = (reader.u32()?, reader.u32()?);
+                let (share, bytes) = (reader.u32()?, reader.u32()?);
+                kept = Some(Kept { id, segment, offset, length, share, bytes });
+            }
+            channel.state.insert(key, kept);
+        }
+        Ok(channel)
+    }
+}
+
+fn known<'c>(
+    channels: &'c mut HashMap<ChannelName, ChannelSummary>,
+    name: &ChannelName,
+) -> &'c mut ChannelSummary {
+    channels.entry(name.clone()).or_insert_with(|| ChannelSummary::new(name.clone()))
+}
+
+/// Bytes that an event counts for in a state: its own, and those of its id.
+pub fn state_bytes(event: &crate::event::Event) -> u32 {
+    (EVENT_OVERHEAD_BYTES + 16 + event.weight()) as u32
+}
+
+/// The entry of a record whose frame of `length` bytes stands at `offset`.
+pub fn entry_of(events: &Events, offset: usize, length: usize) -> Entry {
+    let bytes = events.events.iter().map(|event| EVENT_OVERHEAD_BYTES + event.weight());
+    Entry {
+        first: events.first,
+        count: events.events.len() as u32,
+        offset: offset as u32,
+        length: length as u32,
+        bytes: bytes.sum::<usize>() as u32,
+    }
+}
+
+/// What the events of such a record make of their keys.
+pub fn keyed(
+    events: &Events,
+    segment: u32,
+    offset: usize,
+    length: usize,
+) -> HashMap<Box<str>, Option<Kept>> {
+    let (offset, length) = (offset as u32, length as u32);
+    let share = length / events.events.len().max(1) as u32;
+    let mut newest = HashMap::new();
+    for (index, event) in events.events.iter().enumerate() {
+        let Some(key) = &event.key else { continue };
+        let (id, bytes) = (events.id(index), state_bytes(event));
+        let kept = Kept { id, segment, offset, length, share, bytes };
+        newest.insert(key.as_str().into(), Some(kept).filter(|_| !event.removes_key()));
+    }
+    newest
+}
+
+fn flag(reader: &mut Reader<'_>) -> Result<bool, Unreadable> {
+    let [byte] = reader.array()?;
+    Ok(byte != 0)
+}
+
+/// Where the entries of a block lie in an index.
+pub fn entries_at(entries: &Entries) -> Option<(u64, usize, u64)> {
+    match entries {
+        Entries::Here(_) => None,
+        Entries::Stored { offset, count, checksum } => {
+            Some((u64::from(*offset), *count as usize * ENTRY_BYTES, *checksum))
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! The one thread that writes the log.
+//!
+//! It takes whatever commands wait, makes records of them, writes these with one write and one
+//! sync, and only then changes the catalog, tells the hub and answers the publishers. When the disk
+//! fails, the log is cut back to what was durable, and until that works every publish is refused.
+//! Reads go on meanwhile.
+
+use super::super::{Limits, Listener, StoreError};
+use super::batch::{Append, Batch, Change, Place, Staged};
+use super::catalog::{Catalog, Channel, Segment};
+use super::compaction;
+use super::files::{Files, read_all};
+use super::frame::{self, Kind};
+use super::reading::RecordReader;
+use super::records::write_id;
+use super::segment::{Head, Tail, store_index};
+use super::summary::summarize;
+use super::{Command, Health, LocalConfig, Reply, Ticket};
+use crate::clock::Clock;
+use crate::cursor::EventId;
+use crate::event::{ChannelName, Event};
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// Most commands and bytes in one commit: bounds its memory and the wait of its first.
+const BATCH_COMMANDS_MAX: usize = 1_024;
+const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most events that one sweep drops, so that publishes do not wait long behind it.
+const SWEEP_EVENTS_MAX: u64 = 100_000;
+/// Longest time that one sweep spends on compaction before it lets publishes through.
+const COMPACTION_TIME: Duration = Duration::from_millis(50);
+/// The ages of events catch up with the clock this many times as fast as time passes. After a jump
+/// of the clock, and after a pause of the process, nothing is dropped at once.
+const AGE_CATCH_UP: u64 = 2;
+
+pub(super) struct Writer {
+    pub files: Arc<dyn Files>,
+    pub limits: Limits,
+    pub config: LocalConfig,
+    pub clock: Clock,
+    pub listener: Arc<dyn Listener>,
+    pub catalog: Arc<RwLock<Catalog>>,
+    pub reader: Arc<RecordReader>,
+    pub health: Arc<Health>,
+    pub head: Head,
+    pub tail: Tail,
+    /// The number of the last commit.
+    pub commit: u64,
+    /// Bytes after the end of the file may be of a commit that failed.
+    pub must_cut: bool,
+    /// The file is sealed, and the next one could not be created yet.
+    pub must_follow: bool,
+    pub ages: Ages,
+}
+
+/// The instant by which ages are reckoned.
+pub(super) struct Ages {
+    now: u64,
+    swept: Instant,
+}
+
+/// An answer that waits for the commit.
+type Pending = Box<dyn FnOnce(Result<(), StoreError>)>;
+
+impl Ages {
+    /// Goes on from the newest event, whatever the clock says now.
+    pub fn new(newest: EventId, now: u64) -> Self {
+        let newest = if newest == EventId::START { now } else { newest.ms.min(now) };
+        Self { now: newest, swept: Instant::now() }
+    }
+
+    fn advance(&mut self, now: u64) -> u64 {
+        let passed = self.swept.elapsed().as_millis() as u64;
+        self.swept = Instant::now();
+        self.now = (self.now + AGE_CATCH_UP * passed).min(now);
+        self.now
+    }
+}
+
+impl Writer {
+    /// Puts right what was found when the log was opened.
+    pub fn begin(&mut self, opened_damaged: bool, torn: u64) -> io::Result<()> {
+        if torn > 0 {
+            tracing::info!(bytes = torn, "the last commit was cut off by a crash; it is removed");
+            self.tail.cut()?;
+        }
+        self.trim_again();
+        if opened_damaged {
+            self.announce_losses()?;
+        }
+        Ok(())
+    }
+
+    /// Drops what was dropped before the log was opened or compacted, and is in the blocks again.
+    fn trim_again(&self) {
+        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        for name in catalog.untrimmed() {
+            let reader = &self.reader;
+            let load = |segment: &Segment, block: &_| reader.entries(&name, segment, block).ok();
+            catalog.trim(&name, u64::MAX, &load, |channel, oldest| oldest <= channel.trimmed_to);
+        }
+    }
+
+    /// Works until it is stopped, or until no sender is left.
+    pub fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        while let Some(first) = queue.blocking_recv() {
+            let (commands, is_stopped) = take_waiting(first, &mut queue);
+            self.apply(commands);
+            if queue.is_empty() {
+                self.mark();
+            }
+            if is_stopped {
+                break;
+            }
+        }
+        if self.tail.file.sync().is_err() {
+            tracing::warn!("the log could not be synced at the end; what was acknowledged is safe");
+        }
+    }
+
+    /// Applies commands in one commit, and answers each of them.
+    fn apply(&mut self, commands: Vec<Command>) {
+        let is_sweep = commands.iter().any(|command| matches!(command, Command::Sweep));
+        let mut pending = Vec::new();
+        let outcome = match self.heal() {
+            Ok(()) => self.commit(commands, &mut pending),
+            Err(refusal) => {
+                commands.into_iter().for_each(|command| pending.extend(refuse(command)));
+                Err(refusal)
+            }
+        };
+        for answer in pending {
+            answer(outcome.clone());
+        }
+        if is_sweep {
+            self.sweep();
+        }
+    }
+
+    fn commit(
+        &mut self,
+        commands: Vec<Command>,
+        pending: &mut Vec<Pending>,
+    ) -> Result<(), StoreError> {
+        let staged = self.stage(commands, pending);
+        if staged.bytes.is_empty() {
+            return Ok(());
+        }
+        self.write(&staged.bytes)?;
+        let appended = self.change(staged.changes);
+        for append in &appended {
+            self.listener.appended(&append.channel, append.follows, &append.stored);
+        }
+        if self.tail.end >= self.config.segment_bytes {
+            self.seal();
+        }
+        Ok(())
+    }
+
+    fn stage(&self, commands: Vec<Command>, pending: &mut Vec<Pending>) -> Staged {
+        let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        let mut batch = Batch::new(&catalog, self.limits, self.clock.now(), self.place());
+        for command in commands {
+            match command {
+                Command::Publish(publication, reply, ticket) if ticket.take() => {
+                    pending.push(answer_later(reply, batch.publish(publication)));
+                }
+                Command::Close(channel, reply, ticket) if ticket.take() => {
+                    pending.push(answer_later(reply, batch.close(&channel)));
+                }
+                Command::Reopen(channel, reply, ticket) if ticket.take() => {
+                    pending.push(answer_later(reply, batch.reopen(&channel)));
+                }
+                Command::Settle(reply) => {
+                    pending.push(Box::new(|_| reply.send(()).unwrap_or_default()));
+                }
+                // Its sender no longer waits for an answer, and was told that nothing is stored.
+                Command::Publish(..) | Command::Close(..) | Command::Reopen(..) => {}
+                Command::Sweep | Command::Stop => {}
+            }
+        }
+        batch.finish()
+    }
+
+    fn place(&self) -> Place {
+        let (segment, offset) = (self.tail.number, self.tail.end as usize);
+        Place { segment, offset, commit: self.commit + 1, seed: self.head.seed }
+    }
+
+    /// Makes frames durable at the end of the log.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.health.commit_begins();
+        let written = self.make_room(bytes.len() as u64).and_then(|()| {
+            self.must_cut = true;
+            self.tail.file.write_at(bytes, self.tail.end)
+        });
+        let outcome = match written {
+            Err(error) => Err(self.fail(&error, false)),
+            Ok(()) => self.tail.file.sync().map_err(|error| self.fail(&error, true)),
+        };
+        self.health.commit_ends();
+        outcome?;
+        self.must_cut = false;
+        self.tail.end += bytes.len() as u64;
+        self.commit += 1;
+        self.health.works();
+        Ok(())
+    }
+
+    /// Writes ahead, unless the disk is almost full.
+    fn make_room(&mut self, length: u64) -> io::Result<()> {
+        if self.tail.end + length < self.tail.allocated {
+            return Ok(());
+        }
+        if let Some(free) = self.files.free_bytes()?
+            && free < self.config.reserve.saturating_add(length)
+        {
+            let why = format!(
+                "{free} bytes are free on the disk, and {} are kept free (--disk-reserve)",
+                self.config.reserve
+            );
+            return Err(io::Error::new(io::ErrorKind::StorageFull, why));
+        }
+        if self.files.is_durable() { self.tail.write_ahead(length) } else { Ok(()) }
+    }
+
+    fn fail(&self, error: &io::Error, is_unclear: bool) -> StoreError {
+        self.health.fails(format!("the log cannot be written: {error}"));
+        match is_unclear {
+            true => StoreError::Unclear(format!("the disk did not confirm it: {error}")),
+            false => StoreError::Down(format!("the log cannot be written: {error}")),
+        }
+    }
+
+    /// Sees to it that the log can be written: cuts off what a failed commit has left, and begins
+    /// the next file where that is due.
+    fn heal(&mut self) -> Result<(), StoreError> {
+        let checked = self.files.still_there().map_err(|error| {
+            io::Error::new(error.kind(), format!("the data directory is gone: {error}"))
+        });
+        let healed = checked.and_then(|()| if self.must_cut { self.tail.cut() } else { Ok(()) });
+        let healed = healed.and_then(|()| {
+            self.must_cut = false;
+            if self.must_follow { self.follow() } else { Ok(()) }
+        });
+        healed.map_err(|error| self.fail(&error, false))
+    }
+
+    /// Changes the catalog by what is durable; returns the records of events.
+    fn change(&mut self, changes: Vec<Change>) -> Vec<Append> {
+        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        let (reader, limits, number) = (&self.reader, self.limits, self.tail.number);
+        if let Some(segment) = catalog.segments.get_mut(&number) {
+            segment.size = self.tail.end;
+        }
+        let mut appended = Vec::new();
+        for change in changes {
+            let Some(append) = catalog.commit(change, number) else { continue };
+            let name = &append.channel;
+            let load = |segment: &Segment, block: &_| reader.entries(name, segment, block).ok();
+            catalog.trim(name, u64::MAX, &load, |channel, _| {
+                let is_over = channel.events > limits.retain_events;
+                channel.events > 1 && (is_over || channel.bytes > limits.retain_bytes)
+            });
+            appended.push(append);
+        }
+        appended
+    }
+
+    /// Shows, while nothing else is to be written, that all before is durable. Without a sync: it
+    /// goes to the disk together with the next commit.
+    fn mark(&mut self) {
+        let newest = self.catalog.read().unwrap_or_else(PoisonError::into_inner).newest;
+        let mut bytes = Vec::new();
+        let head = (Kind::Mark, self.commit + 1, true);
+        frame::write(&mut bytes, self.head.seed, head, |out| write_id(out, newest));
+        let has_room = self.tail.end + (bytes.len() as u64) < self.tail.allocated;
+        let is_due = self.health.take_unmarked() && !self.must_cut && !self.must_follow;
+        if is_due && has_room && self.tail.file.write_at(&bytes, self.tail.end).is_ok() {
+            self.tail.end += bytes.len() as u64;
+            self.commit += 1;
+        }
+    }
+
+    /// Ends the file: seals it, writes its index and begins the next one.
+    fn seal(&mut self) {
+        let mut bytes = Vec::new();
+        frame::write(&mut bytes, self.head.seed, (Kind::Seal, self.commit + 1, true), |_| {});
+        if self.write(&bytes).is_err() {
+            // It is tried again after the next commit.
+            return;
+        }
+        self.must_follow = true;
+        // What was written ahead is given back; left there, it does no harm.
+        self.tail.file.cut_at(self.tail.end).unwrap_or_default();
+        let number = self.tail.number;
+        match self.index() {
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(number, %error, "no index was written; it is made at the next start")
+            }
+        }
+        if let Err(error) = self.follow() {
+            self.fail(&error, false);
+        }
+    }
+
+    fn index(&self) -> io::Result<()> {
+        let number = self.tail.number;
+        let bytes = read_all(&*self.tail.file)?;
+        let mut summary = summarize(&frame::scan(&bytes, self.head.seed, false), number);
+        if summary.is_damaged {
+            return Err(io::Error::other("the file is damaged"));
+        }
+        let first = {
+            let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
+            catalog.segments.get(&number).map_or(number, |segment| segment.first)
+        };
+        let index = store_index(&*self.files, (first, number), &mut summary, self.head.seed)?;
+        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        catalog.sealed(number, Some(index), &summary);
+        Ok(())
+    }
+
+    /// Begins the file after a sealed one.
+    fn follow(&mut self) -> io::Result<()> {
+        let newest = self.catalog.read().unwrap_or_else(PoisonError::into_inner).newest;
+        let head = (self.head.seed, self.commit + 1);
+        self.tail = Tail::create(&*self.files, self.tail.number + 1, head, newest)?;
+        self.commit += 1;
+        self.must_follow = false;
+        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        catalog.segments.insert(self.tail.number, self.tail.segment());
+        Ok(())
+    }
+
+    /// Drops what is too old: events, idempotency keys, channels that are not used, and files.
+    fn sweep(&mut self) {
+        let now = self.clock.now();
+        let ages = self.ages.advance(now);
+        self.drop_old(now, ages);
+        // A disk that failed is tried, so that it is known again once it works.
+        if self.health.is_failing() && self.heal().is_ok() {
+            let mut bytes = Vec::new();
+            let newest = self.catalog.read().unwrap_or_else(PoisonError::into_inner).newest;
+            let head = (Kind::Mark, self.commit + 1, true);
+            frame::write(&mut bytes, self.head.seed, head, |out| write_id(out, newest));
+            self.write(&bytes).unwrap_or_default();
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < COMPACTION_TIME && self.compact(now) {}
+    }
+
+    fn drop_old(&mut self, now: u64, ages: u64) {
+        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        let reader = &self.reader;
+        let before = ages.saturating_sub(self.limits.retain_age.as_millis() as u64);
+        let unused_since = now.saturating_sub(self.limits.channel_idle.as_millis() as u64);
+        catalog.keys.expire(now);
+        let is_old = |channel: &Channel| channel.oldest().is_some_and(|oldest| oldest.ms < before);
+        let old = catalog.channels.iter().filter(|(_, channel)| is_old(channel));
+        let old: Vec<ChannelName> = old.map(|(name, _)| name.clone()).collect();
+        let mut left = SWEEP_EVENTS_MAX;
+        for name in &old {
+            let load = |segment: &Segment, block: &_| reader.entries(name, segment, block).ok();
+            left -= catalog.trim(name, left, &load, |_, oldest| oldest.ms < before).min(left);
+        }
+        let is_unused = |channel: &Channel| {
+            channel.events == 0 && channel.state.is_empty() && channel.used_at < unused_since
+        };
+        let unused = catalog.channels.iter().filter(|(_, channel)| is_unused(channel));
+        let unused: Vec<ChannelName> = unused.map(|(name, _)| name.clone()).collect();
+        unused.iter().for_each(|name| catalog.forget(name));
+    }
+
+    /// Compacts some files; whether there may be more to do.
+    fn compact(&mut self, now: u64) -> bool {
+        let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(numbers) =
+            compaction::candidates(&catalog, self.tail.number, self.config.segment_bytes, now)
+        else {
+            return false;
+        };
+        let done = compaction::compact(&*self.files, &catalog, self.head, numbers.clone(), now);
+        drop(catalog);
+        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        match done {
+            Ok(with) => {
+                catalog.replaced(numbers, with);
+                drop(catalog);
+                self.trim_again();
+            }
+            Err(error) => {
+                tracing::warn!(%error, "files of the log could not be compacted; tried again later");
+                for (_, segment) in catalog.segments.range_mut(numbers) {
+                    segment.rests_until = now + 10_000;
+                }
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Events of some channels may be lost, and their records with them. Each of these channels gets
+    /// a `gap` event, and cursors of channels without any event no longer count.
+    fn announce_losses(&mut self) -> io::Result<()> {
+        let now = self.clock.now();
+        let mut staged = {
+            let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
+            let mut batch = Batch::new(&catalog, self.limits, now, self.place());
+            let suspects = catalog.channels.iter().filter(|(_, channel)| channel.is_suspect);
+            suspects.for_each(|(name, _)| batch.announce_loss(name));
+            tracing::error!("events of the log are lost; their channels get gap events");
+            batch.finish()
+        };
+        let newest = staged.changes.iter().rev().find_map(|change| match change {
+            Change::Append(append) => Some(append.entry.last()),
+            Change::Reopen(_) => None,
+        });
+        let known = self.catalog.read().unwrap_or_else(PoisonError::into_inner).newest;
+        let beginning = newest.unwrap_or(known).next(now);
+        let head = (Kind::Beginning, self.commit + 1, staged.bytes.is_empty());
+        frame::write(&mut staged.bytes, self.head.seed, head, |out| write_id(out, beginning));
+        self.write(&staged.bytes).map_err(|error| io::Error::other(error.to_string()))?;
+        self.change(staged.changes);
+        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        catalog.beginning = beginning;
+        catalog.newest = beginning;
+        Ok(())
+    }
+}
+
+/// Answers a command that had no turn.
+fn refuse(command: Command) -> Option<Pending> {
+    fn refuse<T: 'static>(reply: Reply<T>, ticket: &Ticket) -> Option<Pending> {
+        let why = || StoreError::Down("the log cannot be written".to_owned());
+        let is_waiting = ticket.take();
+        is_waiting.then(|| -> Pending {
+            Box::new(move |outcome| drop(reply.send(Err(outcome.err().unwrap_or_else(why)))))
+        })
+    }
+    match command {
+        Command::Publish(_, reply, ticket) => refuse(reply, &ticket),
+        Command::Close(_, reply, ticket) => refuse(reply, &ticket),
+        Command::Reopen(_, reply, ticket) => refuse(reply, &ticket),
+        Command::Settle(reply) => Some(Box::new(|_| reply.send(()).unwrap_or_default())),
+        Command::Sweep | Command::Stop => None,
+    }
+}
+
+/// The command's answer goes out after the commit.
+fn answer_later<T: 'static>(reply: Reply<T>, result: Result<T, StoreError>) -> Pending {
+    // A publisher that has left gets no answer. A refusal stays one, whatever became of the commit.
+    Box::new(move |committed| drop(reply.send(result.and_then(|done| committed.map(|()| done)))))
+}
+
+/// The first command and all that wait behind it, within the limits of a commit.
+fn take_waiting(first: Command, queue: &mut mpsc::Receiver<Command>) -> (Vec<Command>, bool) {
+    let mut commands = Vec::new();
+    let (mut bytes, mut next) = (0, Some(first));
+    while let Some(command) = next {
+        if matches!(command, Command::Stop) {
+            return (commands, true);
+        }
+        if let Command::Publish(publication, ..) = &command {
+            bytes += publication.events.iter().map(Event::weight).sum::<usize>();
+        }
+        commands.push(command);
+        let is_full = commands.len() == BATCH_COMMANDS_MAX || bytes > BATCH_BYTES_MAX;
+        next = if is_full { None } else { queue.try_recv().ok() };
+    }
+    (commands, false)
+}
