@@ -106,7 +106,7 @@ impl Hub {
         Self {
             ends: Alarms::new(clock.clone()),
             heartbeats: Alarms::new(clock.clone()),
-            metrics: Metrics::new(),
+            metrics: Metrics::new(&store.metrics()),
             drain_by: AtomicU64::new(0),
             clock,
             segments,
@@ -255,6 +255,15 @@ impl Hub {
 
     async fn standings(&self, names: &[ChannelName]) -> Result<Vec<Standing>, StoreError> {
         try_join_all(names.iter().map(|name| self.store.standing(name))).await
+    }
+
+    /// Brings the gauges up to date.
+    pub async fn refresh_metrics(&self) {
+        let is_up = self.in_time(self.store.ready()).await.is_ok();
+        self.store.metrics().up.set(is_up.into());
+        self.metrics.channels_live.set(self.live.len() as i64);
+        self.metrics.clock_lead_seconds.set(self.clock.lead_ms() as f64 / 1_000.0);
+        self.metrics.clock_steps.set(self.clock.steps() as i64);
     }
 
     /// Accepts a publish.

@@ -2,6 +2,7 @@
 
 use crate::caching::Ending;
 use crate::sse::GapReason;
+use crate::store::StoreMetrics;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -44,6 +45,10 @@ pub struct Metrics {
     event_bytes_in: Counter,
     events_out: Counter,
     bytes_out: Counter,
+    /// How far ids and segments are ahead of the wall clock.
+    pub clock_lead_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
+    /// How often the wall clock was set to another time.
+    pub clock_steps: Gauge,
     cpu_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
     resident_bytes: Gauge,
 }
@@ -91,7 +96,7 @@ impl JoinKind {
 
 impl Metrics {
     /// All at zero.
-    pub fn new() -> Self {
+    pub fn new(store: &StoreMetrics) -> Self {
         let opened = Family::<Labels, Counter>::default();
         let kind = |kind: JoinKind| opened.get_or_create(&[("kind", kind.as_str())]).clone();
         let mut metrics = Self {
@@ -111,10 +116,13 @@ impl Metrics {
             event_bytes_in: Counter::default(),
             events_out: Counter::default(),
             bytes_out: Counter::default(),
+            clock_lead_seconds: Gauge::default(),
+            clock_steps: Gauge::default(),
             cpu_seconds: Gauge::default(),
             resident_bytes: Gauge::default(),
         };
         metrics.register(opened);
+        store.register(metrics.registry.sub_registry_with_prefix("headwater"));
         metrics.begin_at_zero();
         metrics
     }
@@ -148,6 +156,11 @@ impl Metrics {
         own.register("events_out", "Events sent, once for each client", self.events_out.clone());
         let bytes_out = self.bytes_out.clone();
         own.register_with_unit("streams_out", "Bytes of streams sent", bytes.clone(), bytes_out);
+        let lead = self.clock_lead_seconds.clone();
+        let help = "How far ids and segments are ahead of the wall clock";
+        own.register_with_unit("clock_lead", help, seconds.clone(), lead);
+        let steps = self.clock_steps.clone();
+        own.register("clock_steps", "Times that the wall clock was set to another time", steps);
         let process = self.registry.sub_registry_with_prefix("process");
         let cpu = self.cpu_seconds.clone();
         process.register_with_unit("cpu", "User and system time used so far", seconds, cpu);
@@ -228,11 +241,5 @@ impl Metrics {
         // A String takes all text.
         encode(&mut text, &self.registry).unwrap_or_default();
         text
-    }
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
     }
 }

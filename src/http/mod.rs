@@ -237,7 +237,7 @@ impl Origin {
         }
         match Route::parse(request.uri().path())? {
             Route::Metrics => {
-                self.hub.metrics.channels_live.set(self.hub.live.len() as i64);
+                self.hub.refresh_metrics().await;
                 let mut answer = text(self.hub.metrics.text());
                 let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
                 answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -6,8 +6,11 @@
 //! from here in bounded pages.
 
 pub mod local;
+mod metrics;
 mod record;
 pub mod redis;
+
+pub use metrics::{StoreFault, StoreMetrics};
 
 use crate::cursor::EventId;
 use crate::event::{ChannelName, Event, FIELD_BYTES_MAX, Field};
@@ -267,6 +270,8 @@ pub trait Store: Send + Sync + 'static {
     fn settle(&self, ms: u64) -> Answer<'_, ()>;
     /// Whether the store can be read and written.
     fn ready(&self) -> Answer<'_, Result<(), StoreError>>;
+    /// Its counters and gauges, brought up to date.
+    fn metrics(&self) -> StoreMetrics;
     /// Ends once the store has failed for good, with the reason: only a new process helps.
     fn failed(&self) -> Answer<'_, String> {
         Box::pin(std::future::pending())

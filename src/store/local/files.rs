@@ -61,9 +61,18 @@ pub fn read_all(file: &dyn File) -> io::Result<Vec<u8>> {
 
 /// Writes a file under its final name only once all of it is durable.
 pub fn write_whole(files: &dyn Files, name: &str, bytes: &[u8]) -> io::Result<Arc<dyn File>> {
+    write_named(files, name, |file| file.write_at(bytes, 0))
+}
+
+/// As [`write_whole`]; `write` writes what is in the file.
+pub fn write_named(
+    files: &dyn Files,
+    name: &str,
+    write: impl FnOnce(&dyn File) -> io::Result<()>,
+) -> io::Result<Arc<dyn File>> {
     let draft = format!("{name}.tmp");
     let file = files.create(&draft)?;
-    file.write_at(bytes, 0)?;
+    write(&*file)?;
     file.sync()?;
     files.rename(&draft, name)?;
     files.sync_names()?;

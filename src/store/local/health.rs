@@ -1,7 +1,7 @@
 //! Whether the log can be written, as the writer's thread leaves it for others to see.
 
-use super::super::StoreError;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use super::super::{StoreError, StoreFault, StoreMetrics};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -17,14 +17,19 @@ pub const DEAD: &str = "the thread that writes the log has died (see the message
 #[derive(Debug, Default)]
 pub struct Health {
     fault: Mutex<Option<Fault>>,
-    /// When the commit began that is under way.
-    commit: Mutex<Option<Instant>>,
+    /// The commit that is under way.
+    commit: Mutex<Option<Commit>>,
     is_unmarked: AtomicBool,
     is_dead: AtomicBool,
     died: Notify,
-    /// Commits so far, and those that failed.
-    pub commits: AtomicU64,
-    pub faults: AtomicU64,
+    pub metrics: StoreMetrics,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Commit {
+    began: Instant,
+    /// It takes long, and the log says so.
+    is_noted: bool,
 }
 
 #[derive(Debug)]
@@ -42,16 +47,34 @@ pub struct Watch {
 
 impl Health {
     pub fn commit_begins(&self) {
-        *lock(&self.commit) = Some(Instant::now());
+        *lock(&self.commit) = Some(Commit { began: Instant::now(), is_noted: false });
     }
 
     pub fn commit_ends(&self) {
-        *lock(&self.commit) = None;
+        let Some(commit) = lock(&self.commit).take() else { return };
+        let seconds = commit.began.elapsed().as_secs_f64();
+        self.metrics.commit_seconds.observe(seconds);
+        if commit.is_noted {
+            tracing::info!(seconds, "the disk has confirmed the commit");
+        }
+    }
+
+    /// Says that the disk hangs, once for each commit; called every second.
+    pub fn watch_commit(&self) {
+        let mut commit = lock(&self.commit);
+        let slow = commit.as_mut().filter(|commit| commit.began.elapsed() > COMMIT_TIME_MAX);
+        if let Some(commit) = slow.filter(|commit| !commit.is_noted) {
+            commit.is_noted = true;
+            self.metrics.fault(StoreFault::Stall);
+            tracing::error!(
+                "the disk does not confirm a commit; publishes wait, and are refused after \
+                 --store-timeout"
+            );
+        }
     }
 
     /// A commit has succeeded.
     pub fn works(&self) {
-        self.commits.fetch_add(1, Ordering::Relaxed);
         self.is_unmarked.store(true, Ordering::Relaxed);
         if let Some(fault) = lock(&self.fault).take() {
             let (seconds, tries) = (fault.since.elapsed().as_secs(), fault.count);
@@ -61,7 +84,7 @@ impl Health {
 
     /// The log cannot be written. It is logged once, however often it is tried.
     pub fn fails(&self, why: String) {
-        self.faults.fetch_add(1, Ordering::Relaxed);
+        self.metrics.fault(StoreFault::Write);
         match &mut *lock(&self.fault) {
             Some(fault) => {
                 fault.count += 1;
@@ -91,7 +114,7 @@ impl Health {
         if let Some(fault) = &*lock(&self.fault) {
             return Err(StoreError::Down(fault.why.clone()));
         }
-        let waited = lock(&self.commit).map(|began| began.elapsed());
+        let waited = lock(&self.commit).map(|commit| commit.began.elapsed());
         match waited.filter(|waited| *waited > COMMIT_TIME_MAX) {
             None => Ok(()),
             Some(waited) => {

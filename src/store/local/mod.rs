@@ -26,7 +26,7 @@ mod writer;
 
 use super::{
     Answer, Limits, Listener, Page, PageLimit, Publication, Published, Standing, State, Store,
-    StoreError,
+    StoreError, StoreMetrics,
 };
 use crate::clock::Clock;
 use crate::cursor::EventId;
@@ -78,6 +78,7 @@ pub struct LocalStore {
     reader: Arc<RecordReader>,
     health: Arc<Health>,
     timeout: Duration,
+    total_bytes: u64,
     commands: mpsc::Sender<Command>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -106,7 +107,7 @@ impl LocalStore {
         listener: Arc<dyn Listener>,
     ) -> Result<Self, StoreError> {
         let (place, files) = match &backing {
-            Backing::Memory => ("the memory store".to_owned(), Ok(Memory::default()).map(boxed)),
+            Backing::Memory => ("the memory store".to_owned(), Ok(boxed(Memory::default()))),
             Backing::Directory(path) => {
                 (path.display().to_string(), Directory::open(path).map(boxed))
             }
@@ -128,8 +129,8 @@ impl LocalStore {
         clock.at_least(opened.catalog.newest.ms);
         let ages = Ages::new(opened.catalog.newest, clock.now());
         let catalog = Arc::new(RwLock::new(opened.catalog));
-        let reader = Arc::new(RecordReader::new(opened.head.seed));
         let health = Arc::new(Health::default());
+        let reader = Arc::new(RecordReader::new(opened.head.seed, health.metrics.clone()));
         let mut writer = Writer {
             files,
             limits,
@@ -157,7 +158,8 @@ impl LocalStore {
             })?;
         let timeout = config.timeout;
         let thread = Mutex::new(Some(thread));
-        Ok(Self { catalog, reader, health, timeout, commands, thread })
+        let total_bytes = limits.total_bytes;
+        Ok(Self { catalog, reader, health, timeout, total_bytes, commands, thread })
     }
 
     /// Has the writer do something; a command that it has not begun in time is withdrawn.
@@ -381,6 +383,18 @@ impl Store for LocalStore {
         Box::pin(async { self.health.check() })
     }
 
+    fn metrics(&self) -> StoreMetrics {
+        let metrics = self.health.metrics.clone();
+        let catalog = self.catalog();
+        let events: u64 = catalog.channels.values().map(|channel| channel.events).sum();
+        let files: u64 = catalog.segments.values().map(|segment| segment.size).sum();
+        metrics.bytes.set(catalog.bytes as i64);
+        metrics.events.set(events as i64);
+        metrics.fill.set(catalog.bytes as f64 / self.total_bytes.max(1) as f64);
+        metrics.file_bytes.set(files as i64);
+        metrics
+    }
+
     fn failed(&self) -> Answer<'_, String> {
         Box::pin(async {
             self.health.died().await;
@@ -389,8 +403,11 @@ impl Store for LocalStore {
     }
 
     fn sweep(&self) -> Answer<'_, ()> {
-        // A writer that is busy is not asked twice.
-        Box::pin(async { self.commands.try_send(Command::Sweep).unwrap_or_default() })
+        Box::pin(async {
+            self.health.watch_commit();
+            // A writer that is busy is not asked twice.
+            self.commands.try_send(Command::Sweep).unwrap_or_default();
+        })
     }
 
     fn stop(&self) -> Answer<'_, ()> {

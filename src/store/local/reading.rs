@@ -2,7 +2,7 @@
 //! files without it. Every record is checked against its checksum; one that is damaged becomes a
 //! `gap` event in its place.
 
-use super::super::{Page, PageLimit, State};
+use super::super::{Page, PageLimit, State, StoreFault, StoreMetrics};
 use super::block::{Block, Entries, Entry, read_entries};
 use super::catalog::{Catalog, Segment};
 use super::files::{File, read_all};
@@ -15,7 +15,6 @@ use crate::event_log::StoredEvent;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Most bytes that are read from a file at once, where records lie side by side.
 const READ_BYTES_MAX: u64 = 256 * 1024;
@@ -25,9 +24,8 @@ const HOLE_BYTES_MAX: u64 = 4 * 1024;
 /// Reads records of a log with the seed of its checksums.
 #[derive(Debug)]
 pub struct RecordReader {
-    pub seed: u64,
-    /// Records that were damaged when they were read.
-    pub damaged: AtomicU64,
+    seed: u64,
+    metrics: StoreMetrics,
 }
 
 /// Where the events of a page lie.
@@ -137,8 +135,8 @@ impl Plan {
 
 impl RecordReader {
     /// A reader of the log with this seed.
-    pub fn new(seed: u64) -> Self {
-        Self { seed, damaged: AtomicU64::new(0) }
+    pub fn new(seed: u64, metrics: StoreMetrics) -> Self {
+        Self { seed, metrics }
     }
 
     /// The page that a plan describes: the first events after `position`.
@@ -241,7 +239,7 @@ impl RecordReader {
         segment: &Segment,
         block: &Block,
     ) -> io::Result<VecDeque<Entry>> {
-        self.damaged.fetch_add(1, Ordering::Relaxed);
+        self.metrics.fault(StoreFault::Damaged);
         let bytes = read_all(&*segment.log)?;
         let summary = summarize(&frame::scan(&bytes, self.seed, false), block.segment);
         let channel = summary.channels.into_iter().find(|channel| channel.name == *name);
@@ -334,7 +332,7 @@ impl RecordReader {
     }
 
     fn report(&self, name: &ChannelName, last: EventId) {
-        self.damaged.fetch_add(1, Ordering::Relaxed);
+        self.metrics.fault(StoreFault::Damaged);
         tracing::error!(
             channel = %name, event = %last,
             "a record of the log is damaged; its readers get a gap event, and what follows it"

@@ -7,7 +7,7 @@
 //! system's own records (`fdatasync` of a write inside a file).
 
 use super::catalog::{Catalog, Segment};
-use super::files::{File, Files, read_all, write_whole};
+use super::files::{File, Files, read_all, write_named, write_whole};
 use super::frame::{self, Kind};
 use super::records::write_id;
 use super::summary::{Summary, summarize};
@@ -129,11 +129,12 @@ impl Tail {
         let mut bytes = Vec::new();
         frame::write(&mut bytes, seed, (Kind::Mark, commit, true), |out| write_id(out, newest));
         let end = bytes.len() as u64;
-        if files.is_durable() {
-            bytes.resize(AHEAD_BYTES as usize, 0);
-        }
-        let allocated = bytes.len() as u64;
-        let file = write_whole(files, &name(number, number, "log"), &bytes)?;
+        let ahead = if files.is_durable() { AHEAD_BYTES } else { 0 };
+        let allocated = end.max(ahead);
+        let file = write_named(files, &name(number, number, "log"), |file| {
+            file.write_at(&bytes, 0)?;
+            write_zeros(file, end, allocated)
+        })?;
         Ok(Self { number, file, end, allocated })
     }
 
@@ -145,22 +146,33 @@ impl Tail {
             return Ok(());
         }
         let allocated = (needed + AHEAD_BYTES).next_multiple_of(PAGE_BYTES);
-        let zeros = vec![0; (allocated - self.allocated) as usize];
-        self.file.write_at(&zeros, self.allocated)?;
+        write_zeros(&*self.file, self.allocated, allocated)?;
         self.allocated = allocated;
         Ok(())
     }
 
     /// Overwrites what a failed commit may have left.
     pub fn cut(&self) -> io::Result<()> {
-        let length = self.file.length()?;
-        self.file.write_at(&vec![0; length.saturating_sub(self.end) as usize], self.end)?;
+        write_zeros(&*self.file, self.end, self.file.length()?)?;
         self.file.sync()
     }
 
     pub fn segment(&self) -> Segment {
         Segment::new(self.number, self.file.clone(), None, self.end)
     }
+}
+
+/// Writes zeros, page by page: where a file is written in large pieces, Linux keeps it in large
+/// pieces in memory, and counts and writes a whole one whenever a byte of it changes (measured on
+/// Linux 6.18 with ext4: 1 MiB for a commit of 300 bytes).
+fn write_zeros(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
+    let mut at = from;
+    while at < to {
+        let end = (at + 1).next_multiple_of(PAGE_BYTES).min(to);
+        file.write_at(&vec![0; (end - at) as usize], at)?;
+        at = end;
+    }
+    Ok(())
 }
 
 /// Opens a log, and creates it where there is none. `beginning`: the place before the first event
@@ -263,9 +275,10 @@ impl Opened {
             )));
         }
         let index = files.open(&name(first, until, "index")).ok();
-        let known = index.as_ref().filter(|_| !is_last).and_then(|index| {
-            Summary::read_index(&read_all(&**index).ok()?, self.head.seed, until).ok()
-        });
+        let known = index
+            .as_ref()
+            .filter(|_| !is_last)
+            .and_then(|index| Summary::read_index(&**index, self.head.seed, until).ok());
         let segment = Segment::new(first, log.clone(), index, size);
         self.catalog.segments.insert(until, segment);
         if let Some(summary) = known {
@@ -329,7 +342,7 @@ pub fn store_index(
 ) -> io::Result<Arc<dyn File>> {
     let bytes = summary.write_index(seed);
     let index = write_whole(files, &name(first, until, "index"), &bytes)?;
-    *summary = Summary::read_index(&bytes, seed, until)
+    *summary = Summary::read_index(&*index, seed, until)
         .map_err(|_| invalid("an index cannot be read back".to_owned()))?;
     Ok(index)
 }

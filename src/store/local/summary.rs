@@ -4,6 +4,7 @@
 
 use super::super::record::{Reader, Unreadable};
 use super::block::{self, Block, ENTRY_BYTES, Entries, Entry};
+use super::files::File;
 use super::frame::{Frame, Kind, Scan};
 use super::records::{ChannelRecord, Events, KeyRecord, read_name, write_id, write_name};
 use crate::cursor::EventId;
@@ -159,21 +160,26 @@ impl Summary {
         out
     }
 
-    /// Reads the directory of an index of the file `segment`.
-    pub fn read_index(bytes: &[u8], seed: u64, segment: u32) -> Result<Self, Unreadable> {
-        if !bytes.starts_with(&INDEX_MAGIC) {
+    /// Reads the directory of an index of the file `segment`; its entries stay where they are.
+    pub fn read_index(index: &dyn File, seed: u64, segment: u32) -> Result<Self, Unreadable> {
+        let part = |offset: u64, length: usize| {
+            let mut bytes = vec![0; length];
+            index.read_at(&mut bytes, offset).map_err(|_| Unreadable).map(|()| bytes)
+        };
+        if part(0, INDEX_MAGIC.len())? != INDEX_MAGIC {
             return Err(Unreadable);
         }
-        let (rest, trailer) = bytes.split_last_chunk::<TRAILER_BYTES>().ok_or(Unreadable)?;
-        let mut trailer = Reader::new(trailer);
+        let end = index.length().map_err(|_| Unreadable)?;
+        let end = end.checked_sub(TRAILER_BYTES as u64).ok_or(Unreadable)?;
+        let trailer = part(end, TRAILER_BYTES)?;
+        let mut trailer = Reader::new(&trailer);
         let (length, checksum) = (trailer.u64()?, trailer.u64()?);
-        let length = usize::try_from(length).map_err(|_| Unreadable)?;
-        let start = rest.len().checked_sub(length).ok_or(Unreadable)?;
-        let directory = &rest[start..];
-        if xxh3_64_with_seed(directory, seed) != checksum {
+        let start = end.checked_sub(length).ok_or(Unreadable)?;
+        let directory = part(start, usize::try_from(length).map_err(|_| Unreadable)?)?;
+        if xxh3_64_with_seed(&directory, seed) != checksum {
             return Err(Unreadable);
         }
-        let mut reader = Reader::new(directory);
+        let mut reader = Reader::new(&directory);
         let (beginning, newest) = (reader.id()?, reader.id()?);
         let commit = reader.u64()?;
         let count = reader.u32()?;

@@ -27,6 +27,9 @@ use tokio::sync::mpsc;
 /// Most commands and bytes in one commit: bounds its memory and the wait of its first.
 const BATCH_COMMANDS_MAX: usize = 1_024;
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Commits of several publishers begin at least so far apart: on a fast disk each would otherwise
+/// have few records and write a page of the disk for each. A lone publisher does not wait.
+const COMMIT_PAUSE: Duration = Duration::from_micros(500);
 /// Most events that one sweep drops, so that publishes do not wait long behind it.
 const SWEEP_EVENTS_MAX: u64 = 100_000;
 /// Longest time that one sweep spends on compaction before it lets publishes through.
@@ -105,7 +108,14 @@ impl Writer {
 
     /// Works until it is stopped, or until no sender is left.
     pub fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        let mut committed = Instant::now();
         while let Some(first) = queue.blocking_recv() {
+            if !queue.is_empty() && self.files.is_durable() {
+                let pause = COMMIT_PAUSE.saturating_sub(committed.elapsed());
+                #[expect(clippy::disallowed_methods, reason = "a thread of its own, not a task")]
+                std::thread::sleep(pause);
+                committed = Instant::now();
+            }
             let (commands, is_stopped) = take_waiting(first, &mut queue);
             self.apply(commands);
             if queue.is_empty() {
@@ -341,6 +351,9 @@ impl Writer {
         let now = self.clock.now();
         let ages = self.ages.advance(now);
         self.drop_old(now, ages);
+        if let Ok(Some(free)) = self.files.free_bytes() {
+            self.health.metrics.free_bytes.set(free as i64);
+        }
         // A disk that failed is tried, so that it is known again once it works.
         if self.health.is_failing() && self.heal().is_ok() {
             let mut bytes = Vec::new();

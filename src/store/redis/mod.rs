@@ -14,7 +14,7 @@ mod tail;
 
 use super::{
     Answer, Bounds, Limits, Listener, Page, PageLimit, Publication, Published, Standing, State,
-    Store, StoreError,
+    Store, StoreError, StoreMetrics,
 };
 use crate::clock::Clock;
 use crate::cursor::EventId;
@@ -73,6 +73,7 @@ pub struct RedisStore {
     /// Makes a key for each publish that comes without one.
     publish_count: AtomicU64,
     run: u64,
+    metrics: StoreMetrics,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -109,6 +110,7 @@ impl RedisStore {
             clock_ahead_ms: AtomicI64::new(0),
             publish_count: AtomicU64::new(0),
             run: RandomState::new().build_hasher().finish(),
+            metrics: StoreMetrics::default(),
             tasks: Mutex::default(),
             config,
             keys,
@@ -379,6 +381,10 @@ impl Store for RedisStore {
             let heads = (0..self.keys.shards()).map(|shard| self.head(&self.link, shard));
             futures_util::future::try_join_all(heads).await.map(drop)
         })
+    }
+
+    fn metrics(&self) -> StoreMetrics {
+        self.metrics.clone()
     }
 
     fn is_shared(&self) -> bool {

@@ -108,6 +108,9 @@ impl RedisStore {
             said => said,
         };
         if let Said::Stored { first, count, entry, .. } = said {
+            self.metrics
+                .commit_seconds
+                .observe((patience - (give_up - Instant::now())).as_secs_f64());
             let last = EventId { ms: first.ms, seq: first.seq + count - 1 };
             self.progress[shard].remember(entry, Remembered { channel, last });
             self.wait_for_replicas(shard, replicas, give_up).await?;

@@ -1,0 +1,101 @@
+//! What operators see of a store. The handles are shared: the store counts, `metrics.rs` shows.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use std::sync::atomic::AtomicU64;
+
+/// Upper bounds of the commit times, in seconds: a page cache to a disk that hangs.
+const COMMIT_SECONDS: [f64; 12] =
+    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0];
+
+/// A gauge in seconds or of a part of a whole.
+type Fraction = Gauge<f64, AtomicU64>;
+
+/// What went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreFault {
+    /// A commit failed.
+    Write,
+    /// A commit took more than a second.
+    Stall,
+    /// A record, or a part of an index, was damaged when it was read.
+    Damaged,
+}
+
+/// Counters and gauges of one store.
+#[derive(Clone, Debug)]
+pub struct StoreMetrics {
+    /// 1: a publish would be accepted.
+    pub up: Gauge,
+    /// How long commits took.
+    pub commit_seconds: Histogram,
+    /// Bytes of events and state, and the events.
+    pub bytes: Gauge,
+    /// How many events are kept.
+    pub events: Gauge,
+    /// [`StoreMetrics::bytes`] as a part of `--max-store-bytes`.
+    pub fill: Fraction,
+    /// Bytes of the files.
+    pub file_bytes: Gauge,
+    /// Free bytes on the disk.
+    pub free_bytes: Gauge,
+    faults: Family<[(&'static str, &'static str); 1], Counter>,
+}
+
+impl Default for StoreMetrics {
+    fn default() -> Self {
+        let metrics = Self {
+            up: Gauge::default(),
+            commit_seconds: Histogram::new(COMMIT_SECONDS),
+            bytes: Gauge::default(),
+            events: Gauge::default(),
+            fill: Fraction::default(),
+            file_bytes: Gauge::default(),
+            free_bytes: Gauge::default(),
+            faults: Family::default(),
+        };
+        // A counter that is there from the start shows its first increase.
+        for kind in [StoreFault::Write, StoreFault::Stall, StoreFault::Damaged] {
+            metrics.faults.get_or_create(&[("kind", kind.as_str())]).inc_by(0);
+        }
+        metrics
+    }
+}
+
+impl StoreFault {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Write => "write",
+            Self::Stall => "stall",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+impl StoreMetrics {
+    /// Something went wrong.
+    pub fn fault(&self, kind: StoreFault) {
+        self.faults.get_or_create(&[("kind", kind.as_str())]).inc();
+    }
+
+    /// Shows all of it under `store`.
+    pub fn register(&self, registry: &mut Registry) {
+        let own = registry.sub_registry_with_prefix("store");
+        own.register("up", "Whether a publish would be accepted", self.up.clone());
+        let commits = self.commit_seconds.clone();
+        own.register_with_unit("commit", "How long commits took", Unit::Seconds, commits);
+        own.register("events", "Events kept", self.events.clone());
+        let bytes = |own: &mut Registry, name: &str, help: &str, gauge: &Gauge| {
+            own.register_with_unit(name, help, Unit::Bytes, gauge.clone());
+        };
+        bytes(own, "kept", "Bytes of events and state kept", &self.bytes);
+        bytes(own, "files", "Bytes of the files of the log", &self.file_bytes);
+        bytes(own, "disk_free", "Free bytes on the disk of the log", &self.free_bytes);
+        let fill = self.fill.clone();
+        own.register("fill_ratio", "Bytes kept, as a part of --max-store-bytes", fill);
+        own.register("errors", "Faults of the store, by kind", self.faults.clone());
+    }
+}
