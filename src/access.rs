@@ -17,6 +17,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// How often the keys of a JWKS are fetched.
 const FETCH_PAUSE: Duration = Duration::from_secs(300);
+/// Pause between two tries while no keys were fetched yet: until then no token is good.
+const FIRST_FETCH_PAUSE: Duration = Duration::from_secs(1);
 /// Shortest pause between two fetches, whatever tokens come in: they cost a stranger nothing.
 const FETCH_PAUSE_MIN: Duration = Duration::from_secs(10);
 
@@ -45,18 +47,27 @@ pub struct AccessConfig {
 pub struct Access {
     config: AccessConfig,
     fetched: Mutex<Arc<Vec<Key>>>,
+    /// Why no keys have been fetched yet; `None` once some were.
+    missing: Mutex<Option<String>>,
     wanted: Notify,
 }
 
 impl Access {
     /// With what the operator said.
     pub fn new(config: AccessConfig) -> Self {
-        Self { config, fetched: Mutex::default(), wanted: Notify::new() }
+        let missing = config.has_key_set.then(|| "the first fetch is under way".to_owned());
+        let missing = Mutex::new(missing);
+        Self { config, fetched: Mutex::default(), missing, wanted: Notify::new() }
     }
 
     /// Whether publishing needs a token: as soon as any key is there to check one.
     pub fn guards_publishing(&self) -> bool {
         !self.config.keys.is_empty() || self.config.has_key_set
+    }
+
+    /// Why tokens of a JWKS cannot be checked yet: its keys have never been fetched.
+    pub fn missing_keys(&self) -> Option<String> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The cookie a browser's token comes in.
@@ -113,9 +124,20 @@ impl Access {
                     tracing::debug!(keys = keys.len(), "keys fetched");
                     let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
                     *fetched = Arc::new(keys);
+                    *self.missing.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 }
                 // Those that were fetched before stay good.
-                Err(why) => tracing::warn!(%why, "the keys of tokens cannot be fetched"),
+                Err(why) => {
+                    tracing::warn!(%why, "the keys of tokens cannot be fetched");
+                    let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(missing) = &mut *missing {
+                        *missing = why;
+                    }
+                }
+            }
+            if self.missing_keys().is_some() {
+                sleep_until(begun + FIRST_FETCH_PAUSE).await;
+                continue;
             }
             sleep_until(begun + FETCH_PAUSE_MIN).await;
             timeout(FETCH_PAUSE, self.wanted.notified()).await.ok();

@@ -159,7 +159,7 @@ fn place(position: EventId, standing: &Standing) -> (Begin, Option<GapReason>) {
     }
     if !bounds.misses(position) {
         // A place that other logs have too would hide that the log was lost meanwhile.
-        return (Begin::After(position.max(bounds.beginning)), None);
+        return (Begin::After(position.max(bounds.first())), None);
     }
     // What is kept goes on behind the hole; state makes up for it.
     let begin = if standing.keyed { Begin::Fresh } else { Begin::After(bounds.trimmed_to) };

@@ -34,13 +34,16 @@ const H2_STREAMS_MAX: u32 = 10_000;
 /// Most bytes that wait in an HTTP/2 stream for a client that does not read: what lags stays in
 /// the shared log. With hyper's 400 KiB, one connection of 5,000 such streams held 2 GB.
 const H2_UNSENT_BYTES: usize = 16 * 1024;
-/// Connections over `--max-connections` that are still told to come back later; more are closed.
-const OVERLOAD_CONNECTIONS: usize = 512;
+/// Most connections of operators.
+const ADMIN_CONNECTIONS: usize = 512;
 /// How long connections without a stream may take to close when the process ends.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long the rest of HTTP/2's beginning may take after its first byte: all of it comes in one
 /// packet, and while it does not, the connection is looked at again and again.
 const PREFACE_TIME_MAX: Duration = Duration::from_secs(1);
+/// Pause after a connection could not be accepted: out of descriptors, most likely, and some must
+/// close first.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How HTTP/2 begins (RFC 9113, section 3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -49,6 +52,9 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub struct ServerConfig {
     /// Most connections served at once.
     pub max_connections: usize,
+    /// Connections beyond those that are still answered, with the advice to come back later; more
+    /// are closed at once, so that files are left for the log and for operators.
+    pub overload_connections: usize,
     /// How long a stopping process waits for its streams.
     pub drain_timeout: Duration,
     /// How long the head of a request may take: a slow one holds a place and sends nothing.
@@ -142,7 +148,11 @@ impl Server {
             tokio::select! {
                 () = &mut stop => return,
                 accepted = accept(&listeners) => {
-                    let Some((stream, address, is_guarded)) = accepted else { continue };
+                    self.origin.note_accept(accepted.as_ref().err());
+                    let Ok((stream, address, is_guarded)) = accepted else {
+                        sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    };
                     self.spawn(stream, address, is_guarded, connections);
                 }
                 // Forgets finished connections, so the set stays as big as the load.
@@ -155,9 +165,12 @@ impl Server {
     async fn serve_admin(&self, admin: &Listeners) -> Stopped {
         let mut connections = JoinSet::new();
         loop {
-            let Some((stream, address, is_guarded)) = accept(admin).await else { continue };
+            let Ok((stream, address, is_guarded)) = accept(admin).await else {
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
             while connections.try_join_next().is_some() {}
-            if connections.len() < OVERLOAD_CONNECTIONS {
+            if connections.len() < ADMIN_CONNECTIONS {
                 let admission = Admission::Admin;
                 let peer = Peer { caller: Caller { admission, address, is_guarded }, _place: None };
                 connections.spawn(self.connection(stream, peer));
@@ -173,7 +186,7 @@ impl Server {
         connections: &mut JoinSet<()>,
     ) {
         let count = connections.len();
-        if count >= self.config.max_connections.saturating_add(OVERLOAD_CONNECTIONS) {
+        if count >= self.config.max_connections.saturating_add(self.config.overload_connections) {
             return;
         }
         // Of a proxy it is the requests that are counted, each for whom it is for.
@@ -368,24 +381,16 @@ async fn speaks_h2(stream: &Stream) -> std::io::Result<bool> {
 }
 
 /// The next connection of any listener, and whether that one is guarded.
-async fn accept(listeners: &Listeners) -> Option<(Stream, IpAddr, bool)> {
-    let accepted = poll_fn(|context| {
+async fn accept(listeners: &Listeners) -> std::io::Result<(Stream, IpAddr, bool)> {
+    poll_fn(|context| {
         for (listener, is_guarded) in listeners {
             if let Poll::Ready(accepted) = listener.poll_accept(context) {
                 return Poll::Ready(accepted.map(|(stream, from)| (stream, from, *is_guarded)));
             }
         }
         Poll::Pending
-    });
-    match accepted.await {
-        Ok(accepted) => Some(accepted),
-        Err(error) => {
-            // Out of descriptors, most likely: let some close first.
-            tracing::warn!(%error, "cannot accept a connection");
-            sleep(Duration::from_millis(100)).await;
-            None
-        }
-    }
+    })
+    .await
 }
 
 async fn streams_to_end(origin: &Origin) {

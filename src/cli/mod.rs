@@ -3,6 +3,7 @@
 
 mod access;
 mod bench;
+mod capacity;
 mod doctor;
 mod edge;
 mod limits;

@@ -1,6 +1,7 @@
 //! `headwater serve`: flags to a [`Config`], then bind, run, and say how it ended.
 
 use super::access::{AccessArguments, fetch_from};
+use super::capacity;
 use super::limits::{ClientLimits, LimitArguments};
 use super::signals::Signals;
 use super::units::{bytes, duration, positive, switch};
@@ -25,8 +26,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Descriptors kept for the store, the listeners and what the libraries open.
-const SPARE_FILES: u64 = 64;
 /// Threads that read old events from the store; each reads for some microseconds at a time.
 const STORE_READERS: usize = 16;
 /// Pause between two sweeps of what is too old.
@@ -229,12 +228,7 @@ async fn serve(
     access: Access,
     key_set: Option<String>,
 ) -> Result<Stopped, String> {
-    let files = crate::process::raise_file_limit();
-    let possible = files.saturating_sub(SPARE_FILES) as usize;
-    if possible < config.max_connections {
-        tracing::info!(files, connections = possible, "the file limit bounds the connections");
-        config.max_connections = possible;
-    }
+    let overload_connections = capacity::bound(&mut config.max_connections);
     let clock = Clock::default();
     let live = Arc::new(Live::new(clock.clone(), config.live_bytes));
     let store = open_store(&config, &clock, &live).await?;
@@ -260,6 +254,7 @@ async fn serve(
     };
     let server_config = ServerConfig {
         max_connections: config.max_connections,
+        overload_connections,
         drain_timeout: config.drain_timeout,
         head_timeout: config.head_timeout,
         write_timeout: config.http.write_timeout,

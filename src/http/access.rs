@@ -4,6 +4,7 @@
 //! the edge vouches for is answered like a public one, and costs the origin one answer for all.
 
 use super::problem::Problem;
+use super::readiness::keys_missing;
 use super::route::Query;
 use super::{Answer, Origin};
 use crate::event::ChannelName;
@@ -31,6 +32,8 @@ pub enum Audience {
 pub enum Denied {
     /// Its bearer may come back with a newer token.
     Expired,
+    /// No token can be checked before the keys are fetched.
+    NotYet(Problem),
     /// For good.
     Refused(Problem),
 }
@@ -62,6 +65,7 @@ impl Origin {
                 Ok(_) => return Ok(Audience::Bearer),
                 // The bearer of an expired one should come back with a newer one.
                 Err(Denied::Expired) => refused = Some(Denied::Expired),
+                Err(Denied::NotYet(problem)) => refused = Some(Denied::NotYet(problem)),
                 Err(denied) => refused = refused.or(Some(denied)),
             }
         }
@@ -88,7 +92,7 @@ impl Origin {
         let token = bearer(headers).ok_or_else(|| Problem::unauthorized(needs))?;
         match self.check(token, (Right::Publish, std::slice::from_ref(name))) {
             Ok(grant) => Ok(Some(grant)),
-            Err(Denied::Refused(problem)) => Err(problem),
+            Err(Denied::Refused(problem) | Denied::NotYet(problem)) => Err(problem),
             Err(Denied::Expired) => Err(Problem::unauthorized(EXPIRED)),
         }
     }
@@ -97,6 +101,9 @@ impl Origin {
         let verified = self.access.verify(token, self.hub.clock.wall());
         let grant = verified.map_err(|refusal| match refusal {
             Refusal::Expired => Denied::Expired,
+            Refusal::UnknownKey | Refusal::Bad if let Some(why) = self.access.missing_keys() => {
+                Denied::NotYet(keys_missing(&why))
+            }
             other => Denied::Refused(Problem::unauthorized(said_of(other))),
         })?;
         match self.access.grants(&grant, right, names) {

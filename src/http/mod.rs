@@ -10,6 +10,7 @@ mod hold;
 pub mod probe;
 mod problem;
 mod publish;
+mod readiness;
 mod route;
 mod site;
 mod subscribe;
@@ -30,6 +31,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use probe::{RESPONSE_HEADER, Responses};
 use problem::Problem;
 use publish::Publishing;
+use readiness::Readiness;
 use route::{Query, Route};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -52,6 +54,7 @@ pub struct Origin {
     config: HttpConfig,
     publishing: Publishing,
     responses: Responses,
+    readiness: Readiness,
 }
 
 /// What is asked of one request beside what it says itself.
@@ -90,7 +93,8 @@ impl Origin {
     pub fn new(hub: Arc<Hub>, config: HttpConfig, access: Access, clients: Clients) -> Self {
         let publishing = Publishing::new(&config);
         let (clients, responses) = (Arc::new(clients), Responses::default());
-        Self { publishing, hub, access, clients, config, responses }
+        let readiness = Readiness::default();
+        Self { publishing, hub, access, clients, config, responses, readiness }
     }
 
     /// Answers one request.
@@ -181,6 +185,7 @@ impl Origin {
                 let mut answer = match &audience {
                     Ok(_) => self.subscribe(&request, &names, &query, admission).await?,
                     Err(Denied::Expired) => self.put_off(&request)?,
+                    Err(Denied::NotYet(_)) => self.shed_for_keys(&request)?,
                     Err(Denied::Refused(problem)) => return Err(problem.clone()),
                 };
                 if !matches!(audience, Ok(Audience::Everyone)) {
@@ -227,6 +232,7 @@ impl Origin {
         let names = std::slice::from_ref(name);
         self.may_read(request.headers(), query, names).map_err(|denied| match denied {
             Denied::Expired => Problem::unauthorized(access::EXPIRED),
+            Denied::NotYet(problem) => problem,
             Denied::Refused(problem) => problem,
         })
     }
@@ -247,14 +253,6 @@ impl Origin {
             Route::Ready => self.ready().await,
             _ => Err(Problem::not_found("here are /metrics, /healthz and /readyz")),
         }
-    }
-
-    async fn ready(&self) -> Result<Answer, Problem> {
-        if self.hub.is_draining() {
-            return Err(Problem::unavailable("draining", "the process is about to end", 1));
-        }
-        self.hub.in_time(self.hub.store.ready()).await?;
-        Ok(text("ready\n".to_owned()))
     }
 }
 

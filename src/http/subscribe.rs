@@ -45,6 +45,7 @@ enum ShedReason {
     Client,
     Store,
     Token,
+    Keys,
 }
 
 impl Origin {
@@ -170,6 +171,11 @@ impl Origin {
         self.shed(request.headers(), ShedReason::Token)
     }
 
+    /// Sheds a client whose token cannot be checked yet.
+    pub(super) fn shed_for_keys(&self, request: &Request<Incoming>) -> Result<Answer, Problem> {
+        self.shed(request.headers(), ShedReason::Keys)
+    }
+
     fn lane(&self, query: &Query) -> Result<u64, Problem> {
         let Some(raw) = query.get("lane") else { return Ok(0) };
         let lane: Option<u64> = raw.parse().ok().filter(|lane| *lane < LANES_MAX);
@@ -189,6 +195,7 @@ impl ShedReason {
             Self::Client => "client",
             Self::Store => "store",
             Self::Token => "token-expired",
+            Self::Keys => "keys",
         }
     }
 
@@ -200,6 +207,7 @@ impl ShedReason {
             Self::Client => "client: too many connections of one client, come back later",
             Self::Store => "store: the log cannot be read right now, come back later",
             Self::Token => "token-expired: come back with a new one",
+            Self::Keys => "keys: tokens cannot be checked yet, come back later",
         }
     }
 }

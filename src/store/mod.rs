@@ -174,10 +174,16 @@ impl Bounds {
         if self.trimmed_to == self.opened_at { EventId::START } else { self.trimmed_to }
     }
 
+    /// The place before the first event that the channel had: the same for all channels, unless
+    /// this one is older than the place that is now the beginning.
+    pub fn first(&self) -> EventId {
+        self.beginning.min(self.opened_at)
+    }
+
     /// Whether events after a place are no longer kept. `0-0`, and the place before every event,
     /// stand for the first place of the channel.
     pub fn misses(&self, position: EventId) -> bool {
-        let is_first = position == EventId::START || position == self.beginning;
+        let is_first = position == EventId::START || position == self.first();
         let is_whole = self.trimmed_to == self.opened_at;
         !(is_first && is_whole) && position < self.trimmed_to
     }

@@ -1,10 +1,9 @@
-//! What was acknowledged stays: through kills, a clock that goes back, and a full disk.
+//! What was acknowledged stays: through kills, and a clock that goes back.
 
-use crate::kit::{Origin, PATIENCE, SmallDisk, next_message};
+use crate::kit::{Origin, PATIENCE, next_message};
 use hyper::Method;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
@@ -148,44 +147,6 @@ async fn ids_go_on_when_the_machine_starts_again_with_its_clock_behind() {
     assert!(after.ms < before.ms + 60_000, "time goes on from there");
     let mut source = origin.source("/channels/a", Some(&before.to_string()));
     assert_eq!(next_message(&mut source).await.data, "y");
-}
-
-#[tokio::test]
-async fn a_full_disk_refuses_publishes_loses_nothing_and_heals_by_itself() {
-    let small = SmallDisk::of("6m");
-    let origin = Origin::with(&["--store", &disk(small.path()), "--segment", "2s"]);
-    let mut source = origin.source("/channels/a?after=0-0", None);
-    let large = "x".repeat(100_000);
-    let mut acknowledged = Vec::new();
-    let refused = loop {
-        let answer = origin.post("/channels/a", &[], &large).await;
-        if answer.status != 201 {
-            break answer;
-        }
-        acknowledged.push(answer.json()["id"].as_str().unwrap().to_owned());
-    };
-    refused.assert_problem(503, "store-down");
-    assert_eq!(refused.header("retry-after"), Some("2"));
-    assert!(acknowledged.len() > 5);
-    for id in &acknowledged {
-        assert_eq!(next_message(&mut source).await.last_event_id, *id);
-    }
-    assert_eq!(origin.get("/healthz").await.status, 200);
-    small.resize("64m");
-    let healed = async {
-        loop {
-            let answer = origin.post("/channels/a", &[], "after").await;
-            if answer.status == 201 {
-                return answer;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    let answer = tokio::time::timeout(PATIENCE, healed).await.expect("it heals");
-    acknowledged.push(answer.json()["id"].as_str().unwrap().to_owned());
-    let kept: Vec<_> = origin.log("a").await.into_iter().map(|(id, _)| id).collect();
-    assert_eq!(kept, acknowledged);
-    assert_eq!(next_message(&mut source).await.data, "after");
 }
 
 #[tokio::test]

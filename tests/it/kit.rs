@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -40,6 +40,7 @@ pub struct Origin {
     wrapper: Vec<String>,
     pub listen: SocketAddr,
     pub admin: SocketAddr,
+    logged: Arc<Mutex<Vec<String>>>,
 }
 
 /// A whole answer.
@@ -84,6 +85,8 @@ impl Origin {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
         let lines = BufReader::new(child.stderr.take().expect("standard error is piped")).lines();
         let (send, receive) = mpsc::channel();
+        let logged = Arc::new(Mutex::new(Vec::new()));
+        let log = logged.clone();
         // Ends with the process; its lines go on to the test's own output.
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
@@ -92,12 +95,13 @@ impl Origin {
                     send.send(address.parse::<SocketAddr>().expect("an address")).ok();
                 } else {
                     println!("{line}");
+                    log.lock().unwrap().push(line);
                 }
             }
         });
         let address = || receive.recv_timeout(PATIENCE).expect("it says where it listens");
         let (listen, admin) = (address(), address());
-        Self { child, arguments, wrapper, listen, admin }
+        Self { child, arguments, wrapper, listen, admin, logged }
     }
 
     /// Starts again what was ended, on the same ports with the same flags.
@@ -112,6 +116,25 @@ impl Origin {
     pub async fn beginning(&self) -> String {
         let state = self.get("/channels/nobody.has.published.here/state").await.json();
         state["cursor"].as_str().expect("a cursor").to_owned()
+    }
+
+    /// How many lines of its log, since it was started last, have these words.
+    pub fn logged(&self, words: &str) -> usize {
+        self.logged.lock().unwrap().iter().filter(|line| line.contains(words)).count()
+    }
+
+    /// Waits until `/readyz` answers with this status; what it says.
+    pub async fn becomes(&self, status: u16) -> String {
+        let becomes = async {
+            loop {
+                let answer = self.get("/readyz").await;
+                if answer.status == status {
+                    return answer.body;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, becomes).await.expect("it becomes so")
     }
 
     /// The process.
@@ -390,6 +413,57 @@ impl SmallDisk {
         let options = format!("remount,size={size}");
         let mount = Command::new("mount").args(["-o", &options]).arg(self.path()).status();
         assert!(mount.expect("mount runs").success());
+    }
+}
+
+/// A file system of its own, in a file, that can be made to hang.
+pub struct LoopDisk {
+    directory: tempfile::TempDir,
+    _image: tempfile::NamedTempFile,
+}
+
+impl LoopDisk {
+    pub fn new() -> Self {
+        let image = tempfile::NamedTempFile::new().expect("a file");
+        image.as_file().set_len(64 << 20).expect("a sparse file");
+        let directory = tempfile::tempdir().expect("a directory");
+        let run = |program: &str, words: &[&str]| {
+            let mut command = Command::new(program);
+            command.args(words).arg(image.path());
+            if program == "mount" {
+                command.arg(directory.path());
+            }
+            assert!(command.status().expect("it runs").success(), "{program} (needs root)");
+        };
+        run("mkfs.ext4", &["-q"]);
+        run("mount", &["-o", "loop"]);
+        Self { directory, _image: image }
+    }
+
+    pub fn path(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
+    /// From now on every write waits.
+    pub fn freeze(&self) {
+        self.fsfreeze("-f");
+    }
+
+    pub fn thaw(&self) {
+        self.fsfreeze("-u");
+    }
+
+    fn fsfreeze(&self, what: &str) {
+        let status = Command::new("fsfreeze").arg(what).arg(self.path()).status();
+        assert!(status.expect("fsfreeze runs").success());
+    }
+}
+
+impl Drop for LoopDisk {
+    fn drop(&mut self) {
+        // Where a test failed in between, it is still frozen.
+        Command::new("fsfreeze").arg("-u").arg(self.path()).stderr(Stdio::null()).status().ok();
+        Command::new("umount").arg("-l").arg(self.path()).status().ok();
     }
 }
 

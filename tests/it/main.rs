@@ -20,6 +20,7 @@ mod engine_kit;
 mod engines;
 mod failover;
 mod falco;
+mod faults;
 mod formats;
 mod h2spec;
 mod hardening;

@@ -19,7 +19,7 @@ use crate::body::AnswerBody;
 use crate::clients::Place;
 use crate::event::ChannelName;
 use crate::scope::Right;
-use crate::token::Grant;
+use crate::token::{Grant, Refusal};
 use hyper::body::Incoming;
 use hyper::header::{
     HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
@@ -36,6 +36,8 @@ const PROTOCOL: &str = "headwater";
 const TOKEN_PROTOCOL: &str = "bearer.";
 /// When a client that is one too many may come again, in seconds.
 const RETRY_CROWDED_S: u64 = 10;
+/// Seconds after which a client whose token cannot be checked yet may come back.
+const RETRY_KEYS_S: u64 = 5;
 
 /// A client that has shaken hands.
 pub struct Welcome {
@@ -144,7 +146,12 @@ impl Origin {
 
     fn grant_of(&self, token: &str) -> Result<Grant, Goodbye> {
         let verified = self.access.verify(token, self.hub.clock.wall());
-        verified.map_err(|refusal| Goodbye::policy(said_of(refusal)))
+        verified.map_err(|refusal| match refusal {
+            Refusal::UnknownKey | Refusal::Bad if self.access.missing_keys().is_some() => {
+                Goodbye::later("tokens cannot be checked yet (--token-jwks)", RETRY_KEYS_S)
+            }
+            other => Goodbye::policy(said_of(other)),
+        })
     }
 
     /// Whether a client may read or write a channel.

@@ -25,6 +25,8 @@ pub struct Catalog {
     pub beginning: EventId,
     /// The newest id given, in any channel: ids of one log order all its events.
     pub newest: EventId,
+    /// The instant by which ages were reckoned when the log was opened, in ms.
+    pub ages: u64,
     pub channels: HashMap<ChannelName, Channel>,
     pub keys: Keys,
     pub segments: BTreeMap<u32, Segment>,
@@ -129,7 +131,11 @@ impl Channel {
 
     /// The place before the oldest event that is kept.
     pub fn start(&self, beginning: EventId) -> EventId {
-        if self.trimmed_to == self.opened_at { beginning } else { self.trimmed_to }
+        if self.trimmed_to == self.opened_at {
+            beginning.min(self.opened_at)
+        } else {
+            self.trimmed_to
+        }
     }
 }
 
@@ -167,6 +173,7 @@ impl Catalog {
     /// Adds what the next file says. The file itself is in `segments` already.
     pub fn fold(&mut self, summary: Summary) {
         self.newest = self.newest.max(summary.newest);
+        self.ages = self.ages.max(summary.ages);
         if summary.beginning != EventId::START {
             self.beginning = self.beginning.max(summary.beginning);
             self.channels.values_mut().for_each(|channel| channel.is_suspect = false);

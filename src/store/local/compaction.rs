@@ -6,7 +6,7 @@ use super::super::record::{Reader, Unreadable};
 use super::catalog::{Catalog, Segment};
 use super::files::{Files, read_all, write_whole};
 use super::frame::{self, Frame, Kind};
-use super::records::{ChannelRecord, Events, KeyRecord, read_name, write_id};
+use super::records::{ChannelRecord, Events, KeyRecord, Mark, read_name};
 use super::segment::{Head, name, store_index};
 use super::summary::{Summary, summarize};
 use crate::cursor::EventId;
@@ -231,8 +231,8 @@ impl Kept<'_> {
             frame::write(&mut out, seed, (Kind::Channel, commit, true), |out| record.write(out));
         }
         out.append(&mut self.frames);
-        let newest = self.catalog.newest;
-        frame::write(&mut out, seed, (Kind::Mark, commit, true), |out| write_id(out, newest));
+        let mark = Mark { newest: self.catalog.newest, ages: self.catalog.ages };
+        frame::write(&mut out, seed, (Kind::Mark, commit, true), |out| mark.write(out));
         frame::write(&mut out, seed, (Kind::Seal, commit, true), |_| {});
         Some(out)
     }

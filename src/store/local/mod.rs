@@ -127,7 +127,7 @@ impl LocalStore {
         let opened = segment::open(&*files, beginning)?;
         // Ids of a time that this machine's clock has yet to reach: segments go on from there too.
         clock.at_least(opened.catalog.newest.ms);
-        let ages = Ages::new(opened.catalog.newest, clock.now());
+        let ages = Ages::new(opened.catalog.ages, clock.now());
         let catalog = Arc::new(RwLock::new(opened.catalog));
         let health = Arc::new(Health::default());
         let reader = Arc::new(RecordReader::new(opened.head.seed, health.metrics.clone()));

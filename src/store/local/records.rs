@@ -47,6 +47,29 @@ pub struct ChannelRecord {
     pub trimmed_to: EventId,
 }
 
+/// What a log says of itself while it is idle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The newest id given.
+    pub newest: EventId,
+    /// The instant by which ages are reckoned, in ms.
+    pub ages: u64,
+}
+
+impl Mark {
+    /// Appends the body of a frame.
+    pub fn write(self, out: &mut Vec<u8>) {
+        write_id(out, self.newest);
+        out.extend_from_slice(&self.ages.to_be_bytes());
+    }
+
+    /// Reads a body.
+    pub fn read(body: &[u8]) -> Result<Self, Unreadable> {
+        let mut reader = Reader::new(body);
+        Ok(Self { newest: reader.id()?, ages: reader.u64()? })
+    }
+}
+
 impl Events {
     /// Appends the body of a frame.
     pub fn write(&self, out: &mut Vec<u8>) {

@@ -9,7 +9,7 @@
 use super::catalog::{Catalog, Segment};
 use super::files::{File, Files, read_all, write_named, write_whole};
 use super::frame::{self, Kind};
-use super::records::write_id;
+use super::records::{Mark, write_id};
 use super::summary::{Summary, summarize};
 use crate::cursor::EventId;
 use std::io::{self, ErrorKind};
@@ -124,10 +124,10 @@ impl Tail {
         files: &dyn Files,
         number: u32,
         (seed, commit): (u64, u64),
-        newest: EventId,
+        mark: Mark,
     ) -> io::Result<Self> {
         let mut bytes = Vec::new();
-        frame::write(&mut bytes, seed, (Kind::Mark, commit, true), |out| write_id(out, newest));
+        frame::write(&mut bytes, seed, (Kind::Mark, commit, true), |out| mark.write(out));
         let end = bytes.len() as u64;
         let ahead = if files.is_durable() { AHEAD_BYTES } else { 0 };
         let allocated = end.max(ahead);
@@ -219,8 +219,8 @@ pub fn open(files: &dyn Files, beginning: EventId) -> io::Result<Opened> {
         opened.add(files, (*first, *until), index + 1 == found.len())?;
     }
     if opened.tail.number == 0 {
-        let (seed, newest) = (head.seed, opened.catalog.newest);
-        opened.tail = Tail::create(files, next, (seed, opened.commit + 1), newest)?;
+        let mark = Mark { newest: opened.catalog.newest, ages: opened.catalog.ages };
+        opened.tail = Tail::create(files, next, (head.seed, opened.commit + 1), mark)?;
         opened.commit += 1;
         opened.catalog.segments.insert(next, opened.tail.segment());
     }

@@ -6,7 +6,7 @@ use super::super::record::{Reader, Unreadable};
 use super::block::{self, Block, ENTRY_BYTES, Entries, Entry};
 use super::files::File;
 use super::frame::{Frame, Kind, Scan};
-use super::records::{ChannelRecord, Events, KeyRecord, read_name, write_id, write_name};
+use super::records::{ChannelRecord, Events, KeyRecord, Mark, read_name, write_id, write_name};
 use crate::cursor::EventId;
 use crate::event::ChannelName;
 use std::collections::{HashMap, VecDeque};
@@ -28,6 +28,8 @@ pub struct Summary {
     pub beginning: EventId,
     /// The newest id that is known to be given.
     pub newest: EventId,
+    /// The instant by which ages were reckoned, in ms.
+    pub ages: u64,
     pub commit: u64,
     pub is_sealed: bool,
     /// Records are lost, and of which channels they were cannot be told in all cases.
@@ -124,7 +126,11 @@ impl Summary {
                 channel.carried = Some(record);
             }
             Kind::Key => self.keys.push(KeyRecord::read(frame.body)?),
-            Kind::Mark => self.newest = self.newest.max(Reader::new(frame.body).id()?),
+            Kind::Mark => {
+                let mark = Mark::read(frame.body)?;
+                self.newest = self.newest.max(mark.newest);
+                self.ages = self.ages.max(mark.ages);
+            }
             Kind::Seal => self.is_sealed = true,
             Kind::Beginning => {
                 self.beginning = Reader::new(frame.body).id()?;
@@ -143,6 +149,7 @@ impl Summary {
         let mut directory = Vec::new();
         write_id(&mut directory, self.beginning);
         write_id(&mut directory, self.newest);
+        directory.extend_from_slice(&self.ages.to_be_bytes());
         directory.extend_from_slice(&self.commit.to_be_bytes());
         directory.extend_from_slice(&(self.channels.len() as u32).to_be_bytes());
         for channel in &self.channels {
@@ -181,7 +188,7 @@ impl Summary {
         }
         let mut reader = Reader::new(&directory);
         let (beginning, newest) = (reader.id()?, reader.id()?);
-        let commit = reader.u64()?;
+        let (ages, commit) = (reader.u64()?, reader.u64()?);
         let count = reader.u32()?;
         let channels = (0..count).map(|_| ChannelSummary::read(&mut reader, segment));
         let channels = channels.collect::<Result<_, _>>()?;
@@ -191,7 +198,7 @@ impl Summary {
             keys.push(KeyRecord::read(reader.take(length)?)?);
         }
         let (is_sealed, is_damaged) = (true, false);
-        Ok(Self { channels, keys, beginning, newest, commit, is_sealed, is_damaged })
+        Ok(Self { channels, keys, beginning, newest, ages, commit, is_sealed, is_damaged })
     }
 }
 

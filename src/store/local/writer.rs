@@ -12,12 +12,11 @@ use super::compaction;
 use super::files::{Files, read_all};
 use super::frame::{self, Kind};
 use super::reading::RecordReader;
-use super::records::write_id;
+use super::records::{Mark, write_id};
 use super::segment::{Head, Tail, store_index};
 use super::summary::summarize;
 use super::{Command, Health, LocalConfig, Reply, Ticket};
 use crate::clock::Clock;
-use crate::cursor::EventId;
 use crate::event::{ChannelName, Event};
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -68,10 +67,10 @@ pub(super) struct Ages {
 type Pending = Box<dyn FnOnce(Result<(), StoreError>)>;
 
 impl Ages {
-    /// Goes on from the newest event, whatever the clock says now.
-    pub fn new(newest: EventId, now: u64) -> Self {
-        let newest = if newest == EventId::START { now } else { newest.ms.min(now) };
-        Self { now: newest, swept: Instant::now() }
+    /// Goes on from where they were when the log was written last, whatever the clock says now.
+    pub fn new(known: u64, now: u64) -> Self {
+        let known = if known == 0 { now } else { known.min(now) };
+        Self { now: known, swept: Instant::now() }
     }
 
     fn advance(&mut self, now: u64) -> u64 {
@@ -215,7 +214,10 @@ impl Writer {
         self.must_cut = false;
         self.tail.end += bytes.len() as u64;
         self.commit += 1;
-        self.health.works();
+        // What still fits into the file does not show that the disk has room again.
+        if !self.health.is_failing() || self.check_free(0).is_ok() {
+            self.health.works();
+        }
         Ok(())
     }
 
@@ -224,16 +226,22 @@ impl Writer {
         if self.tail.end + length < self.tail.allocated {
             return Ok(());
         }
-        if let Some(free) = self.files.free_bytes()?
-            && free < self.config.reserve.saturating_add(length)
-        {
-            let why = format!(
-                "{free} bytes are free on the disk, and {} are kept free (--disk-reserve)",
-                self.config.reserve
-            );
-            return Err(io::Error::new(io::ErrorKind::StorageFull, why));
-        }
+        self.check_free(length)?;
         if self.files.is_durable() { self.tail.write_ahead(length) } else { Ok(()) }
+    }
+
+    /// Whether so much can be written without touching the reserve.
+    fn check_free(&self, length: u64) -> io::Result<()> {
+        let reserve = self.config.reserve;
+        match self.files.free_bytes()? {
+            Some(free) if free < reserve.saturating_add(length) => {
+                let why = format!(
+                    "{free} bytes are free on the disk, and {reserve} are kept free (--disk-reserve)"
+                );
+                Err(io::Error::new(io::ErrorKind::StorageFull, why))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn fail(&self, error: &io::Error, is_unclear: bool) -> StoreError {
@@ -282,16 +290,21 @@ impl Writer {
     /// Shows, while nothing else is to be written, that all before is durable. Without a sync: it
     /// goes to the disk together with the next commit.
     fn mark(&mut self) {
-        let newest = self.catalog.read().unwrap_or_else(PoisonError::into_inner).newest;
+        let mark = self.state();
         let mut bytes = Vec::new();
         let head = (Kind::Mark, self.commit + 1, true);
-        frame::write(&mut bytes, self.head.seed, head, |out| write_id(out, newest));
+        frame::write(&mut bytes, self.head.seed, head, |out| mark.write(out));
         let has_room = self.tail.end + (bytes.len() as u64) < self.tail.allocated;
         let is_due = self.health.take_unmarked() && !self.must_cut && !self.must_follow;
         if is_due && has_room && self.tail.file.write_at(&bytes, self.tail.end).is_ok() {
             self.tail.end += bytes.len() as u64;
             self.commit += 1;
         }
+    }
+
+    fn state(&self) -> Mark {
+        let newest = self.catalog.read().unwrap_or_else(PoisonError::into_inner).newest;
+        Mark { newest, ages: self.ages.now }
     }
 
     /// Ends the file: seals it, writes its index and begins the next one.
@@ -336,9 +349,8 @@ impl Writer {
 
     /// Begins the file after a sealed one.
     fn follow(&mut self) -> io::Result<()> {
-        let newest = self.catalog.read().unwrap_or_else(PoisonError::into_inner).newest;
-        let head = (self.head.seed, self.commit + 1);
-        self.tail = Tail::create(&*self.files, self.tail.number + 1, head, newest)?;
+        let (mark, head) = (self.state(), (self.head.seed, self.commit + 1));
+        self.tail = Tail::create(&*self.files, self.tail.number + 1, head, mark)?;
         self.commit += 1;
         self.must_follow = false;
         let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
@@ -357,9 +369,9 @@ impl Writer {
         // A disk that failed is tried, so that it is known again once it works.
         if self.health.is_failing() && self.heal().is_ok() {
             let mut bytes = Vec::new();
-            let newest = self.catalog.read().unwrap_or_else(PoisonError::into_inner).newest;
+            let mark = self.state();
             let head = (Kind::Mark, self.commit + 1, true);
-            frame::write(&mut bytes, self.head.seed, head, |out| write_id(out, newest));
+            frame::write(&mut bytes, self.head.seed, head, |out| mark.write(out));
             self.write(&bytes).unwrap_or_default();
         }
         let begun = Instant::now();

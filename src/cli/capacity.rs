@@ -1,0 +1,44 @@
+//! How many connections the machine lets a process have: each is an open file.
+
+use crate::process::raise_file_limit;
+
+/// Files that are not for connections: the log, the listeners, operators and Redis.
+const SPARE_FILES: usize = 64;
+/// Connections over `--max-connections` that are still answered, with the advice to come back.
+const OVERLOAD_CONNECTIONS: usize = 512;
+/// With fewer files than this, an origin serves hardly anybody.
+const FEW_FILES: usize = 1_024;
+
+/// Bounds the connections by the files that the process may open. Returns how many connections
+/// beyond those are still answered: never so many that no file is left.
+pub fn bound(max_connections: &mut usize) -> usize {
+    let files = usize::try_from(raise_file_limit()).unwrap_or(usize::MAX);
+    if files < FEW_FILES {
+        tracing::warn!(files, "this process may open few files only; raise ulimit -n");
+    }
+    let (possible, overload) = shares(files);
+    if possible < *max_connections {
+        tracing::info!(files, connections = possible, "the file limit bounds the connections");
+        *max_connections = possible;
+    }
+    overload
+}
+
+/// Connections, and those beyond them, for so many files.
+fn shares(files: usize) -> (usize, usize) {
+    let overload = OVERLOAD_CONNECTIONS.min(files / 4);
+    // Where hardly any file is spare, a quarter is for clients.
+    (files.saturating_sub(SPARE_FILES + overload).max(files / 4), overload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_left_however_few_there_are() {
+        assert_eq!(shares(64), (16, 16));
+        assert_eq!(shares(1_024), (704, 256));
+        assert_eq!(shares(20_000), (19_424, 512));
+    }
+}

@@ -1,0 +1,430 @@
+//! What disks, clocks and operators do to an origin, for real: an acknowledged event is served
+//! intact or its loss is announced, a refusal is true, and `/readyz`, the log and the metrics say
+//! what is wrong.
+
+use crate::kit::{Answer, LoopDisk, Origin, PATIENCE, SmallDisk, next_message};
+use hyper::Method;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+fn disk(path: &Path) -> String {
+    format!("disk:{}", path.display())
+}
+
+async fn errors(origin: &Origin, kind: &str) -> f64 {
+    origin.metric(&format!("headwater_store_errors_total{{kind=\"{kind}\"}}")).await
+}
+
+/// The files of the log in a directory, oldest first.
+fn log_files(directory: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let is_log = |path: &std::path::PathBuf| path.extension().is_some_and(|one| one == "log");
+    let mut files: Vec<_> = entries.filter(is_log).collect();
+    files.sort();
+    files
+}
+
+/// Publishes at once, each with a key of its own.
+async fn publish_all(origin: &Origin, datas: &[String]) -> HashMap<String, Answer> {
+    let all = datas.iter().map(async |data| {
+        let key = [("idempotency-key", data.as_str())];
+        (data.clone(), origin.post("/channels/a", &key, data).await)
+    });
+    futures_util::future::join_all(all).await.into_iter().collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_hangs_makes_no_refusal_untrue() {
+    let disk = LoopDisk::new();
+    let store = format!("disk:{}", disk.path().join("data").display());
+    let origin = Origin::with(&["--store", &store, "--store-timeout", "1s"]);
+    origin.publish("a", "before").await;
+    origin.becomes(200).await;
+    disk.freeze();
+    let datas: Vec<_> = (0..40).map(|n| format!("event {n}")).collect();
+    let answers = publish_all(&origin, &datas).await;
+    let slug = |answer: &Answer| {
+        let kind = answer.json()["type"].as_str().expect("a problem").to_owned();
+        kind.rsplit(':').next().unwrap().to_owned()
+    };
+    assert!(answers.values().all(|answer| answer.status == 503));
+    let kinds: HashSet<_> = answers.values().map(&slug).collect();
+    // The first is inside a commit; those that wait behind it are withdrawn.
+    assert_eq!(kinds, HashSet::from(["store-down".to_owned(), "store-unclear".to_owned()]));
+    assert!(origin.becomes(503).await.contains("has waited"));
+    let noted = async { while origin.logged("does not confirm a commit") == 0 {} };
+    let noted = async { tokio::join!(noted, sleep(Duration::from_millis(1))) };
+    timeout(PATIENCE, noted).await.expect("the log says so");
+    assert_eq!(origin.logged("does not confirm a commit"), 1);
+    assert_eq!(errors(&origin, "stall").await, 1.0);
+    assert_eq!(origin.metric("headwater_store_up").await, 0.0);
+    // Reads go on.
+    assert_eq!(origin.get("/channels/a/history").await.json()["events"][0]["data"], "before");
+    disk.thaw();
+    origin.becomes(200).await;
+    assert_eq!(origin.logged("has confirmed the commit"), 1);
+    let stored = async || -> HashSet<String> {
+        origin.log("a").await.into_iter().map(|(_, data)| data).collect()
+    };
+    let after = stored().await;
+    for (data, answer) in &answers {
+        let is_refused = slug(answer) == "store-down";
+        assert!(!(is_refused && after.contains(data)), "{data} was refused and is stored");
+    }
+    // The advice is to repeat it with the same key: then each is stored once.
+    let again = publish_all(&origin, &datas).await;
+    assert!(again.values().all(|answer| answer.status.is_success()));
+    assert_eq!(origin.log("a").await.len(), 41);
+    assert_eq!(stored().await.len(), 41);
+}
+
+#[tokio::test]
+async fn a_data_directory_that_is_removed_is_noticed() {
+    let data = tempfile::tempdir().unwrap();
+    let path = data.path().join("data");
+    let origin = Origin::with(&["--store", &disk(&path)]);
+    origin.publish("a", "kept").await;
+    std::fs::remove_dir_all(&path).unwrap();
+    let refused = origin.post("/channels/a", &[], "lost").await;
+    refused.assert_problem(503, "store-down");
+    assert!(origin.becomes(503).await.contains("the data directory is gone"));
+    assert_eq!(origin.logged("the data directory is gone"), 1);
+    // A new directory in its place is not the one that holds the log.
+    std::fs::create_dir(&path).unwrap();
+    sleep(Duration::from_millis(1_500)).await;
+    origin.post("/channels/a", &[], "lost").await.assert_problem(503, "store-down");
+    assert_eq!(origin.log("a").await.len(), 1, "what is open can be read");
+    assert_eq!(origin.logged("the data directory is gone"), 1, "it is said once");
+}
+
+#[tokio::test]
+async fn what_is_damaged_on_disk_is_a_gap_in_its_place() {
+    let data = tempfile::tempdir().unwrap();
+    let mut origin = Origin::with(&["--store", &disk(data.path())]);
+    let mut ids = Vec::new();
+    for n in 0..9 {
+        ids.push(origin.publish_with("a", &format!("key=k{n}"), &format!("event {n}")).await);
+    }
+    origin.kill();
+    let file = log_files(data.path()).pop().unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    let at = bytes.windows(7).position(|window| window == b"event 4").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    origin.start_again();
+    assert_eq!(origin.logged("a part of the log is damaged"), 1);
+    let mut source = origin.source("/channels/a", Some(&ids[2]));
+    let mut seen = Vec::new();
+    for _ in 0..6 {
+        let message = next_message(&mut source).await;
+        seen.push((message.kind, message.last_event_id, message.data));
+    }
+    assert_eq!(seen[0], ("message".to_owned(), ids[3].clone(), "event 3".to_owned()));
+    assert_eq!((&*seen[1].0, &seen[1].1), ("gap", &ids[4]), "{seen:?}");
+    assert!(seen[1].2.contains(r#""reason":"damaged""#), "{seen:?}");
+    assert_eq!(seen[2].2, "event 5");
+    assert_eq!(seen[5].2, "event 8");
+    // The same again: what is lost has one place in the log.
+    let history = origin.get("/channels/a/history").await.json();
+    assert_eq!(history["events"][4]["type"], "gap");
+    assert_eq!(history["events"][4]["id"], ids[4].as_str());
+    let ids_there = history["events"].as_array().unwrap().iter().map(|event| &event["id"]);
+    assert!(ids_there.eq(ids.iter()), "{history}");
+    // And damage that comes while the origin runs.
+    let mut bytes = std::fs::read(&file).unwrap();
+    let at = bytes.windows(7).position(|window| window == b"event 6").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let before = errors(&origin, "damaged").await;
+    let history = origin.get("/channels/a/history").await.json();
+    assert_eq!(history["events"][6]["reason"], "damaged");
+    let state = origin.get("/channels/a/state").await.json();
+    let is_gap = |event: &&serde_json::Value| event["type"] == "gap";
+    assert_eq!(state["events"].as_array().unwrap().iter().filter(is_gap).count(), 1, "{state}");
+    assert!(errors(&origin, "damaged").await > before);
+    assert!(origin.logged("a record of the log is damaged") >= 1);
+    origin.publish("a", "and it goes on").await;
+    origin.becomes(200).await;
+}
+
+#[tokio::test]
+async fn an_empty_file_of_the_log_is_refused_and_so_is_the_former_format() {
+    let refused = |data: &Path, expected: &str| {
+        let flags = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        let output =
+            Command::new(crate::kit::BINARY).args(flags).args(["--store", &disk(data)]).output();
+        let output = output.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(expected), "{said}");
+    };
+    let data = tempfile::tempdir().unwrap();
+    let mut origin = Origin::with(&["--store", &disk(data.path())]);
+    origin.publish("a", "x").await;
+    origin.kill();
+    std::fs::write(log_files(data.path()).pop().unwrap(), "").unwrap();
+    refused(data.path(), "is empty");
+    let former = tempfile::tempdir().unwrap();
+    std::fs::write(former.path().join("events.redb"), "redb").unwrap();
+    refused(former.path(), "format of an earlier version");
+}
+
+/// Copies the files one after the other, as `cp -r` does, while the log is written.
+fn copy_plainly(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        // A draft may have got its final name meanwhile.
+        std::fs::copy(&path, to.join(path.file_name().unwrap())).ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plain_copy_under_load_is_whole_or_says_that_it_is_not() {
+    let data = tempfile::tempdir().unwrap();
+    let origin = Origin::with(&["--store", &disk(data.path())]);
+    let padding = "x".repeat(4_000);
+    let (mut stored, mut copies) = (Vec::new(), Vec::new());
+    for n in 0..8 {
+        let before = stored.len();
+        let copy = tempfile::tempdir().unwrap();
+        let copied = async {
+            let (from, to) = (data.path().to_owned(), copy.path().to_owned());
+            tokio::task::spawn_blocking(move || copy_plainly(&from, &to)).await.unwrap();
+        };
+        let published = async {
+            for m in 0..600 {
+                stored.push(origin.publish("a", &format!("{n} {m} {padding}")).await);
+            }
+        };
+        tokio::join!(copied, published);
+        copies.push((copy, before));
+    }
+    for (copy, before) in copies {
+        let origin = Origin::with(&["--store", &disk(copy.path())]);
+        let (mut found, mut told) = (HashSet::new(), String::new());
+        let mut after = "0-0".to_owned();
+        loop {
+            let path = format!("/channels/a/history?after={after}&limit=200");
+            let page = origin.get(&path).await.json();
+            let events = page["events"].as_array().unwrap();
+            for event in events {
+                let id = event["id"].as_str().unwrap().to_owned();
+                match event["type"] == "gap" {
+                    true => told = id,
+                    false => drop(found.insert(id)),
+                }
+            }
+            after = page["next"].as_str().unwrap().to_owned();
+            if events.is_empty() {
+                break;
+            }
+        }
+        let id = |text: &str| headwater::cursor::EventId::parse(text).unwrap();
+        for acknowledged in &stored[..before] {
+            let is_told = !told.is_empty() && id(acknowledged) <= id(&told);
+            assert!(found.contains(acknowledged) || is_told, "{acknowledged} is gone in silence");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_publishes_before_it_is_full_and_heals_by_itself() {
+    let small = SmallDisk::of("48m");
+    let flags = ["--store", &disk(small.path()), "--segment", "2s"];
+    let origin = Origin::with(&flags);
+    let large = "x".repeat(100_000);
+    let mut acknowledged = Vec::new();
+    let refused = loop {
+        let answer = origin.post("/channels/a", &[], &large).await;
+        if answer.status != 201 {
+            break answer;
+        }
+        acknowledged.push(answer.json()["id"].as_str().unwrap().to_owned());
+    };
+    let problem = refused.assert_problem(503, "store-down");
+    assert!(problem["detail"].as_str().unwrap().contains("--disk-reserve"), "{problem}");
+    assert!(acknowledged.len() > 50);
+    assert!(origin.becomes(503).await.contains("--disk-reserve"));
+    // Ten clients read all of it meanwhile.
+    let readers = (0..10).map(async |_| {
+        let mut source = origin.source("/channels/a?after=0-0", None);
+        for id in &acknowledged {
+            assert_eq!(next_message(&mut source).await.last_event_id, *id);
+        }
+    });
+    futures_util::future::join_all(readers).await;
+    for _ in 0..100 {
+        origin.post("/channels/a", &[], &large).await.assert_problem(503, "store-down");
+    }
+    assert_eq!(origin.logged("cannot be written"), 1, "one line, however many publishes");
+    small.resize("128m");
+    origin.becomes(200).await;
+    assert_eq!(origin.logged("can be written again"), 1);
+    acknowledged.push(origin.publish("a", "after").await);
+    let kept: Vec<_> = origin.log("a").await.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(kept, acknowledged);
+}
+
+#[tokio::test]
+async fn a_limit_of_the_size_of_files_refuses_publishes_and_kills_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    let origin = Origin::with(&["--store", &disk(data.path())]);
+    let limit = |size: &str| {
+        let words = [format!("--pid={}", origin.pid()), format!("--fsize={size}:unlimited")];
+        assert!(Command::new("prlimit").args(words).status().unwrap().success());
+    };
+    let first = origin.publish("a", "first").await;
+    limit("1200000");
+    let large = "x".repeat(200_000);
+    let refused = loop {
+        let answer = origin.post("/channels/a", &[], &large).await;
+        if answer.status != 201 {
+            break answer;
+        }
+    };
+    refused.assert_problem(503, "store-down");
+    origin.becomes(503).await;
+    assert_eq!(origin.log("a").await[0].0, first);
+    limit("unlimited");
+    origin.becomes(200).await;
+    origin.publish("a", "again").await;
+}
+
+#[tokio::test]
+async fn a_full_store_still_takes_what_only_replaces() {
+    let flags = ["--store", "memory", "--retain-events", "100", "--max-store-bytes", "20000"];
+    let origin = Origin::with(&flags);
+    let data = "x".repeat(100);
+    for _ in 0..100 {
+        origin.publish("full", &data).await;
+    }
+    let refused = loop {
+        let answer = origin.post("/channels/other", &[], &data).await;
+        if answer.status != 201 {
+            break answer;
+        }
+    };
+    refused.assert_problem(507, "limit-reached");
+    for _ in 0..200 {
+        origin.publish("full", &data).await;
+    }
+    assert_eq!(origin.log("full").await.len(), 100);
+    let fill = origin.metric("headwater_store_fill_ratio").await;
+    assert!((0.9..=1.0).contains(&fill), "{fill}");
+}
+
+/// Sets the clock of a machine that follows a file.
+struct SteppedClock(tempfile::NamedTempFile);
+
+impl SteppedClock {
+    fn set(&self, off: &str) {
+        std::fs::write(self.0.path(), off).unwrap();
+    }
+
+    fn origin(&self, flags: &[&str]) -> Origin {
+        let file = format!("FAKETIME_TIMESTAMP_FILE={}", self.0.path().display());
+        let library = "LD_PRELOAD=/usr/$LIB/faketime/libfaketimeMT.so.1";
+        let fixed = ["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"];
+        Origin::wrapped(&["env", library, &file, fixed[0], fixed[1]], flags)
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_and_returns_leaves_no_trace() {
+    let data = tempfile::tempdir().unwrap();
+    let clock = SteppedClock(tempfile::NamedTempFile::new().unwrap());
+    clock.set("+0");
+    let origin = clock.origin(&["--store", &disk(data.path()), "--segment", "2s"]);
+    let mut ids = vec![origin.publish("a", "0").await];
+    clock.set("-25h");
+    for n in 1..6 {
+        sleep(Duration::from_millis(500)).await;
+        ids.push(origin.publish("a", &n.to_string()).await);
+    }
+    assert_eq!(origin.logged("was set to another time"), 1);
+    assert!(origin.metric("headwater_clock_lead_seconds").await > 24.0 * 3600.0);
+    clock.set("+0");
+    sleep(Duration::from_millis(500)).await;
+    ids.push(origin.publish("a", "6").await);
+    let kept: Vec<_> = origin.log("a").await.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(kept, ids, "nothing is dropped, and the order is that of the publishes");
+    let ms = |id: &str| headwater::cursor::EventId::parse(id).unwrap().ms;
+    let now = crate::kit::now_ms();
+    let off = ms(&ids[6]).abs_diff(now);
+    assert!(off < 2_000, "ids are {off} ms off the clock");
+    assert!(origin.metric("headwater_clock_lead_seconds").await < 2.0);
+    assert_eq!(origin.metric("headwater_clock_steps").await, 2.0);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_forward_drops_nothing_also_across_a_restart() {
+    let data = tempfile::tempdir().unwrap();
+    let clock = SteppedClock(tempfile::NamedTempFile::new().unwrap());
+    clock.set("+0");
+    let mut origin = clock.origin(&["--store", &disk(data.path()), "--segment", "2s"]);
+    let mut ids = vec![origin.publish("a", "0").await];
+    clock.set("+25h");
+    sleep(Duration::from_millis(2_500)).await;
+    ids.push(origin.publish("a", "1").await);
+    origin.kill();
+    origin.start_again();
+    sleep(Duration::from_millis(2_500)).await;
+    ids.push(origin.publish("a", "2").await);
+    // And back: ids go on from there, until the clock has caught up.
+    clock.set("+0");
+    origin.kill();
+    origin.start_again();
+    sleep(Duration::from_millis(2_500)).await;
+    ids.push(origin.publish("a", "3").await);
+    let kept: Vec<_> = origin.log("a").await.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(kept, ids);
+    let id = |text: &String| headwater::cursor::EventId::parse(text).unwrap();
+    assert!(ids.iter().map(id).is_sorted());
+    let mut source = origin.source("/channels/a", Some(&ids[1]));
+    assert_eq!(next_message(&mut source).await.data, "2");
+    assert_eq!(next_message(&mut source).await.data, "3");
+}
+
+#[tokio::test]
+async fn while_the_keys_of_tokens_are_missing_clients_are_put_off_and_not_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("jwks.json");
+    let flags = ["--store", "memory", "--private", "secret", "--token-jwks"];
+    let flags: Vec<&str> = flags.into_iter().chain([file.to_str().unwrap()]).collect();
+    let origin = Origin::with(&flags);
+    let token = [("authorization", "Bearer eyJhbGciOiJFZERTQSIsImtpZCI6IjEifQ.e30.AA")];
+    let stream = origin.request(Method::GET, "/channels/secret", &token, "").await;
+    assert_eq!((stream.status.as_u16(), stream.header("headwater-shed")), (200, Some("keys")));
+    let refused = origin.post("/channels/a", &token, "x").await;
+    refused.assert_problem(503, "keys");
+    assert!(refused.header("retry-after").is_some());
+    assert!(origin.becomes(503).await.contains("--token-jwks"));
+    assert_eq!(origin.get("/healthz").await.status, 200);
+    // The key of RFC 8037, appendix A.2.
+    let key = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+    std::fs::write(&file, format!(r#"{{"keys":[{key}]}}"#)).unwrap();
+    origin.becomes(200).await;
+    let refused = origin.post("/channels/a", &token, "x").await;
+    refused.assert_problem(401, "token");
+}
+
+#[tokio::test]
+async fn with_few_files_the_log_and_operators_still_have_some() {
+    let data = tempfile::tempdir().unwrap();
+    let store = disk(data.path());
+    let origin = Origin::wrapped(&["prlimit", "--nofile=64:64"], &["--store", &store]);
+    assert_eq!(origin.logged("may open few files only"), 1);
+    let mut held = Vec::new();
+    for _ in 0..80 {
+        held.push(tokio::net::TcpStream::connect(origin.listen).await.unwrap());
+    }
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(origin.metric("headwater_store_up").await, 1.0, "operators are answered");
+    drop(held);
+    let closed = async { while origin.metric("headwater_connections_open").await > 0.0 {} };
+    timeout(PATIENCE, closed).await.expect("they are closed");
+    origin.becomes(200).await;
+    origin.publish("a", "x").await;
+}
