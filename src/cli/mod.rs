@@ -4,6 +4,7 @@
 mod access;
 mod bench;
 mod capacity;
+mod copies;
 mod doctor;
 mod edge;
 mod limits;
@@ -42,6 +43,12 @@ enum Command {
     Edge(edge::EdgeArguments),
     /// Look at a deployment from outside, and say what is wrong with its cache
     Doctor(doctor::DoctorArguments),
+    /// Read every record of a log on disk and say what is damaged
+    Check(copies::CheckArguments),
+    /// Copy a log on disk, also while it is served
+    Backup(copies::CopyArguments),
+    /// Copy a backup to where it can be served, and note in every channel what it lacks
+    Restore(copies::CopyArguments),
     /// Open subscribers, publish at a rate, and measure what arrives
     Bench(bench::BenchArguments),
 }
@@ -78,6 +85,9 @@ fn run(arguments: Arguments) -> ExitCode {
         Command::Tail(arguments) => tail::run(arguments),
         Command::Edge(arguments) => edge::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Check(arguments) => copies::check(arguments),
+        Command::Backup(arguments) => copies::backup(arguments),
+        Command::Restore(arguments) => copies::restore(arguments),
         Command::Bench(arguments) => bench::run(arguments),
     }
 }

@@ -43,6 +43,11 @@ async fn publish_until_killed(
     publishers.join_all().await.into_iter().flatten().collect()
 }
 
+/// How often the origin is killed; `tests/durability` asks for more.
+fn kills() -> usize {
+    std::env::var("HEADWATER_KILLS").map_or(5, |kills| kills.parse().expect("a number"))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_to_a_kill_and_no_id_is_used_twice() {
     let data = tempfile::tempdir().unwrap();
@@ -62,7 +67,7 @@ async fn nothing_acknowledged_is_lost_to_a_kill_and_no_id_is_used_twice() {
             }
         }
     });
-    for round in 0..3 {
+    for round in 0..kills() {
         let newest: Option<String> = origin.lock().await.log("a").await.pop().map(|(id, _)| id);
         let new = publish_until_killed(&origin, round).await;
         assert!(new.len() > 10, "{} publishes prove little", new.len());

@@ -7,6 +7,7 @@ mod browser;
 mod client_kit;
 mod client_matrix;
 mod commands;
+mod copies;
 mod crowd;
 mod docs;
 mod doctor;

@@ -163,7 +163,7 @@ impl<'c> Batch<'c> {
     /// Puts a `gap` event into a channel: some of its events may be lost.
     pub fn announce_loss(&mut self, channel: &ChannelName) {
         let Some(head) = self.head(channel) else { return };
-        let events = vec![Event::damaged(&head.last.to_string())];
+        let events = vec![Event::lost(&head.last.to_string())];
         let after = self.after(channel, head, &events);
         self.append(channel.clone(), head, after, events, None, Kind::Events);
         if head.closed != EventId::START {

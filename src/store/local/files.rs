@@ -84,7 +84,7 @@ pub fn write_named(
 pub struct Directory {
     path: PathBuf,
     /// Locked for as long as it is open.
-    lock: fs::File,
+    lock: Option<fs::File>,
 }
 
 impl Directory {
@@ -112,7 +112,25 @@ impl Directory {
         lock.set_len(0)?;
         lock.rewind()?;
         writeln!(lock, "{}", std::process::id())?;
-        Ok(Self { path: path.to_owned(), lock })
+        Ok(Self { path: path.to_owned(), lock: Some(lock) })
+    }
+
+    /// A directory that exists, which no other process uses.
+    ///
+    /// # Errors
+    /// As [`Directory::open`], and when there is none.
+    pub fn existing(path: &Path) -> io::Result<Self> {
+        fs::metadata(path)?;
+        Self::open(path)
+    }
+
+    /// A directory that another process may be writing.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn unlocked(path: &Path) -> io::Result<Self> {
+        fs::metadata(path)?;
+        Ok(Self { path: path.to_owned(), lock: None })
     }
 }
 
@@ -157,7 +175,8 @@ impl Files for Directory {
     }
 
     fn still_there(&self) -> io::Result<()> {
-        let ours = self.lock.metadata()?;
+        let Some(lock) = &self.lock else { return Ok(()) };
+        let ours = lock.metadata()?;
         let there = fs::metadata(self.path.join(LOCK_NAME))?;
         match (ours.dev(), ours.ino()) == (there.dev(), there.ino()) {
             true => Ok(()),

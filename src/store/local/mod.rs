@@ -10,7 +10,9 @@
 mod batch;
 mod block;
 mod catalog;
+mod command;
 mod compaction;
+pub mod copy;
 #[cfg(test)]
 mod damage;
 mod files;
@@ -33,6 +35,7 @@ use crate::cursor::EventId;
 use crate::event::ChannelName;
 use block::Block;
 use catalog::Catalog;
+use command::{Command, Reply};
 use files::{Directory, Files, Memory};
 use health::{Health, Ticket};
 use reading::{Plan, RecordReader};
@@ -83,17 +86,6 @@ pub struct LocalStore {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
-
-enum Command {
-    Publish(Publication, Reply<Published>, Ticket),
-    Close(ChannelName, Reply<EventId>, Ticket),
-    Reopen(ChannelName, Reply<()>, Ticket),
-    Settle(oneshot::Sender<()>),
-    Sweep,
-    Stop,
-}
-
 impl LocalStore {
     /// Opens the store, and creates it where there is none. Blocks while it does.
     ///
@@ -123,8 +115,33 @@ impl LocalStore {
         clock: Clock,
         listener: Arc<dyn Listener>,
     ) -> io::Result<Self> {
+        let (store, writer, queue) = Self::build(files, config, limits, clock, listener, false)?;
+        let alive = store.health.clone();
+        let run = move || {
+            let guard = alive.watch();
+            writer.run(queue);
+            guard.ended_well();
+        };
+        let thread = std::thread::Builder::new().name("headwater-log".to_owned()).spawn(run)?;
+        *store.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(store)
+    }
+
+    /// Opens the files and puts right what is wrong with them; the writer has yet to be started.
+    /// `is_older`: they are a backup, and what came after it is lost.
+    fn build(
+        files: Arc<dyn Files>,
+        config: LocalConfig,
+        limits: Limits,
+        clock: Clock,
+        listener: Arc<dyn Listener>,
+        is_older: bool,
+    ) -> io::Result<(Self, Writer, mpsc::Receiver<Command>)> {
         let beginning = EventId { ms: clock.now(), seq: 0 };
-        let opened = segment::open(&*files, beginning)?;
+        let mut opened = segment::open(&*files, beginning)?;
+        if is_older {
+            opened.suspect();
+        }
         // Ids of a time that this machine's clock has yet to reach: segments go on from there too.
         clock.at_least(opened.catalog.newest.ms);
         let ages = Ages::new(opened.catalog.ages, clock.now());
@@ -149,17 +166,9 @@ impl LocalStore {
         };
         writer.begin(opened.is_damaged, opened.torn)?;
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
-        let alive = health.clone();
-        let thread =
-            std::thread::Builder::new().name("headwater-log".to_owned()).spawn(move || {
-                let guard = alive.watch();
-                writer.run(queue);
-                guard.ended_well();
-            })?;
-        let timeout = config.timeout;
-        let thread = Mutex::new(Some(thread));
-        let total_bytes = limits.total_bytes;
-        Ok(Self { catalog, reader, health, timeout, total_bytes, commands, thread })
+        let (timeout, total_bytes, thread) = (config.timeout, limits.total_bytes, Mutex::default());
+        let store = Self { catalog, reader, health, timeout, total_bytes, commands, thread };
+        Ok((store, writer, queue))
     }
 
     /// Has the writer do something; a command that it has not begun in time is withdrawn.

@@ -8,7 +8,7 @@
 
 use super::catalog::{Catalog, Segment};
 use super::files::{File, Files, read_all, write_named, write_whole};
-use super::frame::{self, Kind};
+use super::frame::{self, Kind, Scan};
 use super::records::{Mark, write_id};
 use super::summary::{Summary, summarize};
 use crate::cursor::EventId;
@@ -18,12 +18,14 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// How far the last file is written ahead, and the unit of its length.
 const AHEAD_BYTES: u64 = 1024 * 1024;
-const PAGE_BYTES: u64 = 4 * 1024;
+pub const PAGE_BYTES: u64 = 4 * 1024;
 /// The file that says what the others are, twice: the second time in a page of its own.
 const HEAD_NAME: &str = "log";
 const HEAD_MAGIC: [u8; 8] = *b"HWLOG\0\0\x01";
 const HEAD_BYTES: usize = 40;
 const HEAD_SECOND: usize = 4 * 1024;
+/// What a log without it is.
+pub const NO_HEAD: &str = "the file \"log\" is missing: the copy is not complete";
 /// The data file of the versions before this format.
 const FORMER_NAME: &str = "events.redb";
 
@@ -63,7 +65,7 @@ pub fn name(first: u32, until: u32, extension: &str) -> String {
     format!("{first:010}-{until:010}.{extension}")
 }
 
-fn numbers(name: &str) -> Option<(u32, u32)> {
+pub fn numbers(name: &str) -> Option<(u32, u32)> {
     let (first, until) = name.strip_suffix(".log")?.split_once('-')?;
     Some((first.parse().ok()?, until.parse().ok()?))
 }
@@ -77,17 +79,20 @@ impl Head {
                 let mut seed = [0; 8];
                 aws_lc_rs::rand::fill(&mut seed).map_err(io::Error::other)?;
                 let head = Self { seed: u64::from_be_bytes(seed), beginning };
-                let mut bytes = head.write();
-                bytes.resize(HEAD_SECOND, 0);
-                bytes.extend_from_slice(&head.write());
-                write_whole(files, HEAD_NAME, &bytes)?;
+                head.store(files)?;
                 Ok(head)
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                Err(invalid(format!("the file {HEAD_NAME:?} is missing: the copy is not complete")))
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(invalid(NO_HEAD.to_owned())),
             Err(error) => Err(error),
         }
+    }
+
+    /// Writes it into its file.
+    pub fn store(&self, files: &dyn Files) -> io::Result<()> {
+        let mut bytes = self.write();
+        bytes.resize(HEAD_SECOND, 0);
+        bytes.extend_from_slice(&self.write());
+        write_whole(files, HEAD_NAME, &bytes).map(drop)
     }
 
     fn write(&self) -> Vec<u8> {
@@ -98,7 +103,8 @@ impl Head {
         out
     }
 
-    fn read(bytes: &[u8]) -> io::Result<Self> {
+    /// Reads the bytes of its file.
+    pub fn read(bytes: &[u8]) -> io::Result<Self> {
         let half = |start: usize| {
             let half = bytes.get(start..start + HEAD_BYTES)?;
             let (body, checksum) = half.split_last_chunk::<8>()?;
@@ -151,6 +157,14 @@ impl Tail {
         Ok(())
     }
 
+    /// Gives a file that was cut the zeros at its end that it must have.
+    pub fn complete(&mut self) -> io::Result<()> {
+        let allocated = self.allocated.max(self.end + 1).next_multiple_of(PAGE_BYTES);
+        write_zeros(&*self.file, self.allocated, allocated)?;
+        self.allocated = allocated;
+        Ok(())
+    }
+
     /// Overwrites what a failed commit may have left.
     pub fn cut(&self) -> io::Result<()> {
         write_zeros(&*self.file, self.end, self.file.length()?)?;
@@ -162,10 +176,16 @@ impl Tail {
     }
 }
 
+/// Whether the end of a file is missing to which is still written: that one has whole pages, and
+/// zeros at its end.
+pub fn is_cut(scan: &Scan<'_>, size: u64) -> bool {
+    !size.is_multiple_of(PAGE_BYTES) || (scan.end + scan.torn) as u64 >= size
+}
+
 /// Writes zeros, page by page: where a file is written in large pieces, Linux keeps it in large
 /// pieces in memory, and counts and writes a whole one whenever a byte of it changes (measured on
 /// Linux 6.18 with ext4: 1 MiB for a commit of 300 bytes).
-fn write_zeros(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
+pub fn write_zeros(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
     let mut at = from;
     while at < to {
         let end = (at + 1).next_multiple_of(PAGE_BYTES).min(to);
@@ -254,7 +274,7 @@ fn drop_leftovers(
 
 impl Opened {
     /// Events of any channel may be lost here.
-    fn suspect(&mut self) {
+    pub fn suspect(&mut self) {
         self.is_damaged = true;
         self.catalog.channels.values_mut().for_each(|channel| channel.is_suspect = true);
     }
@@ -300,8 +320,7 @@ impl Opened {
         let mut summary = summarize(&scan, until);
         self.commit = self.commit.max(summary.commit);
         let is_sealed = summary.is_sealed;
-        // A file to which is still written has zeros at its end.
-        let is_cut = !is_sealed && (!is_last || end + torn >= size) && files.is_durable();
+        let is_cut = !is_sealed && (!is_last || is_cut(&scan, size)) && files.is_durable();
         if is_sealed && !summary.is_damaged {
             let index = store_index(files, (first, until), &mut summary, self.head.seed);
             if let Some(segment) = self.catalog.segments.get_mut(&until) {

@@ -8,6 +8,7 @@
 use super::super::{Limits, Listener, StoreError};
 use super::batch::{Append, Batch, Change, Place, Staged};
 use super::catalog::{Catalog, Channel, Segment};
+use super::command::{Command, Pending, answer_later, refuse, take_waiting};
 use super::compaction;
 use super::files::{Files, read_all};
 use super::frame::{self, Kind};
@@ -15,17 +16,14 @@ use super::reading::RecordReader;
 use super::records::{Mark, write_id};
 use super::segment::{Head, Tail, store_index};
 use super::summary::summarize;
-use super::{Command, Health, LocalConfig, Reply, Ticket};
+use super::{Health, LocalConfig};
 use crate::clock::Clock;
-use crate::event::{ChannelName, Event};
+use crate::event::ChannelName;
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// Most commands and bytes in one commit: bounds its memory and the wait of its first.
-const BATCH_COMMANDS_MAX: usize = 1_024;
-const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Commits of several publishers begin at least so far apart: on a fast disk each would otherwise
 /// have few records and write a page of the disk for each. A lone publisher does not wait.
 const COMMIT_PAUSE: Duration = Duration::from_micros(500);
@@ -63,9 +61,6 @@ pub(super) struct Ages {
     swept: Instant,
 }
 
-/// An answer that waits for the commit.
-type Pending = Box<dyn FnOnce(Result<(), StoreError>)>;
-
 impl Ages {
     /// Goes on from where they were when the log was written last, whatever the clock says now.
     pub fn new(known: u64, now: u64) -> Self {
@@ -89,6 +84,9 @@ impl Writer {
             self.tail.cut()?;
         }
         self.trim_again();
+        if self.files.is_durable() {
+            self.tail.complete()?;
+        }
         if opened_damaged {
             self.announce_losses()?;
         }
@@ -455,46 +453,4 @@ impl Writer {
         catalog.newest = beginning;
         Ok(())
     }
-}
-
-/// Answers a command that had no turn.
-fn refuse(command: Command) -> Option<Pending> {
-    fn refuse<T: 'static>(reply: Reply<T>, ticket: &Ticket) -> Option<Pending> {
-        let why = || StoreError::Down("the log cannot be written".to_owned());
-        let is_waiting = ticket.take();
-        is_waiting.then(|| -> Pending {
-            Box::new(move |outcome| drop(reply.send(Err(outcome.err().unwrap_or_else(why)))))
-        })
-    }
-    match command {
-        Command::Publish(_, reply, ticket) => refuse(reply, &ticket),
-        Command::Close(_, reply, ticket) => refuse(reply, &ticket),
-        Command::Reopen(_, reply, ticket) => refuse(reply, &ticket),
-        Command::Settle(reply) => Some(Box::new(|_| reply.send(()).unwrap_or_default())),
-        Command::Sweep | Command::Stop => None,
-    }
-}
-
-/// The command's answer goes out after the commit.
-fn answer_later<T: 'static>(reply: Reply<T>, result: Result<T, StoreError>) -> Pending {
-    // A publisher that has left gets no answer. A refusal stays one, whatever became of the commit.
-    Box::new(move |committed| drop(reply.send(result.and_then(|done| committed.map(|()| done)))))
-}
-
-/// The first command and all that wait behind it, within the limits of a commit.
-fn take_waiting(first: Command, queue: &mut mpsc::Receiver<Command>) -> (Vec<Command>, bool) {
-    let mut commands = Vec::new();
-    let (mut bytes, mut next) = (0, Some(first));
-    while let Some(command) = next {
-        if matches!(command, Command::Stop) {
-            return (commands, true);
-        }
-        if let Command::Publish(publication, ..) = &command {
-            bytes += publication.events.iter().map(Event::weight).sum::<usize>();
-        }
-        commands.push(command);
-        let is_full = commands.len() == BATCH_COMMANDS_MAX || bytes > BATCH_BYTES_MAX;
-        next = if is_full { None } else { queue.try_recv().ok() };
-    }
-    (commands, false)
 }

@@ -1,0 +1,62 @@
+//! `headwater check`, `backup` and `restore`: the directory of the embedded store, from outside.
+
+use super::fail;
+use crate::store::local::copy::{self, Report};
+use clap::Args;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Args, Debug)]
+pub struct CheckArguments {
+    /// Directory of a log that no process uses: --store disk:<directory>, or a backup
+    directory: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub struct CopyArguments {
+    /// Directory to copy from
+    from: PathBuf,
+    /// New directory to copy to
+    to: PathBuf,
+}
+
+/// Exit status 1: something is damaged.
+pub fn check(arguments: CheckArguments) -> ExitCode {
+    let CheckArguments { directory } = arguments;
+    match copy::check(&directory) {
+        Err(error) => fail(&format!("cannot check {}: {error}", directory.display())),
+        Ok(report) => {
+            print!("{report}");
+            match report.damage.is_empty() {
+                true => ExitCode::SUCCESS,
+                false => {
+                    eprintln!(
+                        "headwater: what is damaged is lost; serve sends gap events in its place, \
+                         and everything else"
+                    );
+                    ExitCode::FAILURE
+                }
+            }
+        }
+    }
+}
+
+pub fn backup(CopyArguments { from, to }: CopyArguments) -> ExitCode {
+    let copied = copy::backup(&from, &to);
+    report(copied.map_err(|error| format!("cannot back up {}: {error}", from.display())))
+}
+
+pub fn restore(CopyArguments { from, to }: CopyArguments) -> ExitCode {
+    let copied = copy::restore(&from, &to);
+    report(copied.map_err(|error| format!("cannot restore {}: {error}", from.display())))
+}
+
+fn report(done: Result<Report, String>) -> ExitCode {
+    match done {
+        Ok(report) => {
+            print!("{report}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error),
+    }
+}

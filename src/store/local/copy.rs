@@ -1,0 +1,211 @@
+//! Checks, copies and restores the directory of a log, apart from the process that serves it.
+//!
+//! A log is files that are only appended to, so a prefix of it is a log as well. A copy takes the
+//! files in their order and leaves out what was not whole yet when it came to the last one. What a
+//! compaction puts into other files meanwhile makes the copy begin anew.
+
+use super::files::{Directory, File, Files, read_all, write_named};
+use super::frame::{self, Kind, Scan};
+use super::segment::{Head, NO_HEAD, PAGE_BYTES, invalid, is_cut, name, numbers, write_zeros};
+use super::summary::summarize;
+use super::{LocalConfig, LocalStore, SEGMENT_BYTES};
+use crate::clock::Clock;
+use crate::cursor::EventId;
+use crate::event::ChannelName;
+use crate::event_log::StoredEvent;
+use crate::store::{Limits, Listener};
+use std::collections::HashSet;
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often a copy is begun anew because of compactions.
+const TRIES_MAX: usize = 20;
+
+/// What a log holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Files of the log, and their bytes.
+    pub files: usize,
+    /// As it says.
+    pub bytes: u64,
+    /// Events in them, also those that are no longer kept.
+    pub events: u64,
+    /// Channels that they name.
+    pub channels: usize,
+    /// The newest id.
+    pub newest: EventId,
+    /// What is wrong: in which file, and where.
+    pub damage: Vec<Damage>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// Bytes of a file that are no records.
+    Bytes { file: String, range: Range<usize> },
+    /// The end of a file is missing.
+    Cut { file: String },
+    /// Files are missing between others.
+    Missing { first: u32, last: u32 },
+}
+
+/// Reads every record of the log in a directory and checks it.
+///
+/// # Errors
+/// When there is no log, another process uses it, or a file cannot be read at all.
+pub fn check(path: &Path) -> io::Result<Report> {
+    let mut report = Report::default();
+    walk(&Directory::existing(path)?, &mut report, |_, _, _| Ok(()))?;
+    Ok(report)
+}
+
+/// Copies the log in `from`, which a process may be writing, into the new directory `to`.
+///
+/// # Errors
+/// When `to` holds anything, and as the disk says. What was copied so far stays there.
+pub fn backup(from: &Path, to: &Path) -> io::Result<Report> {
+    let files = Directory::unlocked(from)?;
+    let target = Directory::open(to)?;
+    if !target.list()?.is_empty() {
+        return Err(invalid(format!("{} is not empty", to.display())));
+    }
+    for _ in 0..TRIES_MAX {
+        let mut report = Report::default();
+        match walk(&files, &mut report, |name, bytes, scan| copy(&target, name, bytes, scan)) {
+            Ok(head) => {
+                head.store(&target)?;
+                return Ok(report);
+            }
+            // Files went into others meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                target.list()?.iter().try_for_each(|name| target.remove(name))?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other("the log changes too fast to be copied; try again"))
+}
+
+/// Copies a backup into the new directory `to`, and notes in every channel that what came after the
+/// backup is lost.
+///
+/// # Errors
+/// As [`backup`].
+pub fn restore(from: &Path, to: &Path) -> io::Result<Report> {
+    let report = backup(from, to)?;
+    let no_limit = u64::MAX;
+    let ever = Duration::from_secs(u64::from(u32::MAX));
+    let limits = Limits {
+        retain_age: ever,
+        retain_events: no_limit,
+        retain_bytes: no_limit,
+        channels: no_limit,
+        channel_idle: ever,
+        keys: no_limit,
+        state_bytes: no_limit,
+        total_bytes: no_limit,
+        idempotency_age: ever,
+        idempotency_keys: no_limit,
+    };
+    let config = LocalConfig { timeout: ever, reserve: 0, segment_bytes: SEGMENT_BYTES };
+    let files = Arc::new(Directory::open(to)?);
+    LocalStore::build(files, config, limits, Clock::default(), Arc::new(Deaf), true)?;
+    Ok(report)
+}
+
+struct Deaf;
+
+impl Listener for Deaf {
+    fn appended(&self, _: &ChannelName, _: EventId, _: &[StoredEvent]) {}
+    fn lost_place(&self) {}
+}
+
+/// Looks through all files in their order; `visit` gets each with its name and its bytes.
+fn walk(
+    files: &dyn Files,
+    report: &mut Report,
+    mut visit: impl FnMut(&str, &[u8], &Scan<'_>) -> io::Result<()>,
+) -> io::Result<Head> {
+    let mut found: Vec<_> = files.list()?.iter().filter_map(|name| numbers(name)).collect();
+    found.sort_by_key(|(first, until)| (*first, u32::MAX - until));
+    if found.is_empty() {
+        return Err(invalid("there is no log here".to_owned()));
+    }
+    let head = match files.open("log") {
+        Ok(head) => Head::read(&read_all(&*head)?)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(invalid(NO_HEAD.into())),
+        Err(error) => return Err(error),
+    };
+    let (mut next, mut channels) = (1, HashSet::new());
+    for (index, (first, until)) in found.iter().enumerate() {
+        if *until < next {
+            continue;
+        }
+        if *first > next {
+            report.damage.push(Damage::Missing { first: next, last: first - 1 });
+        }
+        next = until + 1;
+        let is_last = index + 1 == found.len();
+        let file = name(*first, *until, "log");
+        let bytes = read_all(&*files.open(&file)?)?;
+        let scan = frame::scan(&bytes, head.seed, is_last);
+        let is_sealed = scan.frames.last().is_some_and(|frame| frame.kind == Kind::Seal);
+        if !is_sealed && (!is_last || is_cut(&scan, bytes.len() as u64)) {
+            report.damage.push(Damage::Cut { file: file.clone() });
+        }
+        let damaged = scan.damaged.iter().cloned();
+        report.damage.extend(damaged.map(|range| Damage::Bytes { file: file.clone(), range }));
+        let summary = summarize(&scan, *until);
+        report.newest = report.newest.max(summary.newest);
+        for channel in summary.channels {
+            report.events += channel.blocks.iter().map(|block| block.events).sum::<u64>();
+            channels.insert(channel.name);
+        }
+        report.files += 1;
+        report.bytes += bytes.len() as u64;
+        visit(&file, &bytes, &scan)?;
+    }
+    report.channels = channels.len();
+    Ok(head)
+}
+
+/// Copies the records of a file. What is damaged stays damaged, and is found in the copy as well.
+fn copy(target: &dyn Files, name: &str, bytes: &[u8], scan: &Scan<'_>) -> io::Result<()> {
+    let is_sealed = scan.frames.last().is_some_and(|frame| frame.kind == Kind::Seal);
+    let write = |file: &dyn File| {
+        file.write_at(&bytes[..scan.end], 0)?;
+        let end = scan.end as u64;
+        let zeros_end = (end + 1).next_multiple_of(PAGE_BYTES);
+        if is_sealed { Ok(()) } else { write_zeros(file, end, zeros_end) }
+    };
+    write_named(target, name, write).map(drop)
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { files, bytes, events, channels, newest, damage } = self;
+        let mib = *bytes as f64 / f64::from(1 << 20);
+        writeln!(
+            f,
+            "{events} events of {channels} channels in {files} files ({mib:.1} MiB), the newest is \
+             {newest}"
+        )?;
+        damage.iter().try_for_each(|damage| writeln!(f, "DAMAGED: {damage}"))
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes { file, range: Range { start, end } } => {
+                write!(f, "{file}: bytes {start} to {end} are no records")
+            }
+            Self::Cut { file } => write!(f, "{file}: its end is missing"),
+            Self::Missing { first, last } => write!(f, "the files {first} to {last} are missing"),
+        }
+    }
+}
