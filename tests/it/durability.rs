@@ -45,7 +45,7 @@ async fn publish_until_killed(
 
 /// How often the origin is killed; `tests/durability` asks for more.
 fn kills() -> usize {
-    std::env::var("HEADWATER_KILLS").map_or(5, |kills| kills.parse().expect("a number"))
+    std::env::var("TEST_KILLS").map_or(5, |kills| kills.parse().expect("a number"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

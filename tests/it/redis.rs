@@ -348,3 +348,74 @@ async fn idle_channels_cost_redis_nothing() {
     // less falls into the time.
     assert!(many <= few + 16, "{few} commands with no channel, {many} with 500");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cause_is_named_when_redis_cannot_be_reached() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).display().to_string();
+    let (certificate, key) = (file("certificate.pem"), file("key.pem"));
+    let words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=x"];
+    let made = std::process::Command::new("openssl")
+        .args(words)
+        .args(["-keyout", &key, "-out", &certificate])
+        .output()
+        .expect("openssl runs");
+    assert!(made.status.success());
+    let tls_port = crate::redis_kit::free_port();
+    let redis = RedisServer::with(&[
+        "--save",
+        "",
+        "--tls-port",
+        &tls_port.to_string(),
+        "--tls-cert-file",
+        &certificate,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &certificate,
+        "--tls-auth-clients",
+        "no",
+    ]);
+    redis.command(&["CONFIG", "SET", "requirepass", "right"]);
+    let plain = redis.port;
+    let closed = crate::redis_kit::free_port();
+    let causes = [
+        (format!("redis://127.0.0.1:{closed}"), "nothing listens there"),
+        (format!("redis://:wrong@127.0.0.1:{plain}"), "correct the user and password"),
+        ("redis://nowhere.invalid:6379".to_owned(), "cannot be resolved"),
+        (format!("rediss://127.0.0.1:{tls_port}"), "certificate is not trusted"),
+        (format!("rediss://127.0.0.1:{plain}"), "does not speak TLS"),
+        (format!("redis://127.0.0.1:{tls_port}"), "if it wants TLS"),
+    ];
+    let checks = causes.iter().map(async |(url, cause)| {
+        let origin = Origin::with(&["--store", url, "--store-timeout", "1s"]);
+        let said = async {
+            while !origin.becomes(503).await.contains(cause) || origin.logged(cause) == 0 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        assert!(timeout(PATIENCE, said).await.is_ok(), "{url}: {}", origin.becomes(503).await);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(origin.logged(cause), 1, "{url}: once for each cause");
+    });
+    futures_util::future::join_all(checks).await;
+}
+
+#[tokio::test]
+async fn a_user_who_may_not_run_a_command_is_told_which_before_anything_is_stored() {
+    let redis = RedisServer::start();
+    redis.command(&["ACL", "SETUSER", "part", "on", ">secret", "~*", "+@all", "-xtrim", "-hset"]);
+    let url = format!("redis://part:secret@127.0.0.1:{}", redis.port);
+    let flags = ["--store", &url, "--store-timeout", "1s"];
+    let refused = std::process::Command::new(crate::kit::BINARY)
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+        .args(flags)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("may not run"), "{said}");
+    assert!(said.contains("+xtrim") && said.contains("hset"), "{said}");
+    assert_eq!(redis.command(&["--scan", "--pattern", "*log*"]), "", "nothing is stored");
+    redis.command(&["ACL", "SETUSER", "part", "+xtrim", "+hset"]);
+    Origin::with(&flags).publish("a", "x").await;
+}

@@ -30,7 +30,7 @@ const CONFIG: LocalConfig =
 const ALL: PageLimit = PageLimit { events: 100_000, bytes: 1 << 30 };
 const CHANNELS: [&str; 4] = ["often", "keyed", "early", "batches"];
 /// How many places are damaged in one run; the long runs of the script ask for more.
-const RUNS_VARIABLE: &str = "HEADWATER_DAMAGE_RUNS";
+const RUNS_VARIABLE: &str = "TEST_DAMAGE_RUNS";
 
 pub struct Deaf;
 

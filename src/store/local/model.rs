@@ -1,7 +1,7 @@
 //! The log against a model of it: whatever is published, dropped, compacted and opened again, in
 //! whatever order, the log holds what the model says.
 
-use super::super::{Idempotency, Limits, PageLimit, Publication, Store, StoreError};
+use super::super::{Idempotency, Limits, Listener, PageLimit, Publication, Store, StoreError};
 use super::damage::{Deaf, FileBytes, number};
 use super::files::{Files, Memory};
 use super::{LocalConfig, LocalStore};
@@ -163,4 +163,34 @@ async fn the_log_is_what_the_model_says_through_compaction_and_restarts() {
         let bytes: usize = files.bytes().values().map(Vec::len).sum();
         assert!(bytes < 3 << 20, "space is given back: {bytes} bytes are left");
     }
+}
+
+/// A listener with a fault in it, for the lack of an input that stops the writer.
+struct Faulty;
+
+impl Listener for Faulty {
+    fn appended(&self, _: &ChannelName, _: EventId, _: &[StoredEvent]) {
+        panic!("the writer's thread dies here, on purpose");
+    }
+
+    fn lost_place(&self) {}
+}
+
+#[tokio::test]
+async fn a_writer_that_dies_is_noticed_and_loses_nothing() {
+    let files = Arc::new(Memory::durable(FileBytes::new()));
+    let dynamic: Arc<dyn Files> = files.clone();
+    let store = LocalStore::open_files(dynamic, CONFIG, LIMITS, Clock::default(), Arc::new(Faulty));
+    let store = store.unwrap();
+    store.ready().await.unwrap();
+    let events = vec![Event::stored(None, None, "x")];
+    let publication = Publication { channel: name("a"), events, idempotency: None };
+    let outcome = store.publish(publication.clone()).await;
+    assert!(matches!(outcome, Err(StoreError::Unclear(_))), "{outcome:?}");
+    assert!(store.failed().await.contains("has died"));
+    assert!(store.ready().await.is_err());
+    assert!(matches!(store.publish(publication).await, Err(StoreError::Down(_))));
+    let (_, again) = open(files.bytes());
+    assert_eq!(again.read(&name("a"), EventId::START, ALL).await.unwrap().events.len(), 1);
+    again.stop().await;
 }

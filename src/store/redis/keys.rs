@@ -64,6 +64,11 @@ impl Keys {
         format!("{}:{key}", self.of_channel(channel, "once"))
     }
 
+    /// String, stream and hash: only to find out what this user may do.
+    pub fn self_test(&self, shard: usize) -> [String; 3] {
+        ["string", "stream", "hash"].map(|kind| format!("{}:self-test:{kind}", self.tag(shard)))
+    }
+
     /// String: the number of shards, which all origins must agree on.
     pub fn shard_count(&self) -> String {
         format!("{}:shards", self.tag(0))

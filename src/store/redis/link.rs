@@ -10,11 +10,14 @@ use crate::store::StoreError;
 use bytes::Bytes;
 use fred::clients::Client;
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::ClientLike;
-use fred::types::config::{Config, Options, ReconnectPolicy};
+use fred::interfaces::{ClientLike, EventInterface};
+use fred::types::config::{Config, Options, ReconnectPolicy, Server};
 use fred::types::{Builder, ClusterHash, CustomCommand, Value};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::broadcast::Receiver as BroadcastReceiver;
+use tokio::sync::broadcast::error::RecvError;
 
 /// Commands that ran out of time in a row before the connection is made anew.
 const SILENT_MAX: u32 = 2;
@@ -39,7 +42,12 @@ pub struct Link {
     client: Client,
     timeout: Duration,
     silent: AtomicU32,
+    /// Why there is no connection, as long as there is none.
+    cause: Cause,
 }
+
+/// Shared by all connections of a store, so that a cause is logged once.
+pub type Cause = Arc<Mutex<Option<String>>>;
 
 impl Script {
     pub fn new(lua: &'static str) -> Self {
@@ -52,7 +60,7 @@ impl Link {
     ///
     /// # Errors
     /// When the configuration cannot be right.
-    pub fn open(config: &Config, timeout: Duration) -> Result<Self, StoreError> {
+    pub fn open(config: &Config, timeout: Duration, cause: Cause) -> Result<Self, StoreError> {
         let mut config = config.clone();
         config.fail_fast = false;
         let mut builder = Builder::from_config(config);
@@ -70,16 +78,28 @@ impl Link {
             performance.default_command_timeout = timeout;
         });
         let client = builder.build().map_err(|error| down(&error))?;
+        tokio::spawn(note_causes(client.error_rx(), client.reconnect_rx(), cause.clone()));
         // Ends with the client.
         let _task = client.connect();
-        Ok(Self { client, timeout, silent: AtomicU32::new(0) })
+        Ok(Self { client, timeout, silent: AtomicU32::new(0), cause })
+    }
+
+    /// Whether it is known why there is no connection; the log says so already.
+    pub fn has_cause(&self) -> bool {
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// What went wrong, and why there is no connection where that is the reason.
+    pub fn down(&self, error: &Error) -> StoreError {
+        let cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        StoreError::Down(format!("redis: {}", cause.as_deref().unwrap_or(error.details())))
     }
 
     /// Waits for the first connection, for a while.
     pub async fn connected(&self) -> Result<(), StoreError> {
         let connected = tokio::time::timeout(self.timeout, self.client.wait_for_connect()).await;
-        let slow = |_| StoreError::Down("no connection in time".to_owned());
-        connected.map_err(slow)?.map_err(|error| down(&error))
+        let slow = |_| self.down(&Error::new(ErrorKind::Timeout, "no connection in time"));
+        connected.map_err(slow)?.map_err(|error| self.down(&error))
     }
 
     /// Runs a script on the node that has `slot`.
@@ -149,6 +169,62 @@ impl Link {
     pub async fn close(&self) {
         tokio::time::timeout(self.timeout, self.client.quit()).await.ok();
     }
+}
+
+/// Keeps the cause of what is wrong with a connection, and logs each cause once.
+async fn note_causes(
+    mut errors: BroadcastReceiver<(Error, Option<Server>)>,
+    mut reconnects: BroadcastReceiver<Server>,
+    cause: Cause,
+) {
+    loop {
+        let now = tokio::select! {
+            error = errors.recv() => match error {
+                Ok((error, server)) => Some(explain(&error, server.as_ref())),
+                Err(RecvError::Lagged(_)) => continue,
+                Err(RecvError::Closed) => return,
+            },
+            server = reconnects.recv() => match server {
+                Err(RecvError::Closed) => return,
+                _ => None,
+            },
+        };
+        let before = std::mem::replace(
+            &mut *cause.lock().unwrap_or_else(PoisonError::into_inner),
+            now.clone(),
+        );
+        match now {
+            Some(now) if before.as_ref() != Some(&now) => tracing::error!("redis: {now}"),
+            None if before.is_some() => tracing::info!("redis is connected again"),
+            _ => {}
+        }
+    }
+}
+
+/// The cause in the words of the way to Redis, and what to do about it.
+fn explain(error: &Error, server: Option<&Server>) -> String {
+    let text = error.details();
+    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    let advice = if has(&["Connection refused"]) {
+        "nothing listens there: start Redis, or correct the host and port in --store"
+    } else if has(&["WRONGPASS", "NOAUTH", "invalid password", "AUTH"]) {
+        "correct the user and password in --store (redis://user:password@host)"
+    } else if has(&["lookup", "resolve", "Name or service not known", "dns"]) {
+        "the host name in --store cannot be resolved"
+    } else if has(&["UnknownIssuer", "InvalidCertificate", "certificate"]) {
+        "its certificate is not trusted: name the file of its issuer in SSL_CERT_FILE"
+    } else if has(&["InvalidContentType", "corrupt message", "InvalidMessage"]) {
+        "the server does not speak TLS there: write redis:// instead of rediss://"
+    } else if has(&["timed out"]) {
+        "nothing answers there: correct the host and port, or write redis:// where the server does \
+         not speak TLS"
+    } else if has(&["Unexpected EOF", "Connection reset", "unexpected end", "closed"]) {
+        "the server ended the connection; if it wants TLS, write rediss:// instead of redis://"
+    } else {
+        "see the log of Redis"
+    };
+    let server = server.map(|server| format!(" to {server}")).unwrap_or_default();
+    format!("no connection{server}: {text}; {advice}")
 }
 
 /// What Redis or the way to it said, for the operator.

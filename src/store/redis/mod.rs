@@ -20,10 +20,11 @@ use crate::clock::Clock;
 use crate::cursor::EventId;
 use crate::event::{ChannelName, Event};
 use bytes::Bytes;
+use fred::error::{Error, ErrorKind};
 use fred::types::Value;
 use fred::types::config::Config;
 use keys::Keys;
-use link::{Link, Script, down};
+use link::{Cause, Link, Script, down};
 use publish::Said;
 use reply::{array, bytes, id, id_if_any, next, number, text};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -37,6 +38,8 @@ use tokio::time::Instant;
 
 /// Most shards: each costs an origin a connection.
 pub const SHARDS_MAX: usize = 64;
+/// The part of `--store-timeout` after which Redis is not ready: the answer can say why then.
+const READY_PART: f64 = 0.8;
 /// The clock is not corrected for less (ms), nor by an answer that took longer.
 const CLOCK_STEP_MS: i64 = 3;
 const CLOCK_ANSWER_TIME_MAX: Duration = Duration::from_millis(50);
@@ -87,6 +90,7 @@ struct Scripts {
     state: Script,
     head: Script,
     reopen: Script,
+    self_test: Script,
 }
 
 impl RedisStore {
@@ -102,8 +106,9 @@ impl RedisStore {
     ) -> Result<Arc<Self>, StoreError> {
         let server = Config::from_url(&config.url).map_err(|error| down(&error))?;
         let keys = Keys::new(&config.prefix, config.shards);
+        let cause = Cause::default();
         let store = Arc::new(Self {
-            link: Link::open(&server, config.timeout)?,
+            link: Link::open(&server, config.timeout, cause.clone())?,
             scripts: Scripts::new(),
             progress: (0..config.shards).map(|_| Progress::new()).collect(),
             checked: OnceCell::new(),
@@ -120,10 +125,11 @@ impl RedisStore {
         });
         match store.link.connected().await {
             Ok(()) => store.checked().await?,
-            Err(error) => tracing::error!(%error, "redis is not there yet; trying on"),
+            // The cause is logged by the connection.
+            Err(_) => tracing::warn!("redis is not there yet; it is tried until it is"),
         }
         for shard in 0..store.keys.shards() {
-            let link = Link::open(&server, store.config.timeout)?;
+            let link = Link::open(&server, store.config.timeout, cause.clone())?;
             let mut tasks = store.tasks.lock().unwrap_or_else(PoisonError::into_inner);
             tasks.spawn(tail::follow(store.clone(), shard, link));
         }
@@ -151,12 +157,13 @@ impl RedisStore {
                 );
             }
         }
+        self.check_commands().await?;
         let shards = self.keys.shards().to_string();
         let key = Value::from(self.keys.shard_count());
         let words = vec![key, Value::from(shards.as_str()), "NX".into(), "GET".into()];
         let slot = self.keys.slot(0);
         let known = self.link.command("SET", slot, words, self.config.timeout).await;
-        match known.map_err(|error| down(&error))? {
+        match known.map_err(|error| self.link.down(&error))? {
             Value::Null => Ok(()),
             known if text(known.clone())? == shards => Ok(()),
             known => Err(StoreError::Down(format!(
@@ -164,6 +171,27 @@ impl RedisStore {
                  another --redis-prefix",
                 text(known)?
             ))),
+        }
+    }
+
+    /// Whether the user of this connection may run what a publish needs: found out before the first
+    /// one, because a script that is stopped in the middle has stored something.
+    async fn check_commands(&self) -> Result<(), StoreError> {
+        let checks = (0..self.keys.shards()).map(async |shard| {
+            let (slot, keys) = (self.keys.slot(shard), self.keys.self_test(shard));
+            let answer = self.link.run(&self.scripts.self_test, slot, &keys, &[]).await;
+            let refused = array(answer.map_err(|error| self.link.down(&error))?)?;
+            refused.into_iter().map(text).collect::<Result<Vec<_>, _>>()
+        });
+        let refused = futures_util::future::try_join_all(checks).await?;
+        match refused.into_iter().find(|names| !names.is_empty()) {
+            None => Ok(()),
+            Some(names) => {
+                let (names, rules) = (names.join(", "), names.join(" +"));
+                Err(StoreError::Down(format!(
+                    "redis: this user may not run {names}; allow it (ACL SETUSER <name> +{rules})"
+                )))
+            }
         }
     }
 
@@ -175,7 +203,7 @@ impl RedisStore {
         arguments: &[Bytes],
     ) -> Result<Value, StoreError> {
         let slot = self.keys.slot(self.keys.shard_of(channel));
-        self.link.run(script, slot, keys, arguments).await.map_err(|error| down(&error))
+        self.link.run(script, slot, keys, arguments).await.map_err(|error| self.link.down(&error))
     }
 
     /// What the scripts `read.lua` and `read_back.lua` return.
@@ -208,7 +236,7 @@ impl RedisStore {
         let (begun, asked) = (Instant::now(), self.clock.machine_now());
         let key = self.keys.head(shard);
         let answer = link.run(&self.scripts.head, self.keys.slot(shard), &[key], &[]).await;
-        let mut parts = array(answer.map_err(|error| down(&error))?)?.into_iter();
+        let mut parts = array(answer.map_err(|error| link.down(&error))?)?.into_iter();
         let (head, time) = (id(next(&mut parts)?)?, number(next(&mut parts)?)?);
         let took = begun.elapsed();
         if shard == 0 && took < CLOCK_ANSWER_TIME_MAX {
@@ -246,6 +274,7 @@ impl Scripts {
             state: Script::new(include_str!("state.lua")),
             head: Script::new(include_str!("head.lua")),
             reopen: Script::new(include_str!("reopen.lua")),
+            self_test: Script::new(include_str!("self_test.lua")),
         }
     }
 }
@@ -377,9 +406,15 @@ impl Store for RedisStore {
 
     fn ready(&self) -> Answer<'_, Result<(), StoreError>> {
         Box::pin(async {
-            // Side by side: one after another, many shards of a distant Redis would take too long.
-            let heads = (0..self.keys.shards()).map(|shard| self.head(&self.link, shard));
-            futures_util::future::try_join_all(heads).await.map(drop)
+            let ready = async {
+                self.checked().await?;
+                // Side by side: one after another, many shards of a distant Redis would take too long.
+                let heads = (0..self.keys.shards()).map(|shard| self.head(&self.link, shard));
+                futures_util::future::try_join_all(heads).await.map(drop)
+            };
+            let slow = |_| self.link.down(&Error::new(ErrorKind::Timeout, "no answer in time"));
+            let patience = self.config.timeout.mul_f64(READY_PART);
+            tokio::time::timeout(patience, ready).await.map_err(slow)?
         })
     }
 

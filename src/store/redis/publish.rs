@@ -1,7 +1,7 @@
 //! Publishing: one script, sent until it is answered or its time is over.
 
 use super::RedisStore;
-use super::link::down;
+
 use super::reply::{array, id, next, number, text, unexpected};
 use super::tail::Remembered;
 use crate::cursor::EventId;
@@ -96,7 +96,7 @@ impl RedisStore {
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
                 Ok(Err(error)) if is_broken(&error) => return Err(unclear(error.to_string())),
-                Ok(Err(error)) => return Err(down(&error)),
+                Ok(Err(error)) => return Err(self.link.down(&error)),
                 Err(_) => return Err(unclear("no answer in time (--store-timeout)".to_owned())),
             }
         };

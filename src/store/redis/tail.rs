@@ -14,7 +14,7 @@
 //! replica that lagged), and then every channel concerned is told in its own stream.
 
 use super::RedisStore;
-use super::link::{Link, down};
+use super::link::Link;
 use super::reply::{self, array, id, next, text, unexpected};
 use crate::cursor::EventId;
 use crate::event::ChannelName;
@@ -106,6 +106,7 @@ pub async fn follow(store: Arc<RedisStore>, shard: usize, link: Link) {
             is_following = outcome.is_ok();
             match &outcome {
                 Ok(()) => tracing::info!(shard, "the log is followed again"),
+                Err(_) if link.has_cause() => tracing::warn!(shard, "the log is not followed"),
                 Err(error) => tracing::warn!(shard, %error, "the log is not followed"),
             }
         }
@@ -211,7 +212,7 @@ async fn has_entry(
     let words = [key.as_str(), &entry, &entry].map(Value::from).into();
     let slot = store.keys.slot(shard);
     let found = link.command("XRANGE", slot, words, store.config.timeout).await;
-    Ok(!array(found.map_err(|error| down(&error))?)?.is_empty())
+    Ok(!array(found.map_err(|error| link.down(&error))?)?.is_empty())
 }
 
 async fn read_entries(
@@ -234,7 +235,7 @@ async fn read_entries(
                 // It still occupies the connection.
                 link.reconnect().await;
             }
-            return Err(down(&error));
+            return Err(link.down(&error));
         }
     };
     let streams = match answer {
