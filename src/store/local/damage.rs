@@ -13,7 +13,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-const LIMITS: Limits = Limits {
+pub const LIMITS: Limits = Limits {
     retain_age: Duration::from_secs(3600),
     retain_events: 100_000,
     retain_bytes: 1 << 30,
@@ -244,6 +244,11 @@ async fn a_file_that_is_missing_is_announced() {
             check(&store.unwrap(), &whole, missing).await;
         }
     }
+    // Where all of them are gone, no cursor of them counts.
+    let only_head = files.iter().filter(|(name, _)| *name == "log");
+    let only_head = only_head.map(|(name, bytes)| (name.clone(), bytes.clone())).collect();
+    let (_, store) = open(only_head);
+    check(&store.unwrap(), &whole, "all files").await;
     let mut without_head = files;
     without_head.remove("log");
     let refused = open(without_head).1.err().unwrap().to_string();

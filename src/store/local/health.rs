@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// A commit that takes longer than this makes the store not ready.
-const COMMIT_TIME_MAX: Duration = Duration::from_secs(1);
+/// A commit, or other work of the writer, that takes longer than this makes the store not ready.
+const WORK_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Why nothing works any more.
 pub const DEAD: &str = "the thread that writes the log has died (see the messages before this one); \
@@ -17,8 +17,8 @@ pub const DEAD: &str = "the thread that writes the log has died (see the message
 #[derive(Debug, Default)]
 pub struct Health {
     fault: Mutex<Option<Fault>>,
-    /// The commit that is under way.
-    commit: Mutex<Option<Commit>>,
+    /// What the writer is doing.
+    work: Mutex<Option<Work>>,
     is_unmarked: AtomicBool,
     is_dead: AtomicBool,
     died: Notify,
@@ -26,7 +26,7 @@ pub struct Health {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Commit {
+struct Work {
     began: Instant,
     /// It takes long, and the log says so.
     is_noted: bool,
@@ -46,25 +46,26 @@ pub struct Watch {
 }
 
 impl Health {
-    pub fn commit_begins(&self) {
-        *lock(&self.commit) = Some(Commit { began: Instant::now(), is_noted: false });
+    /// The writer begins to do something that may wait for the disk.
+    pub fn work_begins(&self) {
+        *lock(&self.work) = Some(Work { began: Instant::now(), is_noted: false });
     }
 
-    pub fn commit_ends(&self) {
-        let Some(commit) = lock(&self.commit).take() else { return };
-        let seconds = commit.began.elapsed().as_secs_f64();
-        self.metrics.commit_seconds.observe(seconds);
-        if commit.is_noted {
+    /// It is done.
+    pub fn work_ends(&self) {
+        let Some(work) = lock(&self.work).take() else { return };
+        if work.is_noted {
+            let seconds = work.began.elapsed().as_secs_f64();
             tracing::info!(seconds, "the disk has confirmed the commit");
         }
     }
 
-    /// Says that the disk hangs, once for each commit; called every second.
-    pub fn watch_commit(&self) {
-        let mut commit = lock(&self.commit);
-        let slow = commit.as_mut().filter(|commit| commit.began.elapsed() > COMMIT_TIME_MAX);
-        if let Some(commit) = slow.filter(|commit| !commit.is_noted) {
-            commit.is_noted = true;
+    /// Says that the disk hangs, once each time; called every second.
+    pub fn watch_work(&self) {
+        let mut work = lock(&self.work);
+        let slow = work.as_mut().filter(|work| work.began.elapsed() > WORK_TIME_MAX);
+        if let Some(work) = slow.filter(|work| !work.is_noted) {
+            work.is_noted = true;
             self.metrics.fault(StoreFault::Stall);
             tracing::error!(
                 "the disk does not confirm a commit; publishes wait, and are refused after \
@@ -101,6 +102,11 @@ impl Health {
         lock(&self.fault).is_some()
     }
 
+    /// The log is to be marked as soon as nothing else is to be written.
+    pub fn must_mark(&self) {
+        self.is_unmarked.store(true, Ordering::Relaxed);
+    }
+
     /// Whether a commit was made since this was asked last.
     pub fn take_unmarked(&self) -> bool {
         self.is_unmarked.swap(false, Ordering::Relaxed)
@@ -114,8 +120,8 @@ impl Health {
         if let Some(fault) = &*lock(&self.fault) {
             return Err(StoreError::Down(fault.why.clone()));
         }
-        let waited = lock(&self.commit).map(|commit| commit.began.elapsed());
-        match waited.filter(|waited| *waited > COMMIT_TIME_MAX) {
+        let waited = lock(&self.work).map(|work| work.began.elapsed());
+        match waited.filter(|waited| *waited > WORK_TIME_MAX) {
             None => Ok(()),
             Some(waited) => {
                 let seconds = waited.as_secs();

@@ -413,7 +413,7 @@ impl Store for LocalStore {
 
     fn sweep(&self) -> Answer<'_, ()> {
         Box::pin(async {
-            self.health.watch_commit();
+            self.health.watch_work();
             // A writer that is busy is not asked twice.
             self.commands.try_send(Command::Sweep).unwrap_or_default();
         })

@@ -56,19 +56,7 @@ impl Plan {
         let Some(channel) = catalog.channels.get(name) else { return (plan, position) };
         let position = position.max(channel.trimmed_to);
         let from = channel.blocks.partition_point(|block| block.last <= position);
-        // Of the first block, only the last events may be wanted.
-        let (mut events, mut bytes) = (0, 0);
-        for (index, block) in channel.blocks.range(from..).enumerate() {
-            if events >= limit.events as u64 || bytes > limit.bytes as u64 {
-                plan.page.complete = false;
-                break;
-            }
-            plan.add(catalog, block);
-            if index > 0 {
-                events += block.events;
-                bytes += block.bytes;
-            }
-        }
+        plan.gather(catalog, channel.blocks.range(from..), limit);
         (plan, position)
     }
 
@@ -82,18 +70,7 @@ impl Plan {
         let mut plan = Self::new(catalog, name);
         let Some(channel) = catalog.channels.get(name) else { return (plan, EventId::START) };
         let until = channel.blocks.partition_point(|block| block.first < before);
-        let (mut events, mut bytes) = (0, 0);
-        for (index, block) in channel.blocks.range(..until).rev().enumerate() {
-            if events >= limit.events as u64 || bytes > limit.bytes as u64 {
-                plan.page.complete = false;
-                break;
-            }
-            plan.add(catalog, block);
-            if index > 0 {
-                events += block.events;
-                bytes += block.bytes;
-            }
-        }
+        plan.gather(catalog, channel.blocks.range(..until).rev(), limit);
         plan.blocks.reverse();
         (plan, channel.trimmed_to)
     }
@@ -126,9 +103,26 @@ impl Plan {
         Self { name: name.clone(), blocks: Vec::new(), page }
     }
 
-    fn add(&mut self, catalog: &Catalog, block: &Block) {
-        if let Some(segment) = catalog.segments.get(&block.segment) {
-            self.blocks.push((segment.clone(), block.clone()));
+    /// Takes blocks until they hold enough events. Of the first, only some may be wanted.
+    fn gather<'b>(
+        &mut self,
+        catalog: &Catalog,
+        blocks: impl Iterator<Item = &'b Block>,
+        limit: PageLimit,
+    ) {
+        let (mut events, mut bytes) = (0, 0);
+        for (index, block) in blocks.enumerate() {
+            if events >= limit.events as u64 || bytes > limit.bytes as u64 {
+                self.page.complete = false;
+                return;
+            }
+            if let Some(segment) = catalog.segments.get(&block.segment) {
+                self.blocks.push((segment.clone(), block.clone()));
+            }
+            if index > 0 {
+                events += block.events;
+                bytes += block.bytes;
+            }
         }
     }
 }

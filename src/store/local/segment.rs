@@ -238,6 +238,10 @@ pub fn open(files: &dyn Files, beginning: EventId) -> io::Result<Opened> {
         next = until + 1;
         opened.add(files, (*first, *until), index + 1 == found.len())?;
     }
+    if found.is_empty() && names.iter().any(|name| name == HEAD_NAME) {
+        tracing::error!("the files of the log are gone, and their events with them");
+        opened.suspect();
+    }
     if opened.tail.number == 0 {
         let mark = Mark { newest: opened.catalog.newest, ages: opened.catalog.ages };
         opened.tail = Tail::create(files, next, (head.seed, opened.commit + 1), mark)?;

@@ -35,6 +35,9 @@ const COMPACTION_TIME: Duration = Duration::from_millis(50);
 /// of the clock, and after a pause of the process, nothing is dropped at once.
 const AGE_CATCH_UP: u64 = 2;
 
+/// How often the log notes the ages of an idle log, in ms.
+const AGES_MARK_MS: u64 = 60_000;
+
 pub(super) struct Writer {
     pub files: Arc<dyn Files>,
     pub limits: Limits,
@@ -59,13 +62,15 @@ pub(super) struct Writer {
 pub(super) struct Ages {
     now: u64,
     swept: Instant,
+    /// What the log says of it.
+    marked: u64,
 }
 
 impl Ages {
     /// Goes on from where they were when the log was written last, whatever the clock says now.
     pub fn new(known: u64, now: u64) -> Self {
         let known = if known == 0 { now } else { known.min(now) };
-        Self { now: known, swept: Instant::now() }
+        Self { now: known, swept: Instant::now(), marked: known }
     }
 
     fn advance(&mut self, now: u64) -> u64 {
@@ -114,14 +119,18 @@ impl Writer {
                 committed = Instant::now();
             }
             let (commands, is_stopped) = take_waiting(first, &mut queue);
+            self.health.work_begins();
             self.apply(commands);
             if queue.is_empty() {
                 self.mark();
             }
+            self.health.work_ends();
             if is_stopped {
                 break;
             }
         }
+        self.health.must_mark();
+        self.mark();
         if self.tail.file.sync().is_err() {
             tracing::warn!("the log could not be synced at the end; what was acknowledged is safe");
         }
@@ -198,7 +207,7 @@ impl Writer {
 
     /// Makes frames durable at the end of the log.
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.health.commit_begins();
+        let begun = Instant::now();
         let written = self.make_room(bytes.len() as u64).and_then(|()| {
             self.must_cut = true;
             self.tail.file.write_at(bytes, self.tail.end)
@@ -207,7 +216,7 @@ impl Writer {
             Err(error) => Err(self.fail(&error, false)),
             Ok(()) => self.tail.file.sync().map_err(|error| self.fail(&error, true)),
         };
-        self.health.commit_ends();
+        self.health.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
         outcome?;
         self.must_cut = false;
         self.tail.end += bytes.len() as u64;
@@ -297,6 +306,7 @@ impl Writer {
         if is_due && has_room && self.tail.file.write_at(&bytes, self.tail.end).is_ok() {
             self.tail.end += bytes.len() as u64;
             self.commit += 1;
+            self.ages.marked = mark.ages;
         }
     }
 
@@ -361,6 +371,10 @@ impl Writer {
         let now = self.clock.now();
         let ages = self.ages.advance(now);
         self.drop_old(now, ages);
+        if ages > self.ages.marked + AGES_MARK_MS {
+            // What was dropped stays dropped when the log is opened again.
+            self.health.must_mark();
+        }
         if let Ok(Some(free)) = self.files.free_bytes() {
             self.health.metrics.free_bytes.set(free as i64);
         }
@@ -380,7 +394,7 @@ impl Writer {
         let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
         let reader = &self.reader;
         let before = ages.saturating_sub(self.limits.retain_age.as_millis() as u64);
-        let unused_since = now.saturating_sub(self.limits.channel_idle.as_millis() as u64);
+        let unused_since = ages.saturating_sub(self.limits.channel_idle.as_millis() as u64);
         catalog.keys.expire(now);
         let is_old = |channel: &Channel| channel.oldest().is_some_and(|oldest| oldest.ms < before);
         let old = catalog.channels.iter().filter(|(_, channel)| is_old(channel));
