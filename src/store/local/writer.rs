@@ -208,16 +208,16 @@ impl Writer {
     /// Makes frames durable at the end of the log.
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         let begun = Instant::now();
-        let written = self.make_room(bytes.len() as u64).and_then(|()| {
-            self.must_cut = true;
-            self.tail.file.write_at(bytes, self.tail.end)
-        });
-        let outcome = match written {
-            Err(error) => Err(self.fail(&error, false)),
-            Ok(()) => self.tail.file.sync().map_err(|error| self.fail(&error, true)),
-        };
+        self.make_room(bytes.len() as u64).map_err(|error| self.fail(&error, false))?;
+        self.must_cut = true;
+        if let Err(error) = self.tail.file.write_at(bytes, self.tail.end) {
+            // A part of it may be whole records: they are not stored only once they are gone.
+            self.must_cut = self.tail.cut().is_err();
+            return Err(self.fail(&error, self.must_cut));
+        }
+        let synced = self.tail.file.sync();
         self.health.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
-        outcome?;
+        synced.map_err(|error| self.fail(&error, true))?;
         self.must_cut = false;
         self.tail.end += bytes.len() as u64;
         self.commit += 1;
@@ -301,13 +301,18 @@ impl Writer {
         let mut bytes = Vec::new();
         let head = (Kind::Mark, self.commit + 1, true);
         frame::write(&mut bytes, self.head.seed, head, |out| mark.write(out));
-        let has_room = self.tail.end + (bytes.len() as u64) < self.tail.allocated;
-        let is_due = self.health.take_unmarked() && !self.must_cut && !self.must_follow;
-        if is_due && has_room && self.tail.file.write_at(&bytes, self.tail.end).is_ok() {
-            self.tail.end += bytes.len() as u64;
-            self.commit += 1;
-            self.ages.marked = mark.ages;
+        let is_whole = !self.must_cut && !self.must_follow && self.files.is_durable();
+        let is_due = self.health.take_unmarked() && is_whole;
+        if !is_due || self.make_room(bytes.len() as u64).is_err() {
+            return;
         }
+        if self.tail.file.write_at(&bytes, self.tail.end).is_err() {
+            self.must_cut = true;
+            return;
+        }
+        self.tail.end += bytes.len() as u64;
+        self.commit += 1;
+        self.ages.marked = mark.ages;
     }
 
     fn state(&self) -> Mark {
