@@ -187,15 +187,15 @@ fn foreign_page(origin: Option<&HeaderValue>) -> Problem {
     let detail = match origin.and_then(|origin| origin.to_str().ok()) {
         // A file, or a frame in a sandbox. It has no name that a flag could take.
         Some("null") => format!(
-            "without a key this origin takes nothing from a page that is opened as a file or in a \
+            "without a key this origin refuses requests of a page that is opened as a file or in a \
              sandbox (Origin: null); serve the page over HTTP, or {key}"
         ),
         Some(page) => format!(
-            "without a key this origin takes nothing from pages of {page}; start it with \
+            "without a key this origin refuses requests of pages of {page}; start it with \
              --cors-origin {page}, or {key}"
         ),
         None => format!(
-            "without a key this origin takes nothing from pages of another site; name their origin \
+            "without a key this origin refuses requests of pages of another site; name their origin \
              with --cors-origin, or {key}"
         ),
     };
