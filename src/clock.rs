@@ -96,6 +96,11 @@ impl Clock {
         self.0.latest.store(0, Ordering::Relaxed);
     }
 
+    /// Whether the store's clock is known.
+    pub fn is_corrected(&self) -> bool {
+        self.0.is_corrected.load(Ordering::Relaxed)
+    }
+
     /// Goes on from `instant` (ms) where it is behind that: the store has events of then.
     pub fn at_least(&self, instant: u64) {
         let behind = instant.saturating_sub(self.now());

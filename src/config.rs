@@ -45,6 +45,28 @@ pub struct Config {
     pub demo: bool,
 }
 
+impl Config {
+    /// What all origins on one Redis should have in common, by the flags: otherwise their segments
+    /// end at different instants, and each of them trims the same channels in its own way.
+    pub fn shared_settings(&self) -> Vec<(&'static str, String)> {
+        let SegmentClock { length_ms, lanes, rejoin_tick_ms } = self.segments;
+        let Limits { retain_age, retain_events, retain_bytes, .. } = self.limits;
+        let Limits { channel_idle, keys, state_bytes, .. } = self.limits;
+        let time = |time: Duration| humantime::format_duration(time).to_string();
+        vec![
+            ("--segment", time(Duration::from_millis(length_ms))),
+            ("--lanes", lanes.to_string()),
+            ("--rejoin-tick", time(Duration::from_millis(rejoin_tick_ms))),
+            ("--retain-age", time(retain_age)),
+            ("--retain-events", retain_events.to_string()),
+            ("--retain-bytes", retain_bytes.to_string()),
+            ("--channel-idle", time(channel_idle)),
+            ("--max-keys", keys.to_string()),
+            ("--max-state-bytes", state_bytes.to_string()),
+        ]
+    }
+}
+
 /// Which store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreAddress {

@@ -301,8 +301,9 @@ async fn open_store(
         StoreAddress::Disk(directory) => local(Backing::Directory(directory.clone())),
         StoreAddress::Redis(url) => {
             let RedisOptions { prefix, shards, wait_replicas } = config.redis.clone();
-            let timeout = config.store_timeout;
-            let redis = RedisConfig { url: url.clone(), prefix, shards, wait_replicas, timeout };
+            let (url, timeout) = (url.clone(), config.store_timeout);
+            let settings = config.shared_settings();
+            let redis = RedisConfig { url, prefix, shards, wait_replicas, timeout, settings };
             let store = RedisStore::open(redis, config.limits, clock.clone(), live.clone()).await;
             store.map(|store| store as Arc<dyn Store>)
         }

@@ -23,6 +23,8 @@ pub enum StoreFault {
     Stall,
     /// A record, or a part of an index, was damaged when it was read.
     Damaged,
+    /// Events are gone that were acknowledged or read before.
+    Lost,
 }
 
 /// Counters and gauges of one store.
@@ -42,6 +44,12 @@ pub struct StoreMetrics {
     pub file_bytes: Gauge,
     /// Free bytes on the disk.
     pub free_bytes: Gauge,
+    /// The clock of Redis less that of this machine.
+    pub clock_offset_seconds: Fraction,
+    /// How long ago the publish was stored in Redis that was read last, when it was read.
+    pub lag_seconds: Fraction,
+    /// How many settings differ from those of the origin that was started last on the same Redis.
+    pub settings_differ: Gauge,
     faults: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
@@ -55,10 +63,13 @@ impl Default for StoreMetrics {
             fill: Fraction::default(),
             file_bytes: Gauge::default(),
             free_bytes: Gauge::default(),
+            clock_offset_seconds: Fraction::default(),
+            lag_seconds: Fraction::default(),
+            settings_differ: Gauge::default(),
             faults: Family::default(),
         };
         // A counter that is there from the start shows its first increase.
-        for kind in [StoreFault::Write, StoreFault::Stall, StoreFault::Damaged] {
+        for kind in [StoreFault::Write, StoreFault::Stall, StoreFault::Damaged, StoreFault::Lost] {
             metrics.faults.get_or_create(&[("kind", kind.as_str())]).inc_by(0);
         }
         metrics
@@ -71,6 +82,7 @@ impl StoreFault {
             Self::Write => "write",
             Self::Stall => "stall",
             Self::Damaged => "damaged",
+            Self::Lost => "lost",
         }
     }
 }
@@ -96,6 +108,15 @@ impl StoreMetrics {
         bytes(own, "disk_free", "Free bytes on the disk of the log", &self.free_bytes);
         let fill = self.fill.clone();
         own.register("fill_ratio", "Bytes kept, as a part of --max-store-bytes", fill);
+        let seconds = |own: &mut Registry, name: &str, help: &str, gauge: &Fraction| {
+            own.register_with_unit(name, help, Unit::Seconds, gauge.clone());
+        };
+        let offset = &self.clock_offset_seconds;
+        seconds(own, "clock_offset", "The clock of Redis less that of this machine", offset);
+        let lag = "Age of the publish that was read last from Redis, when it was read";
+        seconds(own, "lag", lag, &self.lag_seconds);
+        let differ = "Settings that differ from those of the origin started last on this Redis";
+        own.register("settings_differ", differ, self.settings_differ.clone());
         own.register("errors", "Faults of the store, by kind", self.faults.clone());
     }
 }

@@ -2,7 +2,8 @@
 //! intact or its loss is announced, a refusal is true, and `/readyz`, the log and the metrics say
 //! what is wrong.
 
-use crate::kit::{Answer, LoopDisk, Origin, PATIENCE, SmallDisk, next_message};
+use crate::kit::{Answer, Origin, PATIENCE, next_message};
+use crate::machine_kit::{LoopDisk, SmallDisk, SteppedClock};
 use hyper::Method;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -315,27 +316,10 @@ async fn a_full_store_still_takes_what_only_replaces() {
     assert!((0.9..=1.0).contains(&fill), "{fill}");
 }
 
-/// Sets the clock of a machine that follows a file.
-struct SteppedClock(tempfile::NamedTempFile);
-
-impl SteppedClock {
-    fn set(&self, off: &str) {
-        std::fs::write(self.0.path(), off).unwrap();
-    }
-
-    fn origin(&self, flags: &[&str]) -> Origin {
-        let file = format!("FAKETIME_TIMESTAMP_FILE={}", self.0.path().display());
-        let library = "LD_PRELOAD=/usr/$LIB/faketime/libfaketimeMT.so.1";
-        let fixed = ["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"];
-        Origin::wrapped(&["env", library, &file, fixed[0], fixed[1]], flags)
-    }
-}
-
 #[tokio::test]
 async fn a_clock_that_is_set_back_and_returns_leaves_no_trace() {
     let data = tempfile::tempdir().unwrap();
-    let clock = SteppedClock(tempfile::NamedTempFile::new().unwrap());
-    clock.set("+0");
+    let clock = SteppedClock::new();
     let origin = clock.origin(&["--store", &disk(data.path()), "--segment", "2s"]);
     let mut ids = vec![origin.publish("a", "0").await];
     clock.set("-25h");
@@ -361,8 +345,7 @@ async fn a_clock_that_is_set_back_and_returns_leaves_no_trace() {
 #[tokio::test]
 async fn a_clock_that_is_set_forward_drops_nothing_also_across_a_restart() {
     let data = tempfile::tempdir().unwrap();
-    let clock = SteppedClock(tempfile::NamedTempFile::new().unwrap());
-    clock.set("+0");
+    let clock = SteppedClock::new();
     let mut origin = clock.origin(&["--store", &disk(data.path()), "--segment", "2s"]);
     let mut ids = vec![origin.publish("a", "0").await];
     clock.set("+25h");

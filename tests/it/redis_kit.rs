@@ -10,6 +10,8 @@ use tempfile::TempDir;
 pub struct RedisServer {
     child: Child,
     directory: TempDir,
+    /// What runs it; empty: nothing.
+    wrapper: Vec<String>,
     flags: Vec<String>,
     pub port: u16,
 }
@@ -21,13 +23,22 @@ impl RedisServer {
     }
 
     pub fn with(flags: &[&str]) -> Self {
+        Self::wrapped(&[], flags)
+    }
+
+    /// Run by another program, whose words these are.
+    pub fn wrapped(wrapper: &[&str], flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let flags: Vec<String> = flags.iter().map(|flag| flag.to_string()).collect();
-        // Somebody may take a free port first: then the next one.
+        let owned = |words: &[&str]| words.iter().map(|word| word.to_string()).collect();
+        Self::launch(directory, owned(wrapper), owned(flags))
+    }
+
+    fn launch(directory: TempDir, wrapper: Vec<String>, flags: Vec<String>) -> Self {
+        // Another process may take a free port first: then the next one.
         loop {
             let port = free_port();
-            if let Some(child) = launch(&directory, port, &flags) {
-                return Self { child, directory, flags, port };
+            if let Some(child) = launch(&directory, port, &wrapper, &flags) {
+                return Self { child, directory, wrapper, flags, port };
             }
         }
     }
@@ -47,7 +58,7 @@ impl RedisServer {
 
     /// Starts again what was killed, on the same port with the same files.
     pub fn start_again(&mut self) {
-        let child = launch(&self.directory, self.port, &self.flags);
+        let child = launch(&self.directory, self.port, &self.wrapper, &self.flags);
         self.child = child.expect("its port is free");
     }
 
@@ -90,8 +101,10 @@ pub fn free_port() -> u16 {
 }
 
 /// `None`: the port is taken.
-fn launch(directory: &TempDir, port: u16, flags: &[String]) -> Option<Child> {
-    let mut command = Command::new("redis-server");
+fn launch(directory: &TempDir, port: u16, wrapper: &[String], flags: &[String]) -> Option<Child> {
+    let words: Vec<&str> = wrapper.iter().map(String::as_str).chain(["redis-server"]).collect();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
     // A configuration file goes first.
     let has_file = flags.first().is_some_and(|flag| !flag.starts_with("--"));
     let (file, flags) = flags.split_at(usize::from(has_file));
@@ -233,12 +246,7 @@ fn sentinel(master: u16) -> RedisServer {
     );
     std::fs::write(&path, rules).expect("a file");
     let flags = vec![path.display().to_string(), "--sentinel".to_owned()];
-    loop {
-        let port = free_port();
-        if let Some(child) = launch(&directory, port, &flags) {
-            return RedisServer { child, directory, flags, port };
-        }
-    }
+    RedisServer::launch(directory, Vec::new(), flags)
 }
 
 /// A cluster of three masters, each with a replica where asked for.

@@ -39,7 +39,8 @@ impl Keys {
         format!("{}:firehose", self.tag(shard))
     }
 
-    /// Hash: where the firehose ends, and its bytes.
+    /// Hash: where the firehose ends, its bytes, the place before all events, the newest event, and
+    /// the number of shards.
     pub fn head(&self, shard: usize) -> String {
         format!("{}:head", self.tag(shard))
     }
@@ -49,7 +50,7 @@ impl Keys {
         self.of_channel(channel, "log")
     }
 
-    /// Hash: a channel's last id, its end, its sizes.
+    /// Hash: a channel's last id, its end, the place before its first event, its sizes.
     pub fn meta(&self, channel: &ChannelName) -> String {
         self.of_channel(channel, "meta")
     }
@@ -57,6 +58,17 @@ impl Keys {
     /// Hash: the newest event of each key.
     pub fn state(&self, channel: &ChannelName) -> String {
         self.of_channel(channel, "state")
+    }
+
+    /// What the scripts take that read a channel.
+    pub fn of_log(&self, channel: &ChannelName) -> [String; 3] {
+        [self.head(self.shard_of(channel)), self.log(channel), self.meta(channel)]
+    }
+
+    /// The same, and its state.
+    pub fn of_state(&self, channel: &ChannelName) -> [String; 4] {
+        let [head, log, meta] = self.of_log(channel);
+        [head, log, meta, self.state(channel)]
     }
 
     /// String: what an idempotency key stands for.
@@ -72,6 +84,11 @@ impl Keys {
     /// String: the number of shards, which all origins must agree on.
     pub fn shard_count(&self) -> String {
         format!("{}:shards", self.tag(0))
+    }
+
+    /// Hash: settings in which all origins agree.
+    pub fn settings(&self) -> String {
+        format!("{}:settings", self.tag(0))
     }
 
     fn of_channel(&self, channel: &ChannelName, what: &str) -> String {

@@ -28,12 +28,14 @@ const QUEUE_MAX: usize = 20_000;
 const ATTEMPTS_MAX: u32 = 5;
 /// Longest wait for a connection, and for a forced new one.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
+/// How often a command looks whether there is a connection again.
+const REACHABLE_PAUSE: Duration = Duration::from_millis(10);
 /// Pauses between tries to connect, in ms.
 const RECONNECT_MS: (u32, u32) = (50, 1_000);
 
 /// A Lua script, run by its digest.
 pub struct Script {
-    lua: &'static str,
+    lua: String,
     digest: String,
 }
 
@@ -50,8 +52,13 @@ pub struct Link {
 pub type Cause = Arc<Mutex<Option<String>>>;
 
 impl Script {
-    pub fn new(lua: &'static str) -> Self {
-        Self { lua, digest: fred::util::sha1_hash(lua) }
+    pub fn new(lua: &str) -> Self {
+        Self { lua: lua.to_owned(), digest: fred::util::sha1_hash(lua) }
+    }
+
+    /// One that begins with what is known of a channel.
+    pub fn of_channel(lua: &str) -> Self {
+        Self::new(&[include_str!("channel.lua"), lua].concat())
     }
 }
 
@@ -89,6 +96,13 @@ impl Link {
         self.cause.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
+    /// Ends once there is a connection, or it is not known to be gone.
+    pub async fn reachable(&self) {
+        while !self.client.is_connected() && self.has_cause() {
+            tokio::time::sleep(REACHABLE_PAUSE).await;
+        }
+    }
+
     /// What went wrong, and why there is no connection where that is the reason.
     pub fn down(&self, error: &Error) -> StoreError {
         let cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -118,7 +132,7 @@ impl Link {
             self.command(name, slot, words, self.timeout).await
         };
         match run("EVALSHA", &script.digest).await {
-            Err(error) if error.details().starts_with("NOSCRIPT") => run("EVAL", script.lua).await,
+            Err(error) if error.details().starts_with("NOSCRIPT") => run("EVAL", &script.lua).await,
             result => result,
         }
     }

@@ -8,13 +8,15 @@
 
 mod keys;
 mod link;
+mod pages;
 mod publish;
 mod reply;
+mod settings;
 mod tail;
 
 use super::{
-    Answer, Bounds, Limits, Listener, Page, PageLimit, Publication, Published, Standing, State,
-    Store, StoreError, StoreMetrics,
+    Answer, Limits, Listener, Page, PageLimit, Publication, Published, Standing, State, Store,
+    StoreError, StoreFault, StoreMetrics,
 };
 use crate::clock::Clock;
 use crate::cursor::EventId;
@@ -26,13 +28,14 @@ use fred::types::config::Config;
 use keys::Keys;
 use link::{Cause, Link, Script, down};
 use publish::Said;
-use reply::{array, bytes, id, id_if_any, next, number, text};
+use reply::{array, id, id_if_any, next, number, text};
+use settings::{Difference, Settings, wrong_shards};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tail::Progress;
-use tokio::sync::OnceCell;
+use tokio::sync::{Notify, OnceCell};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -40,6 +43,11 @@ use tokio::time::Instant;
 pub const SHARDS_MAX: usize = 64;
 /// The part of `--store-timeout` after which Redis is not ready: the answer can say why then.
 const READY_PART: f64 = 0.8;
+/// What is said of a Redis that is silent.
+const NO_ANSWER: &str = "no answer in time (--store-timeout)";
+/// Why nothing is read from a shard whose keys were made for another number of shards.
+const OTHER_SHARDS: &str =
+    "redis: the keys were made for another number of shards (--redis-shards)";
 /// The clock is not corrected for less (ms), nor by an answer that took longer.
 const CLOCK_STEP_MS: i64 = 3;
 const CLOCK_ANSWER_TIME_MAX: Duration = Duration::from_millis(50);
@@ -57,6 +65,8 @@ pub struct RedisConfig {
     pub wait_replicas: u32,
     /// Longest time a publish or a read may take.
     pub timeout: Duration,
+    /// Settings that all origins should have in common.
+    pub settings: Settings,
 }
 
 /// The store.
@@ -71,14 +81,26 @@ pub struct RedisStore {
     progress: Vec<Progress>,
     /// Set once the server was found to be right; nothing is written or followed before.
     checked: OnceCell<()>,
+    difference: Difference,
     /// Redis's clock less this machine's, in ms.
     clock_ahead_ms: AtomicI64,
     /// Makes a key for each publish that comes without one.
     publish_count: AtomicU64,
     run: u64,
     metrics: StoreMetrics,
-    tasks: Mutex<JoinSet<()>>,
+    followers: Followers,
 }
+
+/// The tasks that follow the shards.
+#[derive(Default)]
+struct Followers {
+    tasks: Mutex<JoinSet<()>>,
+    /// One of them has panicked.
+    died: Arc<Notify>,
+}
+
+/// Tells when its task panics.
+struct Watch(Arc<Notify>);
 
 struct Scripts {
     publish: Script,
@@ -91,6 +113,7 @@ struct Scripts {
     head: Script,
     reopen: Script,
     self_test: Script,
+    settings: Script,
 }
 
 impl RedisStore {
@@ -112,11 +135,12 @@ impl RedisStore {
             scripts: Scripts::new(),
             progress: (0..config.shards).map(|_| Progress::new()).collect(),
             checked: OnceCell::new(),
+            difference: Difference::default(),
+            followers: Followers::default(),
             clock_ahead_ms: AtomicI64::new(0),
             publish_count: AtomicU64::new(0),
             run: RandomState::new().build_hasher().finish(),
             metrics: StoreMetrics::default(),
-            tasks: Mutex::default(),
             config,
             keys,
             limits,
@@ -130,8 +154,7 @@ impl RedisStore {
         }
         for shard in 0..store.keys.shards() {
             let link = Link::open(&server, store.config.timeout, cause.clone())?;
-            let mut tasks = store.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-            tasks.spawn(tail::follow(store.clone(), shard, link));
+            store.followers.spawn(tail::follow(store.clone(), shard, link));
         }
         // What is published from now on is told; unless Redis is away, which only delays it.
         let begun = store.progress.iter().map(|progress| progress.reached(EventId::START));
@@ -143,6 +166,17 @@ impl RedisStore {
     /// Checks the server, until it was found to be right once: it may be away when we start.
     async fn checked(&self) -> Result<(), StoreError> {
         self.checked.get_or_try_init(|| self.check_server()).await.copied()
+    }
+
+    /// Waits until Redis can be reached and is found to be right. Where it is not by `give_up`,
+    /// nothing was sent, and the cause is known.
+    async fn reachable(&self, give_up: Instant) -> Result<(), StoreError> {
+        let reachable = async {
+            self.link.reachable().await;
+            self.checked().await
+        };
+        let slow = |_| self.link.down(&Error::new(ErrorKind::Timeout, NO_ANSWER));
+        tokio::time::timeout_at(give_up, reachable).await.map_err(slow)?
     }
 
     /// What must be right before anything is written.
@@ -164,14 +198,13 @@ impl RedisStore {
         let slot = self.keys.slot(0);
         let known = self.link.command("SET", slot, words, self.config.timeout).await;
         match known.map_err(|error| self.link.down(&error))? {
-            Value::Null => Ok(()),
-            known if text(known.clone())? == shards => Ok(()),
-            known => Err(StoreError::Down(format!(
-                "these keys are spread over {} shards; start with --redis-shards {0}, or with \
-                 another --redis-prefix",
-                text(known)?
-            ))),
+            Value::Null => {}
+            known if text(known.clone())? == shards => {}
+            known => return Err(wrong_shards(&text(known)?)),
         }
+        let heads = (0..self.keys.shards()).map(|shard| self.head(&self.link, shard));
+        futures_util::future::try_join_all(heads).await?;
+        self.claim_settings().await
     }
 
     /// Whether the user of this connection may run what a publish needs: found out before the first
@@ -195,6 +228,14 @@ impl RedisStore {
         }
     }
 
+    fn count_fault(&self, error: &StoreError) {
+        match error {
+            StoreError::Unclear(_) => self.metrics.fault(StoreFault::Stall),
+            StoreError::Down(_) => self.metrics.fault(StoreFault::Write),
+            _ => {}
+        }
+    }
+
     async fn script(
         &self,
         script: &Script,
@@ -202,52 +243,51 @@ impl RedisStore {
         keys: &[String],
         arguments: &[Bytes],
     ) -> Result<Value, StoreError> {
-        let slot = self.keys.slot(self.keys.shard_of(channel));
-        self.link.run(script, slot, keys, arguments).await.map_err(|error| self.link.down(&error))
-    }
-
-    /// What the scripts `read.lua` and `read_back.lua` return.
-    async fn page(
-        &self,
-        script: &Script,
-        channel: &ChannelName,
-        place: EventId,
-        limit: PageLimit,
-    ) -> Result<Page, StoreError> {
-        let keys = [self.keys.log(channel), self.keys.meta(channel)];
-        let numbers = [place.to_string(), limit.events.to_string(), limit.bytes.to_string()];
-        let answer = self.script(script, channel, &keys, &numbers.map(Bytes::from)).await?;
-        let mut parts = array(answer)?.into_iter();
-        let last = id(next(&mut parts)?)?;
-        let closed = id_if_any(next(&mut parts)?)?.is_some();
-        let trimmed_to = id_if_any(next(&mut parts)?)?.unwrap_or(last);
-        let complete = text(next(&mut parts)?)? == "1";
-        let mut events = Vec::new();
-        while let Some(event_id) = parts.next() {
-            events.push(reply::stored(id(event_id)?, &bytes(next(&mut parts)?)?)?);
+        let shard = self.keys.shard_of(channel);
+        if !self.progress[shard].agrees() {
+            return Err(StoreError::Down(OTHER_SHARDS.to_owned()));
         }
-        let bounds = Bounds { trimmed_to, last, ..Bounds::default() };
-        Ok(Page { events, complete, bounds, closed })
+        self.reachable(Instant::now() + self.config.timeout.mul_f64(READY_PART)).await?;
+        let slot = self.keys.slot(shard);
+        self.link.run(script, slot, keys, arguments).await.map_err(|error| self.link.down(&error))
     }
 
     /// Where a shard's firehose ends, by one connection, and the time there. Corrects the clock by
     /// the way.
     async fn head(&self, link: &Link, shard: usize) -> Result<(EventId, u64), StoreError> {
         let (begun, asked) = (Instant::now(), self.clock.machine_now());
-        let key = self.keys.head(shard);
-        let answer = link.run(&self.scripts.head, self.keys.slot(shard), &[key], &[]).await;
+        let (key, own_shards) = (self.keys.head(shard), self.keys.shards().to_string());
+        let (slot, arguments) = (self.keys.slot(shard), [Bytes::from(own_shards.clone())]);
+        let answer = link.run(&self.scripts.head, slot, &[key], &arguments).await;
         let mut parts = array(answer.map_err(|error| link.down(&error))?)?.into_iter();
         let (head, time) = (id(next(&mut parts)?)?, number(next(&mut parts)?)?);
+        let shards = text(next(&mut parts)?)?;
+        self.progress[shard].agree(shards == own_shards);
+        if shards != own_shards {
+            return Err(wrong_shards(&shards));
+        }
         let took = begun.elapsed();
         if shard == 0 && took < CLOCK_ANSWER_TIME_MAX {
             let middle = asked + took.as_millis() as u64 / 2;
             let ahead = time as i64 - middle as i64;
-            if (ahead - self.clock_ahead_ms.load(Ordering::Relaxed)).abs() >= CLOCK_STEP_MS {
+            let change = ahead - self.clock_ahead_ms.load(Ordering::Relaxed);
+            if !self.clock.is_corrected() || change.abs() >= CLOCK_STEP_MS {
                 self.clock_ahead_ms.store(ahead, Ordering::Relaxed);
+                self.metrics.clock_offset_seconds.set(ahead as f64 / 1_000.0);
                 self.clock.correct(ahead);
             }
         }
         Ok((head, time))
+    }
+
+    /// Whether a shard can be read, and takes a write: a full Redis, a replica, and a master without
+    /// the replicas that it wants refuse one.
+    async fn ready_shard(&self, shard: usize) -> Result<(), StoreError> {
+        self.head(&self.link, shard).await?;
+        let [key, ..] = self.keys.self_test(shard);
+        let words = [key.as_str(), "1", "PX", "1000"].map(Value::from).into();
+        let written = self.link.command("SET", self.keys.slot(shard), words, self.config.timeout);
+        written.await.map(drop).map_err(|error| self.link.down(&error))
     }
 
     async fn settle_shard(&self, shard: usize, ms: u64) -> Result<(), StoreError> {
@@ -262,19 +302,46 @@ impl RedisStore {
     }
 }
 
+impl Followers {
+    fn spawn(&self, follow: impl Future<Output = ()> + Send + 'static) {
+        let watch = Watch(self.died.clone());
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.spawn(async move {
+            let _watch = watch;
+            follow.await;
+        });
+    }
+
+    async fn stop(&self) {
+        let mut tasks =
+            std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Kept for a waiter that comes later.
+            self.0.notify_one();
+        }
+    }
+}
+
 impl Scripts {
     fn new() -> Self {
         Self {
-            publish: Script::new(include_str!("publish.lua")),
-            read: Script::new(include_str!("read.lua")),
-            read_back: Script::new(include_str!("read_back.lua")),
-            position_back: Script::new(include_str!("position_back.lua")),
-            standing: Script::new(include_str!("standing.lua")),
-            before: Script::new(include_str!("before.lua")),
-            state: Script::new(include_str!("state.lua")),
+            publish: Script::of_channel(include_str!("publish.lua")),
+            read: Script::of_channel(include_str!("read.lua")),
+            read_back: Script::of_channel(include_str!("read_back.lua")),
+            position_back: Script::of_channel(include_str!("position_back.lua")),
+            standing: Script::of_channel(include_str!("standing.lua")),
+            before: Script::of_channel(include_str!("before.lua")),
+            state: Script::of_channel(include_str!("state.lua")),
             head: Script::new(include_str!("head.lua")),
             reopen: Script::new(include_str!("reopen.lua")),
             self_test: Script::new(include_str!("self_test.lua")),
+            settings: Script::new(include_str!("settings.lua")),
         }
     }
 }
@@ -282,14 +349,15 @@ impl Scripts {
 impl Store for RedisStore {
     fn publish(&self, publication: Publication) -> Answer<'_, Result<Published, StoreError>> {
         Box::pin(async move {
-            match self.store_publication(publication, false, self.config.wait_replicas).await? {
+            let said = self.store_publication(publication, false, self.config.wait_replicas).await;
+            match said.inspect_err(|error| self.count_fault(error))? {
                 Said::Stored { first: EventId { ms, seq }, count, repeated, .. } => {
                     let ids = (0..count).map(|n| EventId { ms, seq: seq + n }).collect();
                     Ok(Published { ids, repeated })
                 }
                 Said::Closed(_) => Err(StoreError::Closed),
                 Said::Refused(error) => Err(error),
-                Said::Late => Err(reply::unexpected()),
+                Said::Late { .. } => Err(reply::unexpected()),
             }
         })
     }
@@ -301,7 +369,7 @@ impl Store for RedisStore {
             match self.store_publication(publication, true, self.config.wait_replicas).await? {
                 Said::Stored { first: end, .. } | Said::Closed(end) => Ok(end),
                 Said::Refused(error) => Err(error),
-                Said::Late => Err(reply::unexpected()),
+                Said::Late { .. } => Err(reply::unexpected()),
             }
         })
     }
@@ -321,17 +389,13 @@ impl Store for RedisStore {
         channel: &'a ChannelName,
     ) -> Answer<'a, Result<Standing, StoreError>> {
         Box::pin(async move {
-            let keys = [self.keys.log(channel), self.keys.meta(channel), self.keys.state(channel)];
-            let answer = self.script(&self.scripts.standing, channel, &keys, &[]).await?;
+            let (standing, keys) = (&self.scripts.standing, self.keys.of_state(channel));
+            let answer = self.script(standing, channel, &keys, &[]).await?;
             let mut parts = array(answer)?.into_iter();
-            let last = id(next(&mut parts)?)?;
+            let bounds = pages::bounds(&mut parts)?;
             let closed = id_if_any(next(&mut parts)?)?.is_some();
             let keyed = number(next(&mut parts)?)? > 0;
-            let oldest = id_if_any(next(&mut parts)?)?;
-            let before_oldest = id_if_any(next(&mut parts)?)?;
-            let trimmed_to = before_oldest.unwrap_or(last);
-            let bounds = Bounds { trimmed_to, last, ..Bounds::default() };
-            Ok(Standing { bounds, oldest, closed, keyed })
+            Ok(Standing { bounds, oldest: id_if_any(next(&mut parts)?)?, closed, keyed })
         })
     }
 
@@ -341,7 +405,7 @@ impl Store for RedisStore {
         ms: u64,
     ) -> Answer<'a, Result<EventId, StoreError>> {
         Box::pin(async move {
-            let keys = [self.keys.log(channel), self.keys.meta(channel)];
+            let keys = self.keys.of_log(channel);
             let arguments = [Bytes::from(ms.to_string())];
             id(self.script(&self.scripts.before, channel, &keys, &arguments).await?)
         })
@@ -353,7 +417,7 @@ impl Store for RedisStore {
         position: EventId,
         limit: PageLimit,
     ) -> Answer<'a, Result<Page, StoreError>> {
-        Box::pin(self.page(&self.scripts.read, channel, position, limit))
+        Box::pin(self.page_after(channel, position, limit))
     }
 
     fn read_back<'a>(
@@ -362,11 +426,7 @@ impl Store for RedisStore {
         before: EventId,
         limit: PageLimit,
     ) -> Answer<'a, Result<Page, StoreError>> {
-        Box::pin(async move {
-            let mut page = self.page(&self.scripts.read_back, channel, before, limit).await?;
-            page.events.reverse();
-            Ok(page)
-        })
+        Box::pin(self.page_before(channel, before, limit))
     }
 
     fn position_back<'a>(
@@ -375,25 +435,14 @@ impl Store for RedisStore {
         count: u64,
     ) -> Answer<'a, Result<EventId, StoreError>> {
         Box::pin(async move {
-            let keys = [self.keys.log(channel), self.keys.meta(channel)];
+            let keys = self.keys.of_log(channel);
             let arguments = [Bytes::from(count.to_string())];
             id(self.script(&self.scripts.position_back, channel, &keys, &arguments).await?)
         })
     }
 
     fn state<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<State, StoreError>> {
-        Box::pin(async move {
-            let keys = [self.keys.log(channel), self.keys.meta(channel), self.keys.state(channel)];
-            let answer = self.script(&self.scripts.state, channel, &keys, &[]).await?;
-            let mut parts = array(answer)?.into_iter();
-            let position = id(next(&mut parts)?)?;
-            let mut events = Vec::new();
-            while parts.next().is_some() {
-                events.push(reply::stored_state(&bytes(next(&mut parts)?)?)?);
-            }
-            events.sort_by_key(|stored| stored.id);
-            Ok(State { position, events })
-        })
+        Box::pin(self.current_state(channel))
     }
 
     fn settle(&self, ms: u64) -> Answer<'_, ()> {
@@ -409,10 +458,10 @@ impl Store for RedisStore {
             let ready = async {
                 self.checked().await?;
                 // Side by side: one after another, many shards of a distant Redis would take too long.
-                let heads = (0..self.keys.shards()).map(|shard| self.head(&self.link, shard));
-                futures_util::future::try_join_all(heads).await.map(drop)
+                let shards = (0..self.keys.shards()).map(|shard| self.ready_shard(shard));
+                futures_util::future::try_join_all(shards).await.map(drop)
             };
-            let slow = |_| self.link.down(&Error::new(ErrorKind::Timeout, "no answer in time"));
+            let slow = |_| self.link.down(&Error::new(ErrorKind::Timeout, NO_ANSWER));
             let patience = self.config.timeout.mul_f64(READY_PART);
             tokio::time::timeout(patience, ready).await.map_err(slow)?
         })
@@ -422,15 +471,22 @@ impl Store for RedisStore {
         self.metrics.clone()
     }
 
+    fn failed(&self) -> Answer<'_, String> {
+        Box::pin(async {
+            self.followers.died.notified().await;
+            "a task that follows redis has died (see the messages before this one); nothing \
+             acknowledged is lost, start the process again"
+                .to_owned()
+        })
+    }
+
     fn is_shared(&self) -> bool {
         true
     }
 
     fn stop(&self) -> Answer<'_, ()> {
         Box::pin(async {
-            let mut tasks =
-                std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-            tasks.shutdown().await;
+            self.followers.stop().await;
             self.link.close().await;
         })
     }

@@ -1,22 +1,23 @@
 -- One publish, or the end of a channel: checked, then stored, remembered and told, all at once.
--- KEYS: firehose, firehose's head, log, meta, state, idempotency
+-- KEYS: head, log, meta, state, firehose, idempotency
 -- ARGV: name, deadline (ms), retain events, age (ms) and bytes, keys max, state bytes max,
 --       idle (ms), firehose events and bytes max, digest ('' = none), its ttl (ms), '1' to end
---       the channel; then for each event: key, '1' to remove the key, record
-local firehose, head, log, meta, state, idempotency = unpack(KEYS)
+--       the channel, number of shards; then for each event: key, '1' to remove the key, record,
+--       checksum of the record
+local state, firehose, idempotency = KEYS[4], KEYS[5], KEYS[6]
 local name, deadline = ARGV[1], tonumber(ARGV[2])
 local retain_events, retain_age, retain_bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local keys_max, state_max, idle = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 local firehose_max, firehose_bytes_max = tonumber(ARGV[9]), tonumber(ARGV[10])
-local digest, ttl, ends = ARGV[11], ARGV[12], ARGV[13] == '1'
-local FIRST = 14
+local digest, ttl, ends, shards = ARGV[11], ARGV[12], ARGV[13] == '1', ARGV[14]
+local FIRST, FIELDS = 15, 4
 
 local function text(number) return string.format('%.0f', number) end
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 -- The publisher was told that this did not work; it must stay true.
-if now > deadline then return {'late'} end
+if now > deadline then return {'late', text(now)} end
 
 if digest ~= '' then
   local first = redis.call('GET', idempotency)
@@ -27,14 +28,38 @@ if digest ~= '' then
   end
 end
 
-local known = redis.call('HMGET', meta, 'last', 'closed', 'bytes', 'state_bytes')
-local previous = known[1] or '0-0'
-if known[2] then return {'closed', known[2]} end
-if ends and not known[1] then return {'unknown'} end
+-- Each key that is written is read first: one of the wrong type fails here, where nothing is stored.
+redis.call('XLEN', firehose)
+local shard = redis.call('HMGET', head, 'last', 'bytes', 'newest', 'shards', 'beginning')
+if shard[4] and shard[4] ~= shards then return {'shards', shard[4]} end
+if closed ~= '' then return {'closed', closed} end
+local is_new = not known[1] and not oldest
+if ends and is_new then return {'unknown'} end
+if not shard[5] then
+  -- As in head.lua.
+  shard[5] = shard[1] and '0-0' or text(now) .. '-0'
+  beginning = shard[5]
+end
+
+local function is_later(one, other)
+  local ms, seq = string.match(one, '^(%d+)-(%d+)$')
+  local other_ms, other_seq = string.match(other, '^(%d+)-(%d+)$')
+  if ms ~= other_ms then return tonumber(ms) > tonumber(other_ms) end
+  return tonumber(seq) > tonumber(other_seq)
+end
+-- Readers of a channel without events stand at the beginning. In its log, the first event follows
+-- the newest one of the whole shard, so that a cursor from before the channel was forgotten is told
+-- that it may have missed something.
+local previous, follows = last, last
+if is_new then
+  previous, follows = beginning, beginning
+  if shard[3] and is_later(shard[3], previous) then previous = shard[3] end
+end
+local sizes = redis.call('HMGET', meta, 'bytes', 'state_bytes')
 
 -- What the publish does to the state: the last event of each key counts.
 local newest, order = {}, {}
-for at = FIRST, #ARGV, 3 do
+for at = FIRST, #ARGV, FIELDS do
   local key = ARGV[at]
   if key ~= '' then
     if not newest[key] then order[#order + 1] = key end
@@ -44,14 +69,14 @@ end
 local ms, seq = string.match(previous, '^(%d+)-(%d+)$')
 ms, seq = tonumber(ms), tonumber(seq) + 1
 if now > ms then ms, seq = now, 0 end
-local keys, state_bytes = redis.call('HLEN', state), tonumber(known[4] or '0')
+local keys, state_bytes = redis.call('HLEN', state), tonumber(sizes[2] or '0')
 local keys_before, bytes_before = keys, state_bytes
 for _, key in ipairs(order) do
   local at = newest[key]
   local before = redis.call('HSTRLEN', state, key)
   if before > 0 then keys, state_bytes = keys - 1, state_bytes - before end
   if ARGV[at + 1] ~= '1' then
-    local id = text(ms) .. '-' .. text(seq + (at - FIRST) / 3)
+    local id = text(ms) .. '-' .. text(seq + (at - FIRST) / FIELDS)
     keys, state_bytes = keys + 1, state_bytes + #id + 1 + #ARGV[at + 2]
   end
 end
@@ -60,12 +85,12 @@ if state_bytes > bytes_before and state_bytes > state_max then return {'state'} 
 
 -- Nothing is refused from here on.
 local first = text(ms) .. '-' .. text(seq)
-local bytes, blob, last, link = tonumber(known[3] or '0'), {}, previous, previous
-for at = FIRST, #ARGV, 3 do
+local bytes, blob, link = tonumber(sizes[1] or '0'), {}, previous
+for at = FIRST, #ARGV, FIELDS do
   local record = ARGV[at + 2]
-  last = text(ms) .. '-' .. text(seq + (at - FIRST) / 3)
+  last = text(ms) .. '-' .. text(seq + (at - FIRST) / FIELDS)
   -- Every entry names the one before it, so a hole shows.
-  redis.call('XADD', log, last, 'p', link, 'e', record)
+  redis.call('XADD', log, last, 'p', link, 'e', record, 's', ARGV[at + 3])
   link = last
   bytes = bytes + #record
   blob[#blob + 1] = struct.pack('>I4', #record) .. record
@@ -88,24 +113,27 @@ end
 bytes = math.floor(bytes * redis.call('XLEN', log) / length)
 
 redis.call('HSET', meta, 'last', last, 'bytes', text(bytes), 'state_bytes', text(state_bytes))
+if is_new then redis.call('HSET', meta, 'opened', previous) end
 if ends then redis.call('HSET', meta, 'closed', last) end
 redis.call('PEXPIRE', log, ARGV[4])
 if keys > 0 then redis.call('PERSIST', meta) else redis.call('PEXPIRE', meta, idle) end
 
-local before = redis.call('HMGET', head, 'last', 'bytes')
 blob = table.concat(blob)
-local entry = redis.call('XADD', firehose, '*', 'q', before[1] or '0-0', 'c', name, 'p', previous,
+local entry = redis.call('XADD', firehose, '*', 'q', shard[1] or '0-0', 'c', name, 'p', follows,
   'i', first, 'b', blob)
-local total = tonumber(before[2] or '0') + #blob
+local total = tonumber(shard[2] or '0') + #blob
 length = redis.call('XLEN', firehose)
 redis.call('XTRIM', firehose, 'MAXLEN', '~', firehose_max)
 if total > firehose_bytes_max then
   redis.call('XTRIM', firehose, 'MAXLEN', '~', math.floor(length * firehose_bytes_max / total))
 end
 total = math.floor(total * redis.call('XLEN', firehose) / length)
-redis.call('HSET', head, 'last', entry, 'bytes', text(total))
+local latest = last
+if shard[3] and is_later(shard[3], latest) then latest = shard[3] end
+redis.call('HSET', head, 'last', entry, 'bytes', text(total), 'newest', latest, 'shards', shards,
+  'beginning', shard[5])
 
-local count = text((#ARGV - FIRST + 1) / 3)
+local count = text((#ARGV - FIRST + 1) / FIELDS)
 if digest ~= '' then
   redis.call('SET', idempotency, digest .. ' ' .. first .. ' ' .. count .. ' ' .. entry, 'PX', ttl)
 end

@@ -1,8 +1,8 @@
 //! Publishing: one script, sent until it is answered or its time is over.
 
 use super::RedisStore;
-
 use super::reply::{array, id, next, number, text, unexpected};
+use super::settings::wrong_shards;
 use super::tail::Remembered;
 use crate::cursor::EventId;
 use crate::event::{ChannelName, Event, Field};
@@ -13,12 +13,15 @@ use fred::types::Value;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// What a firehose keeps, for origins that were away: entries and bytes.
 const FIREHOSE_ENTRIES_MAX: usize = 20_000;
 const FIREHOSE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// A publish is given up this long before its publisher is told so, for the answer's way back.
 const DEADLINE_MARGIN: Duration = Duration::from_millis(100);
+/// Where the deadline stands among the arguments of the script.
+const DEADLINE: usize = 1;
 /// Pause before a publish whose connection broke is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -32,8 +35,10 @@ pub enum Said {
     },
     Closed(EventId),
     Refused(StoreError),
-    /// Redis had it too late, and did nothing.
-    Late,
+    /// It came after its deadline by Redis's clock, and nothing was done.
+    Late {
+        now: u64,
+    },
 }
 
 impl RedisStore {
@@ -62,35 +67,37 @@ impl RedisStore {
         ends: bool,
         replicas: u32,
     ) -> Result<Said, StoreError> {
-        self.checked().await?;
+        let patience = self.config.timeout.saturating_sub(DEADLINE_MARGIN);
+        let give_up = Instant::now() + patience;
+        self.reachable(give_up).await?;
         let Publication { channel, events, idempotency } = publication;
         let own_key = idempotency.is_none();
         let idempotency = idempotency.unwrap_or_else(|| {
             let count = self.publish_count.fetch_add(1, Ordering::Relaxed);
             Idempotency { key: format!("\u{1}own {:016x} {count}", self.run), digest: 0 }
         });
-        let patience = self.config.timeout.saturating_sub(DEADLINE_MARGIN);
-        let give_up = Instant::now() + patience;
         let deadline = self.redis_now() + patience.as_millis() as u64;
         let shard = self.keys.shard_of(&channel);
-        let keys = [
-            self.keys.firehose(shard),
-            self.keys.head(shard),
-            self.keys.log(&channel),
-            self.keys.meta(&channel),
-            self.keys.state(&channel),
-            self.keys.idempotency(&channel, &idempotency.key),
-        ];
+        let [head, log, meta, state] = self.keys.of_state(&channel);
+        let once = self.keys.idempotency(&channel, &idempotency.key);
+        let keys = [head, log, meta, state, self.keys.firehose(shard), once];
         let ttl = if own_key { self.config.timeout * 5 } else { self.limits.idempotency_age };
-        let arguments = self.arguments(&channel, &events, deadline, &idempotency, ttl, ends);
+        let mut arguments = self.arguments(&channel, &events, deadline, &idempotency, ttl, ends);
         // With a key of its own a publish whose answer was lost can be sent again.
         let mut is_first = true;
         let unclear = |why: String| StoreError::Unclear(format!("redis: {why}"));
-        let answer = loop {
+        let said = loop {
             let script = &self.scripts.publish;
             let run = self.link.run(script, self.keys.slot(shard), &keys, &arguments);
             match tokio::time::timeout_at(give_up, run).await {
-                Ok(Ok(answer)) => break answer,
+                Ok(Ok(answer)) => match self.said(answer)? {
+                    // Redis's clock was set forward: it is not known here yet.
+                    Said::Late { now } if is_first && Instant::now() + RETRY_PAUSE < give_up => {
+                        let left = give_up - Instant::now();
+                        arguments[DEADLINE] = (now + left.as_millis() as u64).to_string().into();
+                    }
+                    said => break said,
+                },
                 Ok(Err(error)) if is_broken(&error) && Instant::now() + RETRY_PAUSE < give_up => {
                     is_first = false;
                     tokio::time::sleep(RETRY_PAUSE).await;
@@ -100,13 +107,12 @@ impl RedisStore {
                 Err(_) => return Err(unclear("no answer in time (--store-timeout)".to_owned())),
             }
         };
-        let said = match self.said(answer)? {
-            Said::Late if is_first => {
-                return Err(StoreError::Down("redis: it was too late".to_owned()));
-            }
-            Said::Late => return Err(unclear("its first answer was lost".to_owned())),
-            said => said,
-        };
+        if let Said::Late { .. } = said {
+            return Err(match is_first {
+                true => StoreError::Down("redis: it was too late".to_owned()),
+                false => unclear("its first answer was lost".to_owned()),
+            });
+        }
         if let Said::Stored { first, count, entry, .. } = said {
             self.metrics
                 .commit_seconds
@@ -142,13 +148,17 @@ impl RedisStore {
             format!("{:032x}", idempotency.digest),
             ttl.as_millis().to_string(),
             if ends { "1" } else { "" }.to_owned(),
+            self.keys.shards().to_string(),
         ];
         let mut arguments: Vec<Bytes> = head.into_iter().map(Bytes::from).collect();
         for event in events {
             let key = event.key.as_ref().map(Field::as_str).unwrap_or_default().to_owned();
             arguments.push(key.into());
             arguments.push(Bytes::from_static(if event.removes_key() { b"1" } else { b"" }));
-            arguments.push(record::write_event(event).into());
+            let record = record::write_event(event);
+            let sum = checksum(&record);
+            arguments.push(record.into());
+            arguments.push(Bytes::copy_from_slice(&sum));
         }
         arguments
     }
@@ -166,12 +176,13 @@ impl RedisStore {
             },
             "closed" => Said::Closed(id(next(&mut parts)?)?),
             "unknown" => Said::Refused(StoreError::NoChannel),
+            "shards" => Said::Refused(wrong_shards(&text(next(&mut parts)?)?)),
             "reused" => Said::Refused(StoreError::KeyReused),
             "keys" => limit("too many keys in the channel", self.limits.keys, "--max-keys"),
             "state" => {
                 limit("the channel's state, in bytes", self.limits.state_bytes, "--max-state-bytes")
             }
-            "late" => Said::Late,
+            "late" => Said::Late { now: number(next(&mut parts)?)? },
             _ => return Err(unexpected()),
         })
     }
@@ -200,10 +211,15 @@ impl RedisStore {
         }
     }
 
-    fn redis_now(&self) -> u64 {
+    pub fn redis_now(&self) -> u64 {
         let ahead = self.clock_ahead_ms.load(Ordering::Relaxed);
         self.clock.machine_now().saturating_add_signed(ahead)
     }
+}
+
+/// What is stored beside a record of a log, to find out whether it is still what was written.
+pub fn checksum(record: &[u8]) -> [u8; 4] {
+    (xxh3_64(record) as u32).to_be_bytes()
 }
 
 /// The connection, not the command, was at fault: nobody knows whether the script ran.

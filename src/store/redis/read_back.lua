@@ -1,25 +1,23 @@
 -- A page of a channel's log before a place, newest first, bounded in events and in bytes.
--- KEYS: log, meta    ARGV: place, events max, bytes max
--- Returns the same as read.lua does.
-local log, meta = unpack(KEYS)
+-- KEYS: head, log, meta    ARGV: place, events max, bytes max
+-- Returns beginning, opened, trimmed_to, last, the end's id ('' = open), '1' when this was all, the
+-- id before the entry that follows the page, then id, the id before it, record and checksum of each
+-- event.
 local events_max, bytes_max = tonumber(ARGV[2]), tonumber(ARGV[3])
-local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
-local known = redis.call('HMGET', meta, 'last', 'closed')
-local page = {known[1] or '0-0', known[2] or '', oldest and oldest[2][2] or '', '1'}
 local before, events, bytes = ARGV[1], 0, 0
+local following = redis.call('XRANGE', log, before, '+', 'COUNT', 1)[1]
+local page = {beginning, opened, trimmed_to, last, closed, '1', following and field(following, 'p') or last}
 -- Nothing lies before the smallest id, and Redis refuses to look there.
 while before ~= '0-0' do
   local entries = redis.call('XREVRANGE', log, '(' .. before, '-', 'COUNT', 32)
   if #entries == 0 then return page end
   for _, entry in ipairs(entries) do
-    local record = entry[2][4]
-    bytes = bytes + #record
+    bytes = bytes + #field(entry, 'e')
     if events > 0 and (events == events_max or bytes > bytes_max) then
-      page[4] = ''
+      page[6] = ''
       return page
     end
-    page[#page + 1] = entry[1]
-    page[#page + 1] = record
+    add(page, entry)
     events = events + 1
     before = entry[1]
   end

@@ -72,13 +72,6 @@ pub fn stored_batch(first: EventId, blob: &[u8]) -> Result<Vec<StoredEvent>, Sto
     if rest.is_empty() { Ok(events) } else { Err(unexpected()) }
 }
 
-/// A row of the state: `<id> <record>`.
-pub fn stored_state(row: &[u8]) -> Result<StoredEvent, StoreError> {
-    let space = row.iter().position(|byte| *byte == b' ').ok_or_else(unexpected)?;
-    let id = std::str::from_utf8(&row[..space]).map_err(|_| unexpected())?;
-    stored(EventId::parse(id).map_err(|_| unexpected())?, &row[space + 1..])
-}
-
 pub fn unexpected() -> StoreError {
     StoreError::Down("redis: a reply of a form this version does not know".to_owned())
 }

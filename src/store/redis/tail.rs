@@ -19,10 +19,11 @@ use super::reply::{self, array, id, next, text, unexpected};
 use crate::cursor::EventId;
 use crate::event::ChannelName;
 use crate::event_log::StoredEvent;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreFault};
 use fred::error::ErrorKind;
 use fred::types::Value;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -45,6 +46,8 @@ const REMEMBERED_MAX: usize = 20_000;
 pub struct Progress {
     /// `None`: not yet begun.
     read: watch::Sender<Option<EventId>>,
+    /// The keys of the shard were made for another number of shards.
+    disagrees: AtomicBool,
     remembered: Mutex<BTreeMap<EventId, Remembered>>,
 }
 
@@ -55,9 +58,14 @@ pub struct Remembered {
     pub last: EventId,
 }
 
-/// One entry of the firehose.
+/// One entry of the firehose: its place, and what it says unless it is damaged.
 struct Entry {
     id: EventId,
+    news: Option<News>,
+}
+
+/// One publish, as the firehose has it.
+struct News {
     before: EventId,
     channel: ChannelName,
     previous: EventId,
@@ -66,7 +74,21 @@ struct Entry {
 
 impl Progress {
     pub fn new() -> Self {
-        Self { read: watch::Sender::new(None), remembered: Mutex::default() }
+        Self {
+            read: watch::Sender::new(None),
+            disagrees: AtomicBool::new(false),
+            remembered: Mutex::default(),
+        }
+    }
+
+    /// Notes whether the keys were made for as many shards as this origin has.
+    pub fn agree(&self, agrees: bool) {
+        self.disagrees.store(!agrees, Ordering::Relaxed);
+    }
+
+    /// Whether they were, when they were looked at last.
+    pub fn agrees(&self) -> bool {
+        !self.disagrees.load(Ordering::Relaxed)
     }
 
     /// Ends once everything up to `entry` was read.
@@ -132,6 +154,9 @@ async fn step(
         known => {
             // Over the connection that is followed: after a failover another may lead elsewhere.
             let (head, _) = store.head(link, shard).await?;
+            if shard == 0 {
+                store.watch_settings().await?;
+            }
             *looked_at = Some(Instant::now());
             let position = known.unwrap_or(head);
             if head < position {
@@ -146,23 +171,38 @@ async fn step(
         store.listener.lost_place();
         progress.read.send_replace(Some(position));
     }
-    for entry in read_entries(store, shard, link, position).await? {
+    for Entry { id, news } in read_entries(store, shard, link, position).await? {
         let position = read.unwrap_or_default();
-        if entry.before < position {
-            *read = Some(handle_loss(store, shard, link, position).await?);
-            return Ok(());
+        match news {
+            Some(news) if news.before < position => {
+                *read = Some(handle_loss(store, shard, link, position).await?);
+                return Ok(());
+            }
+            Some(news) => tell(store, shard, position, id, news),
+            None => {
+                store.metrics.fault(StoreFault::Damaged);
+                tracing::error!(shard, entry = %id, "an entry of the firehose is damaged");
+                store.listener.lost_place();
+            }
         }
-        if entry.before > position {
-            tracing::warn!(shard, "was away for longer than the firehose is kept");
-            store.listener.lost_place();
-        }
-        let last = entry.events.last().map_or(entry.previous, |stored| stored.id);
-        progress.remember(entry.id, Remembered { channel: entry.channel.clone(), last });
-        store.listener.appended(&entry.channel, entry.previous, &entry.events);
-        *read = Some(entry.id);
-        progress.read.send_replace(Some(entry.id));
+        *read = Some(id);
+        progress.read.send_replace(Some(id));
     }
     Ok(())
+}
+
+/// Passes on what an entry says that was not read before.
+fn tell(store: &RedisStore, shard: usize, position: EventId, id: EventId, news: News) {
+    let News { before, channel, previous, events } = news;
+    if before > position {
+        tracing::warn!(shard, "was away for longer than the firehose is kept");
+        store.listener.lost_place();
+    }
+    let last = events.last().map_or(previous, |stored| stored.id);
+    store.progress[shard].remember(id, Remembered { channel: channel.clone(), last });
+    store.listener.appended(&channel, previous, &events);
+    let lag = store.redis_now().saturating_sub(id.ms);
+    store.metrics.lag_seconds.set(lag as f64 / 1_000.0);
 }
 
 /// The log has lost entries that were read up to `position`, or acknowledged, here. Says so in
@@ -191,6 +231,9 @@ async fn handle_loss(
         shard, channels = lost.len(), kept = %common,
         "redis has lost events that were read or acknowledged here"
     );
+    if !lost.is_empty() {
+        store.metrics.fault(StoreFault::Lost);
+    }
     for (channel, last) in lost {
         store.announce_loss(&channel, last).await?;
     }
@@ -253,7 +296,12 @@ async fn read_entries(
 fn entry(value: Value) -> Result<Entry, StoreError> {
     let mut parts = array(value)?.into_iter();
     let entry_id = id(next(&mut parts)?)?;
-    let mut fields = array(next(&mut parts)?)?.into_iter();
+    let news = next(&mut parts).and_then(array).and_then(news).ok();
+    Ok(Entry { id: entry_id, news })
+}
+
+fn news(fields: Vec<Value>) -> Result<News, StoreError> {
+    let mut fields = fields.into_iter();
     let mut field = |name: &str| {
         let found = text(next(&mut fields)?)?;
         if found == name { next(&mut fields) } else { Err(unexpected()) }
@@ -263,5 +311,5 @@ fn entry(value: Value) -> Result<Entry, StoreError> {
     let previous = id(field("p")?)?;
     let first = id(field("i")?)?;
     let events = reply::stored_batch(first, &reply::bytes(field("b")?)?)?;
-    Ok(Entry { id: entry_id, before, channel, previous, events })
+    Ok(News { before, channel, previous, events })
 }

@@ -1,0 +1,115 @@
+//! Disks and clocks that tests fill, freeze and set. Mounting needs root.
+
+use crate::kit::Origin;
+use std::process::{Command, Stdio};
+
+/// A small file system of its own, to be filled up.
+pub struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    pub fn of(size: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = format!("size={size}");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(directory.path());
+        assert!(mount.status().expect("mount runs").success(), "a tmpfs is mounted (needs root)");
+        Self(directory)
+    }
+
+    pub fn path(&self) -> &std::path::Path {
+        self.0.path()
+    }
+
+    pub fn resize(&self, size: &str) {
+        let options = format!("remount,size={size}");
+        let mount = Command::new("mount").args(["-o", &options]).arg(self.path()).status();
+        assert!(mount.expect("mount runs").success());
+    }
+}
+
+/// A file system of its own, in a file, that can be made to hang.
+pub struct LoopDisk {
+    directory: tempfile::TempDir,
+    _image: tempfile::NamedTempFile,
+}
+
+impl LoopDisk {
+    pub fn new() -> Self {
+        let image = tempfile::NamedTempFile::new().expect("a file");
+        image.as_file().set_len(64 << 20).expect("a sparse file");
+        let directory = tempfile::tempdir().expect("a directory");
+        let run = |program: &str, words: &[&str]| {
+            let mut command = Command::new(program);
+            command.args(words).arg(image.path());
+            if program == "mount" {
+                command.arg(directory.path());
+            }
+            assert!(command.status().expect("it runs").success(), "{program} (needs root)");
+        };
+        run("mkfs.ext4", &["-q"]);
+        run("mount", &["-o", "loop"]);
+        Self { directory, _image: image }
+    }
+
+    pub fn path(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
+    /// From now on every write waits.
+    pub fn freeze(&self) {
+        self.fsfreeze("-f");
+    }
+
+    pub fn thaw(&self) {
+        self.fsfreeze("-u");
+    }
+
+    fn fsfreeze(&self, what: &str) {
+        let status = Command::new("fsfreeze").arg(what).arg(self.path()).status();
+        assert!(status.expect("fsfreeze runs").success());
+    }
+}
+
+impl Drop for LoopDisk {
+    fn drop(&mut self) {
+        // Where a test failed in between, it is still frozen.
+        Command::new("fsfreeze").arg("-u").arg(self.path()).stderr(Stdio::null()).status().ok();
+        Command::new("umount").arg("-l").arg(self.path()).status().ok();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: whoever still has a file open there keeps it until it ends.
+        Command::new("umount").arg("-l").arg(self.0.path()).status().ok();
+    }
+}
+
+/// A clock that processes follow, and that can be set to another time.
+pub struct SteppedClock(tempfile::NamedTempFile);
+
+impl SteppedClock {
+    pub fn new() -> Self {
+        let clock = Self(tempfile::NamedTempFile::new().expect("a file"));
+        clock.set("+0");
+        clock
+    }
+
+    pub fn set(&self, off: &str) {
+        std::fs::write(self.0.path(), off).expect("it is written");
+    }
+
+    /// The words before the command of a process that follows it.
+    pub fn wrapper(&self) -> Vec<String> {
+        let file = format!("FAKETIME_TIMESTAMP_FILE={}", self.0.path().display());
+        // With jemalloc, which Redis is linked to, the library would call itself for ever.
+        let library = "LD_PRELOAD=/usr/$LIB/faketime/libfaketimeMT.so.1:libc.so.6";
+        let fixed = ["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"];
+        ["env", library, &file, fixed[0], fixed[1]].map(str::to_owned).into()
+    }
+
+    pub fn origin(&self, flags: &[&str]) -> Origin {
+        let wrapper = self.wrapper();
+        Origin::wrapped(&wrapper.iter().map(String::as_str).collect::<Vec<_>>(), flags)
+    }
+}

@@ -1,0 +1,342 @@
+//! What Redis, its clock, its replicas and its operators do, for real: an acknowledged event is
+//! delivered intact or its loss is announced, a refusal is true, and `/readyz`, the log and the
+//! metrics say what is wrong.
+
+use crate::kit::{Origin, PATIENCE, next_message};
+use crate::machine_kit::SteppedClock;
+use crate::redis_kit::{RedisServer, wait_until};
+use headwater::client::{EventSource, Message};
+use std::time::Duration;
+use tokio::time::timeout;
+
+const FLAGS: [&str; 4] = ["--redis-shards", "1", "--store-timeout", "2s"];
+
+fn on(redis: &RedisServer, flags: &[&str]) -> Origin {
+    Origin::with(&[&["--store", &*redis.url()], &FLAGS[..], flags].concat())
+}
+
+async fn errors(origin: &Origin, kind: &str) -> f64 {
+    origin.metric(&format!("headwater_store_errors_total{{kind=\"{kind}\"}}")).await
+}
+
+/// Waits until the log has a line with these words.
+async fn says(origin: &Origin, words: &str) {
+    let said = async {
+        while origin.logged(words) == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, said).await.unwrap_or_else(|_| panic!("the log says: {words}"));
+}
+
+async fn next_kind(source: &mut EventSource, kind: &str) -> Message {
+    let message = next_message(source).await;
+    assert_eq!(message.kind, kind, "{}", message.data);
+    message
+}
+
+/// Stores the entries of a stream again, each changed by a piece of Lua: `id` and the text `e`.
+fn rewrite(redis: &RedisServer, key: &str, change: &str) {
+    let script = format!(
+        "local entries = redis.call('XRANGE', KEYS[1], '-', '+') redis.call('DEL', KEYS[1]) \
+         for _, entry in ipairs(entries) do local id, fields = entry[1], entry[2] \
+         for at = 2, #fields, 2 do local e = fields[at] {change} fields[at] = e end \
+         redis.call('XADD', KEYS[1], id, unpack(fields)) end return #entries"
+    );
+    assert_ne!(redis.command(&["EVAL", &script, "1", key]), "0", "{key} has entries");
+}
+
+#[tokio::test]
+async fn a_clock_of_redis_that_goes_back_withholds_no_event() {
+    let clock = SteppedClock::new();
+    let wrapper = clock.wrapper();
+    let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+    let redis = RedisServer::wrapped(&wrapper, &["--save", ""]);
+    let origin = on(&redis, &["--segment", "2s"]);
+    let mut ids = vec![origin.publish("a", "0").await];
+    let mut source = origin.source("/channels/a?after=0-0", None);
+    next_kind(&mut source, "message").await;
+    clock.set("-30s");
+    says(&origin, "the wall clock was set to another time").await;
+    // Over several segments: each is there before the next is published.
+    let over = tokio::time::Instant::now() + Duration::from_secs(5);
+    while tokio::time::Instant::now() < over {
+        ids.push(origin.publish("a", &ids.len().to_string()).await);
+        let message = timeout(Duration::from_secs(3), next_message(&mut source)).await;
+        assert_eq!(message.expect("it is not withheld").last_event_id, *ids.last().unwrap());
+    }
+    let offset = origin.metric("headwater_store_clock_offset_seconds").await;
+    assert!((-31.0..=-29.0).contains(&offset), "{offset}");
+    origin.becomes(200).await;
+    clock.set("+0");
+    ids.push(origin.publish("a", "back").await);
+    assert_eq!(next_kind(&mut source, "message").await.data, "back");
+    let log: Vec<_> = origin.log("a").await.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(log, ids);
+}
+
+#[tokio::test]
+async fn a_master_that_becomes_a_replica_and_its_origin_lose_nothing() {
+    let master = RedisServer::start();
+    let origin = on(&master, &[]);
+    let mut ids = Vec::new();
+    for n in 0..500 {
+        ids.push(origin.publish("a", &n.to_string()).await);
+    }
+    let other =
+        RedisServer::with(&["--save", "", "--replicaof", &format!("127.0.0.1 {}", master.port)]);
+    let follows = |server: &RedisServer| {
+        server.command(&["INFO", "replication"]).contains("master_link_status:up")
+    };
+    wait_until("the other follows", || follows(&other));
+    let mut source = origin.source("/channels/a", ids.last().map(String::as_str));
+    origin.publish("a", "before").await;
+    assert_eq!(next_kind(&mut source, "message").await.data, "before");
+    // The two change places. Without a common history, everything is copied anew.
+    wait_until("the other has it", || other.command(&["DBSIZE"]) == master.command(&["DBSIZE"]));
+    other.command(&["REPLICAOF", "NO", "ONE"]);
+    other.command(&["DEBUG", "CHANGE-REPL-ID"]);
+    master.command(&["REPLICAOF", "127.0.0.1", &other.port.to_string()]);
+    assert!(origin.becomes(503).await.contains("READONLY"), "it says why");
+    origin.post("/channels/a", &[], "x").await.assert_problem(503, "store-down");
+    assert_eq!(origin.metric("headwater_store_up").await, 0.0);
+    wait_until("it follows", || follows(&master));
+    assert!(origin.becomes(503).await.contains("READONLY"), "a replica takes no publish");
+    // Reading goes on: what is published elsewhere arrives.
+    let elsewhere = on(&other, &[]);
+    elsewhere.publish("a", "elsewhere").await;
+    assert_eq!(next_kind(&mut source, "message").await.data, "elsewhere");
+    master.command(&["REPLICAOF", "NO", "ONE"]);
+    origin.becomes(200).await;
+    origin.publish("a", "after").await;
+    assert_eq!(next_kind(&mut source, "message").await.data, "after");
+    let history = origin.log("a").await;
+    assert_eq!(history.len(), 503, "no gap");
+    assert_eq!((errors(&origin, "lost").await, origin.logged("has lost events")), (0.0, 0));
+}
+
+#[tokio::test]
+async fn an_emptied_redis_is_told_to_everyone() {
+    let redis = RedisServer::start();
+    let mut origin = on(&redis, &[]);
+    let first = origin.publish("a", "1").await;
+    origin.publish("a", "2").await;
+    let mut source = origin.source("/channels/a", Some(&first));
+    assert_eq!(next_kind(&mut source, "message").await.data, "2");
+    redis.command(&["FLUSHALL"]);
+    let told = async { while !next_kind(&mut source, "gap").await.data.contains(r#""lost""#) {} };
+    timeout(PATIENCE, told).await.expect("the channel says what is lost");
+    says(&origin, "redis has lost events").await;
+    assert_eq!(errors(&origin, "lost").await, 1.0);
+    origin.becomes(200).await;
+    origin.publish("a", "3").await;
+    assert_eq!(next_kind(&mut source, "message").await.data, "3");
+    // The settings are back, so that an origin with other shards is still refused.
+    let refused = refused_start(&redis, &["--redis-shards", "7"]);
+    assert!(refused.contains("start with --redis-shards 1"), "{refused}");
+    // Emptied while no origin is there to see it.
+    let before = origin.publish("b", "1").await;
+    origin.kill();
+    redis.command(&["FLUSHALL"]);
+    origin.start_again();
+    origin.publish("b", "2").await;
+    let mut source = origin.source("/channels/b", Some(&before));
+    next_kind(&mut source, "gap").await;
+    assert_eq!(next_kind(&mut source, "message").await.data, "2");
+    let mut fresh = origin.source("/channels/b?after=0-0", None);
+    assert_eq!(
+        next_kind(&mut fresh, "message").await.data,
+        "2",
+        "for a new client nothing is lost"
+    );
+}
+
+/// What an origin says that does not start.
+fn refused_start(redis: &RedisServer, flags: &[&str]) -> String {
+    let output = std::process::Command::new(crate::kit::BINARY)
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+        .args(["--store", &redis.url()])
+        .args(flags)
+        .output()
+        .expect("it starts");
+    assert!(!output.status.success());
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test]
+async fn an_origin_serves_nothing_from_keys_that_were_made_for_other_shards() {
+    let redis = RedisServer::start();
+    let origin = on(&redis, &[]);
+    origin.publish("a", "1").await;
+    // Another origin begins anew in the moment in which the keys are gone.
+    origin.signal("STOP");
+    redis.command(&["FLUSHALL"]);
+    let other = Origin::with(&["--store", &redis.url(), "--redis-shards", "7"]);
+    origin.signal("CONT");
+    let problem = origin.becomes(503).await;
+    assert!(problem.contains("start with --redis-shards 7"), "{problem}");
+    let refused = origin.post("/channels/a", &[], "2").await;
+    refused.assert_problem(503, "store-down");
+    assert_eq!(origin.get("/channels/b/history").await.status, 503);
+    says(&origin, "start with --redis-shards 7").await;
+    assert_eq!(origin.metric("headwater_store_up").await, 0.0);
+    other.publish("a", "3").await;
+    assert_eq!(other.log("a").await.len(), 1);
+    other.becomes(200).await;
+}
+
+#[tokio::test]
+async fn origins_with_different_settings_say_so() {
+    let redis = RedisServer::start();
+    let first = on(&redis, &["--segment", "20s"]);
+    first.becomes(200).await;
+    let second = on(&redis, &["--segment", "4s", "--retain-events", "50"]);
+    says(&second, "--segment 20s, this one with 4s").await;
+    says(&second, "--retain-events").await;
+    says(&first, "--segment 4s (not 20s)").await;
+    assert_eq!(first.metric("headwater_store_settings_differ").await, 2.0);
+    first.becomes(200).await;
+    drop(first);
+    // As an operator does who changes a setting, one origin after the other.
+    let first = on(&redis, &["--segment", "4s", "--retain-events", "50"]);
+    first.publish("a", "x").await;
+    assert_eq!(first.logged("another origin of this --redis-prefix"), 0);
+    assert_eq!(first.metric("headwater_store_settings_differ").await, 0.0);
+}
+
+#[tokio::test]
+async fn an_event_that_is_gone_or_damaged_in_redis_is_a_gap_in_its_place() {
+    let redis = RedisServer::start();
+    let origin = on(&redis, &[]);
+    let mut ids = Vec::new();
+    for n in 0..9 {
+        ids.push(origin.publish_with("a", &format!("key=k{n}"), &format!("event {n}")).await);
+    }
+    let log = "{headwater:0}:log:a";
+    rewrite(
+        &redis,
+        log,
+        "if string.find(e, 'event 4', 1, true) then e = string.gsub(e, '4', '5') end",
+    );
+    assert_eq!(redis.command(&["XDEL", log, &ids[6]]), "1");
+    // An origin that has none of them in memory.
+    let other = on(&redis, &[]);
+    let mut source = other.source("/channels/a", Some(&ids[2]));
+    let mut seen = Vec::new();
+    for _ in 0..6 {
+        let message = next_message(&mut source).await;
+        seen.push((message.kind, message.last_event_id));
+    }
+    let expected =
+        [(3, "message"), (4, "gap"), (5, "message"), (6, "gap"), (7, "message"), (8, "message")];
+    let expected: Vec<_> =
+        expected.iter().map(|(n, kind)| ((*kind).to_owned(), ids[*n].clone())).collect();
+    assert_eq!(seen, expected);
+    // Page by page, in both directions, nothing else is said.
+    for limit in 1..10 {
+        for direction in ["after", "before"] {
+            let mut places = Vec::new();
+            let mut cursor =
+                (if direction == "after" { "0-0" } else { "9999999999999-0" }).to_owned();
+            while places.len() < 9 {
+                let path = format!("/channels/a/history?{direction}={cursor}&limit={limit}");
+                let page = other.get(&path).await.json();
+                let events = page["events"].as_array().unwrap_or_else(|| panic!("{page}"));
+                assert!((1..=limit).contains(&events.len()), "{path}: {page}");
+                let of_page = events.iter().map(|event| {
+                    (event["id"].as_str().unwrap().to_owned(), event["type"] == "gap")
+                });
+                let of_page: Vec<_> = of_page.collect();
+                match direction {
+                    "after" => places.extend(of_page),
+                    _ => drop(places.splice(..0, of_page)),
+                }
+                let end = if direction == "after" { places.last() } else { places.first() };
+                cursor = end.unwrap().0.clone();
+            }
+            let gaps = ids.iter().enumerate().map(|(n, id)| (id.clone(), n == 4 || n == 6));
+            assert_eq!(places, gaps.collect::<Vec<_>>(), "{direction} {limit}");
+        }
+    }
+    says(&other, "an event in redis is damaged or gone").await;
+    assert!(errors(&other, "damaged").await > 0.0);
+    other.becomes(200).await;
+    // State.
+    redis.command(&["HSET", "{headwater:0}:state:a", "k3", "nonsense"]);
+    let state = other.get("/channels/a/state").await.json();
+    let gaps = |state: &serde_json::Value| {
+        let events = state["events"].as_array().unwrap().iter();
+        events.filter(|event| event["reason"] == "damaged").count()
+    };
+    assert_eq!((gaps(&state), state["events"].as_array().unwrap().len()), (1, 9), "{state}");
+    redis.command(&["DEL", "{headwater:0}:state:a"]);
+    let state = other.get("/channels/a/state").await.json();
+    assert_eq!((gaps(&state), state["events"].as_array().unwrap().len()), (1, 1), "{state}");
+    // The hash that says where the log ends.
+    redis.command(&["DEL", "{headwater:0}:meta:a"]);
+    let next = other.publish("a", "and it goes on").await;
+    let message = next_kind(&mut source, "message").await;
+    assert_eq!((message.data.as_str(), &message.last_event_id), ("and it goes on", &next));
+}
+
+#[tokio::test]
+async fn a_damaged_entry_of_the_firehose_delays_nothing_and_loses_nothing() {
+    let redis = RedisServer::start();
+    let (origin, other) = (on(&redis, &[]), on(&redis, &[]));
+    origin.publish("a", "0").await;
+    let mut source = other.source("/channels/a?after=0-0", None);
+    next_kind(&mut source, "message").await;
+    other.signal("STOP");
+    origin.publish("a", "1").await;
+    origin.publish("a", "2").await;
+    rewrite(&redis, "{headwater:0}:firehose", "if string.find(e, '2', -1, true) then e = 'x' end");
+    other.signal("CONT");
+    for data in ["1", "2"] {
+        assert_eq!(next_kind(&mut source, "message").await.data, data);
+    }
+    says(&other, "an entry of the firehose is damaged").await;
+    assert_eq!(errors(&other, "damaged").await, 1.0);
+    other.becomes(200).await;
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_is_found_before_anything_is_stored() {
+    let redis = RedisServer::start();
+    let origin = on(&redis, &[]);
+    origin.publish("a", "kept").await;
+    for key in ["firehose", "head", "state:a", "log:a", "meta:a"] {
+        let key = format!("{{headwater:0}}:{key}");
+        assert_eq!(
+            redis.command(&["RENAME", &key, "aside"]),
+            if key.contains("state") { "ERR no such key" } else { "OK" }
+        );
+        redis.command(&["SET", &key, "text"]);
+        let before = redis.command(&["XLEN", "{headwater:0}:log:a"]);
+        let refused = origin.post("/channels/a", &[], "refused").await;
+        let problem = refused.assert_problem(503, "store-down");
+        assert!(problem["detail"].as_str().unwrap().contains("WRONGTYPE"), "{problem}");
+        assert_eq!(redis.command(&["XLEN", "{headwater:0}:log:a"]), before, "{key}");
+        redis.command(&["DEL", &key]);
+        redis.command(&["RENAME", "aside", &key]);
+    }
+    let log: Vec<_> = origin.log("a").await.into_iter().map(|(_, data)| data).collect();
+    assert_eq!(log, ["kept"]);
+    origin.publish("a", "goes on").await;
+}
+
+#[tokio::test]
+async fn an_origin_is_not_ready_while_redis_refuses_writes() {
+    let redis = RedisServer::start();
+    let origin = on(&redis, &[]);
+    origin.becomes(200).await;
+    for (setting, bad, good, why) in
+        [("maxmemory", "1", "0", "OOM"), ("min-replicas-to-write", "1", "0", "NOREPLICAS")]
+    {
+        redis.command(&["CONFIG", "SET", setting, bad]);
+        assert!(origin.becomes(503).await.contains(why));
+        assert_eq!(origin.metric("headwater_store_up").await, 0.0);
+        redis.command(&["CONFIG", "SET", setting, good]);
+        origin.becomes(200).await;
+        assert_eq!(origin.metric("headwater_store_up").await, 1.0);
+    }
+}
