@@ -8,7 +8,7 @@ use crate::event::ChannelName;
 use crate::segment::Arrival;
 use crate::since::Since;
 use crate::sse::{Gap, GapReason};
-use crate::store::{Bounds, Standing};
+use crate::store::Standing;
 
 /// The cursor before the first event.
 pub const BEGINNING: &str = "0-0";
@@ -119,8 +119,7 @@ impl Beginning {
     ) -> Self {
         let mut beginning = Self { begins: Vec::new(), gaps: Vec::new() };
         for ((before, name), standing) in befores.iter().zip(names).zip(standings) {
-            let Bounds { opened_at, trimmed_to, .. } = standing.bounds;
-            let is_trimmed = trimmed_to != opened_at && trimmed_to.ms >= since_ms;
+            let is_trimmed = standing.bounds.is_trimmed_since(since_ms);
             beginning.begins.push(match is_trimmed && standing.keyed {
                 true => Begin::Fresh,
                 false => Begin::After(*before),
@@ -169,6 +168,7 @@ fn place(position: EventId, standing: &Standing) -> (Begin, Option<GapReason>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Bounds;
 
     fn id(ms: u64) -> EventId {
         EventId { ms, seq: 0 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 #[derive(Args, Clone, Debug)]
 pub struct LimitArguments {
-    /// Most connections served at once; more are told to come back later (count)
+    /// Most connections served at once; above it streams and WebSockets are shed, other requests are
+    /// answered, and the connection is closed after that (count)
     #[arg(long, env = "HEADWATER_MAX_CONNECTIONS", default_value_t = 50_000)]
     pub max_connections: usize,
     /// Most connections of one client, by its address or IPv6 /64; 0 = no limit (count)

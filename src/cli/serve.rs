@@ -73,7 +73,8 @@ pub struct ServeArguments {
     /// Quiet time after which a stream sends a comment (time)
     #[arg(long, env = "HEADWATER_HEARTBEAT", default_value = "5s", value_parser = duration)]
     heartbeat: Duration,
-    /// Most events sent in one response; it ends early and the client goes on from there (size)
+    /// Most events sent in one response, at least --max-event; it ends early and the client goes on
+    /// from there (size)
     #[arg(long, env = "HEADWATER_SEGMENT_BYTES", default_value = "8MiB", value_parser = bytes)]
     segment_bytes: u64,
     /// Longest wait of a ?mode=hold request for an event (time)
@@ -119,7 +120,7 @@ pub struct ServeArguments {
     /// Most Idempotency-Keys remembered at once (count)
     #[arg(long, env = "HEADWATER_MAX_IDEMPOTENCY_KEYS", default_value_t = 1_000_000)]
     max_idempotency_keys: u64,
-    /// Most bytes of one event's data (size)
+    /// Most bytes of one event's data; at most --segment-bytes, --max-batch and --retain-bytes (size)
     #[arg(long, env = "HEADWATER_MAX_EVENT", default_value = "1MiB", value_parser = bytes)]
     max_event: u64,
     /// Most bytes of one NDJSON batch (size)
@@ -229,6 +230,8 @@ async fn serve(
     key_set: Option<String>,
 ) -> Result<Stopped, String> {
     let overload_connections = capacity::bound(&mut config.max_connections);
+    // Before the store writes: a file may be limited in size.
+    let mut signals = Signals::listen().map_err(|error| error.to_string())?;
     let clock = Clock::default();
     let live = Arc::new(Live::new(clock.clone(), config.live_bytes));
     let store = open_store(&config, &clock, &live).await?;
@@ -260,7 +263,6 @@ async fn serve(
         write_timeout: config.http.write_timeout,
         idle_timeout: config.idle_timeout,
     };
-    let mut signals = Signals::listen().map_err(|error| error.to_string())?;
     announce(&listeners, &admin, &config);
     let stopped = tokio::select! {
         stopped = server::run(listeners, admin, origin.clone(), server_config, async || signals.next().await) => stopped,

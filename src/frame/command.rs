@@ -125,7 +125,9 @@ impl Frame {
             FrameError { reference, field: None, why, limit: None }
         };
         if !text.trim_start().starts_with('{') {
-            return Err(unread("a frame is a JSON object".to_owned()));
+            // An array has no members, although serde would read one by its order.
+            let why = "a frame is a JSON object".to_owned();
+            return Err(FrameError { reference: None, field: None, why, limit: None });
         }
         let mut raw: Raw<'_> = serde_json::from_str(text)
             .map_err(|error| unread(format!("not a frame of ours: {error}")))?;
@@ -362,6 +364,7 @@ mod tests {
         check(r#"{"type":"subscribe","channels":["a"],"after":[]}"#, "\"after\"");
         let unread = Frame::parse(r#"{"type":"ping","ref":7,"x":1}"#, 20).unwrap_err();
         assert_eq!(unread.reference, Some(Reference::Number(7)));
+        assert_eq!(Frame::parse("[7]", 20).unwrap_err().reference, None);
     }
 
     proptest! {

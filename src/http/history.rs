@@ -44,8 +44,10 @@ struct StateJson<'a> {
 
 /// Which page of the log is wanted.
 enum Wanted {
-    /// The first events after a place; `is_fixed`: the client named the place.
-    After { place: EventId, is_fixed: bool },
+    /// The first events after a place that the client named.
+    After(EventId),
+    /// The first events from an instant (ms) on, which is after a place.
+    Since { ms: u64, place: EventId },
     /// The last events before a place, or of all.
     Before(Option<EventId>),
 }
@@ -61,7 +63,9 @@ impl Origin {
         let limit = PageLimit { events, bytes: PAGE_BYTES_MAX };
         let store = &self.hub.store;
         let page = match wanted {
-            Wanted::After { place, .. } => self.hub.in_time(store.read(name, place, limit)).await,
+            Wanted::After(place) | Wanted::Since { place, .. } => {
+                self.hub.in_time(store.read(name, place, limit)).await
+            }
             Wanted::Before(place) => {
                 let place = place.unwrap_or(EventId { ms: u64::MAX, seq: u64::MAX });
                 self.hub.in_time(store.read_back(name, place, limit)).await
@@ -71,7 +75,8 @@ impl Origin {
         let (first, last) = (page.events.first(), page.events.last());
         let is_backwards = matches!(wanted, Wanted::Before(_));
         let (from, is_trimmed, is_fixed) = match wanted {
-            Wanted::After { place, is_fixed } => (place, bounds.misses(place), is_fixed),
+            Wanted::After(place) => (place, bounds.misses(place), true),
+            Wanted::Since { ms, place } => (place, bounds.is_trimmed_since(ms), false),
             Wanted::Before(place) => {
                 let is_short = page.complete && page.events.len() < events;
                 let is_trimmed = is_short && bounds.start() != EventId::START;
@@ -107,15 +112,13 @@ impl Origin {
         }
         let limit = history_limit(query)?;
         Ok(match given.first() {
-            None => (Wanted::After { place: EventId::START, is_fixed: true }, limit),
-            Some(("after", text)) => {
-                (Wanted::After { place: place("after", text)?, is_fixed: true }, limit)
-            }
+            None => (Wanted::After(EventId::START), limit),
+            Some(("after", text)) => (Wanted::After(place("after", text)?), limit),
             Some(("before", text)) => (Wanted::Before(Some(place("before", text)?)), limit),
             Some(("since", text)) => {
                 let ms = since(text)?.ms(self.hub.clock.now());
                 let place = self.hub.in_time(self.hub.store.position_before(name, ms)).await?;
-                (Wanted::After { place, is_fixed: false }, limit)
+                (Wanted::Since { ms, place }, limit)
             }
             Some((_, text)) if query.get("limit").is_none() => {
                 (Wanted::Before(None), last(text)? as usize)

@@ -94,8 +94,12 @@ impl Origin {
         if method != Method::POST && method != Method::DELETE {
             return Err(Problem::method(CHANNEL_METHODS));
         }
-        let [name] = <[ChannelName; 1]>::try_from(names)
-            .map_err(|_| Problem::bad_field("channel", "publish to one channel at a time"))?;
+        let [name] = <[ChannelName; 1]>::try_from(names).map_err(|_| {
+            Problem::bad_field(
+                "channel",
+                "one channel at a time is published to, ended or reopened",
+            )
+        })?;
         let grant = self.may_publish(request.headers(), &name)?;
         if method == Method::DELETE {
             return self.end(&name, query).await;
@@ -228,7 +232,12 @@ impl Origin {
                 self.hub.settled(store.reopen(channel)).await?;
                 json!({ "reopened": true })
             }
-            Some(_) => return Err(Problem::bad_field("reopen", "?reopen= takes 1")),
+            Some(_) => {
+                return Err(Problem::bad_field(
+                    "reopen",
+                    "?reopen= takes 1 (to take events again) or 0 (to end)",
+                ));
+            }
         };
         Ok(json_answer(StatusCode::OK, &body))
     }

@@ -187,6 +187,11 @@ impl Bounds {
         let is_whole = self.trimmed_to == self.opened_at;
         !(is_first && is_whole) && position < self.trimmed_to
     }
+
+    /// Whether events of an instant (ms) or later are no longer kept.
+    pub fn is_trimmed_since(&self, ms: u64) -> bool {
+        self.trimmed_to != self.opened_at && self.trimmed_to.ms >= ms
+    }
 }
 
 /// Consecutive events of one channel.

@@ -110,6 +110,9 @@ async fn an_instant_before_what_is_kept_is_a_gap() {
     let gap: Value = serde_json::from_str(&gap.data).unwrap();
     assert_eq!((&gap["reason"], &gap["requested"]), (&"trimmed".into(), &"-1h".into()));
     assert_eq!(next_message(&mut source).await.data, "4");
+    let page = origin.get("/channels/a/history?since=-1h").await.json();
+    assert_eq!(page["trimmed_to"], origin.get("/channels/a/history").await.json()["trimmed_to"]);
+    assert!(page["trimmed_to"].is_string(), "{page}");
     // The newest that are kept were asked for, so nothing is missing.
     let mut source = origin.source("/channels/a?last=1000", None);
     assert_eq!(next_message(&mut source).await.data, "4");

@@ -247,6 +247,8 @@ async fn a_full_disk_refuses_publishes_before_it_is_full_and_heals_by_itself() {
     let problem = refused.assert_problem(503, "store-down");
     assert!(problem["detail"].as_str().unwrap().contains("--disk-reserve"), "{problem}");
     assert!(acknowledged.len() > 50);
+    // Also what would fit into the file.
+    origin.post("/channels/a", &[], "x").await.assert_problem(503, "store-down");
     assert!(origin.becomes(503).await.contains("--disk-reserve"));
     // Ten clients read all of it meanwhile.
     let readers = (0..10).map(async |_| {
@@ -291,6 +293,31 @@ async fn a_limit_of_the_size_of_files_refuses_publishes_and_kills_nothing() {
     limit("unlimited");
     origin.becomes(200).await;
     origin.publish("a", "again").await;
+    // Where not even the first file can be made, the start says so.
+    let data = tempfile::tempdir().unwrap();
+    let serve = [crate::kit::BINARY, "serve", "--listen", "127.0.0.1:0", "--store"];
+    let refused = Command::new("prlimit")
+        .args(["--fsize=65536:unlimited"])
+        .args(serve)
+        .arg(disk(data.path()))
+        .output()
+        .unwrap();
+    assert!(refused.status.code().is_some_and(|code| code != 0), "{refused:?}");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("File too large") && said.contains("--store"), "{said}");
+}
+
+#[tokio::test]
+async fn a_disk_with_too_little_space_is_known_before_the_first_publish() {
+    let small = SmallDisk::of("16m");
+    let origin = Origin::with(&["--store", &disk(small.path())]);
+    assert!(origin.metric("headwater_store_disk_free_bytes").await > 0.0);
+    assert!(origin.becomes(503).await.contains("--disk-reserve"));
+    assert_eq!(origin.metric("headwater_store_up").await, 0.0);
+    origin.post("/channels/a", &[], "x").await.assert_problem(503, "store-down");
+    small.resize("128m");
+    origin.becomes(200).await;
+    origin.publish("a", "x").await;
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use crate::kit::{Origin, PATIENCE, next_message};
 use crate::machine_kit::SteppedClock;
 use crate::redis_kit::{RedisServer, wait_until};
 use headwater::client::{EventSource, Message};
+use serde_json::Value;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -204,6 +205,51 @@ async fn origins_with_different_settings_say_so() {
     assert_eq!(first.metric("headwater_store_settings_differ").await, 0.0);
 }
 
+/// Nine events of a channel, read page by page: their ids, and which are gaps.
+async fn read_history(origin: &Origin, direction: &str, limit: usize) -> Vec<(String, bool)> {
+    let mut places = Vec::new();
+    let mut cursor = if direction == "after" { "0-0" } else { "9999999999999-0" }.to_owned();
+    while places.len() < 9 {
+        let path = format!("/channels/a/history?{direction}={cursor}&limit={limit}");
+        let page = origin.get(&path).await.json();
+        let events = page["events"].as_array().unwrap_or_else(|| panic!("{page}"));
+        assert!((1..=limit).contains(&events.len()), "{path}: {page}");
+        let place =
+            |event: &Value| (event["id"].as_str().unwrap().to_owned(), event["type"] == "gap");
+        let of_page = events.iter().map(place);
+        let end = if direction == "after" {
+            places.extend(of_page);
+            places.last()
+        } else {
+            places.splice(..0, of_page);
+            places.first()
+        };
+        cursor = end.unwrap().0.clone();
+    }
+    places
+}
+
+#[tokio::test]
+async fn a_state_that_is_damaged_or_gone_in_redis_says_so() {
+    let redis = RedisServer::start();
+    let origin = on(&redis, &[]);
+    for n in 0..9 {
+        origin.publish_with("a", &format!("key=k{n}"), &n.to_string()).await;
+    }
+    let state = async || {
+        let state = origin.get("/channels/a/state").await.json();
+        let events = state["events"].as_array().unwrap().iter();
+        let gaps = events.clone().filter(|event| event["reason"] == "damaged").count();
+        (gaps, events.len())
+    };
+    assert_eq!(state().await, (0, 9));
+    redis.command(&["HSET", "{headwater:0}:state:a", "k3", "nonsense"]);
+    assert_eq!(state().await, (1, 9));
+    redis.command(&["DEL", "{headwater:0}:state:a"]);
+    assert_eq!(state().await, (1, 1));
+    assert_eq!(errors(&origin, "damaged").await, 2.0);
+}
+
 #[tokio::test]
 async fn an_event_that_is_gone_or_damaged_in_redis_is_a_gap_in_its_place() {
     let redis = RedisServer::start();
@@ -232,46 +278,17 @@ async fn an_event_that_is_gone_or_damaged_in_redis_is_a_gap_in_its_place() {
     let expected: Vec<_> =
         expected.iter().map(|(n, kind)| ((*kind).to_owned(), ids[*n].clone())).collect();
     assert_eq!(seen, expected);
-    // Page by page, in both directions, nothing else is said.
+    let expected: Vec<_> =
+        ids.iter().enumerate().map(|(n, id)| (id.clone(), n == 4 || n == 6)).collect();
     for limit in 1..10 {
         for direction in ["after", "before"] {
-            let mut places = Vec::new();
-            let mut cursor =
-                (if direction == "after" { "0-0" } else { "9999999999999-0" }).to_owned();
-            while places.len() < 9 {
-                let path = format!("/channels/a/history?{direction}={cursor}&limit={limit}");
-                let page = other.get(&path).await.json();
-                let events = page["events"].as_array().unwrap_or_else(|| panic!("{page}"));
-                assert!((1..=limit).contains(&events.len()), "{path}: {page}");
-                let of_page = events.iter().map(|event| {
-                    (event["id"].as_str().unwrap().to_owned(), event["type"] == "gap")
-                });
-                let of_page: Vec<_> = of_page.collect();
-                match direction {
-                    "after" => places.extend(of_page),
-                    _ => drop(places.splice(..0, of_page)),
-                }
-                let end = if direction == "after" { places.last() } else { places.first() };
-                cursor = end.unwrap().0.clone();
-            }
-            let gaps = ids.iter().enumerate().map(|(n, id)| (id.clone(), n == 4 || n == 6));
-            assert_eq!(places, gaps.collect::<Vec<_>>(), "{direction} {limit}");
+            let places = read_history(&other, direction, limit).await;
+            assert_eq!(places, expected, "{direction} {limit}");
         }
     }
     says(&other, "an event in redis is damaged or gone").await;
     assert!(errors(&other, "damaged").await > 0.0);
     other.becomes(200).await;
-    // State.
-    redis.command(&["HSET", "{headwater:0}:state:a", "k3", "nonsense"]);
-    let state = other.get("/channels/a/state").await.json();
-    let gaps = |state: &serde_json::Value| {
-        let events = state["events"].as_array().unwrap().iter();
-        events.filter(|event| event["reason"] == "damaged").count()
-    };
-    assert_eq!((gaps(&state), state["events"].as_array().unwrap().len()), (1, 9), "{state}");
-    redis.command(&["DEL", "{headwater:0}:state:a"]);
-    let state = other.get("/channels/a/state").await.json();
-    assert_eq!((gaps(&state), state["events"].as_array().unwrap().len()), (1, 1), "{state}");
     // The hash that says where the log ends.
     redis.command(&["DEL", "{headwater:0}:meta:a"]);
     let next = other.publish("a", "and it goes on").await;

@@ -165,6 +165,7 @@ impl LocalStore {
             ages,
         };
         writer.begin(opened.is_damaged, opened.torn)?;
+        writer.look_at_disk();
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
         let (timeout, total_bytes, thread) = (config.timeout, limits.total_bytes, Mutex::default());
         let store = Self { catalog, reader, health, timeout, total_bytes, commands, thread };

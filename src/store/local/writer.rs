@@ -221,20 +221,30 @@ impl Writer {
         self.must_cut = false;
         self.tail.end += bytes.len() as u64;
         self.commit += 1;
-        // What still fits into the file does not show that the disk has room again.
-        if !self.health.is_failing() || self.check_free(0).is_ok() {
-            self.health.works();
-        }
+        self.health.works();
         Ok(())
     }
 
-    /// Writes ahead, unless the disk is almost full.
+    /// Writes ahead where that is due, unless the disk is almost full.
     fn make_room(&mut self, length: u64) -> io::Result<()> {
+        // Also where the file has room already: the reserve is for the rest of the machine.
+        self.check_free(length)?;
         if self.tail.end + length < self.tail.allocated {
             return Ok(());
         }
-        self.check_free(length)?;
         if self.files.is_durable() { self.tail.write_ahead(length) } else { Ok(()) }
+    }
+
+    /// Notes how much of the disk is free, and fails before a publish does where it is too little.
+    pub fn look_at_disk(&self) {
+        if let Ok(Some(free)) = self.files.free_bytes() {
+            self.health.metrics.free_bytes.set(free as i64);
+        }
+        if let Err(error) = self.check_free(0)
+            && !self.health.is_failing()
+        {
+            self.fail(&error, false);
+        }
     }
 
     /// Whether so much can be written without touching the reserve.
@@ -380,9 +390,7 @@ impl Writer {
             // What was dropped stays dropped when the log is opened again.
             self.health.must_mark();
         }
-        if let Ok(Some(free)) = self.files.free_bytes() {
-            self.health.metrics.free_bytes.set(free as i64);
-        }
+        self.look_at_disk();
         // A disk that failed is tried, so that it is known again once it works.
         if self.health.is_failing() && self.heal().is_ok() {
             let mut bytes = Vec::new();
