@@ -48,17 +48,21 @@ impl Clients {
         &self.config.header
     }
 
-    /// A place for a client: of `peer` itself, or of whom it says it asks for.
-    pub fn enter<'a>(
-        self: &Arc<Self>,
+    /// The client that `peer` is, or that it says it asks for.
+    pub fn client<'a>(
+        &self,
         peer: IpAddr,
         forwarded: impl DoubleEndedIterator<Item = &'a str>,
-    ) -> Entered {
+    ) -> Client {
+        Client::at(behind_proxies(peer, &self.config.proxies, forwarded))
+    }
+
+    /// A place for a client.
+    pub fn enter(self: &Arc<Self>, client: Client) -> Entered {
         let most = self.config.most;
         if most == 0 {
             return Entered::In(None);
         }
-        let client = Client::at(behind_proxies(peer, &self.config.proxies, forwarded));
         let mut held = self.held();
         let count = held.entry(client).or_default();
         if *count >= most.saturating_mul(2) {
@@ -95,8 +99,7 @@ mod tests {
     #[test]
     fn a_share_without_end_has_none() {
         let clients = ClientsConfig { most: usize::MAX / 2 + 1, ..ClientsConfig::default() };
-        let entered =
-            Arc::new(Clients::new(clients)).enter([192, 0, 2, 7].into(), std::iter::empty());
+        let entered = Arc::new(Clients::new(clients)).enter(Client::at([192, 0, 2, 7].into()));
         assert!(matches!(entered, Entered::In(Some(_))));
     }
 
@@ -106,7 +109,7 @@ mod tests {
         let config = ClientsConfig { most: 2, proxies, header: "x-forwarded-for".into() };
         let clients = Arc::new(Clients::new(config));
         let enter = |peer: &str, said: &'static str| {
-            clients.enter(peer.parse().unwrap(), Some(said).into_iter())
+            clients.enter(clients.client(peer.parse().unwrap(), Some(said).into_iter()))
         };
         let mut held = Vec::new();
         for _ in 0..2 {

@@ -6,6 +6,7 @@ use crate::segment::SegmentClock;
 use crate::store::Limits;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// Everything `serve` needs.
@@ -76,6 +77,21 @@ pub enum StoreAddress {
     Disk(PathBuf),
     /// `redis://…`, `rediss://…`, `redis-sentinel://…` or `redis-cluster://…`
     Redis(String),
+}
+
+impl FromStr for StoreAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "memory" => Ok(Self::Memory),
+            Some(("disk", directory)) if !directory.is_empty() => Ok(Self::Disk(directory.into())),
+            Some((scheme, _)) if scheme.starts_with("redis") || scheme.starts_with("valkey") => {
+                Ok(Self::Redis(text.to_owned()))
+            }
+            _ => Err("--store: write it as disk:<directory>, memory or a redis:// URL".to_owned()),
+        }
+    }
 }
 
 /// How Redis is used.

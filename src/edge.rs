@@ -74,6 +74,8 @@ pub struct Varnish {
     pub private: Vec<Pattern>,
     /// Who may PURGE.
     pub purge_from: Vec<Network>,
+    /// The origin's `--cors-origin`.
+    pub cors_origins: Vec<String>,
 }
 
 /// A Squid, which stands between the listeners of an nginx with [`Profile::Squid`].
@@ -121,7 +123,7 @@ pub struct Nginx {
     pub squid: Option<HostPort>,
     /// Where nginx listens for that Squid.
     pub inner_listen: Option<String>,
-    /// The origin's `--cors-origin`, with [`Profile::Squid`].
+    /// The origin's `--cors-origin`, with [`Profile::Squid`] and [`Profile::Collapse`].
     pub cors_origins: Vec<String>,
 }
 
@@ -145,9 +147,16 @@ pub fn varnish(wanted: &Varnish) -> String {
             ),
         ],
     );
+    if !wanted.cors_origins.is_empty() {
+        let pages: Vec<String> = wanted.cors_origins.iter().map(|one| literal(one)).collect();
+        text = fill(
+            &text,
+            &[("Origin !~ \".*\"", format!("Origin !~ \"^(?:{})$\"", pages.join("|")))],
+        );
+    }
     if !wanted.private.is_empty() {
         let channels: Vec<String> = wanted.private.iter().map(expression).collect();
-        text = fill(&text, &[("(?!)", format!("(?:{})", channels.join("|")))]);
+        text = fill(&text, &[(",)?(?!)", format!(",)?(?:{})", channels.join("|")))]);
     }
     if !wanted.purge_from.is_empty() {
         let operators: String = wanted
@@ -230,6 +239,9 @@ pub fn nginx(wanted: &Nginx) -> String {
         let wait = seconds(wanted.hold_timeout + READ_SLACK + LOCK_SLACK);
         values.push(("read_timeout 35s;".to_owned(), format!("read_timeout {wait}s;")));
     }
+    if matches!(wanted.profile, Profile::Squid | Profile::Collapse) {
+        values.extend(pages(wanted.profile, &wanted.cors_origins));
+    }
     if wanted.profile == Profile::Squid {
         values.extend(around_squid(wanted));
     }
@@ -245,9 +257,32 @@ pub fn nginx(wanted: &Nginx) -> String {
     values.iter().fold(text, |text, (from, to)| fill(&text, &[(from.as_str(), to.clone())]))
 }
 
-/// What stands on both sides of nginx, and a URL for each origin of pages that may read.
-fn around_squid(wanted: &Nginx) -> Vec<(String, String)> {
+/// A key for each origin of pages that may read.
+fn pages(profile: Profile, cors_origins: &[String]) -> Option<(String, String)> {
     const PAGES: &str = "map $http_origin $headwater_page {\n";
+    if cors_origins.is_empty() {
+        return None;
+    }
+    let others = if profile == Profile::Squid { "\"\"" } else { "$http_origin" };
+    let shipped = format!("{PAGES}        default {others};\n");
+    let mut pages = PAGES.to_owned();
+    for (origin, number) in cors_origins.iter().zip(1..) {
+        // An expression, because nginx bounds the length of plain values.
+        pages += &format!("        \"~^{}$\" &page={number};\n", literal(origin));
+    }
+    Some((shipped, pages + "        default \"\";\n"))
+}
+
+/// An expression for an origin of web pages.
+fn literal(origin: &str) -> String {
+    origin
+        .chars()
+        .map(|c| if ".[]".contains(c) { format!("\\{c}") } else { c.to_string() })
+        .collect()
+}
+
+/// What stands on both sides of nginx.
+fn around_squid(wanted: &Nginx) -> Vec<(String, String)> {
     let wait = |slack| format!("{}s;", seconds(wanted.hold_timeout + slack));
     let mut values = vec![
         ("read_timeout 30s;".to_owned(), format!("read_timeout {}", wait(READ_SLACK))),
@@ -262,16 +297,6 @@ fn around_squid(wanted: &Nginx) -> Vec<(String, String)> {
         values.push(("listen 127.0.0.1:3129;".to_owned(), format!("listen {host}{inner};")));
     }
     if !wanted.cors_origins.is_empty() {
-        let mut pages = PAGES.to_owned();
-        for (origin, number) in wanted.cors_origins.iter().zip(1..) {
-            // An expression, because nginx bounds the length of plain values.
-            let origin: String = origin
-                .chars()
-                .map(|c| if ".[]".contains(c) { format!("\\{c}") } else { c.to_string() })
-                .collect();
-            pages += &format!("        \"~^{origin}$\" &page={number};\n");
-        }
-        values.push((PAGES.to_owned(), pages));
         let vary = |names: &str| format!("add_header Vary \"{names}\";");
         values.push((vary("Last-Event-ID"), vary("Last-Event-ID, Origin")));
     }

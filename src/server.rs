@@ -6,6 +6,7 @@
 //! cut and no client notices more than a reconnect.
 
 use crate::body::AnswerBody;
+use crate::client_address::Client;
 use crate::clients::{Entered, Place};
 use crate::http::websocket::{Session, Welcome};
 use crate::http::{Admission, Caller, Origin};
@@ -16,6 +17,7 @@ use hyper::Version;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -24,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 /// Most bytes of a request's head, and about what hyper queues for a slow client.
@@ -163,18 +165,23 @@ impl Server {
 
     /// Answers operators until the very end: they watch the drain here.
     async fn serve_admin(&self, admin: &Listeners) -> Stopped {
-        let mut connections = JoinSet::new();
+        let (mut connections, mut oldest_first) = (JoinSet::new(), VecDeque::new());
         loop {
             let Ok((stream, address, is_guarded)) = accept(admin).await else {
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             };
             while connections.try_join_next().is_some() {}
-            if connections.len() < ADMIN_CONNECTIONS {
-                let admission = Admission::Admin;
-                let peer = Peer { caller: Caller { admission, address, is_guarded }, _place: None };
-                connections.spawn(self.connection(stream, peer));
+            oldest_first.retain(|connection: &AbortHandle| !connection.is_finished());
+            // The oldest one ends, so that nobody shuts operators out by connecting.
+            if oldest_first.len() == ADMIN_CONNECTIONS
+                && let Some(oldest) = oldest_first.pop_front()
+            {
+                oldest.abort();
             }
+            let admission = Admission::Admin;
+            let peer = Peer { caller: Caller { admission, address, is_guarded }, _place: None };
+            oldest_first.push_back(connections.spawn(self.connection(stream, peer)));
         }
     }
 
@@ -193,7 +200,7 @@ impl Server {
         let clients = &self.origin.clients;
         let entered = match clients.is_proxy(address) {
             true => Entered::In(None),
-            false => clients.enter(address, std::iter::empty()),
+            false => clients.enter(Client::at(address)),
         };
         let (admission, place) = match entered {
             Entered::Flooding => return,

@@ -9,7 +9,9 @@
 
 use crate::scope::Scope;
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, KeyOperations, PublicKeyUse,
+};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -139,16 +141,26 @@ impl Key {
 
     /// Secrets are left out: a document that is fetched is no place for them.
     fn of_jwk(jwk: &Jwk) -> Option<Self> {
-        let algorithm = match &jwk.algorithm {
-            AlgorithmParameters::RSA(_) => Algorithm::RS256,
+        let (algorithm, named) = match &jwk.algorithm {
+            AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
             AlgorithmParameters::EllipticCurve(curve) if curve.curve == EllipticCurve::P256 => {
-                Algorithm::ES256
+                (Algorithm::ES256, KeyAlgorithm::ES256)
             }
             AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => {
-                Algorithm::EdDSA
+                (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
             }
             _ => return None,
         };
+        // What a key is for, where it says so (RFC 7517, sections 4.2 to 4.4).
+        let common = &jwk.common;
+        let is_for_signatures =
+            common.public_key_use.as_ref().is_none_or(|of| *of == PublicKeyUse::Signature);
+        let operations = common.key_operations.as_ref();
+        let verifies = operations.is_none_or(|all| all.contains(&KeyOperations::Verify));
+        let is_for_it = common.key_algorithm.is_none_or(|of| of == named);
+        if !is_for_signatures || !verifies || !is_for_it {
+            return None;
+        }
         let decoding = DecodingKey::from_jwk(jwk).ok()?;
         Some(Self { algorithm, id: jwk.common.key_id.clone(), decoding })
     }

@@ -10,6 +10,7 @@ use clap::Args;
 use hyper::{Method, Uri};
 use std::convert::Infallible;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -89,6 +90,12 @@ impl AccessArguments {
                 self.cookie_name
             ));
         }
+        if let Some(url) = self.key_set.as_deref().filter(|url| is_open_to_change(url)) {
+            return Err(format!(
+                "--token-jwks: {url}: what comes over http:// can be changed on its way, and its keys \
+                 open everything; use https:// or a file"
+            ));
+        }
         let has_key_set = self.key_set.is_some();
         if !self.private.is_empty() && keys.is_empty() && !has_key_set && edge_secrets.is_empty() {
             return Err("--private: nobody could read these channels; give a key \
@@ -101,6 +108,16 @@ impl AccessArguments {
             AccessConfig { keys, has_key_set, demands, private, cookie_name, edge_secrets };
         Ok((config, self.key_set))
     }
+}
+
+/// Whether a key set comes over a network that is not this machine's own, without TLS.
+fn is_open_to_change(url: &str) -> bool {
+    let uri: Option<Uri> = url.starts_with("http://").then(|| url.parse().ok()).flatten();
+    uri.is_some_and(|uri| {
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let is_loopback = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        !is_loopback && host != "localhost"
+    })
 }
 
 fn flag(name: &str, KeyError(why): &KeyError) -> String {

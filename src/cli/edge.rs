@@ -56,6 +56,9 @@ struct VarnishArguments {
     /// Address or network (10.0.0.0/8) that may PURGE; repeat for more [default: this machine]
     #[arg(long)]
     purge_from: Vec<Network>,
+    /// The origin's --cors-origin; repeat for more
+    #[arg(long = "cors-origin", value_parser = web_origin)]
+    cors_origins: Vec<String>,
 }
 
 #[derive(Args, Debug)]
@@ -103,7 +106,7 @@ struct NginxArguments {
     /// [default: 127.0.0.1:3129]
     #[arg(long, value_parser = listen)]
     inner_listen: Option<String>,
-    /// The origin's --cors-origin, with --profile squid; repeat for more
+    /// The origin's --cors-origin, with --profile collapse or squid; repeat for more
     #[arg(long = "cors-origin", value_parser = web_origin)]
     cors_origins: Vec<String>,
 }
@@ -171,7 +174,7 @@ pub fn run(arguments: EdgeArguments) -> ExitCode {
             };
         }
         Edge::Fastly(wanted) => {
-            eprintln!("headwater: put your service's id where it says YOUR_SERVICE_ID");
+            eprintln!("headwater: put your service's id where it says YOURSERVICEID");
             edge::fastly(&wanted.deployment.into())
         }
     };
@@ -194,14 +197,18 @@ fn note_what_has_no_effect(wanted: &NginxArguments) {
         eprintln!("headwater: --cache-dir has no effect: only --profile collapse keeps anything");
     }
     let is_squid = matches!(wanted.profile, NginxProfile::Squid);
-    for (flag, is_given) in [
-        ("--squid", wanted.squid.is_some()),
-        ("--inner-listen", wanted.inner_listen.is_some()),
-        ("--cors-origin", !wanted.cors_origins.is_empty()),
-    ] {
+    for (flag, is_given) in
+        [("--squid", wanted.squid.is_some()), ("--inner-listen", wanted.inner_listen.is_some())]
+    {
         if is_given && !is_squid {
             eprintln!("headwater: {flag} has no effect: it is for --profile squid");
         }
+    }
+    if !wanted.cors_origins.is_empty() && !is_squid && !is_collapse {
+        eprintln!(
+            "headwater: --cors-origin has no effect: it is for --profile collapse and squid, which \
+             keep answers"
+        );
     }
 }
 
@@ -268,6 +275,7 @@ impl From<VarnishArguments> for Varnish {
             hold_timeout: arguments.hold_timeout,
             private: arguments.private,
             purge_from: arguments.purge_from,
+            cors_origins: arguments.cors_origins,
         }
     }
 }

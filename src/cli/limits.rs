@@ -17,8 +17,8 @@ pub struct LimitArguments {
     /// Most connections of one client, by its address or IPv6 /64; 0 = no limit (count)
     #[arg(long, env = "HEADWATER_MAX_CONNECTIONS_PER_CLIENT", default_value_t = 0)]
     max_connections_per_client: usize,
-    /// Proxy or cache that connects for clients, as 10.0.0.0/8; repeat for more. Its requests are
-    /// counted for whom they are for
+    /// Proxy or cache that connects for clients, as 10.0.0.0/8; repeat for more. Each of its requests
+    /// counts for the client that --client-header names, except requests whose answer is shared
     #[arg(long = "trusted-proxy", env = "HEADWATER_TRUSTED_PROXY", value_delimiter = ',')]
     trusted_proxies: Vec<Network>,
     /// Header in which trusted proxies say for whom they ask, as Fastly-Client-IP

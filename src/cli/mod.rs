@@ -8,6 +8,7 @@ mod copies;
 mod doctor;
 mod edge;
 mod limits;
+mod logging;
 mod output;
 mod publish;
 mod serve;

@@ -1,8 +1,9 @@
 //! `headwater serve`: flags to a [`Config`], then bind, run, and say how it ended.
 
-use super::access::{AccessArguments, fetch_from};
+use super::access::{AccessArguments, Secret, fetch_from};
 use super::capacity;
 use super::limits::{ClientLimits, LimitArguments};
+use super::logging::start_log;
 use super::signals::Signals;
 use super::units::{bytes, duration, positive, switch};
 use super::{fail, misused};
@@ -21,7 +22,6 @@ use crate::store::local::{Backing, LocalConfig, LocalStore, SEGMENT_BYTES};
 use crate::store::redis::{RedisConfig, RedisStore, SHARDS_MAX};
 use crate::store::{Limits, Store};
 use clap::Args;
-use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,9 +46,14 @@ pub struct ServeArguments {
     )]
     admin_listen: Vec<ListenAddress>,
     /// Where events are kept: disk:<directory>, memory, or a redis://, rediss://, redis-sentinel://
-    /// or redis-cluster:// URL
-    #[arg(long, env = "HEADWATER_STORE", default_value = "disk:./headwater-data", value_parser = store_address)]
-    store: StoreAddress,
+    /// or redis-cluster:// URL; or @FILE that holds it
+    #[arg(
+        long,
+        env = "HEADWATER_STORE",
+        default_value = "disk:./headwater-data",
+        hide_env_values = true
+    )]
+    store: Secret,
     /// What all keys in Redis begin with; deployments that share a Redis differ in it
     #[arg(long, env = "HEADWATER_REDIS_PREFIX", default_value = "headwater")]
     redis_prefix: String,
@@ -73,8 +78,8 @@ pub struct ServeArguments {
     /// Quiet time after which a stream sends a comment (time)
     #[arg(long, env = "HEADWATER_HEARTBEAT", default_value = "5s", value_parser = duration)]
     heartbeat: Duration,
-    /// Most events sent in one response, at least --max-event; it ends early and the client goes on
-    /// from there (size)
+    /// Most events sent in one response, at least --max-event; the event that reaches it is still sent
+    /// whole, then the response ends early and the client goes on from there (size)
     #[arg(long, env = "HEADWATER_SEGMENT_BYTES", default_value = "8MiB", value_parser = bytes)]
     segment_bytes: u64,
     /// Longest wait of a ?mode=hold request for an event (time)
@@ -83,7 +88,8 @@ pub struct ServeArguments {
     /// How long a ?mode=hold answer waits for more events after its first (time)
     #[arg(long, env = "HEADWATER_HOLD_LINGER", default_value = "20ms", value_parser = duration)]
     hold_linger: Duration,
-    /// Most events in one ?mode=hold answer, which is built in memory (size)
+    /// Most events in one ?mode=hold answer, which is built in memory; the event that reaches it is
+    /// still sent whole (size)
     #[arg(long, env = "HEADWATER_HOLD_BYTES", default_value = "1MiB", value_parser = bytes)]
     hold_bytes: u64,
     /// Drop events older than this (time)
@@ -173,11 +179,7 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
         Ok(checked) => checked,
         Err(error) => return misused(&error),
     };
-    tracing_subscriber::fmt()
-        .with_max_level(log)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+    start_log(log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(STORE_READERS)
@@ -326,23 +328,10 @@ fn announce(listeners: &[Listener], admin: &[Listener], config: &Config) {
     }
 }
 
-fn store_address(text: &str) -> Result<StoreAddress, String> {
-    match text.split_once(':') {
-        None if text == "memory" => Ok(StoreAddress::Memory),
-        Some(("disk", directory)) if !directory.is_empty() => {
-            Ok(StoreAddress::Disk(directory.into()))
-        }
-        Some((scheme, _)) if scheme.starts_with("redis") || scheme.starts_with("valkey") => {
-            Ok(StoreAddress::Redis(text.to_owned()))
-        }
-        _ => Err("write it as disk:<directory>, memory or a redis:// URL".to_owned()),
-    }
-}
-
 impl TryFrom<ServeArguments> for Config {
     type Error = String;
 
-    /// Checks; does nothing. No file, socket or clock is touched here.
+    /// Checks; does nothing. No socket or clock is touched here, and no file but those of secrets.
     fn try_from(arguments: ServeArguments) -> Result<Self, String> {
         let segments = segments(&arguments)?;
         let bounds = arguments.limits.finish()?;
@@ -358,7 +347,7 @@ impl TryFrom<ServeArguments> for Config {
         Ok(Self {
             listen: arguments.listen.clone(),
             admin_listen: arguments.admin_listen.clone(),
-            store: arguments.store.clone(),
+            store: arguments.store.read("--store")?.parse()?,
             limits,
             redis: redis_options(&arguments)?,
             store_timeout: positive(arguments.store_timeout, "--store-timeout")?,

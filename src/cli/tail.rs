@@ -8,7 +8,7 @@ use clap::Args;
 use hyper::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 /// This command has one token and cannot ask for another, so it does not try again.
@@ -109,16 +109,29 @@ impl TailArguments {
 }
 
 fn print(message: &Message, as_json: bool) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
     let Message { kind, data, .. } = message;
-    if as_json {
-        writeln!(out, "{}", object(message))?;
-    } else if kind == "message" {
-        writeln!(out, "{data}")?;
-    } else {
-        writeln!(out, "{kind}: {data}")?;
-    }
+    let line = match kind.as_str() {
+        _ if as_json => object(message).to_string(),
+        "message" => data.clone(),
+        _ => format!("{kind}: {data}"),
+    };
+    let mut out = std::io::stdout().lock();
+    let line = if out.is_terminal() { harmless(&line) } else { line };
+    writeln!(out, "{line}")?;
     out.flush()
+}
+
+/// A text without what a terminal obeys: a publisher may write to the channel, not to the screen.
+fn harmless(text: &str) -> String {
+    let is_plain = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_plain(c) {
+            true => shown.push(c),
+            false => shown.extend(c.escape_unicode()),
+        }
+    }
+    shown
 }
 
 /// The object of an event, with the cursor to go on from as its id. A control event has its own type

@@ -7,6 +7,7 @@ mod access;
 mod cors;
 mod history;
 mod hold;
+mod intake;
 pub mod probe;
 mod problem;
 mod publish;
@@ -19,6 +20,7 @@ pub mod websocket;
 use crate::access::Access;
 use crate::body::AnswerBody;
 use crate::caching::Freshness;
+use crate::client_address::Client;
 use crate::clients::{Clients, Entered, Place};
 use crate::config::HttpConfig;
 use crate::event::ChannelName;
@@ -26,7 +28,9 @@ use crate::hub::Hub;
 use access::{Audience, Denied};
 use cors::Readers;
 use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING,
+};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use probe::{RESPONSE_HEADER, Responses};
 use problem::Problem;
@@ -81,6 +85,14 @@ pub struct Caller {
     pub is_guarded: bool,
 }
 
+/// The client of one request, and what it holds.
+struct Sender {
+    admission: Admission,
+    /// Its part of its client's share.
+    place: Option<Place>,
+    client: Client,
+}
+
 impl Admission {
     /// Whether there is no room for this one.
     pub fn is_refused(self) -> bool {
@@ -101,6 +113,7 @@ impl Origin {
     pub async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
         let version = request.version();
         let admission = caller.admission;
+        let asks_for_socket = request.uri().path() == "/ws";
         let (answered, readers) = match site::host(&request) {
             Err(problem) => (Err(problem), Readers::default()),
             Ok(host) => {
@@ -114,11 +127,16 @@ impl Origin {
             }
         };
         let mut answer = answered.unwrap_or_else(Problem::into_response);
-        self.allow_origin(&readers, answer.headers_mut());
-        let must_close = self.hub.is_draining() || admission.is_refused();
+        // Operators' programs read the admin listener, and no page does.
+        if admission != Admission::Admin {
+            self.allow_origin(&readers, answer.headers_mut());
+        }
         let is_switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        // A proxy that passes a handshake on may pass everything after it on too, as it comes.
+        let may_be_piped = asks_for_socket && !is_switched;
+        let must_close = self.hub.is_draining() || admission.is_refused() || may_be_piped;
         if must_close && version < Version::HTTP_2 && !is_switched {
-            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            answer.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
         }
         answer
     }
@@ -129,7 +147,8 @@ impl Origin {
     }
 
     /// Counts what comes through a proxy for the client that it is for. What a client holds by
-    /// itself is counted with its connection.
+    /// itself is counted with its connection. A request whose answer may be shared is not counted:
+    /// a cache sends it for all clients that ask for the same, so a refusal would be shared too.
     async fn admit(
         &self,
         request: Request<Incoming>,
@@ -138,26 +157,53 @@ impl Origin {
     ) -> Result<Answer, Problem> {
         let &Caller { admission, address, .. } = caller;
         if admission != Admission::Normal || !self.clients.is_proxy(address) {
-            return self.route(request, host, admission, None).await;
+            let of = Sender { admission, place: None, client: Client::at(address) };
+            return self.route(request, host, of).await;
         }
         let values = request.headers().get_all(self.clients.header()).iter();
         // A proxy adds to what its client wrote: bytes that are no text may hide nothing behind them.
         let said: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
         let said = said.iter().map(AsRef::as_ref);
-        let (admission, place) = match self.clients.enter(address, said) {
+        let client = self.clients.client(address, said);
+        if self.is_shareable(&request) {
+            let of = Sender { admission, place: None, client };
+            return self.route(request, host, of).await;
+        }
+        let (admission, place) = match self.clients.enter(client) {
             Entered::In(place) => (Admission::Normal, place),
             Entered::TooMany(place) => (Admission::Crowded, Some(place)),
             Entered::Flooding => (Admission::Crowded, None),
         };
-        self.route(request, host, admission, place).await
+        let of = Sender { admission, place, client };
+        let mut answer = self.route(request, host, of).await?;
+        if admission == Admission::Crowded {
+            // It is about one client, and no cache may give it to another one.
+            access::keep_private(&mut answer);
+        }
+        Ok(answer)
+    }
+
+    /// Whether the answer to a request is the same for everyone, so that a cache may share it.
+    fn is_shareable(&self, request: &Request<Incoming>) -> bool {
+        // Caches pass a request with credentials on for its client alone.
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        if !is_read || request.headers().contains_key(AUTHORIZATION) {
+            return false;
+        }
+        let names = match Route::parse(request.uri().path()) {
+            Ok(Route::Channels(names)) => names,
+            Ok(Route::History(name) | Route::State(name)) => vec![name],
+            _ => return false,
+        };
+        let query = Query::parse(request.uri().query().unwrap_or_default());
+        matches!(self.may_read(request.headers(), &query, &names), Ok(Audience::Everyone))
     }
 
     async fn route(
         &self,
         request: Request<Incoming>,
         host: &str,
-        admission: Admission,
-        place: Option<Place>,
+        Sender { admission, place, client }: Sender,
     ) -> Result<Answer, Problem> {
         let path = request.uri().path();
         let is_options = request.method() == Method::OPTIONS;
@@ -200,7 +246,7 @@ impl Origin {
             Route::Channels(names) if probe::is_fault(&names) => {
                 Err(Problem::not_found(probe::TAKES_NO_EVENTS))
             }
-            Route::Channels(names) => self.write(request, names, &query).await,
+            Route::Channels(names) => self.write(request, names, &query, client).await,
             Route::Health if is_read || is_options => Ok(text("ok\n".to_owned())),
             Route::Ready if is_read || is_options => self.ready().await,
             _ if !is_read => Err(Problem::method(READ_METHODS)),

@@ -207,7 +207,7 @@ impl From<StoreError> for Problem {
             ),
             StoreError::Down(why) => Self::unavailable(
                 "store-down",
-                format!("the store does not answer ({why}); nothing was accepted, try again"),
+                format!("the store does not answer ({why}); nothing was stored, try again"),
                 RETRY_STORE_S,
             ),
         }

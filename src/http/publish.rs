@@ -4,11 +4,13 @@
 //! of all publishes being read is bounded too: many large ones at once wait for nobody, they are
 //! sent away.
 
+use super::intake::{Intake, Publisher, Room, SMALL_BYTES};
 use super::problem::Problem;
 use super::route::Query;
 use super::{Answer, CHANNEL_METHODS, Origin, json};
 use crate::body::AnswerBody;
 use crate::caching::Freshness;
+use crate::client_address::Client;
 use crate::config::HttpConfig;
 use crate::cursor::EventId;
 use crate::event::{ChannelName, Event, Field};
@@ -18,25 +20,27 @@ use crate::store::{IDEMPOTENCY_KEY_RULE, Idempotency, Publication, Published};
 use bytes::{Bytes, BytesMut};
 use flate2::read::MultiGzDecoder;
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Frame, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use std::io::Read;
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 /// Most bytes of a refused body that are still read, and the longest time for it.
 const DISCARDED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(5);
-/// Unit in which the memory of publishes is counted.
-const BUFFER_UNIT_BYTES: usize = 1024;
+/// A large body that comes more slowly than this (bytes a second), after a while, is refused: it
+/// holds memory that others could use.
+const SPEED_MIN: u64 = 16 * 1024;
+const SPEED_GRACE: Duration = Duration::from_secs(5);
 /// How much of a compressed body is decoded at once.
 const GUNZIP_BYTES: usize = 64 * 1024;
 
 /// What limits all publishes together.
 pub(super) struct Publishing {
-    buffer: Semaphore,
+    intake: Intake,
     rates: Rates,
 }
 
@@ -47,35 +51,12 @@ enum Shape {
     Batch(Separator),
 }
 
-/// A body, and its share of the memory for publishes for as long as it is needed.
-struct Room<'a> {
-    buffer: &'a Semaphore,
-    bytes: usize,
-    permits: Vec<SemaphorePermit<'a>>,
-}
-
-impl<'a> Room<'a> {
-    fn new(buffer: &'a Semaphore) -> Self {
-        Self { buffer, bytes: 0, permits: Vec::new() }
-    }
-
-    /// Takes room for more bytes. The memory counts in units of all that came, not of each piece: a
-    /// body in chunks of one byte takes no more.
-    fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
-        let units = |length: usize| length.div_ceil(BUFFER_UNIT_BYTES) as u32;
-        let more = units(self.bytes + bytes) - units(self.bytes);
-        if more > 0 {
-            self.permits.push(self.buffer.try_acquire_many(more).map_err(|_| busy())?);
-        }
-        self.bytes += bytes;
-        Ok(())
-    }
-}
-
 impl Publishing {
     pub fn new(config: &HttpConfig) -> Self {
         let rates = Rates::new(config.publish_rates);
-        Self { buffer: Semaphore::new(config.publish_buffer / BUFFER_UNIT_BYTES), rates }
+        // A compressed body and its decoded text are in memory together.
+        let largest = 2 * config.batch_bytes.max(config.event_bytes);
+        Self { intake: Intake::new(config.publish_buffer, largest), rates }
     }
 
     pub fn sweep(&self) {
@@ -89,6 +70,7 @@ impl Origin {
         request: Request<Incoming>,
         names: Vec<ChannelName>,
         query: &Query,
+        client: Client,
     ) -> Result<Answer, Problem> {
         let method = request.method().clone();
         if method != Method::POST && method != Method::DELETE {
@@ -101,11 +83,12 @@ impl Origin {
             )
         })?;
         let grant = self.may_publish(request.headers(), &name)?;
+        let subject = grant.map(|grant| grant.subject.unwrap_or_default());
         if method == Method::DELETE {
+            self.check_rate(&name, subject.as_deref(), 1)?;
             return self.end(&name, query).await;
         }
-        let subject = grant.map(|grant| grant.subject.unwrap_or_default());
-        let published = self.publish(request, name, subject.as_deref(), query).await;
+        let published = self.publish(request, name, (subject.as_deref(), client), query).await;
         published.inspect_err(|problem| self.hub.metrics.refused(problem.slug))
     }
 
@@ -113,7 +96,7 @@ impl Origin {
         &self,
         request: Request<Incoming>,
         channel: ChannelName,
-        subject: Option<&str>,
+        (subject, client): (Option<&str>, Client),
         query: &Query,
     ) -> Result<Answer, Problem> {
         query.only("a publish", &["event", "key", "remove"])?;
@@ -123,11 +106,17 @@ impl Origin {
         let is_gzip = is_gzip(&head.headers)?;
         let key = idempotency_key(&head.headers)?;
         let longest = self.config.body_timeout;
-        let body = tokio::time::timeout(longest, self.read_body(body, shape, is_gzip));
+        let publisher = match subject {
+            Some(subject) if !subject.is_empty() => Publisher::Subject(subject.to_owned()),
+            _ => Publisher::Client(client),
+        };
+        let room = self.publishing.intake.room(publisher);
+        let body = tokio::time::timeout(longest, self.read_body(body, shape, is_gzip, room));
         let (body, _room) = body.await.map_err(|_| slow_body(longest))??;
         let idempotency = key.map(|key| {
             let (kind, of) = (query.get("event"), query.get("key"));
             Idempotency::of(key.to_owned(), shape != Shape::Single, kind, of, removes_key, &body)
+                .of_subject(subject.unwrap_or_default())
         });
         let events = self.events(shape, query, removes_key, &body)?;
         self.check_rate(&channel, subject, events.len())?;
@@ -137,12 +126,13 @@ impl Origin {
     }
 
     /// The whole body, decoded.
-    async fn read_body(
+    async fn read_body<'a>(
         &self,
         mut body: Incoming,
         shape: Shape,
         is_gzip: bool,
-    ) -> Result<(Bytes, Room<'_>), Problem> {
+        mut room: Room<'a>,
+    ) -> Result<(Bytes, Room<'a>), Problem> {
         let (what, limit, flag) = match shape {
             Shape::Single => ("an event", self.config.event_bytes, "--max-event"),
             Shape::Batch(_) => ("a batch", self.config.batch_bytes, "--max-batch"),
@@ -152,14 +142,19 @@ impl Origin {
             discard(&mut body).await;
             return Err(too_large());
         }
-        let (mut bytes, mut room) = (BytesMut::new(), Room::new(&self.publishing.buffer));
-        while let Some(frame) = body.frame().await {
+        let (mut bytes, begun) = (BytesMut::new(), Instant::now());
+        while let Some(frame) = next_frame(&mut body, bytes.len(), begun).await? {
             let Ok(data) = frame.map_err(body_cut)?.into_data() else { continue };
             if bytes.len() + data.len() > limit {
                 discard(&mut body).await;
                 return Err(too_large());
             }
-            room.grow(data.len())?;
+            if let Err(problem) = room.grow(data.len()) {
+                // A publisher that still sends would not see the answer.
+                drop((bytes, room));
+                discard(&mut body).await;
+                return Err(problem);
+            }
             bytes.extend_from_slice(&data);
         }
         if !is_gzip {
@@ -332,6 +327,27 @@ async fn gunzip(bytes: &[u8], limit: usize, room: &mut Room<'_>) -> Result<Optio
     }
 }
 
+/// The next piece of a body; a large one must come at some speed.
+async fn next_frame(
+    body: &mut Incoming,
+    came: usize,
+    begun: Instant,
+) -> Result<Option<Result<Frame<Bytes>, hyper::Error>>, Problem> {
+    if came <= SMALL_BYTES {
+        return Ok(body.frame().await);
+    }
+    let at_this_speed = begun + Duration::from_millis(came as u64 * 1_000 / SPEED_MIN);
+    // Nor may one that was fast before stop for longer.
+    let until = at_this_speed.min(Instant::now()) + SPEED_GRACE;
+    tokio::time::timeout_at(until, body.frame()).await.map_err(|_| {
+        let detail = format!(
+            "the body came more slowly than {} KiB a second; nothing was stored, send it again",
+            SPEED_MIN / 1024
+        );
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "The request was too slow", detail)
+    })
+}
+
 fn body_cut(error: hyper::Error) -> Problem {
     let title = "The body did not arrive whole";
     let detail = format!("{error}; nothing was stored, send it again");
@@ -385,12 +401,6 @@ fn slow_body(longest: Duration) -> Problem {
         longest.as_secs_f64()
     );
     Problem::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "The request was too slow", detail)
-}
-
-fn busy() -> Problem {
-    let detail = "too many bytes are being published at once (--publish-buffer); \
-                  nothing was stored, send it again";
-    Problem::unavailable("publish-buffer", detail, 1)
 }
 
 /// Reads on what is refused, for a while, and keeps none of it. Varnish sends a whole body before

@@ -18,6 +18,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 /// The host that a proxy was asked for.
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -106,6 +107,16 @@ fn page_host(origin: &HeaderValue) -> Option<&str> {
     origin.to_str().ok()?.split_once("://").map(|(_, authority)| authority)
 }
 
+/// Whether a page's origin has the scheme by which the proxy in front was reached, where that says
+/// so: a page of `http://` can be changed on its way, and is not one of `https://`.
+fn is_of_scheme(origin: &HeaderValue, headers: &HeaderMap) -> bool {
+    let scheme = origin.to_str().ok().and_then(|origin| Some(origin.split_once("://")?.0));
+    let reached_by = headers.get(FORWARDED_PROTO).and_then(|value| value.to_str().ok());
+    reached_by.is_none_or(|reached_by| {
+        scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(reached_by))
+    })
+}
+
 fn is_from_proxy(headers: &HeaderMap) -> bool {
     [VIA, FORWARDED, FORWARDED_FOR].iter().any(|name| headers.contains_key(name))
 }
@@ -121,8 +132,10 @@ impl Origin {
         // another site without a preflight.
         let forwarded = headers.get(FORWARDED_HOST).and_then(|value| value.to_str().ok());
         let is_host = |one: &str, other: &str| !one.is_empty() && one.eq_ignore_ascii_case(other);
-        let is_own = page_host(origin)
-            .is_some_and(|page| is_host(page, host) || forwarded.is_some_and(|f| is_host(page, f)));
+        let is_own = is_of_scheme(origin, headers)
+            && page_host(origin).is_some_and(|page| {
+                is_host(page, host) || forwarded.is_some_and(|forwarded| is_host(page, forwarded))
+            });
         let named = &self.config.cors_origins;
         match is_own || named.iter().any(|one| one.as_bytes() == origin.as_bytes()) {
             true => Site::Ours,

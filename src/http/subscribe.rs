@@ -77,7 +77,8 @@ impl Origin {
             Ok(Join::Stream(joined)) => joined,
             Ok(Join::NothingLeft) => return Ok(self.nothing_left(names)),
             Err(error) => {
-                tracing::warn!(%error, "a stream cannot begin");
+                // The store logs its own faults, once each; a crowd would log this one a thousand times.
+                tracing::debug!(%error, "a stream cannot begin");
                 return self.shed(request.headers(), ShedReason::Store);
             }
         };

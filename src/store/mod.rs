@@ -107,6 +107,19 @@ impl Idempotency {
         Ok(Self::of(key, false, kind.as_deref(), of_key.as_deref(), removes_key, data))
     }
 
+    /// The same key of one publisher, by the `sub` of its token: no publisher can take a key that
+    /// another one is about to use. An empty text is every publisher without one.
+    #[must_use]
+    pub fn of_subject(self, subject: &str) -> Self {
+        if subject.is_empty() {
+            return self;
+        }
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, subject.as_bytes());
+        let hash: String = hash.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        // A key that comes in has no control characters.
+        Self { key: format!("\u{1}of {hash} {}", self.key), ..self }
+    }
+
     /// Whether a text can be a key.
     pub fn is_key(text: &str) -> bool {
         (1..=FIELD_BYTES_MAX).contains(&text.len())

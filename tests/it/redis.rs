@@ -416,6 +416,14 @@ async fn a_user_who_may_not_run_a_command_is_told_which_before_anything_is_store
     assert!(!refused.status.success() && said.contains("may not run"), "{said}");
     assert!(said.contains("+xtrim") && said.contains("hset"), "{said}");
     assert_eq!(redis.command(&["--scan", "--pattern", "*log*"]), "", "nothing is stored");
-    redis.command(&["ACL", "SETUSER", "part", "+xtrim", "+hset"]);
+    redis.command(&["ACL", "SETUSER", "part", "+xtrim", "+hset", "-wait"]);
     Origin::with(&flags).publish("a", "x").await;
+    let waits = [&flags[..], &["--redis-wait-replicas", "1"]].concat();
+    let refused = std::process::Command::new(crate::kit::BINARY)
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+        .args(waits)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("+wait"), "{said}");
 }

@@ -113,6 +113,7 @@ async fn a_master_that_becomes_a_replica_and_its_origin_lose_nothing() {
     assert_eq!(next_kind(&mut source, "message").await.data, "after");
     let history = origin.log("a").await;
     assert_eq!(history.len(), 503, "no gap");
+    assert_eq!(origin.logged("READONLY"), 1, "a cause is logged once");
     assert_eq!((errors(&origin, "lost").await, origin.logged("has lost events")), (0.0, 0));
 }
 
@@ -135,6 +136,7 @@ async fn an_emptied_redis_is_told_to_everyone() {
     // The settings are back, so that an origin with other shards is still refused.
     let refused = refused_start(&redis, &["--redis-shards", "7"]);
     assert!(refused.contains("start with --redis-shards 1"), "{refused}");
+    on(&redis, &[]).publish("c", "an origin that is refused changes nothing").await;
     // Emptied while no origin is there to see it.
     let before = origin.publish("b", "1").await;
     origin.kill();
@@ -197,7 +199,17 @@ async fn origins_with_different_settings_say_so() {
     says(&first, "--segment 4s (not 20s)").await;
     assert_eq!(first.metric("headwater_store_settings_differ").await, 2.0);
     first.becomes(200).await;
-    drop(first);
+    // Where the stored ones are lost, no origin takes its own for those of all.
+    redis.command(&["FLUSHALL"]);
+    wait_until("they are stored again", || {
+        redis.command(&["EXISTS", "{headwater:0}:settings"]) == "1"
+    });
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let differ = [&first, &second].map(|one| one.metric("headwater_store_settings_differ"));
+    let differ = futures_util::future::join_all(differ).await;
+    assert_eq!(differ.iter().sum::<f64>(), 2.0, "{differ:?}");
+    assert_eq!(first.logged("have the same settings") + second.logged("have the same settings"), 0);
+    drop((first, second));
     // As an operator does who changes a setting, one origin after the other.
     let first = on(&redis, &["--segment", "4s", "--retain-events", "50"]);
     first.publish("a", "x").await;
@@ -247,6 +259,9 @@ async fn a_state_that_is_damaged_or_gone_in_redis_says_so() {
     assert_eq!(state().await, (1, 9));
     redis.command(&["DEL", "{headwater:0}:state:a"]);
     assert_eq!(state().await, (1, 1));
+    let other = on(&redis, &[]);
+    let mut source = other.source("/channels/a", None);
+    assert!(next_kind(&mut source, "gap").await.data.contains("damaged"));
     assert_eq!(errors(&origin, "damaged").await, 2.0);
 }
 

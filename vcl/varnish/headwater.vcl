@@ -58,8 +58,16 @@ sub vcl_recv {
     if (req.method == "PURGE") {
         call headwater_purge;
     }
-    if (req.url ~ "^/ws(\?|$)" && req.http.Upgrade ~ "(?i)^websocket$") {
-        return (pipe);
+    # Only a whole handshake (RFC 6455, section 4.1): everything that follows it on the connection goes
+    # to the origin as it comes. The origin refuses all others, and closes the connection.
+    if (req.url ~ "^/ws(\?|$)") {
+        if (req.method == "GET" && req.proto == "HTTP/1.1" && req.http.Upgrade ~ "(?i)^websocket$"
+            && req.http.Connection ~ "(?i)(^|,)\s*upgrade\s*(,|$)"
+            && req.http.Sec-WebSocket-Version == "13"
+            && req.http.Sec-WebSocket-Key ~ "^[A-Za-z0-9+/]{22}==$") {
+            return (pipe);
+        }
+        return (pass);
     }
     if (req.method == "GET" || req.method == "HEAD") {
         call headwater_path;
@@ -77,6 +85,12 @@ sub vcl_recv {
     call headwater_query;
     # Nothing of a client's own goes into an answer that is shared.
     unset req.http.Cookie;
+    # With --cors-origin the origin's answers name the page that asks (`Vary: Origin`). Give the same
+    # pages to `headwater edge varnish`: then the requests of all other pages are one. As shipped, each
+    # invented Origin is a stream of its own, which matters only where the origin has the flag.
+    if (req.http.Origin !~ ".*") {
+        unset req.http.Origin;
+    }
     unset req.http.Range;
     unset req.http.If-Range;
     unset req.http.If-None-Match;

@@ -323,9 +323,11 @@ impl Session {
             return Err(Problem::not_found(probe::TAKES_NO_EVENTS));
         }
         let subject = rights.grant.as_ref().map(|grant| grant.subject.as_deref());
-        origin.check_rate(&channel, subject.map(Option::unwrap_or_default), 1)?;
+        let subject = subject.map(Option::unwrap_or_default);
+        origin.check_rate(&channel, subject, 1)?;
         let idempotency = idempotency_key
             .map(|key| Idempotency::of_event(key, &event))
+            .map(|made| made.map(|made| made.of_subject(subject.unwrap_or_default())))
             .transpose()
             .map_err(|why| Problem::bad_field("idempotency_key", why))?;
         let publication = Publication { channel, events: vec![event], idempotency };

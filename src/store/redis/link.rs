@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::broadcast::Receiver as BroadcastReceiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
 
 /// Commands that ran out of time in a row before the connection is made anew.
 const SILENT_MAX: u32 = 2;
@@ -28,6 +29,10 @@ const QUEUE_MAX: usize = 20_000;
 const ATTEMPTS_MAX: u32 = 5;
 /// Longest wait for a connection, and for a forced new one.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
+/// Most causes that are logged until all is well again.
+const LOGGED_MAX: usize = 16;
+/// How long a connection must have lasted before the log says that there is one again.
+const STEADY_TIME: Duration = Duration::from_secs(30);
 /// How often a command looks whether there is a connection again.
 const REACHABLE_PAUSE: Duration = Duration::from_millis(10);
 /// Pauses between tries to connect, in ms.
@@ -49,7 +54,15 @@ pub struct Link {
 }
 
 /// Shared by all connections of a store, so that a cause is logged once.
-pub type Cause = Arc<Mutex<Option<String>>>;
+pub type Cause = Arc<Mutex<Causes>>;
+
+/// Why there is no connection.
+#[derive(Debug, Default)]
+pub struct Causes {
+    now: Option<String>,
+    /// What the log says already, since all was well.
+    logged: Vec<String>,
+}
 
 impl Script {
     pub fn new(lua: &str) -> Self {
@@ -93,7 +106,7 @@ impl Link {
 
     /// Whether it is known why there is no connection; the log says so already.
     pub fn has_cause(&self) -> bool {
-        self.cause.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).now.is_some()
     }
 
     /// Ends once there is a connection, or it is not known to be gone.
@@ -105,7 +118,7 @@ impl Link {
 
     /// What went wrong, and why there is no connection where that is the reason.
     pub fn down(&self, error: &Error) -> StoreError {
-        let cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner).now.clone();
         StoreError::Down(format!("redis: {}", cause.as_deref().unwrap_or(error.details())))
     }
 
@@ -172,7 +185,13 @@ impl Link {
     /// The eviction policy of the servers, as far as they tell.
     pub async fn eviction_policy(&self, slot: u16) -> Option<String> {
         let words = vec![Value::from("GET"), Value::from("maxmemory-policy")];
-        let answer = self.command("CONFIG", slot, words, self.timeout).await.ok()?;
+        let answer = self.command("CONFIG", slot, words, self.timeout).await;
+        let answer = answer.inspect_err(|error| {
+            if error.details().contains("NOPERM") {
+                tracing::warn!(%error, "maxmemory-policy cannot be looked at; it must be noeviction");
+            }
+        });
+        let answer = answer.ok()?;
         match answer {
             Value::Array(mut pair) => text(pair.pop()?).ok(),
             Value::Map(map) => map.inner().into_values().next().and_then(|value| text(value).ok()),
@@ -180,37 +199,72 @@ impl Link {
         }
     }
 
+    /// Whether this user may not wait for replicas. No script can try that.
+    pub async fn refuses_wait(&self, slot: u16) -> bool {
+        let words = vec![Value::from(0), Value::from(1)];
+        let answer = self.command("WAIT", slot, words, self.timeout).await;
+        answer.is_err_and(|error| error.details().contains("NOPERM"))
+    }
+
     pub async fn close(&self) {
         tokio::time::timeout(self.timeout, self.client.quit()).await.ok();
     }
 }
 
-/// Keeps the cause of what is wrong with a connection, and logs each cause once.
+/// Keeps the cause of what is wrong with a connection, and logs each cause once: also where the
+/// connection comes and goes meanwhile, as with a server that refuses each write.
 async fn note_causes(
     mut errors: BroadcastReceiver<(Error, Option<Server>)>,
     mut reconnects: BroadcastReceiver<Server>,
     cause: Cause,
 ) {
+    let causes = || cause.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut connected_at = None::<Instant>;
     loop {
-        let now = tokio::select! {
+        let is_steady = async {
+            match connected_at {
+                Some(at) => tokio::time::sleep_until(at + STEADY_TIME).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
             error = errors.recv() => match error {
-                Ok((error, server)) => Some(explain(&error, server.as_ref())),
-                Err(RecvError::Lagged(_)) => continue,
+                Ok((error, server)) => {
+                    connected_at = None;
+                    causes().fail(explain(&error, server.as_ref()));
+                }
+                Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             },
             server = reconnects.recv() => match server {
                 Err(RecvError::Closed) => return,
-                _ => None,
+                _ => {
+                    causes().now = None;
+                    connected_at = Some(Instant::now());
+                }
             },
-        };
-        let before = std::mem::replace(
-            &mut *cause.lock().unwrap_or_else(PoisonError::into_inner),
-            now.clone(),
-        );
-        match now {
-            Some(now) if before.as_ref() != Some(&now) => tracing::error!("redis: {now}"),
-            None if before.is_some() => tracing::info!("redis is connected again"),
-            _ => {}
+            () = is_steady => {
+                causes().recover();
+                connected_at = None;
+            }
+        }
+    }
+}
+
+impl Causes {
+    fn fail(&mut self, cause: String) {
+        if !self.logged.contains(&cause) && self.logged.len() < LOGGED_MAX {
+            tracing::error!("redis: {cause}");
+            self.logged.push(cause.clone());
+        }
+        self.now = Some(cause);
+    }
+
+    /// A connection has lasted for a while.
+    fn recover(&mut self) {
+        if self.now.is_none() && !self.logged.is_empty() {
+            tracing::info!("redis is connected again");
+            self.logged.clear();
         }
     }
 }
@@ -219,6 +273,11 @@ async fn note_causes(
 fn explain(error: &Error, server: Option<&Server>) -> String {
     let text = error.details();
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if text.starts_with("READONLY") {
+        return "READONLY: the server is a replica, which takes no writes; lead --store to the master, \
+                or promote this server"
+            .to_owned();
+    }
     let advice = if has(&["Connection refused"]) {
         "nothing listens there: start Redis, or correct the host and port in --store"
     } else if has(&["WRONGPASS", "NOAUTH", "invalid password", "AUTH"]) {

@@ -192,6 +192,9 @@ impl RedisStore {
             }
         }
         self.check_commands().await?;
+        let heads = (0..self.keys.shards()).map(|shard| self.head(&self.link, shard));
+        futures_util::future::try_join_all(heads).await?;
+        // What earlier versions look at. Only now: an origin that is refused changes nothing.
         let shards = self.keys.shards().to_string();
         let key = Value::from(self.keys.shard_count());
         let words = vec![key, Value::from(shards.as_str()), "NX".into(), "GET".into()];
@@ -202,8 +205,6 @@ impl RedisStore {
             known if text(known.clone())? == shards => {}
             known => return Err(wrong_shards(&text(known)?)),
         }
-        let heads = (0..self.keys.shards()).map(|shard| self.head(&self.link, shard));
-        futures_util::future::try_join_all(heads).await?;
         self.claim_settings().await
     }
 
@@ -214,7 +215,11 @@ impl RedisStore {
             let (slot, keys) = (self.keys.slot(shard), self.keys.self_test(shard));
             let answer = self.link.run(&self.scripts.self_test, slot, &keys, &[]).await;
             let refused = array(answer.map_err(|error| self.link.down(&error))?)?;
-            refused.into_iter().map(text).collect::<Result<Vec<_>, _>>()
+            let mut refused = refused.into_iter().map(text).collect::<Result<Vec<_>, _>>()?;
+            if self.config.wait_replicas > 0 && self.link.refuses_wait(slot).await {
+                refused.push("wait".to_owned());
+            }
+            Ok(refused)
         });
         let refused = futures_util::future::try_join_all(checks).await?;
         match refused.into_iter().find(|names| !names.is_empty()) {

@@ -5,7 +5,7 @@
 //! changes them, one origin after the other: each origin reports that, and goes on.
 
 use super::RedisStore;
-use super::reply::{array, text};
+use super::reply::{array, text, unexpected};
 use crate::store::StoreError;
 use bytes::Bytes;
 use std::sync::{Mutex, PoisonError};
@@ -20,7 +20,7 @@ pub struct Difference(Mutex<String>);
 impl RedisStore {
     /// Stores the settings of this origin, over those of others.
     pub async fn claim_settings(&self) -> Result<(), StoreError> {
-        for (flag, stored, own) in self.different_settings(true).await? {
+        for (flag, stored, own) in self.different_settings(true).await?.1 {
             tracing::warn!(
                 "another origin of this --redis-prefix was started with {flag} {stored}, this one \
                  with {own}; start all of them with the same"
@@ -31,7 +31,11 @@ impl RedisStore {
 
     /// Looks whether another origin was started with other settings since.
     pub async fn watch_settings(&self) -> Result<(), StoreError> {
-        let different = self.different_settings(false).await?;
+        let (were_missing, different) = self.different_settings(false).await?;
+        if were_missing {
+            // They were lost. What the others have is seen once each has written what it misses.
+            return Ok(());
+        }
         self.metrics.settings_differ.set(different.len() as i64);
         let words =
             different.iter().map(|(flag, stored, own)| format!("{flag} {stored} (not {own})"));
@@ -50,26 +54,27 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Flag, stored value and own value of each that differs.
+    /// Whether some were not stored, and flag, stored value and own value of each that differs.
     async fn different_settings(
         &self,
         is_claim: bool,
-    ) -> Result<Vec<(&'static str, String, String)>, StoreError> {
+    ) -> Result<(bool, Vec<(&'static str, String, String)>), StoreError> {
         let own = &self.config.settings;
         let words = own.iter().flat_map(|(flag, value)| [(*flag).to_owned(), value.clone()]);
-        let words = std::iter::once(if is_claim { "1" } else { "" }.to_owned()).chain(words);
+        let head = [if is_claim { "1" } else { "" }.to_owned(), self.keys.shards().to_string()];
+        let words = head.into_iter().chain(words);
         let words: Vec<Bytes> = words.map(Bytes::from).collect();
-        let (script, keys) = (&self.scripts.settings, [self.keys.settings()]);
+        let (script, keys) =
+            (&self.scripts.settings, [self.keys.settings(), self.keys.shard_count()]);
         let answer = self.link.run(script, self.keys.slot(0), &keys, &words).await;
         let others = array(answer.map_err(|error| self.link.down(&error))?)?;
         let others = others.into_iter().map(text).collect::<Result<Vec<_>, _>>()?;
-        Ok(others
-            .chunks_exact(2)
-            .filter_map(|pair| {
-                let (flag, value) = own.iter().find(|(flag, _)| *flag == pair[0])?;
-                Some((*flag, pair[1].clone(), value.clone()))
-            })
-            .collect())
+        let (were_missing, others) = others.split_first().ok_or_else(unexpected)?;
+        let others = others.chunks_exact(2).filter_map(|pair| {
+            let (flag, value) = own.iter().find(|(flag, _)| *flag == pair[0])?;
+            Some((*flag, pair[1].clone(), value.clone()))
+        });
+        Ok((were_missing == "1", others.collect()))
     }
 }
 

@@ -3,7 +3,6 @@
 use super::{QUIET, assert_calm, assert_sane, wait_for};
 use crate::access::{SECRET, signed};
 use crate::kit::{Answer, BINARY, Origin, get, now_ms, read_until};
-use crate::overload::assert_shed;
 use crate::raw_ws::{Peer, connect_from, handshake};
 use hyper::Method;
 use jsonwebtoken::{Algorithm, EncodingKey};
@@ -82,6 +81,20 @@ async fn more_connections_than_one_client_may_have() {
     assert_calm(&origin).await;
 }
 
+/// Makes a request one that caches pass on, so that it counts for its client.
+const OF_ITS_OWN: (&str, &str) = ("authorization", "Bearer none");
+
+fn counted(headers: &str) -> String {
+    format!("{headers}\r\nAuthorization: Bearer none\r\n")
+}
+
+/// Shed, and no cache may give the answer to another client.
+fn assert_shed_alone(answer: &Answer) {
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(answer.header("headwater-shed"), Some("client"));
+    assert_eq!(answer.header("cache-control"), Some("private, no-store"));
+}
+
 fn behind_a_proxy(more: &[&str]) -> Origin {
     Origin::with(&[&QUIET[..], &TWO_EACH, &["--trusted-proxy", "127.0.0.1/32"], more].concat())
 }
@@ -94,12 +107,13 @@ async fn ask_for(origin: &Origin, method: Method, headers: &[(&str, &str)]) -> A
 async fn more_connections_than_one_client_may_have_behind_a_proxy() {
     let origin = behind_a_proxy(&[]);
     let kept = origin.publish("a", "x").await;
-    let own = [("x-forwarded-for", "192.0.2.7")];
+    // A cache passes a request with credentials on for its client alone.
+    let own = [("x-forwarded-for", "192.0.2.7"), OF_ITS_OWN];
     let proxy = "127.0.0.1";
     // One stream and one socket.
-    let stream = begun(&origin, proxy, "X-Forwarded-For: 192.0.2.7\r\n").await;
-    let mut peer = Peer::with(&origin, "/ws", &own).await;
-    assert_shed(&ask_for(&origin, Method::GET, &own).await, "client");
+    let stream = begun(&origin, proxy, &counted("X-Forwarded-For: 192.0.2.7")).await;
+    let mut peer = Peer::with(&origin, "/ws", &own[..1]).await;
+    assert_shed_alone(&ask_for(&origin, Method::GET, &own).await);
     let refused = ask_for(&origin, Method::POST, &own).await;
     refused.assert_problem(429, "client");
     assert_eq!(refused.header("retry-after"), Some("10"));
@@ -107,17 +121,22 @@ async fn more_connections_than_one_client_may_have_behind_a_proxy() {
         let refused = origin.request(Method::GET, path, &own, "").await;
         refused.assert_problem(429, "client");
     }
-    let mut second = Peer::with(&origin, "/ws", &own).await;
+    // What a cache asks for all of its clients is not refused for the sake of one.
+    for path in ["/channels/a/history", "/channels/a/state"] {
+        assert_eq!(origin.request(Method::GET, path, &own[..1], "").await.status, 200);
+    }
+    let shared = begun(&origin, proxy, "X-Forwarded-For: 192.0.2.7\r\n").await;
+    let mut second = Peer::with(&origin, "/ws", &own[..1]).await;
     assert_eq!(second.goodbye().await.expect("it is told why").0, 1013);
     // Another one behind the same proxy has a share of its own; so has the proxy itself.
-    let other = begun(&origin, proxy, "X-Forwarded-For: 192.0.2.8\r\n").await;
+    let other = begun(&origin, proxy, &counted("X-Forwarded-For: 192.0.2.8")).await;
     peer.assert_open().await;
     assert_sane(&origin, "a", std::slice::from_ref(&kept)).await;
     // A place is given back with what held it, while the connections of the proxy stay.
     drop((peer, second));
     let again = async || ask_for(&origin, Method::POST, &own).await.status == 201;
     wait_for("the socket's place is still held", again).await;
-    drop((stream, other));
+    drop((stream, shared, other));
     assert_calm(&origin).await;
     assert_sane(&origin, "a", &[kept]).await;
 }
@@ -126,9 +145,9 @@ async fn more_connections_than_one_client_may_have_behind_a_proxy() {
 async fn a_forged_x_forwarded_for() {
     let origin = behind_a_proxy(&[]);
     let kept = origin.publish("a", "x").await;
-    let held = "X-Forwarded-For: 192.0.2.7\r\n";
+    let held = counted("X-Forwarded-For: 192.0.2.7");
     let streams =
-        [begun(&origin, "127.0.0.1", held).await, begun(&origin, "127.0.0.1", held).await];
+        [begun(&origin, "127.0.0.1", &held).await, begun(&origin, "127.0.0.1", &held).await];
     // A proxy adds the address that it sees behind what its client wrote.
     let forged: [&[u8]; 9] = [
         b"192.0.2.7",
@@ -143,7 +162,8 @@ async fn a_forged_x_forwarded_for() {
     ];
     for value in forged {
         let request = [
-            b"GET /channels/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Forwarded-For: ",
+            b"GET /channels/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+              Authorization: Bearer none\r\nX-Forwarded-For: ",
             value,
             b"\r\n\r\n",
         ];
@@ -168,11 +188,11 @@ async fn a_forged_x_forwarded_for() {
 async fn the_header_of_another_proxy() {
     let origin = behind_a_proxy(&["--client-header", "Fastly-Client-IP"]);
     let kept = origin.publish("a", "x").await;
-    let held = "Fastly-Client-IP: 192.0.2.7\r\nX-Forwarded-For: 198.51.100.1\r\n";
+    let held = counted("Fastly-Client-IP: 192.0.2.7\r\nX-Forwarded-For: 198.51.100.1");
     let streams =
-        [begun(&origin, "127.0.0.1", held).await, begun(&origin, "127.0.0.1", held).await];
-    let own = [("fastly-client-ip", "192.0.2.7"), ("x-forwarded-for", "198.51.100.2")];
-    assert_shed(&ask_for(&origin, Method::GET, &own).await, "client");
+        [begun(&origin, "127.0.0.1", &held).await, begun(&origin, "127.0.0.1", &held).await];
+    let own = [("fastly-client-ip", "192.0.2.7"), ("x-forwarded-for", "198.51.100.2"), OF_ITS_OWN];
+    assert_shed_alone(&ask_for(&origin, Method::GET, &own).await);
     let other = [("fastly-client-ip", "192.0.2.8"), ("x-forwarded-for", "192.0.2.7")];
     assert_eq!(ask_for(&origin, Method::POST, &other).await.status, 201);
     drop(streams);

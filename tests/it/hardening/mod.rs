@@ -1,14 +1,17 @@
 //! Attacks and bad clients, each a test that is named for it: after each of them the origin
 //! publishes, serves, has every event that it acknowledged, and holds nothing of its attacker.
 
+mod edges;
 mod frames;
 mod host;
 mod http11;
 mod injection;
 mod limits;
 mod open_origin;
+mod operators;
 mod pages;
 mod peers;
+mod publishers;
 mod requests;
 mod sockets;
 mod tokens;

@@ -1,0 +1,148 @@
+//! The memory of all publishes that are being read, and each publisher's share of it.
+//!
+//! No publisher waits for another one: where there is no room, it is refused and comes again. One
+//! publisher may have a quarter, and a part is kept for small bodies, so that neither one slow
+//! publisher nor many large batches shut the others out.
+
+use super::problem::Problem;
+use crate::client_address::Client;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Unit in which the memory is counted, in bytes.
+const UNIT_BYTES: usize = 1024;
+/// Bodies up to this size (bytes) may use the part that is kept for them.
+pub const SMALL_BYTES: usize = 64 * 1024;
+/// One part of so many is kept for small bodies.
+const SMALL_PARTS: usize = 8;
+/// One publisher may have one part of so many.
+const SHARE_PARTS: usize = 4;
+
+/// The publisher of a request: by the `sub` of its token, else by its address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Publisher {
+    /// By its token.
+    Subject(String),
+    /// By its address.
+    Client(Client),
+}
+
+/// The memory.
+pub struct Intake {
+    general: Semaphore,
+    small: Semaphore,
+    share_bytes: usize,
+    shares: Mutex<HashMap<Publisher, usize>>,
+}
+
+/// What one body has of it, for as long as the body is needed.
+pub struct Room<'a> {
+    intake: &'a Intake,
+    publisher: Publisher,
+    bytes: usize,
+    permits: Vec<SemaphorePermit<'a>>,
+}
+
+impl Intake {
+    /// `bytes`: all of it; `largest`: most bytes that one publish needs.
+    pub fn new(bytes: usize, largest: usize) -> Self {
+        let small = bytes / SMALL_PARTS;
+        Self {
+            general: Semaphore::new((bytes - small).max(largest) / UNIT_BYTES),
+            small: Semaphore::new(small / UNIT_BYTES),
+            share_bytes: (bytes / SHARE_PARTS).max(largest),
+            shares: Mutex::default(),
+        }
+    }
+
+    /// Room for a body that has not begun.
+    pub fn room(&self, publisher: Publisher) -> Room<'_> {
+        Room { intake: self, publisher, bytes: 0, permits: Vec::new() }
+    }
+
+    fn shares(&self) -> MutexGuard<'_, HashMap<Publisher, usize>> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Room<'_> {
+    /// Takes room for more bytes. The memory counts in units of all that came, not of each piece: a
+    /// body in chunks of one byte takes no more.
+    ///
+    /// # Errors
+    /// `503` where there is none now.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
+        let units = |length: usize| length.div_ceil(UNIT_BYTES) as u32;
+        let more = units(self.bytes + bytes) - units(self.bytes);
+        {
+            let mut shares = self.intake.shares();
+            let share = shares.entry(self.publisher.clone()).or_default();
+            if *share + bytes > self.intake.share_bytes {
+                return Err(busy("by this publisher"));
+            }
+            *share += bytes;
+        }
+        self.bytes += bytes;
+        if more > 0 {
+            let is_small = self.bytes <= SMALL_BYTES;
+            let general = self.intake.general.try_acquire_many(more);
+            let permit = match general {
+                Err(_) if is_small => self.intake.small.try_acquire_many(more),
+                general => general,
+            };
+            self.permits.push(permit.map_err(|_| busy("by all publishers"))?);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        let mut shares = self.intake.shares();
+        if let Entry::Occupied(mut share) = shares.entry(self.publisher.clone()) {
+            *share.get_mut() -= self.bytes;
+            if *share.get() == 0 {
+                share.remove();
+            }
+        }
+    }
+}
+
+fn busy(whose: &str) -> Problem {
+    let detail = format!(
+        "too many bytes are being published at once {whose} (--publish-buffer); nothing was stored, \
+         send it again"
+    );
+    Problem::unavailable("publish-buffer", detail, 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_publisher_leaves_room_for_others_and_all_leave_some_for_small_bodies() {
+        let intake = Intake::new(64 << 20, 8 << 20);
+        let publisher = |name: &str| Publisher::Subject(name.to_owned());
+        let mut greedy = intake.room(publisher("greedy"));
+        greedy.grow(16 << 20).unwrap();
+        let mut more = intake.room(publisher("greedy"));
+        assert!(more.grow(1).is_err());
+        let mut others = Vec::new();
+        for n in 0..10 {
+            let mut other = intake.room(publisher(&n.to_string()));
+            let is_in = other.grow(8 << 20).is_ok();
+            assert_eq!(is_in, n < 5, "{n}");
+            others.push(other);
+        }
+        let mut small = intake.room(publisher("small"));
+        small.grow(SMALL_BYTES).unwrap();
+        assert!(small.grow(1).is_err(), "it is small no more");
+        drop((greedy, more, others, small));
+        assert!(intake.shares().is_empty());
+        let mut again = intake.room(publisher("greedy"));
+        again.grow(16 << 20).unwrap();
+    }
+}

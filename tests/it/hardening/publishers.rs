@@ -1,0 +1,90 @@
+//! Attacks of one publisher on the others.
+
+use super::{QUIET, assert_calm, assert_sane};
+use crate::access::{SECRET, in_an_hour, signed};
+use crate::kit::{Origin, PATIENCE, read_until};
+use hyper::Method;
+use jsonwebtoken::{Algorithm, EncodingKey};
+use serde_json::json;
+use std::time::Instant;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+fn bearer(subject: &str) -> String {
+    let claims = json!({ "exp": in_an_hour(), "sub": subject, "scope": "publish:* subscribe:*" });
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    format!("Bearer {}", signed(Algorithm::HS256, &key, &claims))
+}
+
+/// A batch that has begun and goes on no more.
+async fn stalled(origin: &Origin, token: &str) -> TcpStream {
+    let head = format!(
+        "POST /channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n\
+         Authorization: {token}\r\nContent-Length: 8000000\r\n\r\n"
+    );
+    let mut stream = origin.raw(head.as_bytes()).await;
+    // The origin may refuse it before all of it was sent.
+    let _refused = stream.write_all(&vec![b'x'; 7_900_000]).await;
+    stream
+}
+
+#[tokio::test]
+async fn a_publisher_with_many_slow_bodies_does_not_shut_others_out() {
+    let _alone = crate::kit::alone().await;
+    let origin = Origin::with(&[&QUIET[..], &["--token-secret", SECRET]].concat());
+    let (greedy, other) = (bearer("greedy"), bearer("other"));
+    let held = futures_util::future::join_all((0..8).map(|_| stalled(&origin, &greedy))).await;
+    let headers = [("authorization", other.as_str()), ("content-type", "application/x-ndjson")];
+    let batch = format!("{{\"data\":\"{}\"}}\n", "y".repeat(900_000)).repeat(8);
+    let begun = Instant::now();
+    let answer = origin.post("/channels/b", &headers, &batch).await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    let small = origin.post("/channels/b", &headers[..1], "small").await;
+    assert_eq!(small.status, 201, "{}", small.body);
+    // What was refused is answered, also to a publisher that is still sending.
+    let mut refused = 0;
+    for mut stream in held {
+        let text = read_until(&mut stream, |text| text.contains("\r\n\r\n{")).await;
+        assert!(text.starts_with("HTTP/1.1 503 ") || text.starts_with("HTTP/1.1 408 "), "{text}");
+        assert!(text.contains("publish-buffer") || text.contains("slow-body"), "{text}");
+        refused += usize::from(text.starts_with("HTTP/1.1 503 "));
+    }
+    assert!(refused >= 6, "{refused}");
+    assert!(begun.elapsed() < PATIENCE);
+    assert_calm(&origin).await;
+}
+
+#[tokio::test]
+async fn ending_and_opening_a_channel_is_no_way_around_a_rate() {
+    let origin = Origin::with(&[&QUIET[..], &["--publish-rate", "3"]].concat());
+    let kept = origin.publish("a", "x").await;
+    let mut statuses = Vec::new();
+    for n in 0..20 {
+        let path = format!("/channels/a?reopen={}", n % 2);
+        statuses.push(origin.request(Method::DELETE, &path, &[], "").await.status.as_u16());
+    }
+    assert!(statuses.contains(&429), "{statuses:?}");
+    // A channel that never was is not made by its end.
+    for n in 0..20 {
+        let path = format!("/channels/never{n}");
+        origin.request(Method::DELETE, &path, &[], "").await.assert_problem(404, "no-channel");
+    }
+    assert_sane(&origin, "b", &[]).await;
+    assert_eq!(origin.log("a").await[0].0, kept);
+}
+
+#[tokio::test]
+async fn a_publisher_cannot_take_the_idempotency_key_of_another() {
+    let origin = Origin::with(&[&QUIET[..], &["--token-secret", SECRET]].concat());
+    let publish = async |subject: &str, data: &str| {
+        let token = bearer(subject);
+        let headers = [("authorization", token.as_str()), ("idempotency-key", "order-1")];
+        origin.post("/channels/a", &headers, data).await.status.as_u16()
+    };
+    assert_eq!(publish("mallory", "guessed").await, 201);
+    assert_eq!(publish("alice", "order").await, 201);
+    assert_eq!(publish("alice", "order").await, 200);
+    assert_eq!(publish("alice", "another").await, 422);
+    let log: Vec<_> = origin.log("a").await.into_iter().map(|(_, data)| data).collect();
+    assert_eq!(log, ["guessed", "order"]);
+}
