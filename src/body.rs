@@ -20,6 +20,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Heartbeats fall on a grid of this many ms, so that many streams share one timer.
 const HEARTBEAT_GRID_MS: u64 = 250;
@@ -50,8 +51,8 @@ pub struct StreamBody {
     sent_at: u64,
     unreported: Unreported,
     ending: Option<Ending>,
-    /// What it holds of its client's share.
-    place: Option<Place>,
+    /// What it holds of its client's share, and of all streams.
+    held: (Option<Place>, Option<OwnedSemaphorePermit>),
 }
 
 /// The transfer is broken off, for this reason.
@@ -78,7 +79,7 @@ impl StreamBody {
             bytes_left: bytes_max,
             unreported: Unreported::default(),
             ending: None,
-            place: None,
+            held: (None, None),
             reader,
             span,
             heartbeat_ms,
@@ -87,9 +88,9 @@ impl StreamBody {
         }
     }
 
-    /// Holds a place of its client's share until it ends.
-    pub fn keep(&mut self, place: Option<Place>) {
-        self.place = place;
+    /// Holds a place of its client's share, and a permit of all streams over HTTP/2, until it ends.
+    pub fn keep(&mut self, place: Option<Place>, permit: Option<OwnedSemaphorePermit>) {
+        self.held = (place, permit);
     }
 
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {

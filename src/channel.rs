@@ -3,12 +3,13 @@
 //! One lock, held for a few instructions and never across an await. Readers share the run and what
 //! a fresh join of a segment begins with; the channel knows no reader by name and queues for none.
 
+use crate::budget::{Budget, Charge};
 use crate::cursor::EventId;
 use crate::event::ChannelName;
 use crate::event_log::{EventLog, StoredEvent};
 use crate::segment::Segment;
 use crate::sse::{EventWriter, Format};
-use crate::store::{PageLimit, Store, StoreError};
+use crate::store::{PageLimit, State, Store, StoreError};
 use crate::wakers::{Waitable, Wakers};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -38,6 +39,34 @@ pub struct Fresh {
     pub position: EventId,
     /// The blocks of the state, where the channel has one.
     pub state: Option<Bytes>,
+    /// Its place among the copies that are kept for later joins.
+    kept: Option<Arc<Charge>>,
+}
+
+/// What a state is charged for before its size is known, in bytes.
+const STATE_MEMORY_BYTES: usize = 64 * 1024;
+
+/// A state, and what it needs of the memory: its events and a text that is made of them.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn charged_state(
+    store: &dyn Store,
+    budget: &Budget,
+    name: &ChannelName,
+) -> Result<(State, Charge), StoreError> {
+    let mut wanted = STATE_MEMORY_BYTES;
+    loop {
+        let charge = budget.charge(wanted).await;
+        let state = store.state(name).await?;
+        let weight: usize = state.events.iter().map(|stored| stored.event.weight() + 64).sum();
+        let needed = 3 * weight;
+        if needed <= wanted {
+            return Ok((state, charge));
+        }
+        // It is given up before more is waited for.
+        wanted = needed;
+    }
 }
 
 impl Channel {
@@ -92,10 +121,20 @@ impl Channel {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn fresh_in(&self, segment: Segment, store: &dyn Store) -> Result<Fresh, StoreError> {
+    pub async fn fresh_in(
+        &self,
+        segment: Segment,
+        store: &dyn Store,
+        budget: &Budget,
+    ) -> Result<Fresh, StoreError> {
         let starts_at = segment.starts_at;
         let cell = self.fresh_cell(segment);
-        let fresh = cell.get_or_try_init(|| self.begin_fresh(starts_at, store)).await?.clone();
+        let begin = || self.begin_fresh(starts_at, store, budget);
+        let fresh = cell.get_or_try_init(begin).await?.clone();
+        if fresh.state.is_some() && fresh.kept.is_none() {
+            // There is no room for one copy more: those that join later have their own.
+            self.fresh().remove(&starts_at);
+        }
         if self.log().covers(fresh.position) {
             return Ok(fresh);
         }
@@ -106,24 +145,38 @@ impl Channel {
             return Ok(fresh);
         }
         self.fresh().remove(&starts_at);
-        self.begin_fresh(starts_at, store).await
+        self.begin_fresh(starts_at, store, budget).await
     }
 
-    async fn begin_fresh(&self, starts_at: u64, store: &dyn Store) -> Result<Fresh, StoreError> {
-        if !store.standing(&self.name).await?.keyed {
+    async fn begin_fresh(
+        &self,
+        starts_at: u64,
+        store: &dyn Store,
+        budget: &Budget,
+    ) -> Result<Fresh, StoreError> {
+        let standing = store.standing(&self.name).await?;
+        if !standing.keyed {
             let position = self.log().position_before(starts_at);
             let position = match position.filter(|_| !self.log().is_ended()) {
                 Some(position) => position,
                 None => store.position_before(&self.name, starts_at).await?,
             };
-            return Ok(Fresh { position, state: None });
+            return Ok(Fresh { position, state: None, kept: None });
         }
-        let state = store.state(&self.name).await?;
+        // Segments of several lanes begin with the same state while nothing is published.
+        let known: Vec<_> = self.fresh().values().filter_map(|cell| cell.get().cloned()).collect();
+        let is_same =
+            |fresh: &Fresh| fresh.state.is_some() && fresh.position == standing.bounds.last;
+        if let Some(same) = known.into_iter().find(is_same) {
+            return Ok(same);
+        }
+        let (state, charge) = charged_state(store, budget, &self.name).await?;
         let mut blocks = Vec::new();
         for stored in &state.events {
             self.writer.after_id(&mut blocks, None, &stored.event);
         }
-        Ok(Fresh { position: state.position, state: Some(blocks.into()) })
+        let kept = budget.keep(blocks.len()).map(Arc::new);
+        Ok(Fresh { position: state.position, state: Some(charge.hold(blocks)), kept })
     }
 
     fn fresh_cell(&self, segment: Segment) -> Arc<OnceCell<Fresh>> {

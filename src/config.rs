@@ -32,6 +32,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// Most bytes of recent events in memory.
     pub live_bytes: usize,
+    /// Most bytes of answers in memory.
+    pub answer_bytes: usize,
     /// Most connections served at once.
     pub max_connections: usize,
     /// How much one client may hold.
@@ -145,6 +147,10 @@ pub struct WebSocketLimits {
 pub struct HttpConfig {
     /// Quiet time after which a stream sends a comment.
     pub heartbeat: Duration,
+    /// Longest wait for the store, and for memory.
+    pub store_timeout: Duration,
+    /// Most streams over HTTP/2.
+    pub streams_max: usize,
     /// Most bytes of events in one response.
     pub segment_bytes: usize,
     /// Longest wait of a hold request for an event.

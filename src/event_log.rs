@@ -87,9 +87,10 @@ impl EventLog {
         Self { writer, base: None, beginning, entries, blocks, bytes_max, generation: 0 }
     }
 
-    /// Changes how much is held, from the next append on.
+    /// Changes how much is held.
     pub fn set_bytes_max(&mut self, bytes_max: usize) {
         self.bytes_max = bytes_max;
+        self.evict();
     }
 
     /// Adds events that follow each other. `previous` is the id of the event before the first of

@@ -4,6 +4,7 @@
 //! accepts comes in through [`Live`]. No socket and no header is known here.
 
 use crate::alarms::Alarms;
+use crate::budget::{Budget, Charge, Exhausted};
 use crate::clock::Clock;
 use crate::cursor::{Cursor, EventId};
 use crate::event::ChannelName;
@@ -44,6 +45,8 @@ pub struct Hub {
     pub heartbeats: Alarms,
     /// What happened so far.
     pub metrics: Metrics,
+    /// The memory of answers.
+    pub budget: Budget,
     store_timeout: Duration,
     /// While draining: the instant (ms) by which every response ends; 0 before.
     drain_by: AtomicU64,
@@ -102,6 +105,7 @@ impl Hub {
         live: Arc<Live>,
         store: Arc<dyn Store>,
         store_timeout: Duration,
+        budget: Budget,
     ) -> Self {
         Self {
             ends: Alarms::new(clock.clone()),
@@ -113,6 +117,7 @@ impl Hub {
             live,
             store,
             store_timeout,
+            budget,
         }
     }
 
@@ -185,7 +190,7 @@ impl Hub {
             positions.push(match begin {
                 Begin::After(position) => *position,
                 Begin::Fresh => {
-                    let fresh = lease.fresh_in(span.segment, &*self.store).await?;
+                    let fresh = lease.fresh_in(span.segment, &*self.store, &self.budget).await?;
                     state.extend(fresh.state);
                     fresh.position
                 }
@@ -202,7 +207,7 @@ impl Hub {
         };
         let until_ms = if is_endless { u64::MAX } else { span.ends_at };
         let leases = leases.into_iter().zip(positions).collect();
-        let reader = Reader::new(self.store.clone(), leases, until_ms);
+        let reader = Reader::new(self.store.clone(), self.budget.clone(), leases, until_ms);
         let gap_reasons = beginning.gaps.iter().map(|gap| gap.reason).collect();
         let prelude = Prelude { cursor, gaps, gap_reasons, state };
         Ok(Join::Stream(Box::new(Joined { reader, span, prelude })))
@@ -302,6 +307,15 @@ impl Hub {
         answer: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         tokio::time::timeout(self.store_timeout, answer).await.unwrap_or_else(|_| Err(too_slow()))
+    }
+
+    /// Waits for memory for an answer, but not for ever.
+    ///
+    /// # Errors
+    /// When other answers do not leave so much in time.
+    pub async fn memory(&self, bytes: usize) -> Result<Charge, Exhausted> {
+        let charge = self.budget.charge(bytes);
+        tokio::time::timeout(self.store_timeout, charge).await.map_err(|_| Exhausted)
     }
 
     /// From now on no response runs over its next boundary.

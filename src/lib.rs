@@ -37,6 +37,7 @@
 pub mod access;
 pub mod alarms;
 pub mod body;
+pub mod budget;
 pub mod caching;
 pub mod channel;
 pub mod cli;
@@ -59,6 +60,7 @@ pub mod listener;
 pub mod live;
 pub mod metrics;
 pub mod ndjson;
+pub mod paced;
 pub mod process;
 pub mod rates;
 pub mod reader;

@@ -21,9 +21,8 @@ use tokio::sync::Notify;
 
 /// How long a channel without readers stays, in ms.
 const LINGER_MS: u64 = 60_000;
-/// Most and least bytes of one channel's run, whatever the budget.
+/// Most bytes of one channel's run, whatever the budget.
 const RUN_BYTES_MAX: usize = 4 * 1024 * 1024;
-const RUN_BYTES_MIN: usize = 32 * 1024;
 
 /// Channels by name, in each format apart: the bytes of one format are shared by its readers, and
 /// a format that no client reads costs nothing.
@@ -84,7 +83,12 @@ impl Live {
         self.len() == 0
     }
 
-    /// Lets go of channels that nobody has read for a while.
+    /// The bytes of each of so many channels' runs.
+    fn share(&self, channels: usize) -> usize {
+        (self.bytes_max / channels.max(1)).min(RUN_BYTES_MAX)
+    }
+
+    /// Lets go of channels that nobody has read for a while, and of events beyond each one's share.
     pub fn sweep(&self) {
         let now = self.clock.machine_now();
         let mut channels = self.channels();
@@ -93,6 +97,11 @@ impl Live {
                 let left_at = channel.left_at.load(Ordering::Relaxed);
                 Arc::strong_count(channel) > 1 || now < left_at.saturating_add(LINGER_MS)
             });
+        }
+        // A channel that was alone for a while has more than its share now.
+        let share = self.share(channels.len());
+        for channel in channels.raw.values().chain(channels.json.values()) {
+            channel.log().set_bytes_max(share);
         }
     }
 
@@ -151,8 +160,7 @@ impl Listener for Live {
             (formats, channels.len())
         };
         for channel in formats.into_iter().flatten() {
-            let share = (self.bytes_max / count).clamp(RUN_BYTES_MIN, RUN_BYTES_MAX);
-            channel.append(previous, events, share);
+            channel.append(previous, events, self.share(count));
             self.mark_dirty(channel);
         }
     }

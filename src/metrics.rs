@@ -173,7 +173,7 @@ impl Metrics {
         for ending in Ending::ALL {
             self.ended.get_or_create(&[("reason", ending.as_str())]).inc_by(0);
         }
-        for reason in ["connections", "client", "store", "token-expired", "keys"] {
+        for reason in ["connections", "client", "store", "memory", "token-expired", "keys"] {
             self.shed.get_or_create(&[("reason", reason)]).inc_by(0);
         }
         for reason in [GapReason::Trimmed, GapReason::Unknown, GapReason::Ahead] {

@@ -19,6 +19,21 @@ pub fn usage() -> Usage {
     parse(&read("/proc/self/stat"), &read("/proc/self/statm"))
 }
 
+/// The memory that this process may have: that of the machine, or of its container (cgroup).
+pub fn memory_limit() -> u64 {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let machine = memory_of_machine(&read("/proc/meminfo"));
+    let container = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let container = container.into_iter().filter_map(|path| read(path).trim().parse::<u64>().ok());
+    container.chain([machine]).min().unwrap_or(machine)
+}
+
+fn memory_of_machine(meminfo: &str) -> u64 {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.map_or(u64::MAX, |kib| kib * 1024)
+}
+
 /// Lets the process open as many files as the machine allows. Returns that number.
 pub fn raise_file_limit() -> u64 {
     rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1_024)
@@ -36,6 +51,12 @@ fn parse(stat: &str, statm: &str) -> Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_memory_of_the_machine_is_known() {
+        assert_eq!(memory_of_machine("MemTotal:        2048 kB\nMemFree: 1 kB\n"), 2 << 20);
+        assert!(memory_limit() > 1 << 20);
+    }
 
     #[test]
     fn proc_is_read_behind_the_name() {

@@ -6,8 +6,10 @@
 //! is woken by its channels. Several channels are merged in the order of their ids, and each event
 //! carries the cursor of all of them.
 
+use crate::budget::{Budget, Charge};
 use crate::channel::Channel;
 use crate::cursor::{Cursor, EventId};
+use crate::event::ChannelName;
 use crate::event_log::{PIECE_BYTES, Piece, Read};
 use crate::live::Lease;
 use crate::sse;
@@ -17,13 +19,19 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use tokio::sync::Semaphore;
 
 /// What one reader may hold of old events.
 const PAGE: PageLimit = PageLimit { events: 1_000, bytes: 64 * 1024 };
+/// What such a page and the blocks made of it take, in bytes.
+const PAGE_MEMORY_BYTES: usize = 2 * PAGE.bytes;
 
 /// A stream of events from a place on.
 pub struct Reader {
     store: Arc<dyn Store>,
+    budget: Budget,
+    /// Of all readers that share it, one at a time has a page.
+    turn: Option<Arc<Semaphore>>,
     tails: Vec<Tail>,
     /// Events with ids from this instant (ms) on belong to the next response.
     until_ms: u64,
@@ -64,6 +72,8 @@ struct Tail {
     position: EventId,
     /// Read but not yet merged; blocks without their `id:` lines. Empty in a stream of one channel.
     ahead: VecDeque<Piece>,
+    /// The memory of [`Tail::ahead`], where that is of a page.
+    ahead_charge: Option<Charge>,
     progress: Progress,
 }
 
@@ -80,7 +90,8 @@ enum Progress {
     Ended,
 }
 
-type PageFuture = std::pin::Pin<Box<dyn Future<Output = Result<Page, StoreError>> + Send>>;
+type PageFuture =
+    std::pin::Pin<Box<dyn Future<Output = Result<(Page, Charge), StoreError>> + Send>>;
 
 struct Paging {
     tail: usize,
@@ -91,15 +102,26 @@ struct Paging {
 
 impl Reader {
     /// A reader of `leases`, each after the place beside it, of events before `until_ms`.
-    pub fn new(store: Arc<dyn Store>, leases: Vec<(Lease, EventId)>, until_ms: u64) -> Self {
+    pub fn new(
+        store: Arc<dyn Store>,
+        budget: Budget,
+        leases: Vec<(Lease, EventId)>,
+        until_ms: u64,
+    ) -> Self {
         let tails = leases.into_iter().map(|(lease, position)| Tail {
             waiting: Waiting::new(Arc::clone(&lease)),
             lease,
             position,
             ahead: VecDeque::new(),
+            ahead_charge: None,
             progress: Progress::Reading,
         });
-        Self { store, tails: tails.collect(), until_ms, paging: None }
+        Self { store, budget, turn: None, tails: tails.collect(), until_ms, paging: None }
+    }
+
+    /// Reads a page only while no other reader with the same permit does.
+    pub fn take_turns(&mut self, turn: Arc<Semaphore>) {
+        self.turn = Some(turn);
     }
 
     /// The place up to which everything was handed out.
@@ -139,7 +161,7 @@ impl Reader {
                     return Poll::Pending;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Lost::Store(error.to_string()))),
-                Poll::Ready(Ok(page)) => match self.take_page(paging, page) {
+                Poll::Ready(Ok((page, charge))) => match self.take_page(paging, page, charge) {
                     Err(lost) => return Poll::Ready(Err(lost)),
                     Ok(Some(delivery)) => return Poll::Ready(Ok(Step::Events(delivery))),
                     Ok(None) => {}
@@ -177,6 +199,9 @@ impl Reader {
             let Some((_, first)) = heads.min() else { break };
             let tail = &mut self.tails[first];
             let Some(piece) = tail.ahead.pop_front() else { break };
+            if tail.ahead.is_empty() {
+                tail.ahead_charge = None;
+            }
             tail.passed(&piece);
             let cursor = Cursor { positions: self.positions(), mark: None };
             sse::id_line(&mut bytes, &cursor.to_string());
@@ -219,11 +244,24 @@ impl Reader {
         let (store, position) = (self.store.clone(), tail.position);
         let name = tail.lease.name().clone();
         let limit = PageLimit { bytes: PAGE.bytes.min(bytes_max), ..PAGE };
-        let page = Box::pin(async move { store.read(&name, position, limit).await });
+        let (budget, turn) = (self.budget.clone(), self.turn.clone());
+        let page = Box::pin(async move {
+            let turn = match turn {
+                Some(turn) => turn.acquire_owned().await.ok(),
+                None => None,
+            };
+            let (page, charge) = charged_page(&*store, &budget, &name, position, limit).await?;
+            Ok((page, charge.with_turn(turn)))
+        });
         self.paging = Some(Paging { tail: index, generation, base, page });
     }
 
-    fn take_page(&mut self, paging: Paging, page: Page) -> Result<Option<Delivery>, Lost> {
+    fn take_page(
+        &mut self,
+        paging: Paging,
+        page: Page,
+        charge: Charge,
+    ) -> Result<Option<Delivery>, Lost> {
         let is_merged = self.tails.len() > 1;
         let tail = &mut self.tails[paging.tail];
         if page.bounds.misses(tail.position) {
@@ -267,7 +305,33 @@ impl Reader {
         } else if events == 0 && page.complete {
             tail.progress = Progress::AtHead { generation, base };
         }
-        Ok((events > 0 && !is_merged).then(|| Delivery { bytes: out.into(), events }))
+        if is_merged {
+            tail.ahead_charge = Some(charge);
+            return Ok(None);
+        }
+        Ok((events > 0).then(|| Delivery { bytes: charge.hold(out), events }))
+    }
+}
+
+/// A page, and what it needs of the memory: its events and the blocks that are made of them.
+async fn charged_page(
+    store: &dyn Store,
+    budget: &Budget,
+    name: &ChannelName,
+    position: EventId,
+    limit: PageLimit,
+) -> Result<(Page, Charge), StoreError> {
+    let mut wanted = PAGE_MEMORY_BYTES;
+    loop {
+        let charge = budget.charge(wanted).await;
+        let page = store.read(name, position, limit).await?;
+        let weight: usize = page.events.iter().map(|stored| stored.event.weight()).sum();
+        let needed = 2 * weight;
+        if needed <= wanted {
+            return Ok((page, charge));
+        }
+        // An event larger than a page. It is given up before more is waited for.
+        wanted = needed;
     }
 }
 

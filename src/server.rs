@@ -11,6 +11,7 @@ use crate::clients::{Entered, Place};
 use crate::http::websocket::{Session, Welcome};
 use crate::http::{Admission, Caller, Origin};
 use crate::listener::{Listener, Stream};
+use crate::paced::Unsent;
 use crate::socket::{Answered, Requests, Socket, Switched};
 use crate::wakers::{Waitable, Waiting, Wakers};
 use hyper::Version;
@@ -31,8 +32,12 @@ use tokio::time::{sleep, timeout};
 
 /// Most bytes of a request's head, and about what hyper queues for a slow client.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
-/// Most HTTP/2 streams on a connection: a CDN's shield sends all its requests over few.
-const H2_STREAMS_MAX: u32 = 10_000;
+/// Most HTTP/2 streams on a connection; of a trusted proxy, which sends the requests of many clients
+/// over few connections, more.
+const H2_STREAMS_MAX: u32 = 100;
+const H2_PROXY_STREAMS_MAX: u32 = 10_000;
+/// How often a connection looks for answers that its client does not read.
+const UNREAD_PAUSE: Duration = Duration::from_millis(500);
 /// Most bytes that wait in an HTTP/2 stream for a client that does not read: what lags stays in
 /// the shared log. With hyper's 400 KiB, one connection of 5,000 such streams held 2 GB.
 const H2_UNSENT_BYTES: usize = 16 * 1024;
@@ -318,23 +323,39 @@ async fn serve_h2(
     // Frames come whenever they like, so no head is waited for: pings find out who is gone.
     let socket = Socket::new(stream, requests.clone(), None, config.write_timeout);
     let begun = requests.clone();
+    let unsent = Arc::new(Unsent::new(origin.heartbeat()));
+    let watched = unsent.clone();
+    let streams_max = match origin.clients.is_proxy(caller.address) {
+        true => H2_PROXY_STREAMS_MAX,
+        false => H2_STREAMS_MAX,
+    };
     let service = service_fn(move |request| {
-        let origin = origin.clone();
+        let (origin, unsent) = (origin.clone(), watched.clone());
         begun.begin();
-        async move { Ok::<_, Infallible>(origin.answer(request, &caller).await) }
+        async move {
+            let answer = origin.answer(request, &caller).await;
+            Ok::<_, Infallible>(answer.map(|body| unsent.watch(body)))
+        }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20))
-        .max_concurrent_streams(H2_STREAMS_MAX)
+        .max_concurrent_streams(streams_max)
         .max_send_buf_size(H2_UNSENT_BYTES)
         .max_header_list_size(HEAD_BYTES_MAX as u32)
         .serve_connection(TokioIo::new(socket), service);
     let mut connection = pin!(connection);
     let mut waiting = Waiting::new(phase);
     let mut is_told = false;
+    let mut looks = tokio::time::interval(UNREAD_PAUSE);
     let _ended = poll_fn(|context| {
+        while looks.poll_tick(context).is_ready() {
+            if unsent.is_stuck(config.write_timeout) {
+                // Only the whole connection can be ended from here; what was read stays read.
+                return Poll::Ready(Ok(()));
+            }
+        }
         loop {
             let ended = connection.as_mut().poll(context);
             let is_sent_away = caller.admission.is_refused() && requests.any();

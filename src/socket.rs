@@ -141,13 +141,16 @@ impl Socket {
         self.slow_head = Some(SlowHead { begun, sleep });
     }
 
-    /// Hyper reads nothing while it answers, so here a stream learns that its client went away.
+    /// Hyper reads nothing while it answers, so here the connection learns that its client went
+    /// away: a stream ends, and what is being made for the client is dropped.
     fn look_for_client(&self, context: &mut Context<'_>) -> io::Result<()> {
-        if !self.requests.is_streaming.load(Ordering::Relaxed) {
+        let is_streaming = self.requests.is_streaming.load(Ordering::Relaxed);
+        if !is_streaming && !self.requests.is_answering.load(Ordering::Relaxed) {
             return Ok(());
         }
         match self.stream.poll_peek(context, &mut [0]) {
-            Poll::Ready(Ok(0)) => Err(io::ErrorKind::ConnectionAborted.into()),
+            // A client that waits for a finished answer may have closed its sending side.
+            Poll::Ready(Ok(0)) if is_streaming => Err(io::ErrorKind::ConnectionAborted.into()),
             Poll::Ready(Err(error)) => Err(error),
             // Pending, or the beginning of a next request.
             _ => Ok(()),

@@ -8,6 +8,7 @@ use super::signals::Signals;
 use super::units::{bytes, duration, positive, switch};
 use super::{fail, misused};
 use crate::access::Access;
+use crate::budget::Budget;
 use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::{Config, HttpConfig, RedisOptions, StoreAddress};
@@ -16,6 +17,7 @@ use crate::http::Origin;
 use crate::hub::Hub;
 use crate::listener::{ListenAddress, Listener};
 use crate::live::Live;
+use crate::process;
 use crate::segment::{LANES_MAX, SEGMENT_MS, SegmentClock};
 use crate::server::{self, ServerConfig, Stopped};
 use crate::store::local::{Backing, LocalConfig, LocalStore, SEGMENT_BYTES};
@@ -26,6 +28,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Without `--answer-bytes`, one part of so many of the memory is for answers.
+const ANSWER_MEMORY_PARTS: u64 = 4;
+/// The least `--answer-bytes`: some of the largest answers.
+const ANSWER_BYTES_MIN: u64 = 16 * 1024 * 1024;
 /// Threads that read old events from the store; each reads for some microseconds at a time.
 const STORE_READERS: usize = 16;
 /// Pause between two sweeps of what is too old.
@@ -141,6 +147,10 @@ pub struct ServeArguments {
     /// Most bytes of recent events in memory, over all channels (size)
     #[arg(long, env = "HEADWATER_LIVE_BYTES", default_value = "256MiB", value_parser = bytes)]
     live_bytes: u64,
+    /// Most bytes of answers, of pages of old events and of states in memory, over all requests; 0 = a
+    /// quarter of the memory of the machine or its container (size)
+    #[arg(long, env = "HEADWATER_ANSWER_BYTES", default_value = "0", value_parser = bytes)]
+    answer_bytes: u64,
     #[command(flatten)]
     limits: LimitArguments,
     /// How long a stopping process waits for its streams to reach their boundary (time)
@@ -237,7 +247,8 @@ async fn serve(
     let clock = Clock::default();
     let live = Arc::new(Live::new(clock.clone(), config.live_bytes));
     let store = open_store(&config, &clock, &live).await?;
-    let hub = Hub::new(clock, config.segments, live, store.clone(), config.store_timeout);
+    let budget = Budget::new(config.answer_bytes);
+    let hub = Hub::new(clock, config.segments, live, store.clone(), config.store_timeout, budget);
     let origin = Arc::new(Origin::new(
         Arc::new(hub),
         config.http.clone(),
@@ -328,6 +339,15 @@ fn announce(listeners: &[Listener], admin: &[Listener], config: &Config) {
     }
 }
 
+/// `--answer-bytes`, or what stands for it.
+fn answer_bytes(asked: u64) -> Result<usize, String> {
+    match asked {
+        0 => Ok((process::memory_limit() / ANSWER_MEMORY_PARTS) as usize),
+        1..ANSWER_BYTES_MIN => Err("--answer-bytes takes at least 16MiB, or 0".to_owned()),
+        bytes => Ok(bytes as usize),
+    }
+}
+
 impl TryFrom<ServeArguments> for Config {
     type Error = String;
 
@@ -355,6 +375,7 @@ impl TryFrom<ServeArguments> for Config {
             segments,
             http,
             live_bytes: arguments.live_bytes as usize,
+            answer_bytes: answer_bytes(arguments.answer_bytes)?,
             max_connections: arguments.limits.max_connections,
             clients: bounds.clients,
             head_timeout: bounds.head_timeout,
@@ -394,6 +415,8 @@ fn http_config(arguments: &ServeArguments, bounds: &ClientLimits) -> Result<Http
     }
     Ok(HttpConfig {
         heartbeat: positive(arguments.heartbeat, "--heartbeat")?,
+        store_timeout: positive(arguments.store_timeout, "--store-timeout")?,
+        streams_max: arguments.limits.max_connections,
         segment_bytes: segment as usize,
         hold_timeout: positive(arguments.hold_timeout, "--hold-timeout")?,
         hold_linger: arguments.hold_linger,

@@ -10,6 +10,7 @@ use crate::event::ChannelName;
 use crate::event_json::EventJson;
 use crate::event_log::StoredEvent;
 use crate::store::PageLimit;
+use bytes::Bytes;
 use hyper::StatusCode;
 use serde::Serialize;
 
@@ -18,6 +19,10 @@ const PAGE_EVENTS_MAX: usize = 1_000;
 const PAGE_EVENTS_DEFAULT: usize = 100;
 /// Most bytes of events in a page, which is built in memory; one event at least.
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
+/// A page of more bytes takes long enough to hold up other requests.
+const LARGE_BYTES: usize = 64 * 1024;
+/// A page and the JSON that is made of it take so many times the bytes of its events.
+const PAGE_MEMORY_FACTOR: usize = 3;
 /// The parameters that say where a page begins or ends.
 const START_PARAMETERS: [&str; 4] = ["after", "before", "since", "last"];
 const HISTORY_PARAMETERS: [&str; 6] = ["after", "before", "since", "last", "limit", "access_token"];
@@ -34,12 +39,6 @@ struct PageJson<'a> {
     /// Events that were asked for, up to this place, are no longer kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     trimmed_to: Option<String>,
-}
-
-#[derive(Serialize)]
-struct StateJson<'a> {
-    events: Vec<EventJson<'a>>,
-    cursor: String,
 }
 
 /// Which page of the log is wanted.
@@ -61,6 +60,9 @@ impl Origin {
         query.only("history", &HISTORY_PARAMETERS)?;
         let (wanted, events) = self.wanted_page(name, query).await?;
         let limit = PageLimit { events, bytes: PAGE_BYTES_MAX };
+        let largest = PAGE_BYTES_MAX.max(self.config.event_bytes);
+        let _turn = self.building().await?;
+        let charge = self.hub.memory(PAGE_MEMORY_FACTOR * largest).await?;
         let store = &self.hub.store;
         let page = match wanted {
             Wanted::After(place) | Wanted::Since { place, .. } => {
@@ -94,7 +96,9 @@ impl Origin {
         };
         let is_full = !page.complete || page.events.len() == events;
         let is_final = is_fixed && is_full && !is_trimmed && !page.events.is_empty();
-        self.read_answer(&body, if is_final { Freshness::FullPage } else { Freshness::Second })
+        let weight: usize = page.events.iter().map(|stored| stored.event.weight()).sum();
+        let freshness = if is_final { Freshness::FullPage } else { Freshness::Second };
+        Ok(self.read_answer(charge.hold(json_bytes(&body, weight)?), freshness))
     }
 
     /// The page that a query asks for, and how many events it has at most.
@@ -130,26 +134,25 @@ impl Origin {
         })
     }
 
-    pub(super) async fn state(&self, name: &ChannelName, query: &Query) -> Result<Answer, Problem> {
-        query.only("state", &["access_token"])?;
-        let state = self.hub.in_time(self.hub.store.state(name)).await?;
-        let body = StateJson {
-            events: state.events.iter().map(|stored| event_json(name, stored)).collect(),
-            cursor: state.position.to_string(),
-        };
-        self.read_answer(&body, Freshness::Second)
-    }
-
-    fn read_answer(&self, body: &impl Serialize, freshness: Freshness) -> Result<Answer, Problem> {
-        let body = serde_json::to_string(body).map_err(|error| {
-            let status = StatusCode::INTERNAL_SERVER_ERROR;
-            Problem::new(status, "internal", "This is our fault", error.to_string())
-        })?;
-        Ok(json(StatusCode::OK, body, &freshness.cache_control(self.hub.clock.now())))
+    pub(super) fn read_answer(&self, body: Bytes, freshness: Freshness) -> Answer {
+        json(StatusCode::OK, body, &freshness.cache_control(self.hub.clock.now()))
     }
 }
 
-fn event_json<'a>(name: &'a ChannelName, stored: &'a StoredEvent) -> EventJson<'a> {
+/// A body of events of so many bytes. While a large one is made, other tasks of this thread go on
+/// elsewhere.
+pub(super) fn json_bytes(body: &impl Serialize, weight: usize) -> Result<Vec<u8>, Problem> {
+    let made = match weight > LARGE_BYTES {
+        true => tokio::task::block_in_place(|| serde_json::to_vec(body)),
+        false => serde_json::to_vec(body),
+    };
+    made.map_err(|error| {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Problem::new(status, "internal", "This is our fault", error.to_string())
+    })
+}
+
+pub(super) fn event_json<'a>(name: &'a ChannelName, stored: &'a StoredEvent) -> EventJson<'a> {
     EventJson::new(name, Some(stored.id), &stored.event)
 }
 

@@ -6,7 +6,8 @@
 //! origins send all their clients on with one cursor.
 
 use super::Origin;
-use crate::body::BrokenOff;
+use super::subscribe::ShedReason;
+use crate::budget::Charge;
 use crate::caching::{Ending, Freshness};
 use crate::hub::Joined;
 use crate::join::Asked;
@@ -30,6 +31,8 @@ struct Gathered {
     bytes: Vec<u8>,
     events: u64,
     is_ended: bool,
+    /// The memory that they and the answer take, from the first event on.
+    charge: Option<Charge>,
 }
 
 impl Origin {
@@ -39,18 +42,28 @@ impl Origin {
         mut joined: Joined,
         asked: &Asked,
         lane: u64,
-    ) -> Result<(Bytes, Freshness), BrokenOff> {
+    ) -> Result<(Bytes, Freshness), ShedReason> {
         self.hub.metrics.opened(JoinKind::Hold);
         let mut counted = Counted { origin: self, ending: Ending::ClientGone };
         let has_news = !joined.prelude.gap_reasons.is_empty() || !joined.prelude.state.is_empty();
-        let gathered = match self.gather(&mut joined, has_news).await {
+        let mut gathered = match self.gather(&mut joined, has_news).await {
             Ok(gathered) => gathered,
             Err(lost) => {
                 counted.ending = match lost {
                     Lost::FellBehind => Ending::FellBehind,
                     Lost::Store(_) => Ending::StoreLost,
                 };
-                return Err(BrokenOff(counted.ending));
+                return Err(ShedReason::Store);
+            }
+        };
+        let state: usize = joined.prelude.state.iter().map(Bytes::len).sum();
+        let charge = match gathered.charge.take() {
+            Some(charge) if state == 0 => charge,
+            // The answer is put together from the state, which all joins share.
+            kept => {
+                drop(kept);
+                let needed = state + 2 * gathered.bytes.len();
+                self.hub.memory(needed).await.map_err(|_| ShedReason::Memory)?
             }
         };
         let is_for_ever = gathered.events > 0 && !has_news && matches!(asked, Asked::After(_));
@@ -70,7 +83,8 @@ impl Origin {
         self.hub.metrics.sent(gathered.events, body.len());
         // An ended channel may be opened again.
         let is_final = is_for_ever && !gathered.is_ended;
-        Ok((body.into(), if is_final { Freshness::Forever } else { Freshness::Second }))
+        let freshness = if is_final { Freshness::Forever } else { Freshness::Second };
+        Ok((charge.hold(body), freshness))
     }
 
     async fn gather(&self, joined: &mut Joined, has_news: bool) -> Result<Gathered, Lost> {
@@ -88,6 +102,8 @@ impl Origin {
                 }
                 Step::Events(delivery) => {
                     if gathered.events == 0 {
+                        let charge = self.hub.memory(2 * self.config.hold_bytes).await;
+                        gathered.charge = charge.ok();
                         deadline = deadline.min(Instant::now() + self.config.hold_linger);
                     }
                     gathered.bytes.extend_from_slice(&delivery.bytes);

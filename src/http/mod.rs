@@ -14,11 +14,13 @@ mod publish;
 mod readiness;
 mod route;
 mod site;
+mod state;
 mod subscribe;
 pub mod websocket;
 
 use crate::access::Access;
 use crate::body::AnswerBody;
+use crate::budget::Exhausted;
 use crate::caching::Freshness;
 use crate::client_address::Client;
 use crate::clients::{Clients, Entered, Place};
@@ -26,6 +28,7 @@ use crate::config::HttpConfig;
 use crate::event::ChannelName;
 use crate::hub::Hub;
 use access::{Audience, Denied};
+use bytes::Bytes;
 use cors::Readers;
 use hyper::body::Incoming;
 use hyper::header::{
@@ -37,8 +40,10 @@ use problem::Problem;
 use publish::Publishing;
 use readiness::Readiness;
 use route::{Query, Route};
+use state::States;
 use std::net::IpAddr;
 use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 /// The page of `serve --demo`.
 const DEMO_PAGE: &str = include_str!("../demo/page.html");
@@ -59,6 +64,11 @@ pub struct Origin {
     publishing: Publishing,
     responses: Responses,
     readiness: Readiness,
+    states: States,
+    /// A permit for each answer that is being built.
+    builds: Semaphore,
+    /// A permit for each stream over HTTP/2.
+    streams: Arc<Semaphore>,
 }
 
 /// What is asked of one request beside what it says itself.
@@ -106,7 +116,22 @@ impl Origin {
         let publishing = Publishing::new(&config);
         let (clients, responses) = (Arc::new(clients), Responses::default());
         let readiness = Readiness::default();
-        Self { publishing, hub, access, clients, config, responses, readiness }
+        let states = States::default();
+        let streams = Arc::new(Semaphore::new(config.streams_max.min(Semaphore::MAX_PERMITS)));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let builds = Semaphore::new((cores / 2).max(1));
+        Self {
+            publishing,
+            hub,
+            access,
+            clients,
+            config,
+            responses,
+            readiness,
+            states,
+            builds,
+            streams,
+        }
     }
 
     /// Answers one request.
@@ -141,9 +166,15 @@ impl Origin {
         answer
     }
 
+    /// Quiet time after which a stream sends a comment.
+    pub fn heartbeat(&self) -> std::time::Duration {
+        self.config.heartbeat
+    }
+
     /// Drops what the rate limit no longer needs to know.
     pub fn sweep(&self) {
         self.publishing.sweep();
+        self.states.sweep();
     }
 
     /// Counts what comes through a proxy for the client that it is for. What a client holds by
@@ -156,7 +187,9 @@ impl Origin {
         host: &str,
     ) -> Result<Answer, Problem> {
         let &Caller { admission, address, .. } = caller;
-        if admission != Admission::Normal || !self.clients.is_proxy(address) {
+        let is_proxy = self.clients.is_proxy(address);
+        // Over HTTP/2 one connection carries many streams, and each is one more that is held.
+        if admission != Admission::Normal || !is_proxy && request.version() != Version::HTTP_2 {
             let of = Sender { admission, place: None, client: Client::at(address) };
             return self.route(request, host, of).await;
         }
@@ -165,7 +198,7 @@ impl Origin {
         let said: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
         let said = said.iter().map(AsRef::as_ref);
         let client = self.clients.client(address, said);
-        if self.is_shareable(&request) {
+        if is_proxy && self.is_shareable(&request) {
             let of = Sender { admission, place: None, client };
             return self.route(request, host, of).await;
         }
@@ -225,6 +258,7 @@ impl Origin {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match route {
             Route::Channels(names) if is_read => {
+                let (admission, stream) = self.stream_permit(request.version(), admission);
                 let mode = if query.get("mode") == Some("hold") { "hold" } else { "stream" };
                 let name = self.responses.next(&request, mode);
                 let audience = self.may_read(request.headers(), &query, &names);
@@ -238,8 +272,8 @@ impl Origin {
                     access::keep_private(&mut answer);
                 }
                 answer.headers_mut().insert(RESPONSE_HEADER, name);
-                if let AnswerBody::Stream(stream) = answer.body_mut() {
-                    stream.keep(place);
+                if let AnswerBody::Stream(body) = answer.body_mut() {
+                    body.keep(place, stream);
                 }
                 Ok(answer)
             }
@@ -265,6 +299,30 @@ impl Origin {
             Route::Metrics => {
                 Err(Problem::not_found("metrics are on the admin listener (--admin-listen)"))
             }
+        }
+    }
+
+    /// A turn to build an answer from many events. Few are built at once, so that some of the
+    /// processors are always left for publishes and streams.
+    async fn building(&self) -> Result<SemaphorePermit<'_>, Exhausted> {
+        let turn = tokio::time::timeout(self.config.store_timeout, self.builds.acquire()).await;
+        turn.ok().and_then(Result::ok).ok_or(Exhausted)
+    }
+
+    /// A permit for a stream over HTTP/2, where a connection carries many: all together are no more
+    /// than connections.
+    fn stream_permit(
+        &self,
+        version: Version,
+        admission: Admission,
+    ) -> (Admission, Option<OwnedSemaphorePermit>) {
+        if version != Version::HTTP_2 {
+            return (admission, None);
+        }
+        match self.streams.clone().try_acquire_owned() {
+            Ok(permit) => (admission, Some(permit)),
+            Err(_) if admission == Admission::Normal => (Admission::Overloaded, None),
+            Err(_) => (admission, None),
         }
     }
 
@@ -353,8 +411,8 @@ fn text(text: String) -> Answer {
     answer
 }
 
-fn json(status: StatusCode, body: String, cache_control: &str) -> Answer {
-    let mut answer = Response::new(AnswerBody::Full(body.into()));
+fn json(status: StatusCode, body: Bytes, cache_control: &str) -> Answer {
+    let mut answer = Response::new(AnswerBody::Full(body));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -1,6 +1,7 @@
 //! Errors as RFC 9457 `application/problem+json`: a stable `type`, what happened, and what to do.
 
 use crate::body::AnswerBody;
+use crate::budget::Exhausted;
 use crate::store::StoreError;
 use hyper::header::{
     ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
@@ -161,6 +162,14 @@ impl Problem {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
         response
+    }
+}
+
+impl From<Exhausted> for Problem {
+    fn from(_: Exhausted) -> Self {
+        let detail = "too many answers are being made or sent at once (--answer-bytes); nothing was \
+                      stored, try again";
+        Self::unavailable("memory", detail, 1)
     }
 }
 

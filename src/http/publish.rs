@@ -249,7 +249,7 @@ fn accepted(shape: Shape, published: &Published) -> Response<AnswerBody> {
 }
 
 fn json_answer(status: StatusCode, body: &serde_json::Value) -> Answer {
-    json(status, body.to_string(), &Freshness::Never.cache_control(0))
+    json(status, body.to_string().into(), &Freshness::Never.cache_control(0))
 }
 
 /// The media types of batches. Only the last has a registration (RFC 7464); the others are in use

@@ -40,10 +40,11 @@ enum Mode {
 
 /// Why a client is sent away.
 #[derive(Clone, Copy)]
-enum ShedReason {
+pub(super) enum ShedReason {
     Connections,
     Client,
     Store,
+    Memory,
     Token,
     Keys,
 }
@@ -96,7 +97,7 @@ impl Origin {
                 Ok((body, freshness)) => {
                     Ok(self.stream_answer(names, freshness, AnswerBody::Full(body)))
                 }
-                Err(_) => self.shed(request.headers(), ShedReason::Store),
+                Err(reason) => self.shed(request.headers(), reason),
             },
         }
     }
@@ -195,6 +196,7 @@ impl ShedReason {
             Self::Connections => "connections",
             Self::Client => "client",
             Self::Store => "store",
+            Self::Memory => "memory",
             Self::Token => "token-expired",
             Self::Keys => "keys",
         }
@@ -206,6 +208,9 @@ impl ShedReason {
                 "connections: this origin serves as many as it may, come back later"
             }
             Self::Client => "client: too many connections of one client, come back later",
+            Self::Memory => {
+                "memory: too many answers are being made or sent (--answer-bytes), come back later"
+            }
             Self::Store => "store: the log cannot be read right now, come back later",
             Self::Token => "token-expired: come back with a new one",
             Self::Keys => "keys: tokens cannot be checked yet, come back later",

@@ -29,6 +29,7 @@ use std::io::ErrorKind;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_stream::StreamExt;
 use tokio_tungstenite::WebSocketStream;
@@ -73,6 +74,8 @@ pub struct Session {
     welcome: Arc<Welcome>,
     wire: Wire,
     subscriptions: Subscriptions,
+    /// Which of the subscriptions reads a page of old events.
+    turn: Arc<Semaphore>,
     frames: DefaultDirectRateLimiter,
     unanswered_pings: u32,
     unreported: Unreported,
@@ -106,6 +109,7 @@ impl Session {
             welcome,
             wire,
             subscriptions,
+            turn: Arc::new(Semaphore::new(1)),
             frames,
             unanswered_pings: 0,
             unreported: Unreported::default(),
@@ -285,7 +289,8 @@ impl Session {
         name: &ChannelName,
         joined: Joined,
     ) -> Result<crate::reader::Reader, End> {
-        let Joined { reader, prelude, .. } = joined;
+        let Joined { mut reader, prelude, .. } = joined;
+        reader.take_turns(self.turn.clone());
         let metrics = &self.origin.hub.metrics;
         prelude.gap_reasons.iter().for_each(|reason| metrics.gap(reason.as_str()));
         for bytes in std::iter::once(prelude.gaps.into()).chain(prelude.state) {

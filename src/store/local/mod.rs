@@ -45,11 +45,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use writer::{Ages, Writer};
 
 /// Commands that may wait for the writer; more senders than that wait for room.
 const QUEUE_MAX: usize = 4_096;
+
+/// Most reads of files at once.
+const READERS_MAX: usize = 8;
 
 /// Where the files lie.
 #[derive(Clone, Debug)]
@@ -79,6 +82,8 @@ pub const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 pub struct LocalStore {
     catalog: Arc<RwLock<Catalog>>,
     reader: Arc<RecordReader>,
+    /// A permit for each read of files.
+    reading: Arc<Semaphore>,
     health: Arc<Health>,
     timeout: Duration,
     total_bytes: u64,
@@ -168,7 +173,9 @@ impl LocalStore {
         writer.look_at_disk();
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
         let (timeout, total_bytes, thread) = (config.timeout, limits.total_bytes, Mutex::default());
-        let store = Self { catalog, reader, health, timeout, total_bytes, commands, thread };
+        let reading = Arc::new(Semaphore::new(READERS_MAX));
+        let store =
+            Self { catalog, reader, reading, health, timeout, total_bytes, commands, thread };
         Ok((store, writer, queue))
     }
 
@@ -206,10 +213,17 @@ impl LocalStore {
         read: impl FnOnce(&RecordReader) -> io::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let reader = self.reader.clone();
+        // Waited for here, where a request that is given up leaves the queue; a thread that has begun
+        // goes on to its end.
+        let permit = self.reading.clone().acquire_owned().await;
         let failed = |error: &dyn std::fmt::Display| {
             StoreError::Down(format!("the log cannot be read: {error}"))
         };
-        let read = tokio::task::spawn_blocking(move || read(&reader)).await;
+        let read = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            read(&reader)
+        });
+        let read = read.await;
         read.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
     }
 

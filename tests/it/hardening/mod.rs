@@ -7,6 +7,7 @@ mod host;
 mod http11;
 mod injection;
 mod limits;
+mod memory;
 mod open_origin;
 mod operators;
 mod pages;

@@ -1,10 +1,11 @@
 //! Publishes over HTTP/1.1 from many keep-alive connections, each of which waits for its answer:
-//! `load ADDRESS PATH CONNECTIONS SECONDS [CREATE-PATH]`. Prints publishes a second. The path of a
-//! stream that must be created first is given as CREATE-PATH and sent with PUT.
+//! `load ADDRESS PATH CONNECTIONS SECONDS [CREATE-PATH]`. Prints publishes a second, and how long
+//! their answers took. The path of a stream that must be created first is given as CREATE-PATH and
+//! sent with PUT.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 const EVENT_BYTES: usize = 200;
@@ -21,22 +22,36 @@ fn main() {
         send(&mut stream, &request("PUT", create, b""));
     }
     let request = request("POST", path, &[b'x'; EVENT_BYTES]);
-    let (count, begun) = (AtomicU64::new(0), Instant::now());
+    let (times, begun) = (Mutex::new(Vec::new()), Instant::now());
     std::thread::scope(|scope| {
         for _ in 0..connections {
             scope.spawn(|| {
                 let stream = TcpStream::connect(address).expect("a server");
                 stream.set_nodelay(true).expect("a socket");
                 let mut stream = BufReader::new(stream);
+                let mut own = Vec::new();
                 while begun.elapsed() < time {
+                    let sent = Instant::now();
                     send(&mut stream, &request);
-                    count.fetch_add(1, Ordering::Relaxed);
+                    own.push(sent.elapsed().as_micros() as u32);
                 }
+                times.lock().expect("no panic").extend(own);
             });
         }
     });
-    let rate = count.into_inner() as f64 / begun.elapsed().as_secs_f64();
-    println!("{rate:.0} publishes/s from {connections} connections");
+    let seconds = begun.elapsed().as_secs_f64();
+    let mut times = times.into_inner().expect("no panic");
+    times.sort_unstable();
+    let at = |part: f64| f64::from(times[((times.len() - 1) as f64 * part) as usize]) / 1e3;
+    println!(
+        "{:.0} publishes/s from {connections} connections; ms: p50 {:.2}, p99 {:.2}, p99.9 {:.2}, \
+         most {:.1}",
+        times.len() as f64 / seconds,
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        at(1.0)
+    );
 }
 
 fn request(method: &str, path: &str, body: &[u8]) -> Vec<u8> {

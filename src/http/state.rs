@@ -1,0 +1,83 @@
+//! `GET /channels/{name}/state`: the newest event of each key.
+
+use super::history::{event_json, json_bytes};
+use super::problem::Problem;
+use super::route::Query;
+use super::{Answer, Origin};
+use crate::budget::Charge;
+use crate::caching::Freshness;
+use crate::channel::charged_state;
+use crate::event::ChannelName;
+use crate::event_json::EventJson;
+use crate::store::Bounds;
+use bytes::Bytes;
+use serde::Serialize;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Mutex as AsyncMutex;
+
+#[derive(Serialize)]
+struct StateJson<'a> {
+    events: Vec<EventJson<'a>>,
+    cursor: String,
+}
+
+/// States that were asked for a moment ago.
+#[derive(Default)]
+pub(super) struct States(Mutex<HashMap<ChannelName, Arc<StateCell>>>);
+
+type StateCell = AsyncMutex<Option<SharedState>>;
+
+/// A state as JSON, true as long as the log is like this.
+pub(super) struct SharedState {
+    /// From where to where it goes, and whether the channel has ended.
+    at: (Bounds, bool),
+    body: Bytes,
+    _copy: Charge,
+}
+
+impl States {
+    fn cell(&self, name: &ChannelName) -> Arc<StateCell> {
+        let mut cells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        cells.entry(name.clone()).or_default().clone()
+    }
+
+    /// Forgets those that no request is using. A channel that is popular is made again at once.
+    pub(super) fn sweep(&self) {
+        let mut cells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        cells.retain(|_, cell| Arc::strong_count(cell) > 1);
+    }
+}
+
+impl Origin {
+    pub(super) async fn state(&self, name: &ChannelName, query: &Query) -> Result<Answer, Problem> {
+        query.only("state", &["access_token"])?;
+        let cell = self.states.cell(name);
+        let body = self.hub.in_time(async { Ok(self.shared_state(name, &cell).await) }).await??;
+        Ok(self.read_answer(body, Freshness::Second))
+    }
+
+    /// The state as JSON: made once, however many ask for it, for as long as nothing is published.
+    async fn shared_state(&self, name: &ChannelName, cell: &StateCell) -> Result<Bytes, Problem> {
+        let mut known = cell.lock().await;
+        let store = &*self.hub.store;
+        let standing = store.standing(name).await?;
+        let now = (standing.bounds, standing.closed);
+        if let Some(state) = known.as_ref().filter(|state| state.at == now) {
+            return Ok(state.body.clone());
+        }
+        *known = None;
+        let _turn = self.building().await?;
+        let (state, charge) = charged_state(store, &self.hub.budget, name).await?;
+        let body = StateJson {
+            events: state.events.iter().map(|stored| event_json(name, stored)).collect(),
+            cursor: state.position.to_string(),
+        };
+        let weight: usize = state.events.iter().map(|stored| stored.event.weight()).sum();
+        let body = charge.hold(json_bytes(&body, weight)?);
+        if let Some(copy) = self.hub.budget.keep(body.len()) {
+            *known = Some(SharedState { at: now, body: body.clone(), _copy: copy });
+        }
+        Ok(body)
+    }
+}
