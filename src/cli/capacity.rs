@@ -1,7 +1,11 @@
-//! How many connections the machine lets a process have: each is an open file.
+//! How much the machine lets a process have: files, of which each connection is one, and memory.
 
-use crate::process::raise_file_limit;
+use crate::process::{memory_limit, raise_file_limit};
 
+/// Without `--answer-bytes`, one part of so many of the memory is for answers.
+const ANSWER_MEMORY_PARTS: u64 = 4;
+/// The least `--answer-bytes`: some of the largest answers.
+const ANSWER_BYTES_MIN: u64 = 16 * 1024 * 1024;
 /// Files that are not for connections: the log, the listeners, operators and Redis.
 const SPARE_FILES: usize = 64;
 /// Connections over `--max-connections` that are still answered, with the advice to come back.
@@ -29,6 +33,18 @@ fn shares(files: usize) -> (usize, usize) {
     let overload = OVERLOAD_CONNECTIONS.min(files / 4);
     // Where hardly any file is spare, a quarter is for clients.
     (files.saturating_sub(SPARE_FILES + overload).max(files / 4), overload)
+}
+
+/// `--answer-bytes`, or what stands for it.
+///
+/// # Errors
+/// When it is too little.
+pub fn answer_bytes(asked: u64) -> Result<usize, String> {
+    match asked {
+        0 => Ok((memory_limit() / ANSWER_MEMORY_PARTS) as usize),
+        1..ANSWER_BYTES_MIN => Err("--answer-bytes takes at least 16MiB, or 0".to_owned()),
+        bytes => Ok(bytes as usize),
+    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,6 @@ use crate::http::Origin;
 use crate::hub::Hub;
 use crate::listener::{ListenAddress, Listener};
 use crate::live::Live;
-use crate::process;
 use crate::segment::{LANES_MAX, SEGMENT_MS, SegmentClock};
 use crate::server::{self, ServerConfig, Stopped};
 use crate::store::local::{Backing, LocalConfig, LocalStore, SEGMENT_BYTES};
@@ -28,10 +27,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Without `--answer-bytes`, one part of so many of the memory is for answers.
-const ANSWER_MEMORY_PARTS: u64 = 4;
-/// The least `--answer-bytes`: some of the largest answers.
-const ANSWER_BYTES_MIN: u64 = 16 * 1024 * 1024;
 /// Threads that read old events from the store; each reads for some microseconds at a time.
 const STORE_READERS: usize = 16;
 /// Pause between two sweeps of what is too old.
@@ -339,15 +334,6 @@ fn announce(listeners: &[Listener], admin: &[Listener], config: &Config) {
     }
 }
 
-/// `--answer-bytes`, or what stands for it.
-fn answer_bytes(asked: u64) -> Result<usize, String> {
-    match asked {
-        0 => Ok((process::memory_limit() / ANSWER_MEMORY_PARTS) as usize),
-        1..ANSWER_BYTES_MIN => Err("--answer-bytes takes at least 16MiB, or 0".to_owned()),
-        bytes => Ok(bytes as usize),
-    }
-}
-
 impl TryFrom<ServeArguments> for Config {
     type Error = String;
 
@@ -375,7 +361,7 @@ impl TryFrom<ServeArguments> for Config {
             segments,
             http,
             live_bytes: arguments.live_bytes as usize,
-            answer_bytes: answer_bytes(arguments.answer_bytes)?,
+            answer_bytes: capacity::answer_bytes(arguments.answer_bytes)?,
             max_connections: arguments.limits.max_connections,
             clients: bounds.clients,
             head_timeout: bounds.head_timeout,

@@ -173,7 +173,8 @@ async fn read_h2(body: &mut Incoming, enough: impl Fn(&str) -> bool) {
 #[tokio::test]
 async fn http_2_streams_live_on_and_are_let_go_one_by_one() {
     let flags = ["--store", "memory", "--heartbeat", "1s", "--segment", "10m"];
-    let origin = Origin::with(&flags);
+    // Other clients have a hundred streams on a connection.
+    let origin = Origin::with(&[&flags[..], &A_PROXY].concat());
     let kept = origin.publish("a", "x").await;
     let mut sender = h2(&origin).await;
     let mut bodies = Vec::new();
@@ -204,6 +205,9 @@ async fn http_2_streams_live_on_and_are_let_go_one_by_one() {
     refused.assert_problem(400, "bad-field");
     assert_sane(&origin, "a", &[kept]).await;
 }
+
+/// The test may have as many streams on a connection as the cache of a CDN.
+const A_PROXY: [&str; 2] = ["--trusted-proxy", "127.0.0.1/32"];
 
 /// What is kept is small, so that what grows is what readers hold.
 pub fn small_store() -> Origin {
@@ -254,7 +258,7 @@ fn get_h2(stream: u32) -> Vec<u8> {
 async fn http_2_streams_that_are_never_read_cost_little_memory() {
     let _alone = crate::kit::alone().await;
     const SLOW: usize = 1_000;
-    let origin = small_store();
+    let origin = Origin::with(&[&QUIET[..], &["--retain-bytes", "2MiB"], &A_PROXY].concat());
     let kept = origin.publish("kept", "x").await;
     let streams = (0..SLOW as u32).flat_map(|number| get_h2(2 * number + 1));
     let all = greedy_h2().into_iter().chain(streams).collect::<Vec<u8>>();
