@@ -393,7 +393,12 @@ impl Asked {
         // fetched again. A request whose lookups lie on both sides of the new answer's arrival finds
         // neither, and is sent on (seen in Squid's own log). It still counts for the bound.
         let is_crossing = self.answered_at.is_some_and(|at| later.at < at + 20);
-        !(self.is_again && is_crossing) && self.is_whole_until(self.kept_until, later, 1_100)
+        // Squid gives up a request whose client leaves before the answer, and asks for the next client.
+        // Within a millisecond the tap may write the two down in either order.
+        let is_given_up =
+            later.answered_at.is_none() && later.cut_at.is_some_and(|cut| cut < later.at + 20);
+        let is_expected = is_given_up || self.is_again && is_crossing;
+        !is_expected && self.is_whole_until(self.kept_until, later, 1_100)
     }
 
     /// The cache and the tap read the head some milliseconds apart.

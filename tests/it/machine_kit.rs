@@ -1,7 +1,7 @@
 //! Disks and clocks that tests fill, freeze and set. Mounting needs root.
 
 use crate::kit::Origin;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// A small file system of its own, to be filled up.
 pub struct SmallDisk(tempfile::TempDir);
@@ -55,13 +55,10 @@ impl LoopDisk {
         self.directory.path()
     }
 
-    /// From now on every write waits.
-    pub fn freeze(&self) {
+    /// Every write waits for as long as the value lives.
+    pub fn freeze(&self) -> Frozen<'_> {
         self.fsfreeze("-f");
-    }
-
-    pub fn thaw(&self) {
-        self.fsfreeze("-u");
+        Frozen(self)
     }
 
     fn fsfreeze(&self, what: &str) {
@@ -70,10 +67,18 @@ impl LoopDisk {
     }
 }
 
+/// A disk that hangs. Where a test fails, this goes before the processes that wait for the disk:
+/// they cannot end before it is thawed.
+pub struct Frozen<'a>(&'a LoopDisk);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        self.0.fsfreeze("-u");
+    }
+}
+
 impl Drop for LoopDisk {
     fn drop(&mut self) {
-        // Where a test failed in between, it is still frozen.
-        Command::new("fsfreeze").arg("-u").arg(self.path()).stderr(Stdio::null()).status().ok();
         Command::new("umount").arg("-l").arg(self.path()).status().ok();
     }
 }

@@ -344,9 +344,9 @@ async fn idle_channels_cost_redis_nothing() {
         streams.push(stream);
     }
     let many = commands_while_idle(&redis).await;
-    // A look a second and a read for each shard, whatever the number of channels; a round more or
-    // less falls into the time.
-    assert!(many <= few + 16, "{few} commands with no channel, {many} with 500");
+    // A look of three commands a second and a read for each shard, and a look of three at the
+    // settings, whatever the number of channels; a round more or less falls into the time.
+    assert!(many <= few + 19, "{few} commands with no channel, {many} with 500");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
