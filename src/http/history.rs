@@ -61,7 +61,7 @@ impl Origin {
         let (wanted, events) = self.wanted_page(name, query).await?;
         let limit = PageLimit { events, bytes: PAGE_BYTES_MAX };
         let largest = PAGE_BYTES_MAX.max(self.config.event_bytes);
-        let _turn = self.building().await?;
+        let turn = self.turn_to_read().await?;
         let charge = self.hub.memory(PAGE_MEMORY_FACTOR * largest).await?;
         let store = &self.hub.store;
         let page = match wanted {
@@ -73,6 +73,7 @@ impl Origin {
                 self.hub.in_time(store.read_back(name, place, limit)).await
             }
         }?;
+        let _turn = self.turn_to_build(turn).await?;
         let bounds = page.bounds;
         let (first, last) = (page.events.first(), page.events.last());
         let is_backwards = matches!(wanted, Wanted::Before(_));

@@ -302,9 +302,24 @@ impl Origin {
         }
     }
 
-    /// A turn to build an answer from many events. Few are built at once, so that some of the
-    /// processors are always left for publishes and streams.
-    async fn building(&self) -> Result<SemaphorePermit<'_>, Exhausted> {
+    /// A turn to read many events and to build an answer from them. Few do so at once, so that some
+    /// of the processors are always left for publishes and streams. A store on another machine is
+    /// read without one: that costs nothing here but the wait.
+    async fn turn_to_read(&self) -> Result<Option<SemaphorePermit<'_>>, Exhausted> {
+        match self.hub.store.is_shared() {
+            true => Ok(None),
+            false => self.turn_to_build(None).await.map(Some),
+        }
+    }
+
+    /// The turn that a request has, or one to build its answer.
+    async fn turn_to_build<'a>(
+        &'a self,
+        turn: Option<SemaphorePermit<'a>>,
+    ) -> Result<SemaphorePermit<'a>, Exhausted> {
+        if let Some(turn) = turn {
+            return Ok(turn);
+        }
         let turn = tokio::time::timeout(self.config.store_timeout, self.builds.acquire()).await;
         turn.ok().and_then(Result::ok).ok_or(Exhausted)
     }

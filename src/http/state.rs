@@ -67,8 +67,9 @@ impl Origin {
             return Ok(state.body.clone());
         }
         *known = None;
-        let _turn = self.building().await?;
+        let turn = self.turn_to_read().await?;
         let (state, charge) = charged_state(store, &self.hub.budget, name).await?;
+        let _turn = self.turn_to_build(turn).await?;
         let body = StateJson {
             events: state.events.iter().map(|stored| event_json(name, stored)).collect(),
             cursor: state.position.to_string(),
