@@ -109,6 +109,8 @@ async fn a_data_directory_that_is_removed_is_noticed() {
     origin.post("/channels/a", &[], "lost").await.assert_problem(503, "store-down");
     assert_eq!(origin.log("a").await.len(), 1, "what is open can be read");
     assert_eq!(origin.logged("the data directory is gone"), 1, "it is said once");
+    assert_eq!(origin.metric("headwater_store_up").await, 0.0);
+    assert!(errors(&origin, "write").await >= 1.0);
 }
 
 #[tokio::test]
@@ -260,6 +262,8 @@ async fn a_full_disk_refuses_publishes_before_it_is_full_and_heals_by_itself() {
     // Also what would fit into the file.
     origin.post("/channels/a", &[], "x").await.assert_problem(503, "store-down");
     assert!(origin.becomes(503).await.contains("--disk-reserve"));
+    assert_eq!(origin.metric("headwater_store_up").await, 0.0);
+    assert!(errors(&origin, "write").await >= 1.0);
     // Ten clients read all of it meanwhile.
     let readers = (0..10).map(async |_| {
         let mut source = origin.source("/channels/a?after=0-0", None);
@@ -299,6 +303,8 @@ async fn a_limit_of_the_size_of_files_refuses_publishes_and_kills_nothing() {
     };
     refused.assert_problem(503, "store-down");
     origin.becomes(503).await;
+    assert_eq!(origin.logged("cannot be written"), 1);
+    assert!(errors(&origin, "write").await >= 1.0);
     assert_eq!(origin.log("a").await[0].0, first);
     limit("unlimited");
     origin.becomes(200).await;

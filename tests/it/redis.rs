@@ -211,6 +211,10 @@ async fn while_redis_is_away_streams_go_on_and_publishes_say_so_and_then_all_res
         let detail = problem["detail"].as_str().unwrap();
         assert!(detail.contains("same Idempotency-Key"), "{detail}");
         assert!(refused.header("retry-after").is_some());
+        assert!(origin.becomes(503).await.contains("redis: "), "it says why");
+        assert_eq!(origin.metric("headwater_store_up").await, 0.0);
+        let unclear = "headwater_store_errors_total{kind=\"stall\"}";
+        assert!(origin.metric(unclear).await >= 1.0);
         // A stream of what the origin holds begins all the same, and lives.
         let mut stream = origin.raw(&get("/channels/a", Some(&first))).await;
         let text = read_until(&mut stream, |text| text.contains("\r\n:\n\r\n")).await;
@@ -237,6 +241,7 @@ async fn while_redis_is_away_streams_go_on_and_publishes_say_so_and_then_all_res
             "what was refused is not stored"
         );
     }
+    assert!(origin.logged("the log is not followed") > 0);
 }
 
 #[tokio::test]
