@@ -78,7 +78,7 @@ impl Origin {
             Ok(Join::Stream(joined)) => joined,
             Ok(Join::NothingLeft) => return Ok(self.nothing_left(names)),
             Err(error) => {
-                // The store logs its own faults, once each; a crowd would log this one a thousand times.
+                // The store logs each of its faults once. This line would come once for each client.
                 tracing::debug!(%error, "a stream cannot begin");
                 return self.shed(request.headers(), ShedReason::Store);
             }

@@ -85,7 +85,7 @@ impl Drop for LoopDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: whoever still has a file open there keeps it until it ends.
+        // With `-l`, a process that still has a file open there keeps it until the process ends.
         Command::new("umount").arg("-l").arg(self.0.path()).status().ok();
     }
 }

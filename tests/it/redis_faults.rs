@@ -210,7 +210,7 @@ async fn origins_with_different_settings_say_so() {
     assert_eq!(differ.iter().sum::<f64>(), 2.0, "{differ:?}");
     assert_eq!(first.logged("have the same settings") + second.logged("have the same settings"), 0);
     drop((first, second));
-    // As an operator does who changes a setting, one origin after the other.
+    // An operator changes a setting by starting one origin after the other again.
     let first = on(&redis, &["--segment", "4s", "--retain-events", "50"]);
     first.publish("a", "x").await;
     assert_eq!(first.logged("another origin of this --redis-prefix"), 0);

@@ -78,7 +78,7 @@ async fn a_client_with_too_many_streams_takes_none_from_others_behind_a_cache() 
 /// A request that looks a little like a handshake.
 const HALF_A_HANDSHAKE: &[u8] =
     b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\r\n";
-/// What would go to the origin as it is, if the connection were a pipe.
+/// A request with a forged header. Through a pipe, it would reach the origin unchanged.
 const FORGED: &[u8] =
     b"GET /channels/a/state HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n";
 

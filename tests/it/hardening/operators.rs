@@ -78,7 +78,7 @@ async fn an_event_does_not_write_on_the_terminal_of_a_reader() {
     let shown = String::from_utf8_lossy(&output.expect("script runs").stdout).into_owned();
     assert!(shown.contains(r"a\u{1b}]0;title\u{7}b\u{9b}2Jc"), "{shown:?}");
     assert!(!shown.contains(['\u{1b}', '\u{7}', '\u{9b}']), "{shown:?}");
-    // A program that reads it gets it as it is.
+    // A program that reads the output receives the event unchanged.
     let words = tail.split(' ').skip(1);
     let output = Command::new(BINARY).args(words).output().expect("it starts");
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{data}\n"));
