@@ -1,10 +1,10 @@
 //! The memory of answers that are being made or sent, bounded for all of them together.
 //!
 //! Whatever an answer needs is charged before it is made, and given back when its last byte was
-//! handed to the kernel. Requests get memory in the order in which they ask. A reader gives a
-//! charge back before it waits for a larger one. Three requests wait with a charge in hand, and each of
-//! these waits has an end: a join of several channels (the store's timeout), a long poll (its deadline),
-//! and a stream of several channels, which ends with its segment.
+//! handed to the kernel. Requests get memory in the order in which they ask. A reader gives its
+//! charge back before it waits for a larger one, and a reader of several channels waits once for all
+//! of them. Two requests wait while they hold a charge, and each of these waits has an end: a join
+//! of several channels (the store's timeout) and a long poll (its deadline).
 
 use bytes::Bytes;
 use std::sync::Arc;

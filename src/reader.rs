@@ -4,7 +4,9 @@
 //! it from the store in pages, and each step begins at a position, so there is no hand-over between
 //! them. A reader holds at most one page a channel, asks for the next only when it is polled, and
 //! is woken by its channels. Several channels are merged in the order of their ids, and each event
-//! carries the cursor of all of them.
+//! carries the cursor of all of them. The memory for the pages of all its channels is charged at
+//! once: a reader that waited for a second page while it held a first could wait for readers that
+//! wait for it.
 
 use crate::budget::{Budget, Charge};
 use crate::channel::Channel;
@@ -36,6 +38,15 @@ pub struct Reader {
     /// Events with ids from this instant (ms) on belong to the next response.
     until_ms: u64,
     paging: Option<Paging>,
+    merge: MergeMemory,
+}
+
+/// The memory for the pages of a reader of several channels.
+struct MergeMemory {
+    /// Held from the first page until nothing of any page is left.
+    charge: Option<Charge>,
+    /// The part of each channel, in bytes.
+    share: usize,
 }
 
 /// Blocks of consecutive events, ready to send.
@@ -72,8 +83,6 @@ struct Tail {
     position: EventId,
     /// Read but not yet merged; blocks without their `id:` lines. Empty in a stream of one channel.
     ahead: VecDeque<Piece>,
-    /// The memory of [`Tail::ahead`], where that is of a page.
-    ahead_charge: Option<Charge>,
     progress: Progress,
 }
 
@@ -91,7 +100,7 @@ enum Progress {
 }
 
 type PageFuture =
-    std::pin::Pin<Box<dyn Future<Output = Result<(Page, Charge), StoreError>> + Send>>;
+    std::pin::Pin<Box<dyn Future<Output = Result<(Page, Option<Charge>), StoreError>> + Send>>;
 
 struct Paging {
     tail: usize,
@@ -113,10 +122,10 @@ impl Reader {
             lease,
             position,
             ahead: VecDeque::new(),
-            ahead_charge: None,
             progress: Progress::Reading,
         });
-        Self { store, budget, turn: None, tails: tails.collect(), until_ms, paging: None }
+        let merge = MergeMemory { charge: None, share: PAGE_MEMORY_BYTES };
+        Self { store, budget, turn: None, tails: tails.collect(), until_ms, paging: None, merge }
     }
 
     /// Reads a page only while no other reader with the same permit does.
@@ -199,14 +208,14 @@ impl Reader {
             let Some((_, first)) = heads.min() else { break };
             let tail = &mut self.tails[first];
             let Some(piece) = tail.ahead.pop_front() else { break };
-            if tail.ahead.is_empty() {
-                tail.ahead_charge = None;
-            }
             tail.passed(&piece);
             let cursor = Cursor { positions: self.positions(), mark: None };
             sse::id_line(&mut bytes, &cursor.to_string());
             bytes.extend_from_slice(&piece.bytes);
             events += 1;
+        }
+        if self.paging.is_none() && self.tails.iter().all(|tail| tail.ahead.is_empty()) {
+            self.merge.charge = None;
         }
         (events > 0).then(|| Delivery { bytes: bytes.into(), events })
     }
@@ -245,14 +254,23 @@ impl Reader {
         let name = tail.lease.name().clone();
         let limit = PageLimit { bytes: PAGE.bytes.min(bytes_max), ..PAGE };
         let (budget, turn) = (self.budget.clone(), self.turn.clone());
-        let page = Box::pin(async move {
-            let turn = match turn {
-                Some(turn) => turn.acquire_owned().await.ok(),
-                None => None,
-            };
-            let (page, charge) = charged_page(&*store, &budget, &name, position, limit).await?;
-            Ok((page, charge.with_turn(turn)))
-        });
+        let page: PageFuture = if self.tails.len() == 1 {
+            Box::pin(async move {
+                let turn = match turn {
+                    Some(turn) => turn.acquire_owned().await.ok(),
+                    None => None,
+                };
+                let (page, charge) = charged_page(&*store, &budget, &name, position, limit).await?;
+                Ok((page, Some(charge.with_turn(turn))))
+            })
+        } else {
+            let has_memory = self.merge.charge.is_some();
+            let wanted = self.merge.share * self.tails.len();
+            Box::pin(async move {
+                let charge = if has_memory { None } else { Some(budget.charge(wanted).await) };
+                Ok((store.read(&name, position, limit).await?, charge))
+            })
+        };
         self.paging = Some(Paging { tail: index, generation, base, page });
     }
 
@@ -260,9 +278,18 @@ impl Reader {
         &mut self,
         paging: Paging,
         page: Page,
-        charge: Charge,
+        charge: Option<Charge>,
     ) -> Result<Option<Delivery>, Lost> {
         let is_merged = self.tails.len() > 1;
+        let mut charge = charge;
+        if is_merged {
+            self.merge.charge = self.merge.charge.take().or(charge.take());
+            let needed = page_memory(&page);
+            if needed > self.merge.share {
+                self.restart_merge(needed);
+                return Ok(None);
+            }
+        }
         let tail = &mut self.tails[paging.tail];
         if page.bounds.misses(tail.position) {
             return Err(Lost::FellBehind);
@@ -274,43 +301,36 @@ impl Reader {
         if page.complete && !page.closed {
             tail.lease.log().begin_at(page.bounds.beginning, page.bounds.last);
         }
-        let (mut out, mut events) = (Vec::new(), 0);
-        let mut stopped = None;
-        for stored in &page.events {
-            if stored.id.ms >= self.until_ms {
-                stopped = Some(Progress::AtLimit);
-                break;
-            }
-            let is_end = stored.event.is_end();
-            let start = out.len();
-            if !is_merged {
-                sse::id_line(&mut out, &stored.id.to_string());
-            }
-            tail.lease.writer().after_id(&mut out, Some(stored.id), &stored.event);
-            events += 1;
-            if is_merged {
-                let bytes = Bytes::copy_from_slice(&out[start..]);
-                tail.ahead.push_back(Piece { bytes, events: 1, last: stored.id, is_end });
-            } else {
-                tail.position = stored.id;
-            }
-            if is_end {
-                stopped = Some(Progress::Ended).filter(|_| !is_merged);
-                break;
-            }
-        }
-        let Paging { generation, base, .. } = paging;
-        if let Some(progress) = stopped {
-            tail.progress = progress;
-        } else if events == 0 && page.complete {
+        let (out, events) = tail.take_events(&page, self.until_ms, is_merged);
+        if events == 0 && page.complete && tail.progress == Progress::Reading {
+            let Paging { generation, base, .. } = paging;
             tail.progress = Progress::AtHead { generation, base };
         }
         if is_merged {
-            tail.ahead_charge = Some(charge);
             return Ok(None);
         }
-        Ok((events > 0).then(|| Delivery { bytes: charge.hold(out), events }))
+        let bytes = match charge {
+            Some(charge) => charge.hold(out),
+            None => out.into(),
+        };
+        Ok((events > 0).then(|| Delivery { bytes, events }))
     }
+
+    /// Gives up what was read ahead, to wait without a charge for the memory of larger events.
+    fn restart_merge(&mut self, share: usize) {
+        self.merge = MergeMemory { charge: None, share };
+        for tail in &mut self.tails {
+            if !tail.ahead.is_empty() {
+                tail.ahead.clear();
+                tail.progress = Progress::Reading;
+            }
+        }
+    }
+}
+
+/// What a page and the blocks made of it take, in bytes.
+fn page_memory(page: &Page) -> usize {
+    2 * page.events.iter().map(|stored| stored.event.weight()).sum::<usize>()
 }
 
 /// A page, and what it needs of the memory: its events and the blocks that are made of them.
@@ -325,8 +345,7 @@ async fn charged_page(
     loop {
         let charge = budget.charge(wanted).await;
         let page = store.read(name, position, limit).await?;
-        let weight: usize = page.events.iter().map(|stored| stored.event.weight()).sum();
-        let needed = 2 * weight;
+        let needed = page_memory(&page);
         if needed <= wanted {
             return Ok((page, charge));
         }
@@ -356,6 +375,37 @@ impl Tail {
                 is_changed
             }
         }
+    }
+
+    /// The blocks of a page's events before `until_ms`, and their number. A merge keeps them ahead,
+    /// without their `id:` lines; otherwise they are handed out.
+    fn take_events(&mut self, page: &Page, until_ms: u64, is_merged: bool) -> (Vec<u8>, u64) {
+        let (mut out, mut events) = (Vec::new(), 0);
+        for stored in &page.events {
+            if stored.id.ms >= until_ms {
+                self.progress = Progress::AtLimit;
+                break;
+            }
+            let is_end = stored.event.is_end();
+            let start = out.len();
+            if !is_merged {
+                sse::id_line(&mut out, &stored.id.to_string());
+            }
+            self.lease.writer().after_id(&mut out, Some(stored.id), &stored.event);
+            events += 1;
+            if is_merged {
+                let bytes = Bytes::copy_from_slice(&out[start..]);
+                self.ahead.push_back(Piece { bytes, events: 1, last: stored.id, is_end });
+            } else {
+                self.position = stored.id;
+            }
+            if is_end {
+                // A merge has not handed the end out yet.
+                self.progress = if is_merged { self.progress } else { Progress::Ended };
+                break;
+            }
+        }
+        (out, events)
     }
 
     fn passed(&mut self, piece: &Piece) {

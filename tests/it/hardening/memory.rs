@@ -229,3 +229,32 @@ async fn copies_of_a_state_for_each_lane() {
     reader.abort();
     assert_sane(&origin, "a", &[]).await;
 }
+
+/// Streams of several channels whose pages together need more memory than there is: each of them
+/// gets every event, because none waits for memory while it holds some.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_of_many_channels_that_share_little_memory() {
+    const STREAMS: usize = 40;
+    const EVENTS: usize = 3;
+    let flags = ["--store", "memory", "--answer-bytes", "16MiB", "--live-bytes", "1MiB"];
+    let origin = Origin::with(&[&flags[..], &["--segment", "10m"]].concat());
+    let channels: Vec<String> = (0..8).map(|n| format!("large{n}")).collect();
+    for channel in channels.iter().cycle().take(EVENTS * channels.len()) {
+        origin.publish(channel, &"y".repeat(200_000)).await;
+    }
+    let path = format!("/channels/{}?after=0-0", channels.join(","));
+    let read_all = |mut source: headwater::client::EventSource| async move {
+        let mut ids = std::collections::BTreeSet::new();
+        while ids.len() < EVENTS * 8 {
+            let message = next_message(&mut source).await;
+            assert_eq!(message.data.len(), 200_000);
+            assert!(ids.insert(message.last_event_id), "an event came twice");
+        }
+    };
+    let readers: Vec<_> =
+        (0..STREAMS).map(|_| tokio::spawn(read_all(origin.source(&path, None)))).collect();
+    for reader in readers {
+        reader.await.expect("each stream gets all events");
+    }
+    assert_calm(&origin).await;
+}
