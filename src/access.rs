@@ -117,18 +117,25 @@ impl Access {
 
     /// Fetches keys for as long as it is polled.
     pub async fn keep_keys(&self, fetch: Fetch) {
+        let mut logged = None;
         loop {
             let begun = Instant::now();
             match fetch().await.and_then(|text| Key::set(&text).map_err(|KeyError(why)| why)) {
                 Ok(keys) => {
-                    tracing::debug!(keys = keys.len(), "keys fetched");
+                    if logged.take().is_some() {
+                        tracing::info!(keys = keys.len(), "the keys of tokens were fetched");
+                    }
                     let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
                     *fetched = Arc::new(keys);
                     *self.missing.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 }
                 // Those that were fetched before stay good.
                 Err(why) => {
-                    tracing::warn!(%why, "the keys of tokens cannot be fetched");
+                    // Each cause once, not each of the attempts.
+                    if logged.as_ref() != Some(&why) {
+                        tracing::error!(%why, "the keys of tokens cannot be fetched (--token-jwks)");
+                        logged = Some(why.clone());
+                    }
                     let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
                     if let Some(missing) = &mut *missing {
                         *missing = why;

@@ -30,6 +30,8 @@ pub struct Metrics {
     pub streams_open: Gauge,
     /// Connections, whatever they do.
     pub connections_open: Gauge,
+    /// 1: `/readyz` says that the origin is ready.
+    pub ready: Gauge,
     /// Channels in memory.
     pub channels_live: Gauge,
     ended: Family<Labels, Counter>,
@@ -103,6 +105,7 @@ impl Metrics {
             registry: Registry::default(),
             streams_opened: JoinKind::ALL.map(kind),
             streams_open: Gauge::default(),
+            ready: Gauge::default(),
             connections_open: Gauge::default(),
             channels_live: Gauge::default(),
             ended: Family::default(),
@@ -133,6 +136,11 @@ impl Metrics {
         own.register("streams_open", "Streams being served", self.streams_open.clone());
         let open = self.connections_open.clone();
         own.register("connections_open", "Connections accepted and not yet closed", open);
+        own.register(
+            "ready",
+            "Whether /readyz answers that the origin is ready",
+            self.ready.clone(),
+        );
         own.register("channels_live", "Channels in memory", self.channels_live.clone());
         own.register("streams_ended", "Streams ended, by reason", self.ended.clone());
         own.register(
@@ -141,7 +149,11 @@ impl Metrics {
             self.shed.clone(),
         );
         let refused = self.refused.clone();
-        own.register("publishes_refused", "Publishes not accepted, by problem", refused);
+        own.register(
+            "publishes_refused",
+            "Publishes and ends of channels not accepted, by problem",
+            refused,
+        );
         own.register("gaps", "Gap events sent, by reason", self.gaps.clone());
         let open = self.websockets_open.clone();
         own.register("websockets_open", "WebSockets being served", open);

@@ -363,6 +363,7 @@ impl Origin {
         match Route::parse(request.uri().path())? {
             Route::Metrics => {
                 self.hub.refresh_metrics().await;
+                self.hub.metrics.ready.set(self.ready().await.is_ok().into());
                 let mut answer = text(self.hub.metrics.text());
                 let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
                 answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));

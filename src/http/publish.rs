@@ -72,10 +72,21 @@ impl Origin {
         query: &Query,
         client: Client,
     ) -> Result<Answer, Problem> {
-        let method = request.method().clone();
-        if method != Method::POST && method != Method::DELETE {
+        if !matches!(*request.method(), Method::POST | Method::DELETE) {
             return Err(Problem::method(CHANNEL_METHODS));
         }
+        let written = self.authorized_write(request, names, query, client).await;
+        written.inspect_err(|problem| self.hub.metrics.refused(problem.slug))
+    }
+
+    /// A publish, or the end of a channel, if the request's token allows it.
+    async fn authorized_write(
+        &self,
+        request: Request<Incoming>,
+        names: Vec<ChannelName>,
+        query: &Query,
+        client: Client,
+    ) -> Result<Answer, Problem> {
         let [name] = <[ChannelName; 1]>::try_from(names).map_err(|_| {
             Problem::bad_field(
                 "channel",
@@ -84,12 +95,11 @@ impl Origin {
         })?;
         let grant = self.may_publish(request.headers(), &name)?;
         let subject = grant.map(|grant| grant.subject.unwrap_or_default());
-        if method == Method::DELETE {
+        if request.method() == Method::DELETE {
             self.check_rate(&name, subject.as_deref(), 1)?;
             return self.end(&name, query).await;
         }
-        let published = self.publish(request, name, (subject.as_deref(), client), query).await;
-        published.inspect_err(|problem| self.hub.metrics.refused(problem.slug))
+        self.publish(request, name, (subject.as_deref(), client), query).await
     }
 
     async fn publish(

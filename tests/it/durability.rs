@@ -72,6 +72,7 @@ async fn nothing_acknowledged_is_lost_to_a_kill_and_no_id_is_used_twice() {
         let new = publish_until_killed(&origin, round).await;
         assert!(new.len() > 10, "{} publishes prove little", new.len());
         origin.lock().await.start_again();
+        assert_eq!(origin.lock().await.becomes(200).await, "ready\n");
         let after = |id: &str| headwater::cursor::EventId::parse(id).unwrap();
         let newest = after(&newest.unwrap());
         assert!(new.keys().all(|id| after(id) > newest), "ids only go up");

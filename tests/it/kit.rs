@@ -9,6 +9,7 @@ use hyper::{Method, StatusCode};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::ops::RangeBounds;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -135,6 +136,29 @@ impl Origin {
             }
         };
         tokio::time::timeout(PATIENCE, becomes).await.expect("it becomes so")
+    }
+
+    /// What operators see of a fault, or of its end (`Ok`): `/readyz` and its text, the gauge of the
+    /// same, a line of the log, and a metric.
+    pub async fn shows(
+        &self,
+        readiness: Result<(), &str>,
+        logged: &str,
+        (metric, values): (&str, impl RangeBounds<f64>),
+    ) {
+        let status = if readiness.is_ok() { 200 } else { 503 };
+        let said = self.becomes(status).await;
+        assert!(said.contains(readiness.err().unwrap_or_default()), "{said}");
+        assert_eq!(self.metric("headwater_ready").await, f64::from(status == 200));
+        let is_logged = async {
+            while self.logged(logged) == 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, is_logged).await;
+        assert!(in_time.is_ok(), "the log says: {logged}");
+        let value = self.metric(metric).await;
+        assert!(values.contains(&value), "{metric} {value}");
     }
 
     /// The process.

@@ -6,6 +6,7 @@ mod beginnings;
 mod browser;
 mod client_kit;
 mod client_matrix;
+mod clock_faults;
 mod commands;
 mod copies;
 mod crowd;

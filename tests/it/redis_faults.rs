@@ -4,7 +4,7 @@
 
 use crate::kit::{Origin, PATIENCE, next_message};
 use crate::machine_kit::SteppedClock;
-use crate::redis_kit::{RedisServer, wait_until};
+use crate::redis_kit::{RedisServer, distant, wait_until};
 use headwater::client::{EventSource, Message};
 use serde_json::Value;
 use std::time::Duration;
@@ -16,8 +16,9 @@ fn on(redis: &RedisServer, flags: &[&str]) -> Origin {
     Origin::with(&[&["--store", &*redis.url()], &FLAGS[..], flags].concat())
 }
 
-async fn errors(origin: &Origin, kind: &str) -> f64 {
-    origin.metric(&format!("headwater_store_errors_total{{kind=\"{kind}\"}}")).await
+/// The name of the metric that counts the store's errors of one kind.
+fn errors(kind: &str) -> String {
+    format!("headwater_store_errors_total{{kind=\"{kind}\"}}")
 }
 
 /// Waits until the log has a line with these words.
@@ -66,9 +67,8 @@ async fn a_clock_of_redis_that_goes_back_withholds_no_event() {
         let message = timeout(Duration::from_secs(3), next_message(&mut source)).await;
         assert_eq!(message.expect("it is not withheld").last_event_id, *ids.last().unwrap());
     }
-    let offset = origin.metric("headwater_store_clock_offset_seconds").await;
-    assert!((-31.0..=-29.0).contains(&offset), "{offset}");
-    origin.becomes(200).await;
+    let offset = ("headwater_store_clock_offset_seconds", -31.0..=-29.0);
+    origin.shows(Ok(()), "the wall clock was set to another time", offset).await;
     clock.set("+0");
     ids.push(origin.publish("a", "back").await);
     assert_eq!(next_kind(&mut source, "message").await.data, "back");
@@ -98,9 +98,8 @@ async fn a_master_that_becomes_a_replica_and_its_origin_lose_nothing() {
     other.command(&["REPLICAOF", "NO", "ONE"]);
     other.command(&["DEBUG", "CHANGE-REPL-ID"]);
     master.command(&["REPLICAOF", "127.0.0.1", &other.port.to_string()]);
-    assert!(origin.becomes(503).await.contains("READONLY"), "it says why");
+    origin.shows(Err("READONLY"), "READONLY", ("headwater_store_up", 0.0..=0.0)).await;
     origin.post("/channels/a", &[], "x").await.assert_problem(503, "store-down");
-    assert_eq!(origin.metric("headwater_store_up").await, 0.0);
     wait_until("it follows", || follows(&master));
     assert!(origin.becomes(503).await.contains("READONLY"), "a replica takes no publish");
     // Reading goes on: what is published elsewhere arrives.
@@ -114,7 +113,7 @@ async fn a_master_that_becomes_a_replica_and_its_origin_lose_nothing() {
     let history = origin.log("a").await;
     assert_eq!(history.len(), 503, "no gap");
     assert_eq!(origin.logged("READONLY"), 1, "a cause is logged once");
-    assert_eq!((errors(&origin, "lost").await, origin.logged("has lost events")), (0.0, 0));
+    assert_eq!((origin.metric(&errors("lost")).await, origin.logged("has lost events")), (0.0, 0));
 }
 
 #[tokio::test]
@@ -128,9 +127,7 @@ async fn an_emptied_redis_is_told_to_everyone() {
     redis.command(&["FLUSHALL"]);
     let told = async { while !next_kind(&mut source, "gap").await.data.contains(r#""lost""#) {} };
     timeout(PATIENCE, told).await.expect("the channel says what is lost");
-    says(&origin, "redis has lost events").await;
-    assert_eq!(errors(&origin, "lost").await, 1.0);
-    origin.becomes(200).await;
+    origin.shows(Ok(()), "redis has lost events", (&errors("lost"), 1.0..=1.0)).await;
     origin.publish("a", "3").await;
     assert_eq!(next_kind(&mut source, "message").await.data, "3");
     // The settings are back, so that an origin with other shards is still refused.
@@ -176,13 +173,11 @@ async fn an_origin_serves_nothing_from_keys_that_were_made_for_other_shards() {
     redis.command(&["FLUSHALL"]);
     let other = Origin::with(&["--store", &redis.url(), "--redis-shards", "7"]);
     origin.signal("CONT");
-    let problem = origin.becomes(503).await;
-    assert!(problem.contains("start with --redis-shards 7"), "{problem}");
+    let shards = "start with --redis-shards 7";
+    origin.shows(Err(shards), shards, ("headwater_store_up", 0.0..=0.0)).await;
     let refused = origin.post("/channels/a", &[], "2").await;
     refused.assert_problem(503, "store-down");
     assert_eq!(origin.get("/channels/b/history").await.status, 503);
-    says(&origin, "start with --redis-shards 7").await;
-    assert_eq!(origin.metric("headwater_store_up").await, 0.0);
     other.publish("a", "3").await;
     assert_eq!(other.log("a").await.len(), 1);
     other.becomes(200).await;
@@ -196,9 +191,8 @@ async fn origins_with_different_settings_say_so() {
     let second = on(&redis, &["--segment", "4s", "--retain-events", "50"]);
     says(&second, "--segment 20s, this one with 4s").await;
     says(&second, "--retain-events").await;
-    says(&first, "--segment 4s (not 20s)").await;
-    assert_eq!(first.metric("headwater_store_settings_differ").await, 2.0);
-    first.becomes(200).await;
+    let differ = ("headwater_store_settings_differ", 2.0..=2.0);
+    first.shows(Ok(()), "--segment 4s (not 20s)", differ).await;
     // Where the stored ones are lost, no origin takes its own for those of all.
     redis.command(&["FLUSHALL"]);
     wait_until("they are stored again", || {
@@ -252,7 +246,12 @@ async fn a_state_that_is_damaged_or_gone_in_redis_says_so() {
     let state = async || {
         let other = on(&redis, &[]);
         let state = other.get("/channels/a/state").await.json();
-        assert_eq!(errors(&other, "damaged").await > 0.0, state.to_string().contains("damaged"));
+        if state.to_string().contains("damaged") {
+            let words = "an event in redis is damaged or gone";
+            other.shows(Ok(()), words, (&errors("damaged"), 1.0..)).await;
+        } else {
+            assert_eq!(other.metric(&errors("damaged")).await, 0.0);
+        }
         let events = state["events"].as_array().unwrap().iter();
         let gaps = events.clone().filter(|event| event["reason"] == "damaged").count();
         (gaps, events.len())
@@ -303,9 +302,8 @@ async fn an_event_that_is_gone_or_damaged_in_redis_is_a_gap_in_its_place() {
             assert_eq!(places, expected, "{direction} {limit}");
         }
     }
-    says(&other, "an event in redis is damaged or gone").await;
-    assert!(errors(&other, "damaged").await > 0.0);
-    other.becomes(200).await;
+    let words = "an event in redis is damaged or gone";
+    other.shows(Ok(()), words, (&errors("damaged"), 1.0..)).await;
     // The hash that says where the log ends.
     redis.command(&["DEL", "{headwater:0}:meta:a"]);
     let next = other.publish("a", "and it goes on").await;
@@ -328,9 +326,8 @@ async fn a_damaged_entry_of_the_firehose_delays_nothing_and_loses_nothing() {
     for data in ["1", "2"] {
         assert_eq!(next_kind(&mut source, "message").await.data, data);
     }
-    says(&other, "an entry of the firehose is damaged").await;
-    assert_eq!(errors(&other, "damaged").await, 1.0);
-    other.becomes(200).await;
+    let words = "an entry of the firehose is damaged";
+    other.shows(Ok(()), words, (&errors("damaged"), 1.0..=1.0)).await;
 }
 
 #[tokio::test]
@@ -338,6 +335,7 @@ async fn a_key_of_another_type_is_found_before_anything_is_stored() {
     let redis = RedisServer::start();
     let origin = on(&redis, &[]);
     origin.publish("a", "kept").await;
+    let mut refusals = 0;
     for key in ["firehose", "head", "state:a", "log:a", "meta:a"] {
         let key = format!("{{headwater:0}}:{key}");
         assert_eq!(
@@ -350,6 +348,10 @@ async fn a_key_of_another_type_is_found_before_anything_is_stored() {
         let problem = refused.assert_problem(503, "store-down");
         assert!(problem["detail"].as_str().unwrap().contains("WRONGTYPE"), "{problem}");
         assert_eq!(redis.command(&["XLEN", "{headwater:0}:log:a"]), before, "{key}");
+        refusals += 1;
+        let refused = ("headwater_publishes_refused_total{problem=\"store-down\"}", refusals);
+        assert_eq!(origin.metric(refused.0).await as u32, refused.1);
+        says(&origin, "WRONGTYPE").await;
         redis.command(&["DEL", &key]);
         redis.command(&["RENAME", "aside", &key]);
     }
@@ -367,10 +369,26 @@ async fn an_origin_is_not_ready_while_redis_refuses_writes() {
         [("maxmemory", "1", "0", "OOM"), ("min-replicas-to-write", "1", "0", "NOREPLICAS")]
     {
         redis.command(&["CONFIG", "SET", setting, bad]);
-        assert!(origin.becomes(503).await.contains(why));
-        assert_eq!(origin.metric("headwater_store_up").await, 0.0);
+        origin.shows(Err(why), why, ("headwater_store_up", 0.0..=0.0)).await;
         redis.command(&["CONFIG", "SET", setting, good]);
-        origin.becomes(200).await;
-        assert_eq!(origin.metric("headwater_store_up").await, 1.0);
+        let up = ("headwater_store_up", 1.0..=1.0);
+        origin.shows(Ok(()), "redis takes writes again", up).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_shards_of_a_distant_redis_are_ready() {
+    let redis = RedisServer::start();
+    let port = distant(redis.port, Duration::from_millis(40)).await;
+    let url = format!("redis://127.0.0.1:{port}");
+    // Two commands a shard: one after another, they would take five seconds.
+    let flags = ["--store", &url, "--redis-shards", "64", "--store-timeout", "3s"];
+    let origin = Origin::with(&flags);
+    origin.becomes(200).await;
+    for _ in 0..5 {
+        assert_eq!(origin.get("/readyz").await.status, 200);
+    }
+    assert_eq!(origin.metric("headwater_ready").await, 1.0);
+    origin.publish("a", "x").await;
+    assert_eq!(origin.log("a").await.len(), 1);
 }

@@ -5,6 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 /// A `redis-server` with its files in a directory of its own. Ends with the value.
 pub struct RedisServer {
@@ -320,5 +322,42 @@ pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
         assert!(begun.elapsed() < Duration::from_secs(30), "{what}");
         #[expect(clippy::disallowed_methods, reason = "no runtime here")]
         std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A way to a server that takes as long as one to a distant machine: each direction half of
+/// `round_trip`. Returns its port; ends with the runtime of the test.
+pub async fn distant(server: u16, round_trip: Duration) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = tokio::net::TcpStream::connect(("127.0.0.1", server)).await;
+            let Ok(server) = server else { continue };
+            let ((from_client, to_client), (from_server, to_server)) =
+                (client.into_split(), server.into_split());
+            tokio::spawn(carry(from_client, to_server, round_trip / 2));
+            tokio::spawn(carry(from_server, to_client, round_trip / 2));
+        }
+    });
+    port
+}
+
+/// Hands bytes on after a delay; what comes meanwhile is on its way too.
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration) {
+    let (send, mut receive) = tokio::sync::mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+    tokio::spawn(async move {
+        while let Some((due, bytes)) = receive.recv().await {
+            tokio::time::sleep_until(due.into()).await;
+            if to.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut buffer = vec![0; 65_536];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        if send.send((Instant::now() + delay, buffer[..read].to_vec())).is_err() {
+            return;
+        }
     }
 }

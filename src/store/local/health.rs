@@ -9,6 +9,10 @@ use tokio::sync::Notify;
 /// A commit, or other work of the writer, that takes longer than this makes the store not ready.
 const WORK_TIME_MAX: Duration = Duration::from_secs(1);
 
+/// From this part of `--max-store-bytes` on (percent), the log says that the store is almost full, and
+/// below the other one, that it no longer is.
+const ALMOST_FULL_PERCENT: (u64, u64) = (95, 90);
+
 /// Why nothing works any more.
 pub const DEAD: &str = "the thread that writes the log has died (see the messages before this one); \
                         nothing acknowledged is lost, start the process again";
@@ -20,6 +24,8 @@ pub struct Health {
     /// What the writer is doing.
     work: Mutex<Option<Work>>,
     is_unmarked: AtomicBool,
+    /// The store is almost full, and the log says so.
+    is_almost_full: AtomicBool,
     is_dead: AtomicBool,
     died: Notify,
     pub metrics: StoreMetrics,
@@ -71,6 +77,24 @@ impl Health {
                 "the disk does not confirm a commit; publishes wait, and are refused after \
                  --store-timeout"
             );
+        }
+    }
+
+    /// Logs once when the store gets almost full, and once when it has room again; called every
+    /// second.
+    pub fn watch_fill(&self, bytes: u64, bytes_max: u64) {
+        let percent = bytes.saturating_mul(100) / bytes_max.max(1);
+        let was_almost_full = self.is_almost_full.load(Ordering::Relaxed);
+        if !was_almost_full && percent >= ALMOST_FULL_PERCENT.0 {
+            self.is_almost_full.store(true, Ordering::Relaxed);
+            tracing::error!(
+                percent,
+                "the store is almost full: at --max-store-bytes, each publish that adds to it is \
+                 refused (507). Raise --max-store-bytes or lower --retain-bytes"
+            );
+        } else if was_almost_full && percent < ALMOST_FULL_PERCENT.1 {
+            self.is_almost_full.store(false, Ordering::Relaxed);
+            tracing::info!(percent, "the store has room again");
         }
     }
 

@@ -429,6 +429,8 @@ impl Store for LocalStore {
     fn sweep(&self) -> Answer<'_, ()> {
         Box::pin(async {
             self.health.watch_work();
+            let bytes = self.catalog().bytes;
+            self.health.watch_fill(bytes, self.total_bytes);
             // A writer that is busy is not asked twice.
             self.commands.try_send(Command::Sweep).unwrap_or_default();
         })

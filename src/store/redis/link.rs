@@ -31,6 +31,11 @@ const ATTEMPTS_MAX: u32 = 5;
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 /// Most causes that are logged until all is well again.
 const LOGGED_MAX: usize = 16;
+/// An error of the server, as one of a wrong type of key, is logged once in this time.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(60);
+/// Errors that concern the whole server, and not one key.
+const SERVER_ERRORS: [&str; 7] =
+    ["OOM", "NOREPLICAS", "READONLY", "MISCONF", "MASTERDOWN", "LOADING", "CLUSTERDOWN"];
 /// How long a connection must have lasted before the log says that there is one again.
 const STEADY_TIME: Duration = Duration::from_secs(30);
 /// How often a command looks whether there is a connection again.
@@ -62,6 +67,8 @@ pub struct Causes {
     now: Option<String>,
     /// What the log says already, since all was well.
     logged: Vec<String>,
+    /// What the server has refused, by the code that its error begins with, and when that was logged.
+    refused: Vec<(String, Instant)>,
 }
 
 impl Script {
@@ -118,8 +125,16 @@ impl Link {
 
     /// What went wrong, and why there is no connection where that is the reason.
     pub fn down(&self, error: &Error) -> StoreError {
-        let cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner).now.clone();
-        StoreError::Down(format!("redis: {}", cause.as_deref().unwrap_or(error.details())))
+        let mut causes = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+        if causes.now.is_none() {
+            causes.refuse(error.details());
+        }
+        StoreError::Down(format!("redis: {}", causes.now.as_deref().unwrap_or(error.details())))
+    }
+
+    /// The server has taken a write on every shard.
+    pub fn takes_writes(&self) {
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).accept();
     }
 
     /// Waits for the first connection, for a while.
@@ -253,11 +268,36 @@ async fn note_causes(
 
 impl Causes {
     fn fail(&mut self, cause: String) {
-        if !self.logged.contains(&cause) && self.logged.len() < LOGGED_MAX {
+        let is_refusal = self.refused.iter().any(|(code, _)| cause.starts_with(code.as_str()));
+        let is_known = is_refusal || self.logged.contains(&cause);
+        if !is_known && self.logged.len() < LOGGED_MAX {
             tracing::error!("redis: {cause}");
             self.logged.push(cause.clone());
         }
         self.now = Some(cause);
+    }
+
+    /// The server has answered a command with an error. Each kind of error is logged once in a
+    /// while, not for each of many publishes.
+    fn refuse(&mut self, error: &str) {
+        let code = error.split(' ').next().unwrap_or_default();
+        let is_code = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_uppercase());
+        self.refused.retain(|(_, at)| at.elapsed() < REFUSAL_PAUSE);
+        let is_logged = self.refused.iter().any(|(logged, _)| logged == code)
+            || self.logged.iter().any(|logged| logged.starts_with(code));
+        if is_code && !is_logged && self.refused.len() < LOGGED_MAX {
+            tracing::error!("redis refuses a command: {error}");
+            self.refused.push((code.to_owned(), Instant::now()));
+        }
+    }
+
+    /// The server takes writes, so that an error of the whole server is over.
+    fn accept(&mut self) {
+        let known = self.refused.len();
+        self.refused.retain(|(code, _)| !SERVER_ERRORS.contains(&code.as_str()));
+        if self.refused.len() < known {
+            tracing::info!("redis takes writes again");
+        }
     }
 
     /// A connection has lasted for a while.

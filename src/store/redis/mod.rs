@@ -464,7 +464,9 @@ impl Store for RedisStore {
                 self.checked().await?;
                 // Side by side: one after another, many shards of a distant Redis would take too long.
                 let shards = (0..self.keys.shards()).map(|shard| self.ready_shard(shard));
-                futures_util::future::try_join_all(shards).await.map(drop)
+                futures_util::future::try_join_all(shards).await?;
+                self.link.takes_writes();
+                Ok(())
             };
             let slow = |_| self.link.down(&Error::new(ErrorKind::Timeout, NO_ANSWER));
             let patience = self.config.timeout.mul_f64(READY_PART);
