@@ -348,9 +348,10 @@ async fn idle_channels_cost_redis_nothing() {
         streams.push(stream);
     }
     let many = commands_while_idle(&redis).await;
-    // A look of three commands a second and a read for each shard, and a look of three at the
-    // settings, whatever the number of channels; a round more or less falls into the time.
-    assert!(many <= few + 19, "{few} commands with no channel, {many} with 500");
+    // One command for each channel that is read would make 100 more, and one for each channel 500.
+    // What an origin asks each second, 19 commands for four shards, may fall into one of the two
+    // times and not into the other, at both ends of it.
+    assert!(many < few + 50, "{few} commands with no channel, {many} with 500");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

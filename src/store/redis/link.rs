@@ -116,6 +116,12 @@ impl Link {
         self.cause.lock().unwrap_or_else(PoisonError::into_inner).now.is_some()
     }
 
+    /// Whether the log says already why commands fail.
+    pub fn is_explained(&self) -> bool {
+        let causes = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+        causes.now.is_some() || !causes.refused.is_empty()
+    }
+
     /// Ends once there is a connection, or it is not known to be gone.
     pub async fn reachable(&self) {
         while !self.client.is_connected() && self.has_cause() {
@@ -283,12 +289,14 @@ impl Causes {
         let code = error.split(' ').next().unwrap_or_default();
         let is_code = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_uppercase());
         self.refused.retain(|(_, at)| at.elapsed() < REFUSAL_PAUSE);
-        let is_logged = self.refused.iter().any(|(logged, _)| logged == code)
-            || self.logged.iter().any(|logged| logged.starts_with(code));
-        if is_code && !is_logged && self.refused.len() < LOGGED_MAX {
-            tracing::error!("redis refuses a command: {error}");
-            self.refused.push((code.to_owned(), Instant::now()));
+        let is_known = self.refused.iter().any(|(known, _)| known == code);
+        if !is_code || is_known || self.refused.len() >= LOGGED_MAX {
+            return;
         }
+        if !self.logged.iter().any(|logged| logged.starts_with(code)) {
+            tracing::error!("redis refuses a command: {error}");
+        }
+        self.refused.push((code.to_owned(), Instant::now()));
     }
 
     /// The server takes writes, so that an error of the whole server is over.

@@ -128,7 +128,7 @@ pub async fn follow(store: Arc<RedisStore>, shard: usize, link: Link) {
             is_following = outcome.is_ok();
             match &outcome {
                 Ok(()) => tracing::info!(shard, "the log is followed again"),
-                Err(_) if link.has_cause() => tracing::warn!(shard, "the log is not followed"),
+                Err(_) if link.is_explained() => tracing::warn!(shard, "the log is not followed"),
                 Err(error) => tracing::warn!(shard, %error, "the log is not followed"),
             }
         }
