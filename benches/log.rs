@@ -2,8 +2,8 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use headwater::cursor::EventId;
-use headwater::event::{ChannelName, Event};
-use headwater::event_log::{EventLog, Read, StoredEvent};
+use headwater::event::{ChannelName, Event, StoredEvent};
+use headwater::event_log::{EventLog, Read};
 use headwater::sse::{EventWriter, Format};
 use std::hint::black_box;
 

@@ -8,10 +8,14 @@
 
 use bytes::Bytes;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Unit in which memory is counted, in bytes.
 const UNIT_BYTES: usize = 1024;
+/// The part of a request's time in which it may wait for memory; the rest is for the store.
+const PATIENCE_PART: f64 = 0.75;
 /// One part of so many may hold copies that are kept for later requests.
 const COPY_PARTS: usize = 4;
 
@@ -21,7 +25,12 @@ pub struct Budget {
     answers: Arc<Semaphore>,
     copies: Arc<Semaphore>,
     units: u32,
+    patience: Duration,
+    waiting: Arc<AtomicUsize>,
 }
+
+/// One more request that waits, until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
 
 /// A part of the memory that is in use.
 #[derive(Debug)]
@@ -42,28 +51,51 @@ struct Charged {
 }
 
 impl Budget {
-    /// `bytes`: all of it.
-    pub fn new(bytes: usize) -> Self {
+    /// `bytes`: all of it. `request_time`: how long a request may take to begin its answer.
+    pub fn new(bytes: usize, request_time: Duration) -> Self {
         let units = u32::try_from(bytes / UNIT_BYTES).unwrap_or(u32::MAX).max(1);
         let copies = units as usize / COPY_PARTS;
         Self {
             answers: Arc::new(Semaphore::new(units as usize - copies)),
             copies: Arc::new(Semaphore::new(copies)),
             units: units - copies as u32,
+            waiting: Arc::default(),
+            patience: request_time.mul_f64(PATIENCE_PART),
         }
+    }
+
+    /// As [`Budget::charge`], but not for ever.
+    ///
+    /// # Errors
+    /// When other answers do not leave so much in time.
+    pub async fn charge_in_time(&self, bytes: usize) -> Result<Charge, Exhausted> {
+        tokio::time::timeout(self.patience, self.charge(bytes)).await.map_err(|_| Exhausted)
     }
 
     /// Waits until so many bytes are free, behind those that asked before. More than there is at
     /// all waits for all of it.
     pub async fn charge(&self, bytes: usize) -> Charge {
         let wanted = units(bytes).min(self.units);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.waiting);
         Charge { permit: self.answers.clone().acquire_many_owned(wanted).await.ok(), _turn: None }
+    }
+
+    /// Whether a request is waiting for memory now.
+    pub fn is_short(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Charges a copy that is kept for later requests, if there is room for it.
     pub fn keep(&self, bytes: usize) -> Option<Charge> {
         let permit = self.copies.clone().try_acquire_many_owned(units(bytes)).ok()?;
         Some(Charge { permit: Some(permit), _turn: None })
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -101,7 +133,7 @@ mod tests {
 
     #[tokio::test]
     async fn memory_is_given_in_order_and_back_with_the_last_handle() {
-        let budget = Budget::new(100 * UNIT_BYTES);
+        let budget = Budget::new(100 * UNIT_BYTES, Duration::from_millis(10));
         let first = budget.charge(60 * UNIT_BYTES).await;
         let (mut large, mut small) =
             (Box::pin(budget.charge(40 * UNIT_BYTES)), Box::pin(budget.charge(1)));
@@ -119,6 +151,10 @@ mod tests {
         all.await;
         // More than there is does not wait for ever.
         budget.charge(1_000 * UNIT_BYTES).await;
+        let rest = budget.charge(70 * UNIT_BYTES).await;
+        assert!(budget.charge_in_time(10 * UNIT_BYTES).await.is_err());
+        drop(rest);
+        assert!(budget.charge_in_time(10 * UNIT_BYTES).await.is_ok());
         let kept = budget.keep(25 * UNIT_BYTES);
         assert!(kept.is_some() && budget.keep(1).is_none());
     }

@@ -3,10 +3,10 @@
 //! One lock, held for a few instructions and never across an await. Readers share the run and what
 //! a fresh join of a segment begins with; the channel knows no reader by name and queues for none.
 
-use crate::budget::{Budget, Charge};
+use crate::budget::{Budget, Charge, Exhausted};
 use crate::cursor::EventId;
-use crate::event::ChannelName;
-use crate::event_log::{EventLog, StoredEvent};
+use crate::event::{ChannelName, StoredEvent};
+use crate::event_log::EventLog;
 use crate::segment::Segment;
 use crate::sse::{EventWriter, Format};
 use crate::store::{PageLimit, State, Store, StoreError};
@@ -46,18 +46,39 @@ pub struct Fresh {
 /// What a state is charged for before its size is known, in bytes.
 const STATE_MEMORY_BYTES: usize = 64 * 1024;
 
+/// Why a stream cannot begin, or a state cannot be read.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The store failed.
+    Store(StoreError),
+    /// Other answers leave no memory for it.
+    NoMemory(Exhausted),
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Exhausted> for ReadError {
+    fn from(exhausted: Exhausted) -> Self {
+        Self::NoMemory(exhausted)
+    }
+}
+
 /// A state, and what it needs of the memory: its events and a text that is made of them.
 ///
 /// # Errors
-/// When the store does not answer.
+/// When the store does not answer, or there is no memory in time.
 pub async fn charged_state(
     store: &dyn Store,
     budget: &Budget,
     name: &ChannelName,
-) -> Result<(State, Charge), StoreError> {
+) -> Result<(State, Charge), ReadError> {
     let mut wanted = STATE_MEMORY_BYTES;
     loop {
-        let charge = budget.charge(wanted).await;
+        let charge = budget.charge_in_time(wanted).await?;
         let state = store.state(name).await?;
         let weight: usize = state.events.iter().map(|stored| stored.event.weight() + 64).sum();
         let needed = 3 * weight;
@@ -120,13 +141,13 @@ impl Channel {
     /// all get the same bytes.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// When the store does not answer, or there is no memory in time.
     pub async fn fresh_in(
         &self,
         segment: Segment,
         store: &dyn Store,
         budget: &Budget,
-    ) -> Result<Fresh, StoreError> {
+    ) -> Result<Fresh, ReadError> {
         let starts_at = segment.starts_at;
         let cell = self.fresh_cell(segment);
         let begin = || self.begin_fresh(starts_at, store, budget);
@@ -153,7 +174,7 @@ impl Channel {
         starts_at: u64,
         store: &dyn Store,
         budget: &Budget,
-    ) -> Result<Fresh, StoreError> {
+    ) -> Result<Fresh, ReadError> {
         let standing = store.standing(&self.name).await?;
         if !standing.keyed {
             let position = self.log().position_before(starts_at);

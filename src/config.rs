@@ -125,6 +125,19 @@ pub struct RatesConfig {
     pub channel: Option<NonZeroU32>,
     /// From the bearers of tokens with one `sub`.
     pub subject: Option<NonZeroU32>,
+    /// Channels that the bearers of tokens with one `sub` make.
+    pub new_channels: Option<Allowance>,
+    /// Publishes with an idempotency key from the bearers of tokens with one `sub`.
+    pub idempotency_keys: Option<Allowance>,
+}
+
+/// So many at once, given back evenly over this time.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowance {
+    /// How many.
+    pub count: NonZeroU32,
+    /// The time, longer than nothing.
+    pub time: Duration,
 }
 
 /// What a WebSocket may do.

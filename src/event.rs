@@ -3,6 +3,7 @@
 //! Each type here has one constructor, and it refuses what the wire format could not carry
 //! (a line break inside a field would forge a second field). Nothing further in checks again.
 
+use crate::cursor::EventId;
 use std::fmt;
 use std::sync::Arc;
 
@@ -20,6 +21,15 @@ pub struct ChannelName(Arc<str>);
 /// An SSE `event` type or state `key`. Invariant: no CR, LF or NUL, 1 to [`FIELD_BYTES_MAX`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Field(Box<str>);
+
+/// An event with the place the store gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Its place in the channel.
+    pub id: EventId,
+    /// What the publisher said.
+    pub event: Event,
+}
 
 /// One event as its publisher gave it; the store adds the id.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@
 //! The run begins at `base`. What lies before it is the store's to give.
 
 use crate::cursor::EventId;
-use crate::event::Event;
+use crate::event::StoredEvent;
 use crate::sse::{self, EventWriter};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -18,15 +18,6 @@ use std::collections::VecDeque;
 pub const PIECE_BYTES: usize = 16 * 1024;
 /// What one event costs beside its bytes: its index entry, and its block before it is joined.
 const EVENT_OVERHEAD_BYTES: usize = 96;
-
-/// An event with the place the store gave it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredEvent {
-    /// Its place in the channel.
-    pub id: EventId,
-    /// What the publisher said.
-    pub event: Event,
-}
 
 /// The run. Absolute byte offsets count from the first byte ever appended.
 #[derive(Debug)]
@@ -111,8 +102,9 @@ impl EventLog {
             self.entries.push_back(Entry { id: *id, end, id_line, is_end: event.is_end() });
             self.blocks.push_back(Block { start, bytes: block.into() });
         }
-        self.join_small_blocks();
+        // First, so that a joined block is never larger than what is held.
         self.evict();
+        self.join_small_blocks();
     }
 
     /// Says that `last` is the newest event of the log, by the store; `beginning` is the place
@@ -334,14 +326,35 @@ impl EventLog {
         self.blocks.push_back(Block { start, bytes: joined.into() });
     }
 
-    /// Drops whole blocks from the front; the newest event always stays.
+    /// Drops whole blocks from the front, then events of a joined block that is still too large; the
+    /// newest event always stays.
     fn evict(&mut self) {
         while self.blocks.len() > 1 && self.weight() > self.bytes_max {
             self.blocks.pop_front();
             let start = self.blocks.front().map_or(0, |block| block.start);
-            while self.entries.front().is_some_and(|entry| entry.end <= start) {
-                self.base = self.entries.pop_front().map(|entry| entry.id);
-            }
+            self.forget_before(start);
+        }
+        if self.entries.len() < 2 || self.weight() <= self.bytes_max {
+            return;
+        }
+        let end = self.end();
+        let newest = self.entries.len() - 1;
+        let is_too_much = |(index, entry): &(usize, &Entry)| {
+            let bytes = (end - entry.end) as usize;
+            bytes + (newest - index) * EVENT_OVERHEAD_BYTES > self.bytes_max
+        };
+        let dropped = self.entries.iter().enumerate().take_while(is_too_much).count();
+        let start = self.entries[dropped.min(newest - 1)].end;
+        self.forget_before(start);
+        if let Some(block) = self.blocks.front_mut() {
+            let rest = Bytes::copy_from_slice(&block.bytes[(start - block.start) as usize..]);
+            *block = Block { start, bytes: rest };
+        }
+    }
+
+    fn forget_before(&mut self, start: u64) {
+        while self.entries.front().is_some_and(|entry| entry.end <= start) {
+            self.base = self.entries.pop_front().map(|entry| entry.id);
         }
     }
 
@@ -355,6 +368,7 @@ impl EventLog {
 mod tests {
     use super::*;
     use crate::event::ChannelName;
+    use crate::event::Event;
     use crate::sse::Format;
     use proptest::prelude::*;
 
@@ -385,6 +399,24 @@ mod tests {
         assert!(matches!(log.read(id(4), u64::MAX, 100), Read::Events(_)));
         assert!(matches!(log.read(id(5), u64::MAX, 100), Read::CaughtUp));
         assert!(matches!(log.read(id(9), u64::MAX, 100), Read::CaughtUp));
+    }
+
+    #[test]
+    fn events_of_a_joined_block_are_dropped_until_the_rest_fits() {
+        let events: Vec<_> = (1..=100).map(|n| stored(n, &"x".repeat(400))).collect();
+        let mut log = EventLog::new(writer(), 1 << 20);
+        log.append(id(0), &events);
+        assert_eq!(log.blocks.len(), 1);
+        for bytes_max in [20_000, 5_000, 700, 1] {
+            log.set_bytes_max(bytes_max);
+            let count = log.entries.len();
+            assert!(log.weight() <= bytes_max || count == 1, "{bytes_max}");
+            let base = log.base().expect("it has begun");
+            let Read::Events(piece) = log.read(base, u64::MAX, 1 << 20) else { panic!("events") };
+            let text: Vec<u8> = events[100 - count..].iter().flat_map(text_of).collect();
+            assert_eq!((piece.bytes, piece.events), (text.into(), count as u64), "{bytes_max}");
+        }
+        assert_eq!(log.entries.len(), 1);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use crate::alarms::Alarms;
 use crate::budget::{Budget, Charge, Exhausted};
+use crate::channel::ReadError;
 use crate::clock::Clock;
 use crate::cursor::{Cursor, EventId};
 use crate::event::ChannelName;
@@ -156,10 +157,15 @@ impl Hub {
     /// Begins a stream.
     ///
     /// # Errors
-    /// When the store was needed and does not answer in time.
-    pub async fn join(&self, wanted: Wanted<'_>) -> Result<Join, StoreError> {
-        let join = self.join_patiently(wanted);
-        tokio::time::timeout(self.store_timeout, join).await.unwrap_or_else(|_| Err(too_slow()))
+    /// When the store was needed and does not answer in time, or memory is not given in time.
+    pub async fn join(&self, wanted: Wanted<'_>) -> Result<Join, ReadError> {
+        let mut join = std::pin::pin!(self.join_patiently(wanted));
+        match tokio::time::timeout(self.store_timeout, join.as_mut()).await {
+            Ok(joined) => joined,
+            // The join may have waited for memory, or for another one that did.
+            Err(_) if self.budget.is_short() => Err(Exhausted.into()),
+            Err(_) => Err(too_slow().into()),
+        }
     }
 
     /// Begins to read one channel in JSON, for as long as its client stays.
@@ -170,12 +176,12 @@ impl Hub {
         &self,
         name: &ChannelName,
         asked: &Asked,
-    ) -> Result<Join, StoreError> {
+    ) -> Result<Join, ReadError> {
         let names = std::slice::from_ref(name);
         self.join(Wanted { names, asked, lane: 0, is_endless: true, format: Format::Json }).await
     }
 
-    async fn join_patiently(&self, wanted: Wanted<'_>) -> Result<Join, StoreError> {
+    async fn join_patiently(&self, wanted: Wanted<'_>) -> Result<Join, ReadError> {
         let Wanted { names, asked, lane, is_endless, format } = wanted;
         let leases: Vec<Lease> = names.iter().map(|name| self.live.open(name, format)).collect();
         let span = self.span(lane, asked.arrival());
@@ -314,8 +320,7 @@ impl Hub {
     /// # Errors
     /// When other answers do not leave so much in time.
     pub async fn memory(&self, bytes: usize) -> Result<Charge, Exhausted> {
-        let charge = self.budget.charge(bytes);
-        tokio::time::timeout(self.store_timeout, charge).await.map_err(|_| Exhausted)
+        self.budget.charge_in_time(bytes).await
     }
 
     /// From now on no response runs over its next boundary.

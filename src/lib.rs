@@ -36,6 +36,7 @@
 
 pub mod access;
 pub mod alarms;
+pub mod background;
 pub mod body;
 pub mod budget;
 pub mod caching;

@@ -8,8 +8,7 @@
 use crate::channel::Channel;
 use crate::clock::Clock;
 use crate::cursor::EventId;
-use crate::event::ChannelName;
-use crate::event_log::StoredEvent;
+use crate::event::{ChannelName, StoredEvent};
 use crate::sse::Format;
 use crate::store::Listener;
 use crate::wakers::Waitable;

@@ -1,9 +1,9 @@
 //! How fast events may come in: into one channel, and from one publisher.
 
-use crate::config::RatesConfig;
+use crate::config::{Allowance, RatesConfig};
 use crate::event::ChannelName;
 use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, InsufficientCapacity, Quota, RateLimiter};
+use governor::{DefaultKeyedRateLimiter, InsufficientCapacity, Quota as PerTime, RateLimiter};
 use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -12,6 +12,17 @@ use std::time::Duration;
 pub struct Rates {
     channels: Option<DefaultKeyedRateLimiter<ChannelName>>,
     subjects: Option<DefaultKeyedRateLimiter<String>>,
+    new_channels: Option<DefaultKeyedRateLimiter<String>>,
+    keys: Option<DefaultKeyedRateLimiter<String>>,
+}
+
+/// What a publish takes of what its publisher may have.
+#[derive(Clone, Copy, Debug)]
+pub enum Quota {
+    /// A channel that was not there before.
+    NewChannel,
+    /// An idempotency key.
+    IdempotencyKey,
 }
 
 /// Events came too fast.
@@ -29,8 +40,10 @@ impl Rates {
     /// Nothing used yet.
     pub fn new(config: RatesConfig) -> Self {
         Self {
-            channels: config.channel.map(|rate| RateLimiter::keyed(Quota::per_second(rate))),
-            subjects: config.subject.map(|rate| RateLimiter::keyed(Quota::per_second(rate))),
+            channels: config.channel.map(|rate| RateLimiter::keyed(PerTime::per_second(rate))),
+            subjects: config.subject.map(|rate| RateLimiter::keyed(PerTime::per_second(rate))),
+            new_channels: config.new_channels.and_then(allowance),
+            keys: config.idempotency_keys.and_then(allowance),
         }
     }
 
@@ -57,15 +70,41 @@ impl Rates {
         })
     }
 
+    /// Whether a quota is set.
+    pub fn has(&self, quota: Quota) -> bool {
+        self.quota(quota).is_some()
+    }
+
+    /// Takes one of what the publisher `subject` may have.
+    ///
+    /// # Errors
+    /// When nothing of it is left: after which time there is.
+    pub fn take_one(&self, quota: Quota, subject: &str) -> Result<(), Duration> {
+        let taken = take(self.quota(quota), &subject.to_owned(), 1);
+        taken.map_err(|wait| wait.unwrap_or_default())
+    }
+
+    fn quota(&self, quota: Quota) -> Option<&DefaultKeyedRateLimiter<String>> {
+        match quota {
+            Quota::NewChannel => self.new_channels.as_ref(),
+            Quota::IdempotencyKey => self.keys.as_ref(),
+        }
+    }
+
     /// Forgets what is not used up any more.
     pub fn sweep(&self) {
         if let Some(channels) = &self.channels {
             channels.retain_recent();
         }
-        if let Some(subjects) = &self.subjects {
-            subjects.retain_recent();
+        for limit in [&self.subjects, &self.new_channels, &self.keys].into_iter().flatten() {
+            limit.retain_recent();
         }
     }
+}
+
+fn allowance(Allowance { count, time }: Allowance) -> Option<DefaultKeyedRateLimiter<String>> {
+    let each = PerTime::with_period(time / count.get())?;
+    Some(RateLimiter::keyed(each.allow_burst(count)))
 }
 
 fn take<K: Clone + Eq + Hash>(

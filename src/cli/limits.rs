@@ -2,7 +2,7 @@
 
 use super::units::{bytes, duration, positive};
 use crate::client_address::Network;
-use crate::config::{ClientsConfig, RatesConfig, WebSocketLimits};
+use crate::config::{Allowance, ClientsConfig, RatesConfig, WebSocketLimits};
 use clap::Args;
 use hyper::header::HeaderName;
 use std::num::NonZeroU32;
@@ -43,6 +43,14 @@ pub struct LimitArguments {
     /// Most events a second, and at once, from all tokens with one `sub`; 0 = no limit (count)
     #[arg(long, env = "HEADWATER_PUBLISH_RATE_PER_SUBJECT", default_value_t = 0)]
     publish_rate_per_subject: u32,
+    /// Most channels that tokens with one `sub` make at this origin at once; they are given back evenly
+    /// over --channel-idle; 0 = no limit (count)
+    #[arg(long, env = "HEADWATER_NEW_CHANNELS_PER_SUBJECT", default_value_t = 0)]
+    new_channels_per_subject: u32,
+    /// Most publishes with an Idempotency-Key from tokens with one `sub` at this origin at once; they
+    /// are given back evenly over --idempotency-age; 0 = no limit (count)
+    #[arg(long, env = "HEADWATER_IDEMPOTENCY_KEYS_PER_SUBJECT", default_value_t = 0)]
+    idempotency_keys_per_subject: u32,
     /// Most channels that one WebSocket listens to (count)
     #[arg(long, env = "HEADWATER_MAX_WS_CHANNELS", default_value_t = 100)]
     max_ws_channels: usize,
@@ -72,11 +80,16 @@ pub struct ClientLimits {
 }
 
 impl LimitArguments {
-    /// Checked values.
+    /// Checked values; how long a channel and an idempotency key are remembered.
     ///
     /// # Errors
     /// Names the flag.
-    pub fn finish(&self) -> Result<ClientLimits, String> {
+    pub fn finish(
+        &self,
+        channel_idle: Duration,
+        idempotency_age: Duration,
+    ) -> Result<ClientLimits, String> {
+        let allowance = |count, time| NonZeroU32::new(count).map(|count| Allowance { count, time });
         let bytes_per_second = u32::try_from(self.ws_byte_rate).ok().and_then(NonZeroU32::new);
         let bytes_per_second = bytes_per_second.ok_or("--ws-byte-rate takes 1 to 4GiB")?;
         if self.max_ws_message == 0 || self.max_ws_message > self.ws_byte_rate {
@@ -98,6 +111,8 @@ impl LimitArguments {
             publish_rates: RatesConfig {
                 channel: NonZeroU32::new(self.publish_rate),
                 subject: NonZeroU32::new(self.publish_rate_per_subject),
+                new_channels: allowance(self.new_channels_per_subject, channel_idle),
+                idempotency_keys: allowance(self.idempotency_keys_per_subject, idempotency_age),
             },
             websocket: WebSocketLimits {
                 ping: positive(self.ws_ping, "--ws-ping")?,

@@ -242,7 +242,7 @@ async fn serve(
     let clock = Clock::default();
     let live = Arc::new(Live::new(clock.clone(), config.live_bytes));
     let store = open_store(&config, &clock, &live).await?;
-    let budget = Budget::new(config.answer_bytes);
+    let budget = Budget::new(config.answer_bytes, config.store_timeout);
     let hub = Hub::new(clock, config.segments, live, store.clone(), config.store_timeout, budget);
     let origin = Arc::new(Origin::new(
         Arc::new(hub),
@@ -340,7 +340,7 @@ impl TryFrom<ServeArguments> for Config {
     /// Checks; does nothing. No socket or clock is touched here, and no file but those of secrets.
     fn try_from(arguments: ServeArguments) -> Result<Self, String> {
         let segments = segments(&arguments)?;
-        let bounds = arguments.limits.finish()?;
+        let bounds = arguments.limits.finish(arguments.channel_idle, arguments.idempotency_age)?;
         let http = http_config(&arguments, &bounds)?;
         let limits = limits(&arguments)?;
         let longest = Duration::from_millis(segments.longest_ms());

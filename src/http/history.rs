@@ -4,11 +4,11 @@ use super::problem::Problem;
 use super::route::Query;
 use super::subscribe::{last, since};
 use super::{Answer, Origin, json};
+use crate::background;
 use crate::caching::Freshness;
 use crate::cursor::{Cursor, EventId};
-use crate::event::ChannelName;
+use crate::event::{ChannelName, StoredEvent};
 use crate::event_json::EventJson;
-use crate::event_log::StoredEvent;
 use crate::store::PageLimit;
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -89,17 +89,19 @@ impl Origin {
                 (from, is_trimmed, is_inside)
             }
         };
-        let body = PageJson {
-            next: last.map_or(from, |stored| stored.id).to_string(),
-            previous: first.filter(|_| is_backwards && !page.complete).map(|s| s.id.to_string()),
-            events: page.events.iter().map(|stored| event_json(name, stored)).collect(),
-            trimmed_to: is_trimmed.then(|| bounds.trimmed_to.to_string()),
-        };
+        let next = last.map_or(from, |stored| stored.id).to_string();
+        let previous = first.filter(|_| is_backwards && !page.complete).map(|s| s.id.to_string());
+        let trimmed_to = is_trimmed.then(|| bounds.trimmed_to.to_string());
         let is_full = !page.complete || page.events.len() == events;
         let is_final = is_fixed && is_full && !is_trimmed && !page.events.is_empty();
         let weight: usize = page.events.iter().map(|stored| stored.event.weight()).sum();
         let freshness = if is_final { Freshness::FullPage } else { Freshness::Second };
-        Ok(self.read_answer(charge.hold(json_bytes(&body, weight)?), freshness))
+        let name = name.clone();
+        let body = built(weight, move || {
+            let events = page.events.iter().map(|stored| event_json(&name, stored)).collect();
+            serde_json::to_vec(&PageJson { events, next, previous, trimmed_to })
+        });
+        Ok(self.read_answer(charge.hold(body.await?), freshness))
     }
 
     /// The page that a query asks for, and how many events it has at most.
@@ -140,17 +142,20 @@ impl Origin {
     }
 }
 
-/// A body of events of so many bytes. While a large one is made, other tasks of this thread go on
-/// elsewhere.
-pub(super) fn json_bytes(body: &impl Serialize, weight: usize) -> Result<Vec<u8>, Problem> {
-    let made = match weight > LARGE_BYTES {
-        true => tokio::task::block_in_place(|| serde_json::to_vec(body)),
-        false => serde_json::to_vec(body),
-    };
-    made.map_err(|error| {
+/// A body made of events of so many bytes: a large one in the background.
+pub(super) async fn built(
+    weight: usize,
+    build: impl FnOnce() -> serde_json::Result<Vec<u8>> + Send + 'static,
+) -> Result<Vec<u8>, Problem> {
+    let failed = |error: &dyn std::fmt::Display| {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Problem::new(status, "internal", "This is our fault", error.to_string())
-    })
+    };
+    let body = match weight > LARGE_BYTES {
+        true => background::run(build).await.map_err(|error| failed(&error))?,
+        false => build(),
+    };
+    body.map_err(|error| failed(&error))
 }
 
 pub(super) fn event_json<'a>(name: &'a ChannelName, stored: &'a StoredEvent) -> EventJson<'a> {

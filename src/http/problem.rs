@@ -2,6 +2,7 @@
 
 use crate::body::AnswerBody;
 use crate::budget::Exhausted;
+use crate::channel::ReadError;
 use crate::store::StoreError;
 use hyper::header::{
     ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
@@ -170,6 +171,15 @@ impl From<Exhausted> for Problem {
         let detail = "too many answers are being made or sent at once (--answer-bytes); nothing was \
                       stored, try again";
         Self::unavailable("memory", detail, 1)
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Store(error) => error.into(),
+            ReadError::NoMemory(exhausted) => exhausted.into(),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::config::HttpConfig;
 use crate::cursor::EventId;
 use crate::event::{ChannelName, Event, Field};
 use crate::ndjson::{BatchError, BatchLimits, BatchProblem, Separator, parse_batch};
-use crate::rates::{Rates, TooFast};
+use crate::rates::{Quota, Rates, TooFast};
 use crate::store::{IDEMPOTENCY_KEY_RULE, Idempotency, Publication, Published};
 use bytes::{Bytes, BytesMut};
 use flate2::read::MultiGzDecoder;
@@ -130,6 +130,7 @@ impl Origin {
         });
         let events = self.events(shape, query, removes_key, &body)?;
         self.check_rate(&channel, subject, events.len())?;
+        self.check_quotas(&channel, subject, idempotency.is_some()).await?;
         let publication = Publication { channel, events, idempotency };
         let published = self.hub.publish(publication).await?;
         Ok(accepted(shape, &published))
@@ -223,6 +224,37 @@ impl Origin {
             }
             Err(most) => Problem::too_many(&format!("{what} at most {most} events"), most, flag),
         })
+    }
+
+    /// What the publisher may still make of channels and idempotency keys.
+    pub(super) async fn check_quotas(
+        &self,
+        channel: &ChannelName,
+        subject: Option<&str>,
+        has_key: bool,
+    ) -> Result<(), Problem> {
+        let (Some(subject), rates) = (subject, &self.publishing.rates) else { return Ok(()) };
+        let refused = |detail: &str, wait: Duration| {
+            let status = StatusCode::TOO_MANY_REQUESTS;
+            let problem = Problem::new(status, "rate", "Too many of one publisher", detail);
+            problem.retry_after(wait.as_secs() + 1)
+        };
+        if has_key {
+            let detail = "the publisher uses too many idempotency keys \
+                          (--idempotency-keys-per-subject); nothing was stored, wait and send it again";
+            let taken = rates.take_one(Quota::IdempotencyKey, subject);
+            taken.map_err(|wait| refused(detail, wait))?;
+        }
+        if rates.has(Quota::NewChannel) {
+            let bounds = self.hub.in_time(self.hub.store.standing(channel)).await?.bounds;
+            if bounds.last == bounds.beginning {
+                let detail = "the publisher makes too many channels (--new-channels-per-subject); \
+                              nothing was stored. Publish to a channel that is there already";
+                let taken = rates.take_one(Quota::NewChannel, subject);
+                taken.map_err(|wait| refused(detail, wait))?;
+            }
+        }
+        Ok(())
     }
 
     async fn end(&self, channel: &ChannelName, query: &Query) -> Result<Answer, Problem> {

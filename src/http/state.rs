@@ -1,6 +1,6 @@
 //! `GET /channels/{name}/state`: the newest event of each key.
 
-use super::history::{event_json, json_bytes};
+use super::history::{built, event_json};
 use super::problem::Problem;
 use super::route::Query;
 use super::{Answer, Origin};
@@ -70,12 +70,13 @@ impl Origin {
         let turn = self.turn_to_read().await?;
         let (state, charge) = charged_state(store, &self.hub.budget, name).await?;
         let _turn = self.turn_to_build(turn).await?;
-        let body = StateJson {
-            events: state.events.iter().map(|stored| event_json(name, stored)).collect(),
-            cursor: state.position.to_string(),
-        };
         let weight: usize = state.events.iter().map(|stored| stored.event.weight()).sum();
-        let body = charge.hold(json_bytes(&body, weight)?);
+        let name = name.clone();
+        let body = built(weight, move || {
+            let events = state.events.iter().map(|stored| event_json(&name, stored)).collect();
+            serde_json::to_vec(&StateJson { events, cursor: state.position.to_string() })
+        });
+        let body = charge.hold(body.await?);
         if let Some(copy) = self.hub.budget.keep(body.len()) {
             *known = Some(SharedState { at: now, body: body.clone(), _copy: copy });
         }

@@ -9,6 +9,7 @@ use super::route::Query;
 use super::{Admission, Answer, Origin, header};
 use crate::body::{AnswerBody, StreamBody};
 use crate::caching::{FRESH_HEADER, Freshness, STREAM_HEADERS};
+use crate::channel::ReadError;
 use crate::event::ChannelName;
 use crate::hub::{Join, Joined, Wanted};
 use crate::join::Asked;
@@ -77,7 +78,10 @@ impl Origin {
         let joined = match self.hub.join(wanted).await {
             Ok(Join::Stream(joined)) => joined,
             Ok(Join::NothingLeft) => return Ok(self.nothing_left(names)),
-            Err(error) => {
+            Err(ReadError::NoMemory(_)) => {
+                return self.shed(request.headers(), ShedReason::Memory);
+            }
+            Err(ReadError::Store(error)) => {
                 // The store logs each of its faults once. This line would come once for each client.
                 tracing::debug!(%error, "a stream cannot begin");
                 return self.shed(request.headers(), ShedReason::Store);

@@ -13,8 +13,7 @@ pub mod redis;
 pub use metrics::{StoreFault, StoreMetrics};
 
 use crate::cursor::EventId;
-use crate::event::{ChannelName, Event, FIELD_BYTES_MAX, Field};
-use crate::event_log::StoredEvent;
+use crate::event::{ChannelName, Event, FIELD_BYTES_MAX, Field, StoredEvent};
 use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;

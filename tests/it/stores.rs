@@ -2,8 +2,7 @@
 
 use headwater::clock::Clock;
 use headwater::cursor::EventId;
-use headwater::event::{ChannelName, Event};
-use headwater::event_log::StoredEvent;
+use headwater::event::{ChannelName, Event, StoredEvent};
 use headwater::store::local::{Backing, LocalConfig, LocalStore};
 use headwater::store::redis::{RedisConfig, RedisStore};
 use headwater::store::{

@@ -335,6 +335,7 @@ impl Session {
             .map(|made| made.map(|made| made.of_subject(subject.unwrap_or_default())))
             .transpose()
             .map_err(|why| Problem::bad_field("idempotency_key", why))?;
+        origin.check_quotas(&channel, subject, idempotency.is_some()).await?;
         let publication = Publication { channel, events: vec![event], idempotency };
         let channel = publication.channel.clone();
         let published = origin.hub.publish(publication).await?;

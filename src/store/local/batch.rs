@@ -8,8 +8,7 @@ use super::frame::{self, Kind};
 use super::records::{Events, KeyRecord, write_name};
 use super::summary::{EVENT_OVERHEAD_BYTES, Kept, entry_of, keyed, state_bytes};
 use crate::cursor::EventId;
-use crate::event::{ChannelName, Event};
-use crate::event_log::StoredEvent;
+use crate::event::{ChannelName, Event, StoredEvent};
 use std::collections::HashMap;
 
 /// Where the records of a commit will stand.

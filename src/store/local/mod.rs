@@ -219,7 +219,7 @@ impl LocalStore {
         let failed = |error: &dyn std::fmt::Display| {
             StoreError::Down(format!("the log cannot be read: {error}"))
         };
-        let read = tokio::task::spawn_blocking(move || {
+        let read = crate::background::run(move || {
             let _permit = permit;
             read(&reader)
         });

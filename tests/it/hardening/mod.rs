@@ -14,6 +14,7 @@ mod pages;
 mod peers;
 mod publishers;
 mod requests;
+mod sheds;
 mod sockets;
 mod tokens;
 

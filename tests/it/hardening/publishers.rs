@@ -3,11 +3,12 @@
 use super::{QUIET, assert_calm, assert_sane};
 use crate::access::{SECRET, in_an_hour, signed};
 use crate::kit::{Origin, PATIENCE, read_until};
+use crate::raw_ws::Peer;
 use hyper::Method;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::json;
-use std::time::Instant;
-use tokio::io::AsyncWriteExt;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 fn bearer(subject: &str) -> String {
@@ -74,6 +75,53 @@ async fn ending_and_opening_a_channel_is_no_way_around_a_rate() {
 }
 
 #[tokio::test]
+async fn a_publisher_cannot_use_up_the_channels_and_keys_of_all() {
+    let quotas = ["--new-channels-per-subject", "5", "--idempotency-keys-per-subject", "4"];
+    let limits = ["--token-secret", SECRET, "--max-channels", "20", "--max-idempotency-keys", "20"];
+    let origin = Origin::with(&[&QUIET[..], &limits, &quotas].concat());
+    let (greedy, other) = (bearer("greedy"), bearer("other"));
+    let mut made = Vec::new();
+    for n in 0..40 {
+        let headers = [("authorization", greedy.as_str())];
+        let answer = origin.post(&format!("/channels/made{n}"), &headers, "x").await;
+        match answer.status.as_u16() {
+            201 => made.push(n),
+            _ => {
+                let problem = answer.assert_problem(429, "rate");
+                let detail = problem["detail"].as_str().unwrap();
+                assert!(detail.contains("--new-channels-per-subject"), "{detail}");
+                assert!(answer.header("retry-after").is_some());
+            }
+        }
+    }
+    assert_eq!(made, [0, 1, 2, 3, 4]);
+    let mut taken = 0;
+    for n in 0..40 {
+        let key = n.to_string();
+        let headers = [("authorization", greedy.as_str()), ("idempotency-key", &key)];
+        let answer = origin.post("/channels/made0", &headers, "x").await;
+        match answer.status.as_u16() {
+            201 => taken += 1,
+            _ => drop(answer.assert_problem(429, "rate")),
+        }
+    }
+    assert_eq!(taken, 4);
+    // A channel that is there takes events without a key, and another publisher has its own share.
+    let headers = [("authorization", greedy.as_str())];
+    assert_eq!(origin.post("/channels/made0", &headers, "x").await.status, 201);
+    let headers = [("authorization", other.as_str()), ("idempotency-key", "1")];
+    for n in 0..4 {
+        let answer = origin.post(&format!("/channels/other{n}"), &headers, "x").await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+    }
+    // A WebSocket is no way around it.
+    let mut peer = Peer::with(&origin, "/ws", &[("authorization", &greedy)]).await;
+    let publish = r#"{"type":"publish","channel":"made99","data":"x"}"#;
+    let answer = peer.ask(publish).await.to_string();
+    assert!(answer.contains("--new-channels-per-subject"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_publisher_cannot_take_the_idempotency_key_of_another() {
     let origin = Origin::with(&[&QUIET[..], &["--token-secret", SECRET]].concat());
     let publish = async |subject: &str, data: &str| {
@@ -87,4 +135,37 @@ async fn a_publisher_cannot_take_the_idempotency_key_of_another() {
     assert_eq!(publish("alice", "another").await, 422);
     let log: Vec<_> = origin.log("a").await.into_iter().map(|(_, data)| data).collect();
     assert_eq!(log, ["guessed", "order"]);
+}
+
+#[tokio::test]
+async fn a_large_body_that_comes_slowly_is_refused() {
+    let origin = Origin::with(&QUIET);
+    let head = "POST /channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n";
+    let mut stream = origin.raw(head.as_bytes()).await;
+    // Over the bytes that are taken at any speed, and then on without a pause, at 2 KiB a second.
+    stream.write_all(&[b'x'; 70_000]).await.unwrap();
+    let (mut answer, mut publisher) = stream.split();
+    let trickle = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if publisher.write_all(&[b'x'; 200]).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let mut text = String::new();
+    let read = async {
+        let mut buffer = [0; 4_096];
+        while !text.contains("slow-body") {
+            let read = answer.read(&mut buffer).await.expect("an answer");
+            assert_ne!(read, 0, "{text}");
+            text += &String::from_utf8_lossy(&buffer[..read]);
+        }
+    };
+    tokio::select! {
+        () = trickle => {}
+        read = tokio::time::timeout(PATIENCE, read) => read.expect("it is refused"),
+    }
+    assert!(text.starts_with("HTTP/1.1 408 ") && text.contains("16 KiB a second"), "{text}");
+    assert!(origin.log("a").await.is_empty());
 }
