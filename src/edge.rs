@@ -7,6 +7,7 @@ use crate::client_address::Network;
 use crate::scope::Pattern;
 use std::fmt;
 use std::net::Ipv6Addr;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -59,6 +60,15 @@ pub struct Deployment {
     pub origin: HostPort,
     /// The origin's `--lanes`.
     pub lanes: u64,
+}
+
+/// A service of Fastly.
+#[derive(Clone, Debug)]
+pub struct Fastly {
+    /// What every edge must know.
+    pub deployment: Deployment,
+    /// The origin's `--cors-origin`.
+    pub cors_origins: Vec<String>,
 }
 
 /// A Varnish of its own.
@@ -125,6 +135,8 @@ pub struct Nginx {
     pub inner_listen: Option<String>,
     /// The origin's `--cors-origin`, with [`Profile::Squid`] and [`Profile::Collapse`].
     pub cors_origins: Vec<String>,
+    /// Most requests of one client at once.
+    pub client_connections: Option<NonZeroU32>,
 }
 
 /// A whole VCL that `varnishd -f` takes.
@@ -245,6 +257,10 @@ pub fn nginx(wanted: &Nginx) -> String {
     if wanted.profile == Profile::Squid {
         values.extend(around_squid(wanted));
     }
+    if let Some(most) = wanted.client_connections {
+        let limit = |most: &dyn std::fmt::Display| format!("limit_conn headwater_clients {most};");
+        values.push((format!("# {}", limit(&100)), limit(&most)));
+    }
     values.push(listen(wanted));
     values.extend(wanted.tls.iter().filter(|_| wanted.profile == Profile::Varnish).flat_map(
         |(certificate, key)| {
@@ -304,9 +320,10 @@ fn around_squid(wanted: &Nginx) -> Vec<(String, String)> {
 }
 
 /// One custom VCL with everything in it.
-pub fn fastly(wanted: &Deployment) -> String {
+pub fn fastly(wanted: &Fastly) -> String {
     let text = with_includes(FASTLY_MAIN, fastly_include);
-    let HostPort { host, port } = &wanted.origin;
+    let origin = &wanted.deployment.origin;
+    let HostPort { host, port } = origin;
     let text = fill(
         &text,
         &[
@@ -315,7 +332,7 @@ pub fn fastly(wanted: &Deployment) -> String {
         ],
     );
     // Host names the port only where it is not the usual one of TLS.
-    let authority = if *port == 443 { host.clone() } else { wanted.origin.to_string() };
+    let authority = if *port == 443 { host.clone() } else { origin.to_string() };
     let text = fill(
         &text,
         &[
@@ -323,29 +340,32 @@ pub fn fastly(wanted: &Deployment) -> String {
             (&format!(r#""Host: {host}""#), format!(r#""Host: {authority}""#)),
         ],
     );
-    fastly_lanes(&text, wanted)
+    fastly_settings(&text, wanted)
 }
 
 /// The snippets and a Terraform configuration that installs them: names and texts of files.
-pub fn fastly_files(wanted: &Deployment, domain: Option<&str>) -> Vec<(String, String)> {
+pub fn fastly_files(wanted: &Fastly, domain: Option<&str>) -> Vec<(String, String)> {
     let mut files: Vec<(String, String)> = FASTLY_SNIPPETS
         .map(|(name, text)| (format!("{name}.vcl"), text.to_owned()))
         .into_iter()
         .map(|(name, text)| {
-            let text = if name == "init.vcl" { fastly_lanes(&text, wanted) } else { text };
+            let text = if name == "init.vcl" { fastly_settings(&text, wanted) } else { text };
             (name, text)
         })
         .collect();
     files.push(("headwater.tf".to_owned(), FASTLY_TERRAFORM.to_owned()));
-    let HostPort { host, port } = &wanted.origin;
+    let HostPort { host, port } = &wanted.deployment.origin;
     let domain = domain.map(|domain| format!("domain = \"{domain}\"\n")).unwrap_or_default();
     let values = format!("{domain}origin_host = \"{host}\"\norigin_port = {port}\n");
     files.push(("headwater.auto.tfvars".to_owned(), values));
     files
 }
 
-fn fastly_lanes(text: &str, wanted: &Deployment) -> String {
-    fill(text, &[(r#""lanes": "1""#, format!(r#""lanes": "{}""#, wanted.lanes))])
+fn fastly_settings(text: &str, wanted: &Fastly) -> String {
+    let setting = |name: &str, value: &str| format!(r#""{name}": "{value}""#);
+    let lanes = setting("lanes", &wanted.deployment.lanes.to_string());
+    let pages = setting("cors_origins", &wanted.cors_origins.join(" "));
+    fill(text, &[(&setting("lanes", "1"), lanes), (&setting("cors_origins", ""), pages)])
 }
 
 fn fastly_include(line: &str) -> Option<&'static str> {

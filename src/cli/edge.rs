@@ -3,11 +3,12 @@
 use super::units::duration;
 use super::{fail, misused};
 use crate::client_address::Network;
-use crate::edge::{self, Deployment, HostPort, Nginx, Profile, Squid, Varnish};
+use crate::edge::{self, Deployment, Fastly, HostPort, Nginx, Profile, Squid, Varnish};
 use crate::scope::Pattern;
 use crate::segment::{LANES_MAX, SEGMENT_MS};
 use clap::{Args, Subcommand, ValueEnum};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -109,12 +110,19 @@ struct NginxArguments {
     /// The origin's --cors-origin, with --profile collapse or squid; repeat for more
     #[arg(long = "cors-origin", value_parser = web_origin)]
     cors_origins: Vec<String>,
+    /// Most requests of one client address at once, over HTTP/1.1 connections; above it streams are
+    /// shed and other requests are refused [default: no limit] (count)
+    #[arg(long)]
+    max_connections_per_client: Option<NonZeroU32>,
 }
 
 #[derive(Args, Debug)]
 struct FastlyArguments {
     #[command(flatten)]
     deployment: DeploymentArguments,
+    /// The origin's --cors-origin; repeat for more
+    #[arg(long = "cors-origin", value_parser = web_origin)]
+    cors_origins: Vec<String>,
     /// Host name that browsers use, for the Terraform configuration
     #[arg(long, requires = "snippets", value_parser = word)]
     domain: Option<String>,
@@ -166,16 +174,18 @@ pub fn run(arguments: EdgeArguments) -> ExitCode {
             note_what_has_no_effect(&wanted);
             edge::nginx(&wanted.into())
         }
-        Edge::Fastly(FastlyArguments { deployment, domain, snippets: Some(directory) }) => {
-            let files = edge::fastly_files(&deployment.into(), domain.as_deref());
+        Edge::Fastly(FastlyArguments { deployment, cors_origins, domain, snippets }) => {
+            let wanted = Fastly { deployment: deployment.into(), cors_origins };
+            let Some(directory) = snippets else {
+                eprintln!("headwater: put your service's id where it says YOURSERVICEID");
+                print!("{}", edge::fastly(&wanted));
+                return ExitCode::SUCCESS;
+            };
+            let files = edge::fastly_files(&wanted, domain.as_deref());
             return match write_all(&directory, &files) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(&format!("cannot write to {}: {error}", directory.display())),
             };
-        }
-        Edge::Fastly(wanted) => {
-            eprintln!("headwater: put your service's id where it says YOURSERVICEID");
-            edge::fastly(&wanted.deployment.into())
         }
     };
     print!("{text}");
@@ -308,6 +318,7 @@ impl From<NginxArguments> for Nginx {
             squid: arguments.squid,
             inner_listen: arguments.inner_listen,
             cors_origins: arguments.cors_origins,
+            client_connections: arguments.max_connections_per_client,
         }
     }
 }

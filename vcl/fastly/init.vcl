@@ -7,6 +7,9 @@ table headwater {
   # 1 is none. Each lane costs the origin a stream of its own per channel.
   "lanes": "1",
 
+  # The origins of web pages of the origin's --cors-origin, with commas or spaces between them.
+  "cors_origins": "",
+
   # The patterns of the origin's --private, with commas or spaces between them.
   "private": "",
   # What a token must say in `iss` and `aud`, where these are not empty.

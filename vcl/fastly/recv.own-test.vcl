@@ -51,3 +51,30 @@ sub test_shed {
   testing.call_subroutine("vcl_recv");
   assert.state(lookup);
 }
+
+// @scope: recv
+// @suite: a page that is not in the list of --cors-origin shares the answer of a request without an Origin
+sub test_pages {
+  testing.table_set(headwater, "cors_origins", "https://one.example, https://two.example");
+  set req.url = "/channels/a";
+  set req.http.Origin = "https://one.example";
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.http.Origin, "https://one.example");
+  set req.http.Origin = "https://two.example";
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.http.Origin, "https://two.example");
+  set req.http.Origin = "https://two.example.evil.example";
+  testing.call_subroutine("vcl_recv");
+  assert.is_notset(req.http.Origin);
+  set req.http.Origin = "https://one.example https://two.example";
+  testing.call_subroutine("vcl_recv");
+  assert.is_notset(req.http.Origin);
+  set req.url = "/channels/a/history?last=5";
+  set req.http.Origin = "https://invented.example";
+  testing.call_subroutine("vcl_recv");
+  assert.is_notset(req.http.Origin);
+  testing.table_set(headwater, "cors_origins", "");
+  set req.http.Origin = "https://invented.example";
+  testing.call_subroutine("vcl_recv");
+  assert.equal(req.http.Origin, "https://invented.example");
+}

@@ -11,6 +11,7 @@ declare local var.headwater_query STRING;
 declare local var.headwater_lanes INTEGER;
 declare local var.headwater_lane INTEGER;
 declare local var.headwater_client STRING;
+declare local var.headwater_pages STRING;
 
 # The other files act on this mark. Every hop derives it from method and path,
 # so it need not travel to a shield, and a client's own copy never counts.
@@ -89,6 +90,18 @@ if (req.http.Headwater-Path && fastly.ff.visits_this_service == 0 && req.restart
   # Every EventSource sends no-cache; it asks for freshness that a live stream has.
   unset req.http.Cache-Control;
   unset req.http.Pragma;
+
+  # With --cors-origin the origin's answers name the page that asks and have `Vary: Origin`, so that each
+  # invented Origin would be a request of its own. A page that is not in the list cannot read
+  # the answer in any case, and gets the one for a request without an Origin.
+  set var.headwater_pages = regsuball(" " table.lookup(headwater, "cors_origins", "") " ", "[ ,]+", " ");
+  if (req.http.Origin && var.headwater_pages != " ") {
+    set var.headwater_value = " " req.http.Origin " ";
+    set var.headwater_pages = std.strstr(var.headwater_pages, var.headwater_value);
+    if (req.http.Origin ~ "[ ,]" || var.headwater_pages !~ "^ ") {
+      unset req.http.Origin;
+    }
+  }
 
   # Written with both ends closed, a parameter is always "&name=value&". The first
   # occurrence of a name counts, and an empty value counts as absent.

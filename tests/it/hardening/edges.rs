@@ -55,7 +55,8 @@ async fn a_client_with_too_many_streams_takes_none_from_others_behind_a_cache() 
         let everyones = get("/channels/a", Some(&ids[6]));
         for address in [GREEDY, "127.0.0.3", "127.0.0.4"] {
             let mut stream = connect(cache.port, address).await;
-            let text = ask(&mut stream, &everyones, |text| text.contains("data: ")).await;
+            let is_whole = |text: &str| text.contains("data: 7\n") || text.contains("retry_ms");
+            let text = ask(&mut stream, &everyones, is_whole).await;
             assert!(text.contains("data: 7\n"), "{address}: {text}");
         }
         if !holds_streams {
@@ -183,5 +184,56 @@ async fn invented_origins_of_pages_are_one_stream_behind_a_cache() {
             held.push(stream);
         }
         assert_eq!(tap.count() - before, 2, "{path}: {:?}", tap.asked());
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_nginx_has_a_share_of_its_connections() {
+    let origin = Origin::with(&["--store", "memory", "--segment", "10m"]);
+    origin.publish("a", "x").await;
+    let limit = ["--max-connections-per-client", "3"];
+    let at = origin.listen.to_string();
+    let stream = Cache::nginx_own(|port| {
+        let listen = format!("127.0.0.1:{port}");
+        let words = ["nginx", "--profile", "stream", "--origin", &at, "--listen", &listen];
+        edge(&[&words[..], &limit].concat())
+    });
+    let squid = Cache::squid_with(origin.listen.port(), [&[], &limit], |text| text);
+    for cache in [&stream, &squid] {
+        let live = get("/channels/a?after=0-0", None);
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            let mut stream = connect(cache.port, GREEDY).await;
+            ask(&mut stream, &live, |text| text.contains("data: x")).await;
+            held.push(stream);
+        }
+        // No EventSource is ended by it.
+        let mut fourth = connect(cache.port, GREEDY).await;
+        let text = ask(&mut fourth, &live, |text| text.contains("retry_ms")).await;
+        assert!(text.starts_with("HTTP/1.1 200 ") && text.contains("retry: "), "{text}");
+        let head = "GET /channels/a/history HTTP/1.1\r\nHost: localhost\r\n\
+                    Origin: https://page.example\r\n\r\n";
+        let mut reader = connect(cache.port, GREEDY).await;
+        let text = ask(&mut reader, head.as_bytes(), |text| text.contains("limit_conn")).await;
+        assert!(text.starts_with("HTTP/1.1 429 "), "{text}");
+        assert!(text.contains("Access-Control-Allow-Origin: https://page.example"), "{text}");
+        let mut other = connect(cache.port, "127.0.0.3").await;
+        ask(&mut other, &live, |text| text.contains("data: x")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_cannot_vouch_for_itself_through_nginx() {
+    const EDGE_SECRET: &str = "what the edge and the origin know";
+    let flags = ["--store", "memory", "--private", "secret", "--edge-auth", EDGE_SECRET];
+    let origin = Origin::with(&[&flags[..], &["--token-secret", crate::access::SECRET]].concat());
+    let vouched = [("headwater-edge-auth", EDGE_SECRET)];
+    let path = "/channels/secret/history";
+    assert_eq!(origin.request(Method::GET, path, &vouched, "").await.status, 200);
+    let cache = Cache::nginx("collapse", origin.listen.port());
+    for path in [path, "/channels/secret"] {
+        let answer =
+            request(&cache.address(), Method::GET, path, &vouched, "".into()).await.unwrap();
+        assert_eq!(answer.status, 401, "{path}");
     }
 }

@@ -236,3 +236,46 @@ async fn a_token_that_is_huge() {
     assert_eq!(publish(&open, "a", Some("a.b.c")).await.status, 201);
     assert_sane(&open, "a", &[]).await;
 }
+
+/// The RSA key of a PEM file as a JWK, with what it says of its use.
+fn rsa_jwk(public: &str, id: &str, uses: &Value) -> Value {
+    let words = ["rsa", "-pubin", "-noout", "-modulus", "-in", public];
+    let output = std::process::Command::new("openssl").args(words).output().expect("openssl runs");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let hex = text.trim().strip_prefix("Modulus=").expect("a modulus");
+    let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex");
+    let modulus: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+    let mut jwk = json!({ "kty": "RSA", "kid": id, "n": base64url(&modulus), "e": "AQAB" });
+    for (name, value) in uses.as_object().expect("an object") {
+        jwk[name] = value.clone();
+    }
+    jwk
+}
+
+#[tokio::test]
+async fn a_key_of_a_set_that_is_not_for_our_signatures() {
+    let directory = tempfile::tempdir().unwrap();
+    let rsa = key_pair(directory.path(), "rsa", &["RSA", "-pkeyopt", "rsa_keygen_bits:2048"]);
+    let uses = [
+        ("encrypts", json!({ "use": "enc" })),
+        ("wraps", json!({ "key_ops": ["wrapKey", "encrypt"] })),
+        ("other", json!({ "alg": "RS512" })),
+        ("pss", json!({ "alg": "PS256", "use": "sig" })),
+        ("good", json!({ "alg": "RS256", "use": "sig", "key_ops": ["verify"] })),
+    ];
+    let keys: Vec<_> = uses.iter().map(|(id, uses)| rsa_jwk(&rsa.1, id, uses)).collect();
+    let file = directory.path().join("jwks.json");
+    std::fs::write(&file, json!({ "keys": keys }).to_string()).unwrap();
+    let origin = guarded(&["--token-jwks", file.to_str().unwrap()]);
+    let key = EncodingKey::from_rsa_pem(&rsa.0).unwrap();
+    let token = |id: &str| {
+        let header = Header { kid: Some(id.to_owned()), ..Header::new(Algorithm::RS256) };
+        let claims = json!({ "exp": in_an_hour(), "scope": ALL });
+        encode(&header, &claims, &key).unwrap()
+    };
+    origin.becomes(200).await;
+    for (id, _) in &uses[..4] {
+        assert_worthless(&origin, &token(id)).await;
+    }
+    assert_good(&origin, &token("good")).await;
+}
