@@ -56,6 +56,7 @@ pub mod event_log;
 pub mod frame;
 pub mod http;
 pub mod hub;
+pub mod intake_pace;
 pub mod join;
 pub mod listener;
 pub mod live;

@@ -10,6 +10,7 @@ use crate::client_address::Client;
 use crate::clients::{Entered, Place};
 use crate::http::websocket::{Session, Welcome};
 use crate::http::{Admission, Caller, Origin};
+use crate::intake_pace::{Allowance, IntakePace};
 use crate::listener::{Listener, Stream};
 use crate::paced::Unsent;
 use crate::socket::{Answered, Requests, Socket, Switched};
@@ -253,7 +254,8 @@ async fn serve_h1(
     requests: &Arc<Requests>,
 ) {
     let head_time = Some(config.head_timeout);
-    let socket = Socket::new(stream, requests.clone(), head_time, config.write_timeout);
+    let pace = IntakePace::default();
+    let socket = Socket::new(stream, requests.clone(), head_time, config.write_timeout, pace);
     let caller = peer.caller;
     let requests = requests.clone();
     let service = service_fn(move |mut request| {
@@ -321,7 +323,9 @@ async fn serve_h2(
     let requests = Arc::new(Requests::default());
     let caller = peer.caller;
     // Frames come whenever they like, so no head is waited for: pings find out who is gone.
-    let socket = Socket::new(stream, requests.clone(), None, config.write_timeout);
+    let allowance = Arc::new(Allowance::default());
+    let pace = IntakePace::of_frames(allowance.clone());
+    let socket = Socket::new(stream, requests.clone(), None, config.write_timeout, pace);
     let begun = requests.clone();
     let unsent = Arc::new(Unsent::new(origin.heartbeat()));
     let watched = unsent.clone();
@@ -329,9 +333,11 @@ async fn serve_h2(
         true => H2_PROXY_STREAMS_MAX,
         false => H2_STREAMS_MAX,
     };
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request| {
         let (origin, unsent) = (origin.clone(), watched.clone());
         begun.begin();
+        allowance.request();
+        request.extensions_mut().insert(allowance.clone());
         async move {
             let answer = origin.answer(request, &caller).await;
             Ok::<_, Infallible>(answer.map(|body| unsent.watch(body)))

@@ -9,6 +9,7 @@
 //! body has no length and no last chunk, so after a plain close a cache would take it for whole.
 
 use crate::http::websocket::Welcome;
+use crate::intake_pace::IntakePace;
 use crate::listener::Stream;
 use hyper::upgrade::OnUpgrade;
 use std::io;
@@ -29,6 +30,7 @@ pub struct Socket {
     requests: Arc<Requests>,
     head_time: Option<Duration>,
     slow_head: Option<SlowHead>,
+    pace: IntakePace,
     is_shut: bool,
 }
 
@@ -105,15 +107,16 @@ impl Socket {
     /// Takes a connection over. `head_time`: how long a request's head may take, where bytes from
     /// the client are requests and nothing else. `unread_time`: for how long a client may leave
     /// bytes unread before it is cut off; hyper has no write timeout, and does not poll a body
-    /// while its client does not read.
+    /// while its client does not read. `pace`: how fast the client's bytes are read.
     pub fn new(
         stream: Stream,
         requests: Arc<Requests>,
         head_time: Option<Duration>,
         unread_time: Duration,
+        pace: IntakePace,
     ) -> Self {
         stream.bound(UNSENT_BYTES, unread_time);
-        Self { stream, requests, head_time, slow_head: None, is_shut: false }
+        Self { stream, requests, head_time, slow_head: None, pace, is_shut: false }
     }
 
     fn poll_slow_head(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
@@ -174,16 +177,22 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        ready!(self.pace.poll_may_read(context));
         let before = buffer.filled().len();
         match Pin::new(&mut self.stream).poll_read(context, buffer) {
             Poll::Ready(Ok(())) => {
-                if buffer.filled().len() > before {
+                let read = buffer.filled().len() - before;
+                self.pace.read(read);
+                if read > 0 {
                     self.note_read();
                 }
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => self.poll_slow_head(context).map(Err),
+            Poll::Pending => {
+                self.pace.read(0);
+                self.poll_slow_head(context).map(Err)
+            }
         }
     }
 }

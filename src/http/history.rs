@@ -5,6 +5,7 @@ use super::route::Query;
 use super::subscribe::{last, since};
 use super::{Answer, Origin, json};
 use crate::background;
+use crate::budget::Charge;
 use crate::caching::Freshness;
 use crate::cursor::{Cursor, EventId};
 use crate::event::{ChannelName, StoredEvent};
@@ -13,6 +14,7 @@ use crate::store::PageLimit;
 use bytes::Bytes;
 use hyper::StatusCode;
 use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Most and usual events in a page.
 const PAGE_EVENTS_MAX: usize = 1_000;
@@ -73,7 +75,7 @@ impl Origin {
                 self.hub.in_time(store.read_back(name, place, limit)).await
             }
         }?;
-        let _turn = self.turn_to_build(turn).await?;
+        let turn = self.turn_to_build(turn).await?;
         let bounds = page.bounds;
         let (first, last) = (page.events.first(), page.events.last());
         let is_backwards = matches!(wanted, Wanted::Before(_));
@@ -97,11 +99,11 @@ impl Origin {
         let weight: usize = page.events.iter().map(|stored| stored.event.weight()).sum();
         let freshness = if is_final { Freshness::FullPage } else { Freshness::Second };
         let name = name.clone();
-        let body = built(weight, move || {
+        let body = built(weight, (turn, charge), move || {
             let events = page.events.iter().map(|stored| event_json(&name, stored)).collect();
             serde_json::to_vec(&PageJson { events, next, previous, trimmed_to })
         });
-        Ok(self.read_answer(charge.hold(body.await?), freshness))
+        Ok(self.read_answer(body.await?, freshness))
     }
 
     /// The page that a query asks for, and how many events it has at most.
@@ -142,11 +144,17 @@ impl Origin {
     }
 }
 
-/// A body made of events of so many bytes: a large one in the background.
+/// A body made of events of so many bytes: a large one in the background, which keeps its turn and
+/// its memory until it is made, also when its client has left.
 pub(super) async fn built(
     weight: usize,
+    (turn, charge): (OwnedSemaphorePermit, Charge),
     build: impl FnOnce() -> serde_json::Result<Vec<u8>> + Send + 'static,
-) -> Result<Vec<u8>, Problem> {
+) -> Result<Bytes, Problem> {
+    let build = move || {
+        let _turn = turn;
+        build().map(|body| charge.hold(body))
+    };
     let failed = |error: &dyn std::fmt::Display| {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Problem::new(status, "internal", "This is our fault", error.to_string())

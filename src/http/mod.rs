@@ -43,7 +43,7 @@ use route::{Query, Route};
 use state::States;
 use std::net::IpAddr;
 use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The page of `serve --demo`.
 const DEMO_PAGE: &str = include_str!("../demo/page.html");
@@ -66,7 +66,7 @@ pub struct Origin {
     readiness: Readiness,
     states: States,
     /// A permit for each answer that is being built.
-    builds: Semaphore,
+    builds: Arc<Semaphore>,
     /// A permit for each stream over HTTP/2.
     streams: Arc<Semaphore>,
 }
@@ -119,7 +119,7 @@ impl Origin {
         let states = States::default();
         let streams = Arc::new(Semaphore::new(config.streams_max.min(Semaphore::MAX_PERMITS)));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let builds = Semaphore::new((cores / 2).max(1));
+        let builds = Arc::new(Semaphore::new((cores / 2).max(1)));
         Self {
             publishing,
             hub,
@@ -305,7 +305,7 @@ impl Origin {
     /// A turn to read many events and to build an answer from them. Few do so at once, so that some
     /// of the processors are always left for publishes and streams. A store on another machine is
     /// read without one: that costs nothing here but the wait.
-    async fn turn_to_read(&self) -> Result<Option<SemaphorePermit<'_>>, Exhausted> {
+    async fn turn_to_read(&self) -> Result<Option<OwnedSemaphorePermit>, Exhausted> {
         match self.hub.store.is_shared() {
             true => Ok(None),
             false => self.turn_to_build(None).await.map(Some),
@@ -313,14 +313,16 @@ impl Origin {
     }
 
     /// The turn that a request has, or one to build its answer.
-    async fn turn_to_build<'a>(
-        &'a self,
-        turn: Option<SemaphorePermit<'a>>,
-    ) -> Result<SemaphorePermit<'a>, Exhausted> {
+    async fn turn_to_build(
+        &self,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Result<OwnedSemaphorePermit, Exhausted> {
         if let Some(turn) = turn {
             return Ok(turn);
         }
-        let turn = tokio::time::timeout(self.config.store_timeout, self.builds.acquire()).await;
+        let turn =
+            tokio::time::timeout(self.config.store_timeout, self.builds.clone().acquire_owned())
+                .await;
         turn.ok().and_then(Result::ok).ok_or(Exhausted)
     }
 

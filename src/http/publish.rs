@@ -14,6 +14,7 @@ use crate::client_address::Client;
 use crate::config::HttpConfig;
 use crate::cursor::EventId;
 use crate::event::{ChannelName, Event, Field};
+use crate::intake_pace::Allowance;
 use crate::ndjson::{BatchError, BatchLimits, BatchProblem, Separator, parse_batch};
 use crate::rates::{Quota, Rates, TooFast};
 use crate::store::{IDEMPOTENCY_KEY_RULE, Idempotency, Publication, Published};
@@ -25,6 +26,7 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use std::io::Read;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -121,7 +123,9 @@ impl Origin {
             _ => Publisher::Client(client),
         };
         let room = self.publishing.intake.room(publisher);
-        let body = tokio::time::timeout(longest, self.read_body(body, shape, is_gzip, room));
+        let allowance = head.extensions.get::<Arc<Allowance>>();
+        let body =
+            tokio::time::timeout(longest, self.read_body(body, shape, is_gzip, (room, allowance)));
         let (body, _room) = body.await.map_err(|_| slow_body(longest))??;
         let idempotency = key.map(|key| {
             let (kind, of) = (query.get("event"), query.get("key"));
@@ -142,7 +146,7 @@ impl Origin {
         mut body: Incoming,
         shape: Shape,
         is_gzip: bool,
-        mut room: Room<'a>,
+        (mut room, allowance): (Room<'a>, Option<&Arc<Allowance>>),
     ) -> Result<(Bytes, Room<'a>), Problem> {
         let (what, limit, flag) = match shape {
             Shape::Single => ("an event", self.config.event_bytes, "--max-event"),
@@ -156,6 +160,9 @@ impl Origin {
         let (mut bytes, begun) = (BytesMut::new(), Instant::now());
         while let Some(frame) = next_frame(&mut body, bytes.len(), begun).await? {
             let Ok(data) = frame.map_err(body_cut)?.into_data() else { continue };
+            if let Some(allowance) = allowance {
+                allowance.body(data.len());
+            }
             if bytes.len() + data.len() > limit {
                 discard(&mut body).await;
                 return Err(too_large());

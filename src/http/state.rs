@@ -69,14 +69,14 @@ impl Origin {
         *known = None;
         let turn = self.turn_to_read().await?;
         let (state, charge) = charged_state(store, &self.hub.budget, name).await?;
-        let _turn = self.turn_to_build(turn).await?;
+        let turn = self.turn_to_build(turn).await?;
         let weight: usize = state.events.iter().map(|stored| stored.event.weight()).sum();
         let name = name.clone();
-        let body = built(weight, move || {
+        let body = built(weight, (turn, charge), move || {
             let events = state.events.iter().map(|stored| event_json(&name, stored)).collect();
             serde_json::to_vec(&StateJson { events, cursor: state.position.to_string() })
         });
-        let body = charge.hold(body.await?);
+        let body = body.await?;
         if let Some(copy) = self.hub.budget.keep(body.len()) {
             *known = Some(SharedState { at: now, body: body.clone(), _copy: copy });
         }

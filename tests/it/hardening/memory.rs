@@ -46,7 +46,7 @@ async fn ask_and_leave(origin: &Origin, path: &str, until: Instant) {
 }
 
 /// Publishes until then; how long that took, and the most memory meanwhile (MiB).
-async fn honest(origin: &Origin, until: Instant) -> (String, f64) {
+pub async fn honest(origin: &Origin, until: Instant) -> (String, f64) {
     let (mut times, mut most) = (Vec::new(), 0.0_f64);
     while Instant::now() < until {
         let sent = Instant::now();
@@ -63,7 +63,7 @@ async fn honest(origin: &Origin, until: Instant) -> (String, f64) {
 }
 
 /// Runs a client that shares no queue of tasks with others.
-fn on_its_own<T>(client: impl Future<Output = T>) -> T {
+pub fn on_its_own<T>(client: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(client)
 }

@@ -2,6 +2,7 @@
 //! publishes, serves, has every event that it acknowledged, and holds nothing of its attacker.
 
 mod edges;
+mod floods;
 mod frames;
 mod host;
 mod http11;

@@ -1,0 +1,67 @@
+//! Frames of HTTP/2 that ask for nothing, as many as a connection carries.
+
+use super::memory::{honest, on_its_own};
+use super::{assert_calm, assert_sane, memory};
+use crate::kit::Origin;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const CONNECTIONS: usize = 4;
+const FLOOD: Duration = Duration::from_secs(3);
+
+/// A frame (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// Sends the same frame again and again, until then or until the origin closes the connection.
+async fn flood(origin: &Origin, frame: &[u8], until: Instant) {
+    let mut stream = TcpStream::connect(origin.listen).await.expect("it listens");
+    let settings = self::frame(4, 0, 0, &[]);
+    stream.write_all(&[PREFACE, &settings].concat()).await.expect("it reads");
+    let (mut answers, mut requests) = stream.split();
+    let many = frame.repeat(16_384 / frame.len());
+    let send = async { while Instant::now() < until && requests.write_all(&many).await.is_ok() {} };
+    let mut buffer = vec![0; 16_384];
+    let read = async { while let Ok(1..) = answers.read(&mut buffer).await {} };
+    // The origin may read slowly, or close the connection.
+    let rest = until.saturating_duration_since(Instant::now());
+    tokio::select! { () = send => {}, () = read => {}, () = tokio::time::sleep(rest) => {} }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_that_ask_for_nothing() {
+    let _alone = crate::kit::alone().await;
+    let origin = Origin::start();
+    let (quiet, _) = honest(&origin, Instant::now() + Duration::from_secs(1)).await;
+    println!("quiet: {quiet}");
+    let before = memory(&origin).await;
+    let kept = origin.publish("kept", "x").await;
+    for (name, frame) in [
+        ("PRIORITY", frame(2, 0, 3, &[0, 0, 0, 0, 16])),
+        ("PING ACK", frame(6, 1, 0, &[0; 8])),
+        ("PING", frame(6, 0, 0, &[0; 8])),
+        ("SETTINGS", frame(4, 0, 0, &[])),
+        ("WINDOW_UPDATE", frame(8, 0, 0, &[0, 0, 0, 1])),
+        ("an unknown frame", frame(0xfa, 0, 0, &[0; 16])),
+    ] {
+        let until = Instant::now() + FLOOD;
+        let floods = (0..CONNECTIONS).map(|_| flood(&origin, &frame, until));
+        let floods = futures_util::future::join_all(floods);
+        let (times, most) = tokio::task::block_in_place(|| {
+            std::thread::scope(|scope| {
+                let publisher = scope.spawn(|| on_its_own(honest(&origin, until)));
+                tokio::runtime::Handle::current().block_on(floods);
+                publisher.join().expect("it publishes")
+            })
+        });
+        println!("{name}: {times}, at most {most:.0} MiB after {before:.0} MiB");
+        assert!(most - before < 64.0, "{name}: {before} MiB, then {most} MiB");
+    }
+    assert_eq!(origin.logged("WARN") + origin.logged("ERROR"), 0, "no line for each frame");
+    assert_sane(&origin, "kept", &[kept]).await;
+    assert_calm(&origin).await;
+}
