@@ -2,14 +2,19 @@
 
 use super::memory::{honest, on_its_own};
 use super::{assert_calm, assert_sane, memory};
-use crate::kit::Origin;
+use crate::kit::{Origin, PATIENCE};
+use crate::overload::h2_on;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const CONNECTIONS: usize = 4;
-const FLOOD: Duration = Duration::from_secs(3);
+const FLOOD: Duration = Duration::from_secs(1);
 
 /// A frame (RFC 9113, section 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -20,6 +25,8 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 /// Sends the same frame again and again, until then or until the origin closes the connection.
 async fn flood(origin: &Origin, frame: &[u8], until: Instant) {
     let mut stream = TcpStream::connect(origin.listen).await.expect("it listens");
+    // Bytes that the origin has not read yet go with the connection.
+    stream.set_zero_linger().expect("a socket");
     let settings = self::frame(4, 0, 0, &[]);
     stream.write_all(&[PREFACE, &settings].concat()).await.expect("it reads");
     let (mut answers, mut requests) = stream.split();
@@ -64,4 +71,22 @@ async fn frames_that_ask_for_nothing() {
     assert_eq!(origin.logged("WARN") + origin.logged("ERROR"), 0, "no line for each frame");
     assert_sane(&origin, "kept", &[kept]).await;
     assert_calm(&origin).await;
+}
+
+/// The bytes of a body are no such frames: large publishes over one connection are read as they come.
+#[tokio::test]
+async fn large_bodies_over_http_2_are_read_as_they_come() {
+    let origin = Origin::start();
+    let stream = TcpStream::connect(origin.listen).await.expect("it listens");
+    let mut connection = h2_on(stream).await;
+    let batch = format!("{{\"data\":\"{}\"}}\n", "x".repeat(100_000)).repeat(70);
+    for _ in 0..4 {
+        let request = Request::post("http://localhost/channels/a")
+            .header("content-type", "application/x-ndjson")
+            .body(Full::<Bytes>::from(batch.clone()))
+            .expect("a request");
+        connection.ready().await.expect("it is open");
+        let answer = timeout(PATIENCE, connection.send_request(request)).await;
+        assert_eq!(answer.expect("in time").expect("an answer").status(), 201);
+    }
 }
