@@ -1,7 +1,7 @@
 //! What happened so far, for Prometheus. Counters only go up; label values are a closed set.
 
 use crate::caching::Ending;
-use crate::sse::GapReason;
+use crate::sse::{GapReason, ShedReason};
 use crate::store::StoreMetrics;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -185,10 +185,10 @@ impl Metrics {
         for ending in Ending::ALL {
             self.ended.get_or_create(&[("reason", ending.as_str())]).inc_by(0);
         }
-        for reason in ["connections", "client", "store", "memory", "token-expired", "keys"] {
-            self.shed.get_or_create(&[("reason", reason)]).inc_by(0);
+        for reason in ShedReason::ALL {
+            self.shed.get_or_create(&[("reason", reason.as_str())]).inc_by(0);
         }
-        for reason in [GapReason::Trimmed, GapReason::Unknown, GapReason::Ahead] {
+        for reason in GapReason::ALL {
             self.gaps.get_or_create(&[("reason", reason.as_str())]).inc_by(0);
         }
         for problem in ["store-down", "store-unclear"] {
@@ -211,9 +211,9 @@ impl Metrics {
         self.ended.get_or_create(&[("reason", ending.as_str())]).inc();
     }
 
-    /// A client was sent away for a while.
-    pub fn shed(&self, reason: &'static str) {
-        self.shed.get_or_create(&[("reason", reason)]).inc();
+    /// A request for a stream was shed.
+    pub fn shed(&self, reason: ShedReason) {
+        self.shed.get_or_create(&[("reason", reason.as_str())]).inc();
     }
 
     /// A publish was not accepted.
@@ -227,9 +227,9 @@ impl Metrics {
         self.websockets_closed.get_or_create(&[("code", code)]).inc();
     }
 
-    /// A client was told that something is missing.
-    pub fn gap(&self, reason: &'static str) {
-        self.gaps.get_or_create(&[("reason", reason)]).inc();
+    /// A stream began with a `gap` event.
+    pub fn gap(&self, reason: GapReason) {
+        self.gaps.get_or_create(&[("reason", reason.as_str())]).inc();
     }
 
     /// Events were accepted.

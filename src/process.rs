@@ -1,5 +1,7 @@
 //! What this process costs the machine, and what the machine lets it have.
 
+use rustix::param::{clock_ticks_per_second, page_size};
+
 /// Resources used so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
@@ -9,14 +11,11 @@ pub struct Usage {
     pub resident_bytes: i64,
 }
 
-/// Clock ticks in a second as `/proc` counts them: 100 on every Linux that Rust runs on.
-const TICKS_PER_SECOND: f64 = 100.0;
-const PAGE_BYTES: i64 = 4_096;
-
 /// Read from `/proc/self`; zero where there is none.
 pub fn usage() -> Usage {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    parse(&read("/proc/self/stat"), &read("/proc/self/statm"))
+    let (ticks_per_second, page_bytes) = (clock_ticks_per_second(), page_size());
+    parse(&read("/proc/self/stat"), &read("/proc/self/statm"), ticks_per_second, page_bytes)
 }
 
 /// The memory that this process may have: that of the machine, or of its container (cgroup).
@@ -39,13 +38,16 @@ pub fn raise_file_limit() -> u64 {
     rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1_024)
 }
 
-fn parse(stat: &str, statm: &str) -> Usage {
+fn parse(stat: &str, statm: &str, ticks_per_second: u64, page_bytes: usize) -> Usage {
     // The second field is the program's name in parentheses and may hold anything.
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let ticks: f64 =
         after_name.split_whitespace().skip(11).take(2).flat_map(str::parse::<f64>).sum();
     let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<i64>().ok());
-    Usage { cpu_seconds: ticks / TICKS_PER_SECOND, resident_bytes: pages.unwrap_or(0) * PAGE_BYTES }
+    Usage {
+        cpu_seconds: ticks / ticks_per_second as f64,
+        resident_bytes: pages.unwrap_or(0) * page_bytes as i64,
+    }
 }
 
 #[cfg(test)]
@@ -61,9 +63,9 @@ mod tests {
     #[test]
     fn proc_is_read_behind_the_name() {
         let stat = "42 (a) b) S 1 1 1 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 3 0 1 2 3";
-        let usage = parse(stat, "100 25 10 1 0 2 0");
+        let usage = parse(stat, "100 25 10 1 0 2 0", 100, 65_536);
         assert_eq!(usage.cpu_seconds, 3.0);
-        assert_eq!(usage.resident_bytes, 25 * 4096);
-        assert_eq!(parse("", "").cpu_seconds, 0.0);
+        assert_eq!(usage.resident_bytes, 25 * 65_536, "pages are larger on some machines");
+        assert_eq!(parse("", "", 100, 4_096).cpu_seconds, 0.0);
     }
 }

@@ -1,7 +1,6 @@
 //! Accepts connections and drains them; the only place that listens.
 //!
-//! [`run`] is the only way in, for `main` and for every test: it is given its listeners and its
-//! stop. A connection speaks HTTP/1.1 or, by its first bytes, HTTP/2 (h2c with prior knowledge).
+//! [`run`] is given its listeners and the signal to stop. A connection speaks HTTP/1.1 or, by its first bytes, HTTP/2 (h2c with prior knowledge).
 //! Draining is "accept no more, wait for the boundary": streams end by themselves, so nothing is
 //! cut and no client notices more than a reconnect.
 

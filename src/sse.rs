@@ -64,7 +64,45 @@ pub struct Gap {
     pub channel: ChannelName,
 }
 
+/// Why a request for a stream is answered with a `shed` event, and the client shall come back later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShedReason {
+    /// The origin has as many connections as it may have.
+    Connections,
+    /// The client has.
+    Client,
+    /// The store does not answer.
+    Store,
+    /// Other answers leave no memory.
+    Memory,
+    /// The token of the client has expired.
+    Token,
+    /// The keys that tokens are checked with were never fetched.
+    Keys,
+}
+
+impl ShedReason {
+    /// All reasons.
+    pub const ALL: [Self; 6] =
+        [Self::Connections, Self::Client, Self::Store, Self::Memory, Self::Token, Self::Keys];
+
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Client => "client",
+            Self::Store => "store",
+            Self::Memory => "memory",
+            Self::Token => "token-expired",
+            Self::Keys => "keys",
+        }
+    }
+}
+
 impl GapReason {
+    /// All reasons for a gap at the beginning of a stream.
+    pub const ALL: [Self; 3] = [Self::Trimmed, Self::Unknown, Self::Ahead];
+
     /// The word on the wire.
     pub fn as_str(self) -> &'static str {
         match self {

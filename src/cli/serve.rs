@@ -185,6 +185,13 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
         Err(error) => return misused(&error),
     };
     start_log(log);
+    let longest = Duration::from_millis(config.segments.longest_ms());
+    if config.drain_timeout < longest {
+        tracing::warn!(
+            "--drain-timeout is shorter than the longest response ({longest:?}): a stop cuts off the \
+             streams that are still running then"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(STORE_READERS)
@@ -343,13 +350,6 @@ impl TryFrom<ServeArguments> for Config {
         let bounds = arguments.limits.finish(arguments.channel_idle, arguments.idempotency_age)?;
         let http = http_config(&arguments, &bounds)?;
         let limits = limits(&arguments)?;
-        let longest = Duration::from_millis(segments.longest_ms());
-        if arguments.drain_timeout < longest {
-            tracing::warn!(
-                ?longest,
-                "--drain-timeout is shorter than a response: stopping cuts some"
-            );
-        }
         Ok(Self {
             listen: arguments.listen.clone(),
             admin_listen: arguments.admin_listen.clone(),
@@ -392,6 +392,11 @@ fn http_config(arguments: &ServeArguments, bounds: &ClientLimits) -> Result<Http
     if event == 0 || arguments.max_batch_events == 0 {
         return Err("--max-event and --max-batch-events take 1 or more".to_owned());
     }
+    if arguments.publish_buffer / 2 < arguments.max_batch.max(arguments.max_event) {
+        return Err("--publish-buffer takes at least twice --max-batch and twice --max-event: a \
+                    compressed body and its text are in memory together"
+            .to_owned());
+    }
     if arguments.hold_linger >= arguments.hold_timeout {
         return Err("--hold-linger takes less than --hold-timeout".to_owned());
     }
@@ -410,7 +415,7 @@ fn http_config(arguments: &ServeArguments, bounds: &ClientLimits) -> Result<Http
         event_bytes: event as usize,
         batch_bytes: arguments.max_batch as usize,
         batch_events: arguments.max_batch_events,
-        publish_buffer: arguments.publish_buffer.max(arguments.max_batch * 2) as usize,
+        publish_buffer: arguments.publish_buffer as usize,
         body_timeout: bounds.body_timeout,
         publish_rates: bounds.publish_rates,
         websocket: bounds.websocket,

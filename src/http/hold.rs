@@ -6,7 +6,6 @@
 //! origins send all their clients on with one cursor.
 
 use super::Origin;
-use super::subscribe::ShedReason;
 use crate::budget::Charge;
 use crate::caching::{Ending, Freshness};
 use crate::hub::Joined;
@@ -14,7 +13,7 @@ use crate::join::Asked;
 use crate::metrics::JoinKind;
 use crate::reader::{Lost, Step};
 use crate::segment::Span;
-use crate::sse;
+use crate::sse::{self, ShedReason};
 use bytes::Bytes;
 use std::future::poll_fn;
 use tokio::time::{Instant, timeout_at};

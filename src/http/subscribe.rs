@@ -16,7 +16,7 @@ use crate::join::Asked;
 use crate::metrics::JoinKind;
 use crate::segment::LANES_MAX;
 use crate::since::{NotATime, Since};
-use crate::sse::{self, Format};
+use crate::sse::{self, Format, ShedReason};
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
 use hyper::{Method, Request, Response, StatusCode};
@@ -37,17 +37,6 @@ const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 enum Mode {
     Stream,
     Hold,
-}
-
-/// Why a client is sent away.
-#[derive(Clone, Copy)]
-pub(super) enum ShedReason {
-    Connections,
-    Client,
-    Store,
-    Memory,
-    Token,
-    Keys,
 }
 
 impl Origin {
@@ -94,7 +83,7 @@ impl Origin {
             };
             return Ok(self.stream_answer(names, freshness, AnswerBody::Head));
         }
-        joined.prelude.gap_reasons.iter().for_each(|reason| self.hub.metrics.gap(reason.as_str()));
+        joined.prelude.gap_reasons.iter().for_each(|reason| self.hub.metrics.gap(*reason));
         match mode {
             Mode::Stream => Ok(self.stream(names, *joined, &asked)),
             Mode::Hold => match self.hold(*joined, &asked, lane).await {
@@ -156,7 +145,7 @@ impl Origin {
     }
 
     fn shed(&self, headers: &HeaderMap, reason: ShedReason) -> Result<Answer, Problem> {
-        self.hub.metrics.shed(reason.as_str());
+        self.hub.metrics.shed(reason);
         let retry_ms = spread(SHED_RETRY_MS);
         if !accepts_event_stream(headers) {
             let (slug, detail) = (reason.as_str(), reason.explanation());
@@ -195,17 +184,6 @@ impl Origin {
 }
 
 impl ShedReason {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Connections => "connections",
-            Self::Client => "client",
-            Self::Store => "store",
-            Self::Memory => "memory",
-            Self::Token => "token-expired",
-            Self::Keys => "keys",
-        }
-    }
-
     fn explanation(self) -> &'static str {
         match self {
             Self::Connections => {

@@ -131,6 +131,7 @@ async fn a_second_signal_or_the_drain_timeout_cuts_what_is_left() {
         let timeout = if by_signal { "60s" } else { "300ms" };
         let flags = ["--store", "memory", "--segment", "60s", "--drain-timeout", timeout];
         let mut origin = Origin::with(&flags);
+        assert_eq!(origin.logged("--drain-timeout is shorter than the longest response"), 1);
         let mut stream = origin.raw(&get("/channels/a", None)).await;
         let head = read_until(&mut stream, |text| text.contains("ends_at")).await;
         origin.signal("TERM");

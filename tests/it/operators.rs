@@ -293,3 +293,30 @@ async fn a_lone_origin_that_drains_asks_its_clients_to_wait() {
         assert!(closing.starts_with(&format!("{retry}\n")), "{store}: {text}");
     }
 }
+
+#[test]
+fn a_publish_buffer_that_is_too_small_for_a_batch_is_refused() {
+    let output = Command::new(BINARY)
+        .args(["serve", "--store", "memory", "--max-batch", "8MiB", "--publish-buffer", "8MiB"])
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("--publish-buffer takes at least twice --max-batch"), "{said}");
+}
+
+#[tokio::test]
+async fn every_reason_is_counted_from_zero_on() {
+    let origin = Origin::start();
+    let admin: Address = format!("http://{}", origin.admin).parse().unwrap();
+    let text =
+        request(&admin, Method::GET, "/metrics", &[], Default::default()).await.unwrap().body;
+    for reason in headwater::sse::ShedReason::ALL {
+        let line = format!("headwater_streams_shed_total{{reason=\"{}\"}} 0", reason.as_str());
+        assert!(text.contains(&line), "{line}");
+    }
+    for reason in headwater::sse::GapReason::ALL {
+        let line = format!("headwater_gaps_total{{reason=\"{}\"}} 0", reason.as_str());
+        assert!(text.contains(&line), "{line}");
+    }
+}

@@ -292,7 +292,7 @@ impl Session {
         let Joined { mut reader, prelude, .. } = joined;
         reader.take_turns(self.turn.clone());
         let metrics = &self.origin.hub.metrics;
-        prelude.gap_reasons.iter().for_each(|reason| metrics.gap(reason.as_str()));
+        prelude.gap_reasons.iter().for_each(|reason| metrics.gap(*reason));
         for bytes in std::iter::once(prelude.gaps.into()).chain(prelude.state) {
             self.say_blocks(&bytes).await?;
         }
