@@ -392,17 +392,17 @@ fn http_config(arguments: &ServeArguments, bounds: &ClientLimits) -> Result<Http
     if event == 0 || arguments.max_batch_events == 0 {
         return Err("--max-event and --max-batch-events take 1 or more".to_owned());
     }
-    if arguments.publish_buffer / 2 < arguments.max_batch.max(arguments.max_event) {
-        return Err("--publish-buffer takes at least twice --max-batch and twice --max-event: a \
-                    compressed body and its text are in memory together"
-            .to_owned());
-    }
     if arguments.hold_linger >= arguments.hold_timeout {
         return Err("--hold-linger takes less than --hold-timeout".to_owned());
     }
     if event > segment || event > arguments.max_batch || event > arguments.retain_bytes {
         let others = "--segment-bytes, --max-batch and --retain-bytes";
         return Err(format!("--max-event may not be larger than {others}"));
+    }
+    if arguments.publish_buffer / 2 < arguments.max_batch {
+        return Err("--publish-buffer takes at least twice --max-batch: a compressed body and its \
+                    text are in memory together"
+            .to_owned());
     }
     Ok(HttpConfig {
         heartbeat: positive(arguments.heartbeat, "--heartbeat")?,
