@@ -3,6 +3,7 @@
 //! One lock, held for a few instructions and never across an await. Readers share the run and what
 //! a fresh join of a segment begins with; the channel knows no reader by name and queues for none.
 
+use crate::background;
 use crate::budget::{Budget, Charge, Exhausted};
 use crate::cursor::EventId;
 use crate::event::{ChannelName, StoredEvent};
@@ -192,12 +193,24 @@ impl Channel {
             return Ok(same);
         }
         let (state, charge) = charged_state(store, budget, &self.name).await?;
-        let mut blocks = Vec::new();
-        for stored in &state.events {
-            self.writer.after_id(&mut blocks, None, &stored.event);
-        }
+        let (position, writer) = (state.position, self.writer.clone());
+        // A large state takes milliseconds, in which other requests shall not wait.
+        let blocks = background::run(move || {
+            let mut blocks = Vec::new();
+            for stored in &state.events {
+                writer.after_id(&mut blocks, None, &stored.event);
+            }
+            charge.hold(blocks)
+        });
+        let blocks = blocks.await.map_err(|error| StoreError::Down(error.to_string()))?;
         let kept = budget.keep(blocks.len()).map(Arc::new);
-        Ok(Fresh { position: state.position, state: Some(charge.hold(blocks)), kept })
+        Ok(Fresh { position, state: Some(blocks), kept })
+    }
+
+    /// Whether it has a copy of its state for later joins, which took work to make.
+    pub(crate) fn holds_state(&self) -> bool {
+        let fresh = self.fresh();
+        fresh.values().any(|cell| cell.get().is_some_and(|fresh| fresh.kept.is_some()))
     }
 
     fn fresh_cell(&self, segment: Segment) -> Arc<OnceCell<Fresh>> {

@@ -259,7 +259,10 @@ pub fn nginx(wanted: &Nginx) -> String {
     }
     if let Some(most) = wanted.client_connections {
         let limit = |most: &dyn std::fmt::Display| format!("limit_conn headwater_clients {most};");
-        values.push((format!("# {}", limit(&100)), limit(&most)));
+        values.push(match wanted.profile {
+            Profile::Collapse => (limit(&1_000), limit(&most)),
+            _ => (format!("# {}", limit(&100)), limit(&most)),
+        });
     }
     values.push(listen(wanted));
     values.extend(wanted.tls.iter().filter(|_| wanted.profile == Profile::Varnish).flat_map(

@@ -168,6 +168,19 @@ impl Hub {
         }
     }
 
+    /// When a stream would end that is asked for now; `None`: every channel has ended and the client
+    /// has its end. Reads no state.
+    ///
+    /// # Errors
+    /// As [`Hub::join`].
+    pub async fn preview(&self, wanted: Wanted<'_>) -> Result<Option<Span>, StoreError> {
+        let open = |name| self.live.open(name, wanted.format);
+        let leases: Vec<Lease> = wanted.names.iter().map(open).collect();
+        let span = self.span(wanted.lane, wanted.asked.arrival());
+        let begins = self.in_time(self.beginning(&wanted, &leases, span.segment)).await?;
+        Ok(begins.map(|_| span))
+    }
+
     /// Begins to read one channel in JSON, for as long as its client stays.
     ///
     /// # Errors

@@ -188,7 +188,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.channel.left_at.store(self.live.clock.machine_now(), Ordering::Relaxed);
         let is_unused = self.channel.log().is_unused();
-        if is_unused {
+        if is_unused && !self.channel.holds_state() {
             let mut channels = self.live.channels();
             // This hold and the map's: nobody else reads it, and under the lock nobody can begin.
             if Arc::strong_count(&self.channel) == 2 {

@@ -400,9 +400,11 @@ fn http_config(arguments: &ServeArguments, bounds: &ClientLimits) -> Result<Http
         return Err(format!("--max-event may not be larger than {others}"));
     }
     if arguments.publish_buffer / 2 < arguments.max_batch {
-        return Err("--publish-buffer takes at least twice --max-batch: a compressed body and its \
+        return Err(
+            "--publish-buffer takes at least twice --max-batch: a compressed body and its \
                     text are in memory together"
-            .to_owned());
+                .to_owned(),
+        );
     }
     Ok(HttpConfig {
         heartbeat: positive(arguments.heartbeat, "--heartbeat")?,

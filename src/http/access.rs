@@ -38,6 +38,9 @@ pub enum Denied {
     Refused(Problem),
 }
 
+/// Most cookies of one name that are tried: a browser sends one for each path and domain.
+const COOKIES_MAX: usize = 4;
+
 impl Origin {
     /// Whether these channels may be read, and whom the answer is for.
     pub(super) fn may_read(
@@ -152,12 +155,15 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The values of all cookies of a name. Browsers send several where their paths or domains differ.
+///
+/// Only the first few: each may be a signature to be checked.
 pub(super) fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
     let pairs = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    pairs.flat_map(|value| value.split(';')).filter_map(move |pair| {
+    let cookies = pairs.flat_map(|value| value.split(';')).filter_map(move |pair| {
         let (found, value) = pair.trim().split_once('=')?;
         (found == name).then_some(value)
-    })
+    });
+    cookies.take(COOKIES_MAX)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::ndjson::{BatchError, BatchLimits, BatchProblem, Separator, parse_batc
 use crate::rates::{Quota, Rates, TooFast};
 use crate::store::{IDEMPOTENCY_KEY_RULE, Idempotency, Publication, Published};
 use bytes::{Bytes, BytesMut};
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
@@ -28,6 +28,7 @@ use serde_json::json;
 use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::block_in_place;
 use tokio::time::Instant;
 
 /// Most bytes of a refused body that are still read, and the longest time for it.
@@ -37,6 +38,8 @@ const DISCARD_TIME_MAX: Duration = Duration::from_secs(5);
 /// holds memory that others could use.
 const SPEED_MIN: u64 = 16 * 1024;
 const SPEED_GRACE: Duration = Duration::from_secs(5);
+/// Most members of a gzip body (RFC 1952, section 2.2); compressors write one.
+const GZIP_MEMBERS_MAX: usize = 16;
 /// How much of a compressed body is decoded at once.
 const GUNZIP_BYTES: usize = 64 * 1024;
 
@@ -207,7 +210,12 @@ impl Origin {
             Shape::Batch(separator) => {
                 let (events, event_bytes) = (self.config.batch_events, self.config.event_bytes);
                 let limits = BatchLimits { events, event_bytes };
-                parse_batch(text, separator, limits).map_err(bad_batch)
+                // Other tasks of this thread go on elsewhere while a large one is parsed.
+                let parsed = match text.len() > SMALL_BYTES {
+                    true => block_in_place(|| parse_batch(text, separator, limits)),
+                    false => parse_batch(text, separator, limits),
+                };
+                parsed.map_err(bad_batch)
             }
         }
     }
@@ -356,24 +364,39 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, Problem> {
 
 /// Decodes a body; `None`: it is longer than `limit` bytes.
 async fn gunzip(bytes: &[u8], limit: usize, room: &mut Room<'_>) -> Result<Option<Bytes>, Problem> {
-    let mut decoder = MultiGzDecoder::new(bytes);
+    let not_gzip = |why: &dyn std::fmt::Display| {
+        let detail = format!("the body is not gzip as Content-Encoding says: {why}");
+        Problem::bad_field("Content-Encoding", detail)
+    };
     let (mut decoded, mut piece) = (BytesMut::new(), vec![0; GUNZIP_BYTES]);
-    loop {
-        let count = decoder.read(&mut piece).map_err(|error| {
-            let detail = format!("the body is not gzip as Content-Encoding says: {error}");
-            Problem::bad_field("Content-Encoding", detail)
-        })?;
-        if count == 0 {
+    let mut rest = bytes;
+    // Each member costs time even if it is empty, and a body could have very many.
+    for _ in 0..GZIP_MEMBERS_MAX {
+        let mut decoder = GzDecoder::new(rest);
+        loop {
+            // Input without output takes long where there is much of it, and other requests shall not
+            // wait for it.
+            let read = match rest.len() > SMALL_BYTES {
+                true => block_in_place(|| decoder.read(&mut piece)),
+                false => decoder.read(&mut piece),
+            };
+            let count = read.map_err(|error| not_gzip(&error))?;
+            if count == 0 {
+                break;
+            }
+            if decoded.len() + count > limit {
+                return Ok(None);
+            }
+            room.grow(count)?;
+            decoded.extend_from_slice(&piece[..count]);
+            tokio::task::yield_now().await;
+        }
+        rest = decoder.into_inner();
+        if rest.is_empty() {
             return Ok(Some(decoded.freeze()));
         }
-        if decoded.len() + count > limit {
-            return Ok(None);
-        }
-        room.grow(count)?;
-        decoded.extend_from_slice(&piece[..count]);
-        // A large body takes milliseconds, in which other requests shall not wait.
-        tokio::task::yield_now().await;
     }
+    Err(not_gzip(&format!("it has more than {GZIP_MEMBERS_MAX} members")))
 }
 
 /// The next piece of a body; a large one must come at some speed.

@@ -145,7 +145,9 @@ const NAME_CHARS_MAX: usize = 40;
 const LIKENESS_MIN: f64 = 0.6;
 
 fn unknown_parameter(name: &str, what: &str, known: &[&'static str]) -> Problem {
-    let likeness = |known: &&str| strsim::normalized_damerau_levenshtein(known, name);
+    // First, because the comparison takes time for each pair of letters.
+    let name: String = name.chars().take(NAME_CHARS_MAX).collect();
+    let likeness = |known: &&str| strsim::normalized_damerau_levenshtein(known, &name);
     let nearest = known.iter().map(|known| (likeness(known), known));
     let nearest = nearest.max_by(|one, other| one.0.total_cmp(&other.0));
     let hint = match nearest.filter(|(likeness, _)| *likeness >= LIKENESS_MIN) {
@@ -153,7 +155,6 @@ fn unknown_parameter(name: &str, what: &str, known: &[&'static str]) -> Problem 
         None if known.is_empty() => "it takes none".to_owned(),
         None => format!("it takes {}", known.join(", ")),
     };
-    let name: String = name.chars().take(NAME_CHARS_MAX).collect();
     Problem::bad_field("query", format!("{what} has no parameter {name:?}; {hint}"))
 }
 

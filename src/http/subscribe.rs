@@ -64,6 +64,19 @@ impl Origin {
         }
         let is_endless = mode == Mode::Hold;
         let wanted = Wanted { names, asked: &asked, lane, is_endless, format };
+        if request.method() == Method::HEAD {
+            return match self.hub.preview(wanted).await {
+                Ok(Some(span)) => {
+                    let freshness = match mode {
+                        Mode::Stream => Freshness::Segment { ends_at: span.ends_at },
+                        Mode::Hold => Freshness::Second,
+                    };
+                    Ok(self.stream_answer(names, freshness, AnswerBody::Head))
+                }
+                Ok(None) => Ok(self.nothing_left(names)),
+                Err(_) => self.shed(request.headers(), ShedReason::Store),
+            };
+        }
         let joined = match self.hub.join(wanted).await {
             Ok(Join::Stream(joined)) => joined,
             Ok(Join::NothingLeft) => return Ok(self.nothing_left(names)),
@@ -76,13 +89,6 @@ impl Origin {
                 return self.shed(request.headers(), ShedReason::Store);
             }
         };
-        if request.method() == Method::HEAD {
-            let freshness = match mode {
-                Mode::Stream => Freshness::Segment { ends_at: joined.span.ends_at },
-                Mode::Hold => Freshness::Second,
-            };
-            return Ok(self.stream_answer(names, freshness, AnswerBody::Head));
-        }
         joined.prelude.gap_reasons.iter().for_each(|reason| self.hub.metrics.gap(*reason));
         match mode {
             Mode::Stream => Ok(self.stream(names, *joined, &asked)),

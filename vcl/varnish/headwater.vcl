@@ -85,6 +85,14 @@ sub vcl_recv {
     call headwater_query;
     # Nothing of a client's own goes into an answer that is shared.
     unset req.http.Cookie;
+    # Varnish does not pass on a header that the client names in Connection, but it does pass on one
+    # that is set here. The key has the cursor and the page, so the origin must get them too.
+    if (req.http.Last-Event-ID) {
+        set req.http.Last-Event-ID = req.http.Last-Event-ID;
+    }
+    if (req.http.Origin) {
+        set req.http.Origin = req.http.Origin;
+    }
     # With --cors-origin the origin's answers name the page that asks (`Vary: Origin`). Give the same
     # pages to `headwater edge varnish`: then the requests of all other pages are one. As shipped, each
     # invented Origin is a stream of its own, which matters only where the origin has the flag.

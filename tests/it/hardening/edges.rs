@@ -237,3 +237,29 @@ async fn a_client_cannot_vouch_for_itself_through_nginx() {
         assert_eq!(answer.status, 401, "{path}");
     }
 }
+
+#[tokio::test]
+async fn a_client_cannot_take_the_cursor_out_of_a_shared_request() {
+    let origin = Origin::with(&["--store", "memory", "--segment", "10m"]);
+    let first = origin.publish("a", "1").await;
+    origin.publish("a", "2").await;
+    let tap = Tap::to(origin.listen.port()).await;
+    let cache = Cache::varnish(tap.port);
+    let head = format!(
+        "GET /channels/a HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {first}\r\n\
+         Connection: keep-alive, Last-Event-ID\r\n\r\n"
+    );
+    let mut stream = TcpStream::connect(("127.0.0.1", cache.port)).await.expect("it listens");
+    let text = ask(&mut stream, head.as_bytes(), |text| text.contains("data: 2\n")).await;
+    assert!(!text.contains("data: 1\n"), "{text}");
+    assert_eq!(tap.asked().last().unwrap().cursor, Some(first));
+}
+
+#[test]
+fn nginx_bounds_the_long_polls_that_clients_leave_behind() {
+    let words = ["nginx", "--profile", "collapse", "--origin", "127.0.0.1:8080"];
+    assert!(edge(&words).contains("limit_conn headwater_clients 1000;"));
+    let own = edge(&[&words[..], &["--max-connections-per-client", "50"]].concat());
+    assert!(own.contains("limit_conn headwater_clients 50;"), "{own}");
+    assert!(!own.contains("limit_conn headwater_clients 1000;"), "{own}");
+}

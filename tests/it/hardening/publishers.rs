@@ -2,7 +2,7 @@
 
 use super::{QUIET, assert_calm, assert_sane};
 use crate::access::{SECRET, in_an_hour, signed};
-use crate::kit::{Origin, PATIENCE, read_until};
+use crate::kit::{Origin, PATIENCE, read_until, request};
 use crate::raw_ws::Peer;
 use hyper::Method;
 use jsonwebtoken::{Algorithm, EncodingKey};
@@ -168,4 +168,29 @@ async fn a_large_body_that_comes_slowly_is_refused() {
     }
     assert!(text.starts_with("HTTP/1.1 408 ") && text.contains("16 KiB a second"), "{text}");
     assert!(origin.log("a").await.is_empty());
+}
+
+/// A gzip body of one member for each of these texts.
+fn members(texts: &[&str]) -> Vec<u8> {
+    use std::io::Write;
+    let member = |text: &&str| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+        encoder.write_all(text.as_bytes()).expect("it is in memory");
+        encoder.finish().expect("it is in memory")
+    };
+    texts.iter().flat_map(member).collect()
+}
+
+#[tokio::test]
+async fn a_gzip_body_of_many_empty_members_is_refused() {
+    let origin = Origin::start();
+    let publish = async |body: Vec<u8>| {
+        let headers = [("content-encoding", "gzip")];
+        let address = origin.address();
+        request(&address, Method::POST, "/channels/a", &headers, body.into()).await.unwrap()
+    };
+    assert_eq!(publish(members(&["o", "", "n", "e"])).await.status, 201);
+    assert_eq!(origin.log("a").await[0].1, "one");
+    let problem = publish(members(&[""; 20_000])).await.assert_problem(400, "bad-field");
+    assert!(problem["detail"].as_str().unwrap().contains("more than 16 members"), "{problem}");
 }

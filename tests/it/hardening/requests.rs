@@ -323,3 +323,29 @@ async fn no_header_of_a_stream_keeps_a_cache_from_sharing_it() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_parameter_with_a_very_long_name_is_refused_in_few_words() {
+    let origin = Origin::start();
+    let name = "a".repeat(30_000);
+    let answer = origin.get(&format!("/channels/a/history?{name}")).await;
+    answer.assert_problem(400, "bad-field");
+    assert!(answer.body.len() < 400, "{}", answer.body.len());
+}
+
+#[tokio::test]
+async fn a_head_has_the_headers_of_the_stream_and_costs_no_state() {
+    let origin = Origin::with(&["--store", "memory", "--segment", "10m"]);
+    origin.publish_with("a", "key=k", "v").await;
+    let head = origin.request(Method::HEAD, "/channels/a", &[], "").await;
+    assert_eq!(head.status, 200);
+    // Without a reader, the channel is not kept in memory, as a state would be.
+    assert_eq!(origin.metric("headwater_channels_live").await, 0.0);
+    let mut stream = origin.raw(&get("/channels/a", None)).await;
+    let text = read_until(&mut stream, |text| text.contains("\r\n\r\n")).await;
+    for name in ["content-type", "vary", "x-accel-buffering"] {
+        let line = format!("{name}: {}\r\n", head.header(name).expect(name));
+        assert!(text.contains(&line), "{line}: {text}");
+    }
+    assert_eq!(origin.metric("headwater_channels_live").await, 1.0);
+}

@@ -279,3 +279,18 @@ async fn a_key_of_a_set_that_is_not_for_our_signatures() {
     }
     assert_good(&origin, &token("good")).await;
 }
+
+#[tokio::test]
+async fn many_cookies_of_one_name() {
+    let origin = guarded(&["--token-secret", SECRET]);
+    let good = hs256(&json!({ "exp": in_an_hour(), "scope": ALL }));
+    let read = async |place: usize| {
+        let bad = ["headwater=bad"; 240];
+        let good = format!("headwater={good}");
+        let all: Vec<&str> = bad[..place].iter().copied().chain([good.as_str()]).collect();
+        let cookie = [("cookie", &*all.join("; "))];
+        origin.request(hyper::Method::GET, "/channels/a/history", &cookie, "").await.status.as_u16()
+    };
+    // Each is a signature to be checked, so only the first few are.
+    assert_eq!((read(3).await, read(4).await, read(239).await), (200, 401, 401));
+}
