@@ -245,6 +245,7 @@ mod tests {
     }
 
     proptest! {
+        // protocol §3.4
         #[test]
         fn every_cursor_comes_back_as_it_was(
             positions in prop::collection::vec(any_id(), 1..=8),

@@ -258,6 +258,7 @@ async fn a_key_that_an_issuer_takes_up_is_known_soon_after() {
     assert_eq!(publish(&origin, "a", Some(&old)).await.status, 401);
 }
 
+// protocol §16.7
 #[tokio::test]
 async fn behind_varnish_a_private_channel_is_passed_and_never_shared() {
     let flags = ["--store", "memory", "--token-secret", SECRET, "--private", "desk.*,secret"];

@@ -131,6 +131,7 @@ async fn the_last_events_of_each_channel_leave_its_end_out_of_the_count() {
     assert_eq!(next_message(&mut source).await.kind, "end");
 }
 
+// protocol §13.3
 #[tokio::test]
 async fn answers_from_an_instant_or_a_count_are_true_for_a_second() {
     let (origin, ids) = with_five().await;
@@ -196,6 +197,7 @@ async fn history_reads_backwards_from_redis() {
     assert_eq!(next_message(&mut source).await.data, "4");
 }
 
+// protocol §13.5
 #[tokio::test]
 async fn history_takes_one_place_and_known_parameters_only() {
     let (origin, ids) = with_five().await;

@@ -9,6 +9,7 @@ use tokio::time::sleep;
 
 const STEPPED: &str = "the wall clock was set to another time";
 
+// protocol §2.3
 #[tokio::test]
 async fn a_clock_that_is_set_back_and_returns_leaves_no_trace() {
     let data = tempfile::tempdir().unwrap();

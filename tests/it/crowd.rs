@@ -28,6 +28,7 @@ enum Habit {
     Late,
 }
 
+// protocol §2.5
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_client_has_every_event_after_its_first_once_and_in_order() {
     let _alone = crate::kit::alone().await;

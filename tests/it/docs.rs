@@ -140,3 +140,46 @@ async fn the_examples_of_the_readme_work() {
     }
     assert!(count >= 6, "{count} examples");
 }
+
+/// The numbers of the sections of docs/protocol.md that say MUST.
+fn sections_with_a_must() -> Vec<String> {
+    let text = document("docs/protocol.md");
+    let (mut sections, mut current) = (Vec::new(), None);
+    for line in text.lines() {
+        let number = line.split(". ").next().unwrap_or_default();
+        let is_number = number.split_once('.').is_some_and(|(chapter, section)| {
+            chapter.parse::<u8>().is_ok() && section.parse::<u8>().is_ok()
+        });
+        if is_number {
+            current = Some(number.to_owned());
+        } else if line.starts_with('#') {
+            current = None;
+        }
+        let is_new = current.is_some() && sections.last() != current.as_ref();
+        if line.contains("MUST") && is_new {
+            sections.extend(current.clone());
+        }
+    }
+    sections
+}
+
+#[test]
+fn every_section_of_the_protocol_with_a_must_has_a_test() {
+    let mut named = String::new();
+    let mut open: Vec<std::path::PathBuf> = vec!["tests/it".into(), "src".into()];
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(path).unwrap();
+            let lines =
+                text.lines().filter(|line| line.trim_start().starts_with("// protocol \u{a7}"));
+            named.extend(lines.map(|line| format!("{line},")));
+        }
+    }
+    let sections = sections_with_a_must();
+    assert!(sections.len() > 25, "{sections:?}");
+    let is_named = |section: &&String| named.contains(&format!("\u{a7}{section},"));
+    let missing: Vec<_> = sections.iter().filter(|section| !is_named(section)).collect();
+    assert!(missing.is_empty(), "no test names {missing:?}");
+}

@@ -48,6 +48,7 @@ fn kills() -> usize {
     std::env::var("TEST_KILLS").map_or(5, |kills| kills.parse().expect("a number"))
 }
 
+// protocol §2.3, §2.5, §12.4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_to_a_kill_and_no_id_is_used_twice() {
     let data = tempfile::tempdir().unwrap();
@@ -138,6 +139,7 @@ async fn a_memory_store_that_starts_again_announces_what_is_lost() {
     }
 }
 
+// protocol §2.3
 #[tokio::test]
 async fn ids_go_on_when_the_machine_starts_again_with_its_clock_behind() {
     let data = tempfile::tempdir().unwrap();

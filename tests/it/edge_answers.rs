@@ -58,6 +58,7 @@ fn assert_shed(answer: &Answer, what: &str) {
     assert_eq!(data, serde_json::json!({ "reason": "edge", "retry_ms": retry }), "{what}");
 }
 
+// protocol §16.5
 #[tokio::test]
 async fn what_an_edge_says_for_a_dead_origin_every_page_can_read() {
     let mut origin = Origin::start();
@@ -112,6 +113,7 @@ async fn what_an_edge_refuses_by_itself_every_page_can_read() {
     }
 }
 
+// protocol §16.1
 #[tokio::test]
 async fn one_cohort_is_one_request_however_it_sends_its_cursor() {
     let origin = Origin::with(&["--store", "memory", "--segment", "10m"]);

@@ -40,6 +40,7 @@ async fn publish_much(origin: &Origin) {
     }
 }
 
+// protocol §6.9
 #[tokio::test]
 async fn who_falls_off_the_tail_is_broken_off_and_told_of_the_gap_when_it_comes_back() {
     let origin = Origin::with(&SHORT_MEMORY);
@@ -61,6 +62,7 @@ async fn who_falls_off_the_tail_is_broken_off_and_told_of_the_gap_when_it_comes_
     assert!(message.data.contains("\"trimmed\""), "{}", message.data);
 }
 
+// protocol §6.9
 #[tokio::test]
 async fn over_http_2_a_broken_end_is_a_reset() {
     let origin = Origin::with(&SHORT_MEMORY);
@@ -125,6 +127,7 @@ async fn a_drain_lets_every_stream_reach_its_boundary_and_answers_what_still_com
     assert!(origin.ended().await.success());
 }
 
+// protocol §6.9
 #[tokio::test]
 async fn a_second_signal_or_the_drain_timeout_cuts_what_is_left() {
     for by_signal in [true, false] {
@@ -172,6 +175,7 @@ async fn all_clients_of_a_boundary_come_back_with_one_cursor() {
     assert!(ends.iter().all(|end| *end == ends[0]), "{ends:?}");
 }
 
+// protocol §4.3, §4.4
 #[tokio::test]
 async fn a_straggler_rejoins_the_crowd_at_the_next_tick() {
     let flags = ["--store", "memory", "--segment", "10s", "--rejoin-tick", "500ms"];

@@ -39,6 +39,7 @@ impl Board {
     }
 }
 
+// protocol §9.2
 #[tokio::test]
 async fn a_live_reader_and_a_fresh_join_end_with_the_same_state() {
     let origin = Origin::start();

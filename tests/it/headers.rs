@@ -33,6 +33,7 @@ async fn max_age_is_a_second_less_than_what_is_left_all_through_a_segment() {
     }
 }
 
+// protocol §10.1
 #[tokio::test]
 async fn a_stream_has_what_a_cache_needs_and_nothing_that_stops_it() {
     // An origin without a key answers pages of this machine and of others differently.
@@ -110,6 +111,7 @@ async fn a_page_of_a_browser_may_send_the_headers_of_its_tracing_library() {
     assert!(name.as_str().is_some_and(|name| name.starts_with('r')), "{name}");
 }
 
+// protocol §13.3
 #[tokio::test]
 async fn history_pages_are_immutable_when_full_and_short_lived_when_not() {
     let origin = Origin::start();

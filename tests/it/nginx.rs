@@ -69,6 +69,7 @@ impl Crowd {
     }
 }
 
+// protocol §16.2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_hundred_clients_are_one_held_request_an_event_through_a_restart_and_an_outage() {
     let _alone = crate::kit::alone().await;
@@ -195,6 +196,7 @@ async fn the_query_reaches_the_origin_in_one_spelling() {
     }
 }
 
+// protocol §16.7, §16.4
 #[tokio::test]
 async fn nothing_of_one_client_reaches_another() {
     let origin = Origin::with(&["--store", "memory", "--hold-timeout", "1s"]);

@@ -19,6 +19,7 @@ async fn data(origin: &Origin, channel: &str) -> Vec<String> {
     origin.log(channel).await.into_iter().map(|(_, data)| data).collect()
 }
 
+// protocol §12.2
 #[tokio::test]
 async fn every_name_of_ndjson_is_a_batch_and_a_sequence_too() {
     let origin = Origin::start();
@@ -88,6 +89,7 @@ async fn a_compressed_body_is_decoded_within_the_limits() {
     assert_eq!(data(&origin, "a").await, expected);
 }
 
+// protocol §12.1
 #[tokio::test]
 async fn a_misspelt_parameter_stores_nothing() {
     let origin = Origin::start();

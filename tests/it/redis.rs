@@ -152,6 +152,7 @@ async fn clients_that_wander_between_origins_miss_nothing_whatever_fails() {
     }
 }
 
+// protocol §4.1, §6.10
 #[tokio::test]
 async fn two_origins_with_different_clocks_answer_with_the_same_bytes() {
     let redis = RedisServer::start();

@@ -35,6 +35,7 @@ fn small_limits() -> Origin {
     Origin::with(&[&["--store", "memory"], &limits[..]].concat())
 }
 
+// protocol §2.2
 #[tokio::test]
 async fn a_refused_event_names_its_field_and_its_limit_and_is_not_stored() {
     let origin = small_limits();
@@ -112,6 +113,7 @@ async fn a_refused_batch_names_its_line_and_nothing_of_it_is_stored() {
     assert_sane(&origin, "kept", &[kept]).await;
 }
 
+// protocol §2.1
 #[tokio::test]
 async fn a_name_that_is_no_channel_is_refused_whatever_is_asked_of_it() {
     let origin = Origin::start();
@@ -288,6 +290,7 @@ async fn another_method_is_told_which_ones_there_are() {
     assert_untouched(&origin, "a").await;
 }
 
+// protocol §5.4
 #[tokio::test]
 async fn a_parameter_that_makes_no_sense_is_the_programmers_mistake() {
     let origin = Origin::with(&["--store", "memory", "--lanes", "4"]);

@@ -23,6 +23,7 @@ fn opening(cursor: Option<&str>) -> String {
     )
 }
 
+// protocol §6.1
 #[tokio::test]
 async fn a_fresh_join_gets_the_segment_so_far_and_then_what_comes() {
     let origin = Origin::start();
@@ -59,6 +60,7 @@ async fn a_cursor_gets_everything_after_it_once_and_in_order() {
     assert_eq!(marked_body, opening(Some(&marked)) + &rest);
 }
 
+// protocol §2.2
 #[tokio::test]
 async fn any_data_comes_out_as_the_format_allows() {
     let origin = Origin::start();
@@ -134,6 +136,7 @@ async fn a_channel_with_keys_begins_with_its_state() {
     assert_eq!(state.json()["cursor"], live);
 }
 
+// protocol §4.2
 #[tokio::test]
 async fn a_segment_ends_with_the_place_to_go_on_from_marked_with_its_end() {
     let origin = Origin::with(&["--store", "memory", "--segment", "1s"]);
@@ -163,6 +166,7 @@ async fn a_quiet_stream_shows_that_it_lives() {
     assert!(answer.contains("2\r\n:\n\r\n"));
 }
 
+// protocol §5.4
 #[tokio::test]
 async fn a_cursor_that_cannot_be_honoured_opens_with_a_gap_event() {
     let origin = Origin::with(&["--store", "memory", "--retain-events", "2"]);
@@ -208,6 +212,7 @@ async fn a_cursor_that_cannot_be_honoured_opens_with_a_gap_event() {
     assert_eq!(origin.metric("headwater_gaps_total{reason=\"trimmed\"}").await, 2.0);
 }
 
+// protocol §3.2
 #[tokio::test]
 async fn several_channels_make_one_stream_with_one_cursor() {
     let origin = Origin::start();
@@ -236,6 +241,7 @@ async fn several_channels_make_one_stream_with_one_cursor() {
     assert_eq!(origin.get("/channels/1,2,3,4,5,6,7,8,9").await.status, 400);
 }
 
+// protocol §5.9
 #[tokio::test]
 async fn an_ended_channel_gives_what_is_left_then_its_end_and_then_nothing() {
     let origin = Origin::start();
@@ -292,6 +298,7 @@ async fn a_response_that_is_full_ends_early_and_its_cursor_goes_on() {
     assert!(seen.len() > 1_800, "{}", seen.len());
 }
 
+// protocol §2.1
 #[tokio::test]
 async fn asking_for_a_channel_that_nobody_published_to_leaves_nothing_behind() {
     let origin = Origin::start();

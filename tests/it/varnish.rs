@@ -81,6 +81,7 @@ async fn publish(origin: &Origin, channels: u64, number: u64) {
     }
 }
 
+// protocol §16.2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_thousand_clients_are_one_request_a_channel_and_segment() {
     crowd_is_one_request_a_channel_and_segment(Cache::varnish, 2_000, 5).await;
@@ -286,6 +287,7 @@ fn assert_bounded(open: usize, tap: &Tap) {
     assert!(open <= allowed, "{open} open, {allowed} allowed");
 }
 
+// protocol §16.2, §16.6
 #[tokio::test]
 async fn a_late_joiner_gets_the_backlog_at_once_and_from_the_same_origin_request() {
     let origin = Origin::with(&["--store", "memory", "--segment", "6s"]);
@@ -307,6 +309,7 @@ async fn a_late_joiner_gets_the_backlog_at_once_and_from_the_same_origin_request
     assert_eq!(tap.count(), 1);
 }
 
+// protocol §16.3
 #[tokio::test]
 async fn an_aborted_body_is_never_served_again() {
     let data = tempfile::tempdir().unwrap();

@@ -83,6 +83,7 @@ const HALF_A_HANDSHAKE: &[u8] =
 const FORGED: &[u8] =
     b"GET /channels/a/state HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n";
 
+// protocol §14.5
 #[tokio::test]
 async fn a_refused_handshake_leaves_no_pipe_to_the_origin() {
     let origin = Origin::with(&["--store", "memory"]);
@@ -238,6 +239,7 @@ async fn a_client_cannot_vouch_for_itself_through_nginx() {
     }
 }
 
+// protocol §16.1
 #[tokio::test]
 async fn a_client_cannot_take_the_cursor_out_of_a_shared_request() {
     let origin = Origin::with(&["--store", "memory", "--segment", "10m"]);

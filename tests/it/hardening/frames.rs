@@ -177,6 +177,7 @@ async fn frames_with_one_byte_changed_leave_the_origin_whole() {
     assert_calm(&origin).await;
 }
 
+// protocol §14.1
 #[tokio::test]
 async fn json_that_is_deep_or_odd() {
     let origin = Origin::with(&[&QUIET[..], &["--ws-frame-rate", "1000"]].concat());

@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 /// A host that the test's browser finds on this machine, as after DNS rebinding.
 const FOREIGN: &str = "evil.example";
 
+// protocol §17.4
 #[tokio::test]
 async fn a_page_of_another_site_changes_nothing_and_reads_nothing() {
     let origin = Origin::start();
@@ -72,6 +73,7 @@ async fn of_host(origin: &Origin, host: &str) -> String {
     read_until(&mut stream, |_| false).await
 }
 
+// protocol §17.4
 #[tokio::test]
 async fn a_host_that_is_not_this_machine_is_refused_until_it_is_named() {
     let open = Origin::start();

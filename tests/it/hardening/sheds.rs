@@ -127,6 +127,7 @@ async fn of_one_client(reason: &str, edge: &Edge, origin: &Origin, asked: &Asked
     assert_eq!(requests, CLIENTS, "{} {reason}", edge.0);
 }
 
+// protocol §11.1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_of_an_origin_with_too_many_connections() {
     for edge in EDGES {
@@ -140,6 +141,7 @@ async fn streams_of_an_origin_with_too_many_connections() {
     }
 }
 
+// protocol §11.1, §17.5
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_of_an_origin_without_its_store() {
     for edge in EDGES {
@@ -199,6 +201,7 @@ async fn streams_of_a_client_whose_token_cannot_be_checked_yet() {
     }
 }
 
+// protocol §17.5
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_of_a_client_that_has_too_many() {
     let key = EncodingKey::from_secret(SECRET.as_bytes());
