@@ -1,6 +1,6 @@
 //! Frames of HTTP/2 that ask for nothing, as many as a connection carries.
 
-use super::memory::{honest, on_its_own};
+use super::memory::{honest, honest_beside};
 use super::{assert_calm, assert_sane, memory};
 use crate::kit::{Origin, PATIENCE};
 use crate::overload::h2_on;
@@ -58,13 +58,7 @@ async fn frames_that_ask_for_nothing() {
         let until = Instant::now() + FLOOD;
         let floods = (0..CONNECTIONS).map(|_| flood(&origin, &frame, until));
         let floods = futures_util::future::join_all(floods);
-        let (times, most) = tokio::task::block_in_place(|| {
-            std::thread::scope(|scope| {
-                let publisher = scope.spawn(|| on_its_own(honest(&origin, until)));
-                tokio::runtime::Handle::current().block_on(floods);
-                publisher.join().expect("it publishes")
-            })
-        });
+        let (times, most) = honest_beside(floods, &origin, until);
         println!("{name}: {times}, at most {most:.0} MiB after {before:.0} MiB");
         assert!(most - before < 64.0, "{name}: {before} MiB, then {most} MiB");
     }

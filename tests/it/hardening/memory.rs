@@ -62,10 +62,20 @@ pub async fn honest(origin: &Origin, until: Instant) -> (String, f64) {
     (format!("{count} publishes, p50 {:.1} ms, p99 {:.1} ms", at(0.5), at(0.99)), most)
 }
 
-/// Runs a client that shares no queue of tasks with others.
-pub fn on_its_own<T>(client: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(client)
+/// Publishes until then beside an attack, on a thread of its own: the publisher shares no queue of
+/// tasks with the attackers.
+pub fn honest_beside(attack: impl Future, origin: &Origin, until: Instant) -> (String, f64) {
+    let publish = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(honest(origin, until))
+    };
+    tokio::task::block_in_place(|| {
+        std::thread::scope(|scope| {
+            let publisher = scope.spawn(publish);
+            tokio::runtime::Handle::current().block_on(attack);
+            publisher.join().expect("it publishes")
+        })
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -85,13 +95,7 @@ async fn requests_that_are_not_waited_for() {
         let until = Instant::now() + Duration::from_secs(4);
         let attack =
             futures_util::future::join_all((0..60).map(|_| ask_and_leave(&origin, path, until)));
-        let (times, most) = tokio::task::block_in_place(|| {
-            std::thread::scope(|scope| {
-                let publisher = scope.spawn(|| on_its_own(honest(&origin, until)));
-                tokio::runtime::Handle::current().block_on(attack);
-                publisher.join().expect("it publishes")
-            })
-        });
+        let (times, most) = honest_beside(attack, &origin, until);
         println!("{path}: {times}, at most {most:.0} MiB after {before:.0} MiB");
         assert!(most - before < ANSWERS + REST, "{path}: {before} MiB, then {most} MiB");
     }
