@@ -27,6 +27,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Polls of tasks after which a worker looks for sockets that have become readable. A connection with
+/// pipelined requests takes 0.16 ms in each poll; with tokio's default of 61, four such connections
+/// raised the p99 of other publishers from 1.5 to 18 ms, and with 8 to 8.5 ms.
+const POLLS_BEFORE_SOCKETS: u32 = 8;
 /// Threads that read old events from the store; each reads for some microseconds at a time.
 const STORE_READERS: usize = 16;
 /// Pause between two sweeps of what is too old.
@@ -194,6 +198,7 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .event_interval(POLLS_BEFORE_SOCKETS)
         .max_blocking_threads(STORE_READERS)
         .build();
     let runtime = match runtime {

@@ -3,7 +3,7 @@
 //! error, not a guess.
 
 use crate::cursor::EventId;
-use crate::event::Event;
+use crate::event::{Event, Field};
 
 const VERSION: u8 = 1;
 /// The version of an event that removes its key although it has data. In version 1 only an event
@@ -17,13 +17,17 @@ pub struct Unreadable;
 /// Reads fields one after the other.
 pub struct Reader<'a>(&'a [u8]);
 
-/// `version, type length, key length (u16, 0 = none), type, key, data`.
+/// The bytes of an event: see [`append_event`].
 pub fn write_event(event: &Event) -> Vec<u8> {
-    let text = |field: &Option<crate::event::Field>| {
-        field.as_ref().map_or(String::new(), |field| field.as_str().to_owned())
-    };
-    let (kind, key) = (text(&event.kind), text(&event.key));
     let mut out = Vec::with_capacity(5 + event.weight());
+    append_event(&mut out, event);
+    out
+}
+
+/// Appends `version, type length, key length (u16, 0 = none), type, key, data`.
+pub fn append_event(out: &mut Vec<u8>, event: &Event) {
+    let kind = event.kind.as_ref().map_or("", Field::as_str);
+    let key = event.key.as_ref().map_or("", Field::as_str);
     let is_marked = event.removes_key() && !event.data.is_empty();
     out.push(if is_marked { VERSION_REMOVAL } else { VERSION });
     out.extend_from_slice(&(kind.len() as u16).to_be_bytes());
@@ -31,7 +35,6 @@ pub fn write_event(event: &Event) -> Vec<u8> {
     for part in [kind.as_bytes(), key.as_bytes(), event.data.as_bytes()] {
         out.extend_from_slice(part);
     }
-    out
 }
 
 pub fn read_event(bytes: &[u8]) -> Result<Event, Unreadable> {

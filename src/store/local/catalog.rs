@@ -308,11 +308,17 @@ impl Catalog {
     }
 
     /// One file is in the place of several, with the records that were worth keeping. Where none
-    /// was, the file after them stands for them from now on.
-    pub fn replaced(&mut self, numbers: RangeInclusive<u32>, with: Option<(Segment, Summary)>) {
+    /// was, the file after them stands for them from now on. Returns the old files: the system may
+    /// take milliseconds to close each, so the caller drops them once the lock is released.
+    pub fn replaced(
+        &mut self,
+        numbers: RangeInclusive<u32>,
+        with: Option<(Segment, Summary)>,
+    ) -> Vec<Segment> {
         let (oldest, newest) = (*numbers.start(), *numbers.end());
         let first = self.segments.get(&oldest).map(|segment| segment.first);
-        self.segments.retain(|number, _| !numbers.contains(number));
+        let gone = self.segments.extract_if(numbers, |_, _| true).map(|(_, segment)| segment);
+        let gone = gone.collect();
         if with.is_none()
             && let Some((_, next)) = self.segments.range_mut(newest..).next()
         {
@@ -340,7 +346,9 @@ impl Catalog {
             let before = count(&channel.blocks, from);
             channel.blocks.truncate(from);
             let (mut events_length, mut state_length) = (0, 0);
-            if let Some(summary) = found.remove(name) {
+            if let Some(mut summary) = found.remove(name) {
+                // Blocks that were dropped while the file was made stay dropped.
+                summary.blocks.retain(|block| block.last > channel.trimmed_to);
                 events_length = summary.blocks.iter().map(|block| block.length).sum();
                 channel.blocks.extend(summary.blocks);
                 for (key, kept) in summary.state {
@@ -362,6 +370,7 @@ impl Catalog {
                 segment.state_length += state_length;
             }
         }
+        gone
     }
 
     /// The channels whose blocks begin with events that are no longer kept, as after the log was

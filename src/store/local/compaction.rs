@@ -10,8 +10,10 @@ use super::records::{ChannelRecord, Events, KeyRecord, Mark, read_name};
 use super::segment::{Head, name, store_index};
 use super::summary::{Summary, summarize};
 use crate::cursor::EventId;
+use crate::event::ChannelName;
 use std::io;
 use std::ops::RangeInclusive;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 /// Files smaller than this part of a whole one are joined, once there are so many in a row.
 const SMALL_PART: u64 = 4;
@@ -60,18 +62,22 @@ fn is_wasteful(segment: &Segment, now: u64) -> bool {
 /// As the disk says; the log is as it was.
 pub fn compact(
     files: &dyn Files,
-    catalog: &Catalog,
+    catalog: &RwLock<Catalog>,
     head: Head,
     numbers: RangeInclusive<u32>,
     now: u64,
 ) -> io::Result<Option<(Segment, Summary)>> {
     let newest = *numbers.end();
-    let old: Vec<_> = catalog.segments.range(numbers).map(|(n, s)| (*n, s.clone())).collect();
+    let (old, oldest) = {
+        let segments = &read(catalog).segments;
+        let old = segments.range(numbers).map(|(number, segment)| (*number, segment.clone()));
+        (old.collect::<Vec<_>>(), segments.keys().next().copied())
+    };
     let Some(first) = old.first().map(|(_, segment)| segment.first) else { return Ok(None) };
     let mut kept = Kept {
         catalog,
         head,
-        is_oldest: catalog.segments.keys().next() == old.first().map(|(number, _)| number),
+        is_oldest: oldest == old.first().map(|(number, _)| *number),
         commit: 0,
         frames: Vec::new(),
         channels: Vec::new(),
@@ -79,7 +85,10 @@ pub fn compact(
     for (number, segment) in &old {
         let bytes = read_all(&*segment.log)?;
         let scan = frame::scan(&bytes, head.seed, false);
-        kept.channels.push(summarize(&scan, *number));
+        // The index has it already, unless it could not be written or is damaged.
+        let index = segment.index.as_deref();
+        let known = index.and_then(|index| Summary::read_index(index, head.seed, *number).ok());
+        kept.channels.push(known.unwrap_or_else(|| summarize(&scan, *number)));
         for frame in &scan.frames {
             // A record that cannot be read is of no use to anybody.
             kept.take(frame).unwrap_or_default();
@@ -92,10 +101,12 @@ pub fn compact(
     let with = match kept.finish() {
         None => {
             // The next file stands for all before it, so that a file that is missing shows.
-            if let Some((number, next)) = catalog.segments.range(newest + 1..).next() {
+            let next =
+                read(catalog).segments.range(newest + 1..).next().map(|(n, s)| (*n, s.first));
+            if let Some((number, next_first)) = next {
                 for extension in ["log", "index"] {
-                    let before = name(next.first, *number, extension);
-                    let renamed = files.rename(&before, &name(first, *number, extension));
+                    let before = name(next_first, number, extension);
+                    let renamed = files.rename(&before, &name(first, number, extension));
                     if extension == "log" { renamed? } else { renamed.unwrap_or_default() }
                 }
                 files.sync_names()?;
@@ -120,9 +131,17 @@ pub fn compact(
     Ok(with)
 }
 
-/// What is worth keeping.
+fn read(catalog: &RwLock<Catalog>) -> RwLockReadGuard<'_, Catalog> {
+    catalog.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is worth keeping. The catalog changes while the files are read: ids that are dropped, keys
+/// whose event is replaced and channels that are forgotten only make fewer records worth keeping,
+/// so a record that was taken before such a change is kept for longer than needed, and no other.
+/// The lock is held for a lookup at a time: a thread that takes it again and again with little
+/// between keeps the writer from it (measured: 60 ms for a file of large records).
 struct Kept<'c> {
-    catalog: &'c Catalog,
+    catalog: &'c RwLock<Catalog>,
     head: Head,
     /// No older file is left: what is removed needs no record of that.
     is_oldest: bool,
@@ -138,28 +157,25 @@ impl Kept<'_> {
             Kind::Events | Kind::End => {
                 let record = Events::read(frame.body)?;
                 let last = record.id(record.events.len() - 1);
-                let Some(channel) = self.catalog.channels.get(&record.channel) else {
-                    return Ok(());
-                };
-                if last > channel.trimmed_to {
-                    self.copy(frame);
-                    return Ok(());
-                }
-                self.take_state(&record);
-                if let Some(key) = &record.key {
-                    self.take_key(&record, key);
+                match self.trimmed_to(&record.channel) {
+                    None => {}
+                    Some(trimmed_to) if last > trimmed_to => self.copy(frame),
+                    Some(_) => {
+                        self.take_state(&record);
+                        self.take_key(&record);
+                    }
                 }
             }
             Kind::State => self.take_state(&Events::read(frame.body)?),
             Kind::Key => {
                 let (channel, key) = KeyRecord::read(frame.body)?;
-                if self.catalog.keys.get(&channel, &key.key) == Some(&key) {
+                if self.is_current(&channel, &key) {
                     self.copy(frame);
                 }
             }
             Kind::Reopen => {
                 let channel = read_name(&mut Reader::new(frame.body))?;
-                if self.catalog.channels.contains_key(&channel) {
+                if self.is_known(&channel) {
                     self.copy(frame);
                 }
             }
@@ -169,15 +185,31 @@ impl Kept<'_> {
         Ok(())
     }
 
+    fn trimmed_to(&self, channel: &ChannelName) -> Option<EventId> {
+        read(self.catalog).channels.get(channel).map(|channel| channel.trimmed_to)
+    }
+
+    fn is_known(&self, channel: &ChannelName) -> bool {
+        self.trimmed_to(channel).is_some()
+    }
+
+    /// Whether an idempotency key still has this record.
+    fn is_current(&self, channel: &ChannelName, key: &KeyRecord) -> bool {
+        read(self.catalog).keys.get(channel, &key.key) == Some(key)
+    }
+
     /// Keeps the events that are the state of their keys, and those that remove a key which an
     /// older file may still have.
     fn take_state(&mut self, record: &Events) {
-        let Some(channel) = self.catalog.channels.get(&record.channel) else { return };
         for (index, event) in record.events.iter().enumerate() {
             let Some(key) = &event.key else { continue };
             let id = record.id(index);
-            let is_kept = match channel.state.get(key.as_str()) {
-                Some(newest) => newest.id == id,
+            let newest = match read(self.catalog).channels.get(&record.channel) {
+                None => return,
+                Some(channel) => channel.state.get(key.as_str()).map(|kept| kept.id),
+            };
+            let is_kept = match newest {
+                Some(newest) => newest == id,
                 None => event.removes_key() && !self.is_oldest,
             };
             if is_kept {
@@ -189,8 +221,9 @@ impl Kept<'_> {
         }
     }
 
-    fn take_key(&mut self, record: &Events, key: &KeyRecord) {
-        if self.catalog.keys.get(&record.channel, &key.key) == Some(key) {
+    fn take_key(&mut self, record: &Events) {
+        let Some(key) = &record.key else { return };
+        if self.is_current(&record.channel, key) {
             self.write(Kind::Key, |out| key.write(&record.channel, out));
         }
     }
@@ -206,10 +239,11 @@ impl Kept<'_> {
 
     /// All of it, with what is to be known of each channel before it.
     fn finish(mut self) -> Option<Vec<u8>> {
+        let catalog = read(self.catalog);
         let mut channels: std::collections::BTreeMap<_, ChannelRecord> = Default::default();
         for summary in std::mem::take(&mut self.channels) {
             for found in summary.channels {
-                let Some(known) = self.catalog.channels.get(&found.name) else { continue };
+                let Some(known) = catalog.channels.get(&found.name) else { continue };
                 let carried = found.carried.as_ref().map_or(EventId::START, |record| record.last);
                 let closed = found.closed.unwrap_or_default();
                 let record = channels.entry(found.name.clone()).or_insert(ChannelRecord {
@@ -222,6 +256,8 @@ impl Kept<'_> {
                 record.closed = closed;
             }
         }
+        let (newest, ages) = (catalog.newest, catalog.ages);
+        drop(catalog);
         if self.frames.is_empty() && channels.is_empty() && self.is_oldest {
             return None;
         }
@@ -231,7 +267,7 @@ impl Kept<'_> {
             frame::write(&mut out, seed, (Kind::Channel, commit, true), |out| record.write(out));
         }
         out.append(&mut self.frames);
-        let mark = Mark { newest: self.catalog.newest, ages: self.catalog.ages };
+        let mark = Mark { newest, ages };
         frame::write(&mut out, seed, (Kind::Mark, commit, true), |out| mark.write(out));
         frame::write(&mut out, seed, (Kind::Seal, commit, true), |_| {});
         Some(out)

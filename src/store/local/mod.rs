@@ -3,7 +3,7 @@
 //! A log of files that are only appended to (`segment.rs`), made of records that each carry a
 //! checksum (`frame.rs`, `records.rs`), and one thread that writes it (`writer.rs`): the publishes
 //! that are waiting go into one write and one sync, and nothing is acknowledged or shown to a
-//! reader before that. Where events lie is in memory and in an index beside each file
+//! reader before that. A second thread makes the indexes and compacts (`maintenance.rs`). Where events lie is in memory and in an index beside each file
 //! (`block.rs`, `summary.rs`, `catalog.rs`); readers look there and then read the files
 //! (`reading.rs`) and wait for nobody. In memory it is the same code on files in memory.
 
@@ -18,6 +18,7 @@ mod damage;
 mod files;
 mod frame;
 mod health;
+mod maintenance;
 #[cfg(test)]
 mod model;
 mod reading;
@@ -38,6 +39,7 @@ use catalog::Catalog;
 use command::{Command, Reply};
 use files::{Directory, Files, Memory};
 use health::{Health, Ticket};
+use maintenance::Maintenance;
 use reading::{Plan, RecordReader};
 use std::collections::VecDeque;
 use std::io;
@@ -121,10 +123,18 @@ impl LocalStore {
         listener: Arc<dyn Listener>,
     ) -> io::Result<Self> {
         let (store, writer, queue) = Self::build(files, config, limits, clock, listener, false)?;
+        let maintainer = Maintenance {
+            files: writer.files.clone(),
+            catalog: writer.catalog.clone(),
+            reader: writer.reader.clone(),
+            head: writer.head,
+            segment_bytes: config.segment_bytes,
+        };
+        let maintainer = maintainer.start(&store.health)?;
         let alive = store.health.clone();
         let run = move || {
             let guard = alive.watch();
-            writer.run(queue);
+            writer.run(queue, maintainer);
             guard.ended_well();
         };
         let thread = std::thread::Builder::new().name("headwater-log".to_owned()).spawn(run)?;

@@ -4,7 +4,7 @@
 //! lost one shows at the next. A record of events has extension fields: a reader passes over those
 //! that it does not know, so that later versions can add some.
 
-use super::super::record::{Reader, Unreadable, read_event, write_event};
+use super::super::record::{Reader, Unreadable, append_event, read_event};
 use crate::cursor::EventId;
 use crate::event::{ChannelName, Event};
 
@@ -90,9 +90,11 @@ impl Events {
         let length = (out.len() - extensions - 2) as u16;
         out[extensions..extensions + 2].copy_from_slice(&length.to_be_bytes());
         for event in &self.events {
-            let event = write_event(event);
-            out.extend_from_slice(&(event.len() as u32).to_be_bytes());
-            out.extend_from_slice(&event);
+            let start = out.len();
+            out.extend_from_slice(&[0; 4]);
+            append_event(out, event);
+            let length = (out.len() - start - 4) as u32;
+            out[start..start + 4].copy_from_slice(&length.to_be_bytes());
         }
     }
 

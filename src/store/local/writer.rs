@@ -9,13 +9,12 @@ use super::super::{Limits, Listener, StoreError};
 use super::batch::{Append, Batch, Change, Place, Staged};
 use super::catalog::{Catalog, Channel, Segment};
 use super::command::{Command, Pending, answer_later, refuse, take_waiting};
-use super::compaction;
-use super::files::{Files, read_all};
+use super::files::Files;
 use super::frame::{self, Kind};
+use super::maintenance::{Maintainer, trim_again};
 use super::reading::RecordReader;
 use super::records::{Mark, write_id};
-use super::segment::{Head, Tail, store_index};
-use super::summary::summarize;
+use super::segment::{Head, Tail};
 use super::{Health, LocalConfig};
 use crate::clock::Clock;
 use crate::event::ChannelName;
@@ -29,8 +28,6 @@ use tokio::sync::mpsc;
 const COMMIT_PAUSE: Duration = Duration::from_micros(500);
 /// Most events that one sweep drops, so that publishes do not wait long behind it.
 const SWEEP_EVENTS_MAX: u64 = 100_000;
-/// Longest time that one sweep spends on compaction before it lets publishes through.
-const COMPACTION_TIME: Duration = Duration::from_millis(50);
 /// The ages of events catch up with the clock this many times as fast as time passes. After a jump
 /// of the clock, and after a pause of the process, nothing is dropped at once.
 const AGE_CATCH_UP: u64 = 2;
@@ -88,7 +85,7 @@ impl Writer {
             tracing::info!(bytes = torn, "the last commit was cut off by a crash; it is removed");
             self.tail.cut()?;
         }
-        self.trim_again();
+        trim_again(&mut self.catalog.write().unwrap_or_else(PoisonError::into_inner), &self.reader);
         if self.files.is_durable() {
             self.tail.complete()?;
         }
@@ -98,18 +95,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Drops what was dropped before the log was opened or compacted, and is in the blocks again.
-    fn trim_again(&self) {
-        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
-        for name in catalog.untrimmed() {
-            let reader = &self.reader;
-            let load = |segment: &Segment, block: &_| reader.entries(&name, segment, block).ok();
-            catalog.trim(&name, u64::MAX, &load, |channel, oldest| oldest <= channel.trimmed_to);
-        }
-    }
-
     /// Works until it is stopped, or until no sender is left.
-    pub fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+    pub fn run(mut self, mut queue: mpsc::Receiver<Command>, maintainer: Maintainer) {
         let mut committed = Instant::now();
         while let Some(first) = queue.blocking_recv() {
             if !queue.is_empty() && self.files.is_durable() {
@@ -120,7 +107,7 @@ impl Writer {
             }
             let (commands, is_stopped) = take_waiting(first, &mut queue);
             self.health.work_begins();
-            self.apply(commands);
+            self.apply(commands, &maintainer);
             if queue.is_empty() {
                 self.mark();
             }
@@ -134,14 +121,15 @@ impl Writer {
         if self.tail.file.sync().is_err() {
             tracing::warn!("the log could not be synced at the end; what was acknowledged is safe");
         }
+        maintainer.stop();
     }
 
     /// Applies commands in one commit, and answers each of them.
-    fn apply(&mut self, commands: Vec<Command>) {
+    fn apply(&mut self, commands: Vec<Command>, maintainer: &Maintainer) {
         let is_sweep = commands.iter().any(|command| matches!(command, Command::Sweep));
         let mut pending = Vec::new();
         let outcome = match self.heal() {
-            Ok(()) => self.commit(commands, &mut pending),
+            Ok(()) => self.commit(commands, &mut pending, maintainer),
             Err(refusal) => {
                 commands.into_iter().for_each(|command| pending.extend(refuse(command)));
                 Err(refusal)
@@ -151,7 +139,7 @@ impl Writer {
             answer(outcome.clone());
         }
         if is_sweep {
-            self.sweep();
+            self.sweep(maintainer);
         }
     }
 
@@ -159,6 +147,7 @@ impl Writer {
         &mut self,
         commands: Vec<Command>,
         pending: &mut Vec<Pending>,
+        maintainer: &Maintainer,
     ) -> Result<(), StoreError> {
         let staged = self.stage(commands, pending);
         if staged.bytes.is_empty() {
@@ -170,7 +159,7 @@ impl Writer {
             self.listener.appended(&append.channel, append.follows, &append.stored);
         }
         if self.tail.end >= self.config.segment_bytes {
-            self.seal();
+            self.seal(maintainer);
         }
         Ok(())
     }
@@ -330,8 +319,8 @@ impl Writer {
         Mark { newest, ages: self.ages.now }
     }
 
-    /// Ends the file: seals it, writes its index and begins the next one.
-    fn seal(&mut self) {
+    /// Ends the file: seals it, asks for its index and begins the next one.
+    fn seal(&mut self, maintainer: &Maintainer) {
         let mut bytes = Vec::new();
         frame::write(&mut bytes, self.head.seed, (Kind::Seal, self.commit + 1, true), |_| {});
         if self.write(&bytes).is_err() {
@@ -341,33 +330,10 @@ impl Writer {
         self.must_follow = true;
         // What was written ahead is given back; left there, it does no harm.
         self.tail.file.cut_at(self.tail.end).unwrap_or_default();
-        let number = self.tail.number;
-        match self.index() {
-            Ok(()) => {}
-            Err(error) => {
-                tracing::warn!(number, %error, "no index was written; it is made at the next start")
-            }
-        }
+        maintainer.index(self.tail.number);
         if let Err(error) = self.follow() {
             self.fail(&error, false);
         }
-    }
-
-    fn index(&self) -> io::Result<()> {
-        let number = self.tail.number;
-        let bytes = read_all(&*self.tail.file)?;
-        let mut summary = summarize(&frame::scan(&bytes, self.head.seed, false), number);
-        if summary.is_damaged {
-            return Err(io::Error::other("the file is damaged"));
-        }
-        let first = {
-            let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
-            catalog.segments.get(&number).map_or(number, |segment| segment.first)
-        };
-        let index = store_index(&*self.files, (first, number), &mut summary, self.head.seed)?;
-        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
-        catalog.sealed(number, Some(index), &summary);
-        Ok(())
     }
 
     /// Begins the file after a sealed one.
@@ -382,7 +348,7 @@ impl Writer {
     }
 
     /// Drops what is too old: events, idempotency keys, channels that are not used, and files.
-    fn sweep(&mut self) {
+    fn sweep(&mut self, maintainer: &Maintainer) {
         let now = self.clock.now();
         let ages = self.ages.advance(now);
         self.drop_old(now, ages);
@@ -399,8 +365,7 @@ impl Writer {
             frame::write(&mut bytes, self.head.seed, head, |out| mark.write(out));
             self.write(&bytes).unwrap_or_default();
         }
-        let begun = Instant::now();
-        while begun.elapsed() < COMPACTION_TIME && self.compact(now) {}
+        maintainer.compact(self.tail.number, now);
     }
 
     fn drop_old(&mut self, now: u64, ages: u64) {
@@ -423,34 +388,6 @@ impl Writer {
         let unused = catalog.channels.iter().filter(|(_, channel)| is_unused(channel));
         let unused: Vec<ChannelName> = unused.map(|(name, _)| name.clone()).collect();
         unused.iter().for_each(|name| catalog.forget(name));
-    }
-
-    /// Compacts some files; whether there may be more to do.
-    fn compact(&mut self, now: u64) -> bool {
-        let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(numbers) =
-            compaction::candidates(&catalog, self.tail.number, self.config.segment_bytes, now)
-        else {
-            return false;
-        };
-        let done = compaction::compact(&*self.files, &catalog, self.head, numbers.clone(), now);
-        drop(catalog);
-        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
-        match done {
-            Ok(with) => {
-                catalog.replaced(numbers, with);
-                drop(catalog);
-                self.trim_again();
-            }
-            Err(error) => {
-                tracing::warn!(%error, "files of the log could not be compacted; tried again later");
-                for (_, segment) in catalog.segments.range_mut(numbers) {
-                    segment.rests_until = now + 10_000;
-                }
-                return false;
-            }
-        }
-        true
     }
 
     /// Events of some channels may be lost, and their records with them. Each of these channels gets
