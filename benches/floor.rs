@@ -17,7 +17,7 @@ fn main() {
     let mut numbers = std::env::args().skip(1).filter_map(|word| word.parse::<usize>().ok());
     let clients = numbers.next().unwrap_or(1_000);
     let rate = numbers.next().unwrap_or(100) as u32;
-    headwater::process::raise_file_limit();
+    headwater::telemetry::process::raise_file_limit();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
     let (readers, writers): (Vec<TcpStream>, Vec<TcpStream>) = (0..clients)

@@ -1,10 +1,10 @@
 //! The hot path without sockets: appending to a run, and reading from it at the head and behind.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use headwater::cursor::EventId;
-use headwater::event::{ChannelName, Event, StoredEvent};
-use headwater::event_log::{EventLog, Read};
-use headwater::sse::{EventWriter, Format};
+use headwater::core::cursor::EventId;
+use headwater::core::event::{ChannelName, Event, StoredEvent};
+use headwater::core::event_log::{EventLog, Read};
+use headwater::core::sse::{EventWriter, Format};
 use std::hint::black_box;
 
 const RUN_BYTES: usize = 4 * 1024 * 1024;

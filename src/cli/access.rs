@@ -1,10 +1,10 @@
 //! Flags about who may publish and who may listen, to an [`AccessConfig`].
 
 use super::units::switch;
+use crate::access::scope::Pattern;
+use crate::access::token::{Demands, Key, KeyError};
 use crate::access::{AccessConfig, Fetch};
 use crate::client::http::{self, Address, Connection};
-use crate::scope::Pattern;
-use crate::token::{Demands, Key, KeyError};
 use bytes::Bytes;
 use clap::Args;
 use hyper::{Method, Uri};

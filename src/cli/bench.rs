@@ -108,7 +108,7 @@ struct Server {
 }
 
 pub fn run(arguments: BenchArguments) -> ExitCode {
-    crate::process::raise_file_limit();
+    crate::telemetry::process::raise_file_limit();
     let as_json = arguments.json;
     match block_on(bench(arguments)) {
         Ok(Ok(result)) if as_json => println!("{result:#}"),

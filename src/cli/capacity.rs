@@ -1,6 +1,6 @@
 //! How much the machine lets a process have: files, of which each connection is one, and memory.
 
-use crate::process::{memory_limit, raise_file_limit};
+use crate::telemetry::process::{memory_limit, raise_file_limit};
 
 /// Without `--answer-bytes`, one part of so many of the memory is for answers.
 const ANSWER_MEMORY_PARTS: u64 = 4;

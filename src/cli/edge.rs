@@ -2,10 +2,10 @@
 
 use super::units::duration;
 use super::{fail, misused};
-use crate::client_address::Network;
-use crate::edge::{self, Deployment, Fastly, HostPort, Nginx, Profile, Squid, Varnish};
-use crate::scope::Pattern;
-use crate::segment::{LANES_MAX, SEGMENT_MS};
+use crate::access::scope::Pattern;
+use crate::core::segment::{LANES_MAX, SEGMENT_MS};
+use crate::edge_config::{self, Deployment, Fastly, HostPort, Nginx, Profile, Squid, Varnish};
+use crate::limits::client_address::Network;
 use clap::{Args, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -145,7 +145,7 @@ enum NginxProfile {
 
 pub fn run(arguments: EdgeArguments) -> ExitCode {
     let text = match arguments.edge {
-        Edge::Varnish(wanted) => edge::varnish(&wanted.into()),
+        Edge::Varnish(wanted) => edge_config::varnish(&wanted.into()),
         Edge::Squid(wanted) => {
             let listen = wanted.listen.as_deref().unwrap_or("127.0.0.1:3128");
             if is_itself(&wanted.origin, listen) {
@@ -154,7 +154,7 @@ pub fn run(arguments: EdgeArguments) -> ExitCode {
                      behind it (--inner-listen, 127.0.0.1:3129)",
                 );
             }
-            edge::squid(&wanted.into())
+            edge_config::squid(&wanted.into())
         }
         Edge::Nginx(wanted) => {
             let is_varnish = matches!(wanted.profile, NginxProfile::Varnish);
@@ -172,16 +172,16 @@ pub fn run(arguments: EdgeArguments) -> ExitCode {
                 );
             }
             note_what_has_no_effect(&wanted);
-            edge::nginx(&wanted.into())
+            edge_config::nginx(&wanted.into())
         }
         Edge::Fastly(FastlyArguments { deployment, cors_origins, domain, snippets }) => {
             let wanted = Fastly { deployment: deployment.into(), cors_origins };
             let Some(directory) = snippets else {
                 eprintln!("headwater: put your service's id where it says YOURSERVICEID");
-                print!("{}", edge::fastly(&wanted));
+                print!("{}", edge_config::fastly(&wanted));
                 return ExitCode::SUCCESS;
             };
-            let files = edge::fastly_files(&wanted, domain.as_deref());
+            let files = edge_config::fastly_files(&wanted, domain.as_deref());
             return match write_all(&directory, &files) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(&format!("cannot write to {}: {error}", directory.display())),

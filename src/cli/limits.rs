@@ -1,8 +1,10 @@
 //! Flags about how much clients may have and send, to the values that bound them.
 
 use super::units::{bytes, duration, positive};
-use crate::client_address::Network;
-use crate::config::{Allowance, ClientsConfig, RatesConfig, WebSocketLimits};
+use crate::http::WebSocketLimits;
+use crate::limits::client_address::Network;
+use crate::limits::connections::ClientsConfig;
+use crate::limits::rates::{Allowance, RatesConfig};
 use clap::Args;
 use hyper::header::HeaderName;
 use std::num::NonZeroU32;

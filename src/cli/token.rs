@@ -3,9 +3,9 @@
 use super::access::Secret;
 use super::units::duration;
 use super::{fail, misused};
-use crate::clock::Clock;
-use crate::scope::{Pattern, Right, Scope};
-use crate::token::{self, Demands};
+use crate::access::scope::{Pattern, Right, Scope};
+use crate::access::token::{self, Demands};
+use crate::sync::clock::Clock;
 use clap::Args;
 use std::process::ExitCode;
 use std::time::Duration;

@@ -180,9 +180,9 @@ impl EventSource {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cursor::EventId;
-    use crate::event::{ChannelName, Event};
-    use crate::sse::{self, EventWriter, Format};
+    use crate::core::cursor::EventId;
+    use crate::core::event::{ChannelName, Event};
+    use crate::core::sse::{self, EventWriter, Format};
     use proptest::prelude::*;
     use sse_stream::SseByteStream;
     use std::convert::Infallible;

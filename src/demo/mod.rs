@@ -4,7 +4,7 @@
 //! elsewhere. The ticker numbers its prices without a break, across restarts too, so that a page can
 //! see that none is missing and none comes twice.
 
-use crate::event::{ChannelName, Event, Field};
+use crate::core::event::{ChannelName, Event, Field};
 use crate::hub::Hub;
 use crate::store::{Publication, StoreError};
 use serde_json::{Value, json};

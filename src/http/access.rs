@@ -7,9 +7,9 @@ use super::problem::Problem;
 use super::readiness::keys_missing;
 use super::route::Query;
 use super::{Answer, Origin};
-use crate::event::ChannelName;
-use crate::scope::Right;
-use crate::token::{Grant, Refusal};
+use crate::access::scope::Right;
+use crate::access::token::{Grant, Refusal};
+use crate::core::event::ChannelName;
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, HeaderMap, HeaderName, HeaderValue};
 

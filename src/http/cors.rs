@@ -3,7 +3,7 @@
 
 use super::route::Route;
 use super::{Answer, CHANNEL_METHODS, Origin, READ_METHODS};
-use crate::body::AnswerBody;
+use crate::http::stream_body::AnswerBody;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,

@@ -6,14 +6,14 @@
 //! origins send all their clients on with one cursor.
 
 use super::Origin;
-use crate::budget::Charge;
-use crate::caching::{Ending, Freshness};
+use crate::core::caching::{Ending, Freshness};
+use crate::core::resume::Asked;
+use crate::core::segment::Span;
+use crate::core::sse::{self, ShedReason};
 use crate::hub::Joined;
-use crate::join::Asked;
-use crate::metrics::JoinKind;
-use crate::reader::{Lost, Step};
-use crate::segment::Span;
-use crate::sse::{self, ShedReason};
+use crate::hub::reader::{Lost, Step};
+use crate::limits::budget::Charge;
+use crate::telemetry::metrics::JoinKind;
 use bytes::Bytes;
 use std::future::poll_fn;
 use tokio::time::{Instant, timeout_at};

@@ -5,7 +5,7 @@
 //! publisher nor many large batches shut the others out.
 
 use super::problem::Problem;
-use crate::client_address::Client;
+use crate::limits::client_address::Client;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Mutex, MutexGuard, PoisonError};

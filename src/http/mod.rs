@@ -4,6 +4,7 @@
 //! time is decided further in.
 
 mod access;
+mod config;
 mod cors;
 mod history;
 mod hold;
@@ -15,20 +16,21 @@ mod readiness;
 mod route;
 mod site;
 mod state;
+pub mod stream_body;
 mod subscribe;
 pub mod websocket;
 
 use crate::access::Access;
-use crate::body::AnswerBody;
-use crate::budget::Exhausted;
-use crate::caching::Freshness;
-use crate::client_address::Client;
-use crate::clients::{Clients, Entered, Place};
-use crate::config::HttpConfig;
-use crate::event::ChannelName;
+use crate::core::caching::Freshness;
+use crate::core::event::ChannelName;
+use crate::http::stream_body::AnswerBody;
 use crate::hub::Hub;
+use crate::limits::budget::Exhausted;
+use crate::limits::client_address::Client;
+use crate::limits::connections::{Clients, Entered, Place};
 use access::{Audience, Denied};
 use bytes::Bytes;
+pub use config::{HttpConfig, WebSocketLimits};
 use cors::Readers;
 use hyper::body::Incoming;
 use hyper::header::{

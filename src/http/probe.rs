@@ -5,7 +5,7 @@
 //! and whether a cache let through what it should have dropped. It repeats nothing that a client
 //! sent, so it is safe in a shared answer. [`FAULT_CHANNEL`] fails on purpose.
 
-use crate::event::ChannelName;
+use crate::core::event::ChannelName;
 use hyper::header::{ACCEPT_ENCODING, COOKIE, HeaderName, HeaderValue};
 use hyper::{Request, Version};
 use std::hash::{BuildHasher, Hasher, RandomState};

@@ -1,8 +1,8 @@
 //! Errors as RFC 9457 `application/problem+json`: a stable `type`, what happened, and what to do.
 
-use crate::body::AnswerBody;
-use crate::budget::Exhausted;
-use crate::channel::ReadError;
+use crate::http::stream_body::AnswerBody;
+use crate::hub::channel::ReadError;
+use crate::limits::budget::Exhausted;
 use crate::store::StoreError;
 use hyper::header::{
     ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,

@@ -8,15 +8,15 @@ use super::intake::{Intake, Publisher, Room, SMALL_BYTES};
 use super::problem::Problem;
 use super::route::Query;
 use super::{Answer, CHANNEL_METHODS, Origin, json};
-use crate::body::AnswerBody;
-use crate::caching::Freshness;
-use crate::client_address::Client;
-use crate::config::HttpConfig;
-use crate::cursor::EventId;
-use crate::event::{ChannelName, Event, Field};
-use crate::intake_pace::Allowance;
-use crate::ndjson::{BatchError, BatchLimits, BatchProblem, Separator, parse_batch};
-use crate::rates::{Quota, Rates, TooFast};
+use crate::core::caching::Freshness;
+use crate::core::cursor::EventId;
+use crate::core::event::{ChannelName, Event, Field};
+use crate::core::ndjson::{BatchError, BatchLimits, BatchProblem, Separator, parse_batch};
+use crate::http::HttpConfig;
+use crate::http::stream_body::AnswerBody;
+use crate::limits::client_address::Client;
+use crate::limits::intake_pace::Allowance;
+use crate::limits::rates::{Quota, Rates, TooFast};
 use crate::store::{IDEMPOTENCY_KEY_RULE, Idempotency, Publication, Published};
 use bytes::{Bytes, BytesMut};
 use flate2::bufread::GzDecoder;
@@ -200,7 +200,7 @@ impl Origin {
         })?;
         let field = |name: &'static str, read: fn(&str) -> _| {
             let read = query.get(name).map(read).transpose();
-            read.map_err(|error: crate::event::FieldError| bad_event_field(name, &error))
+            read.map_err(|error: crate::core::event::FieldError| bad_event_field(name, &error))
         };
         match shape {
             Shape::Single => {
@@ -434,15 +434,15 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
         true => Ok(Some(text)),
         false => {
             let problem = Problem::bad_field("Idempotency-Key", IDEMPOTENCY_KEY_RULE);
-            Err(problem.with("limit", crate::event::FIELD_BYTES_MAX))
+            Err(problem.with("limit", crate::core::event::FIELD_BYTES_MAX))
         }
     }
 }
 
-fn bad_event_field(field: &'static str, error: &crate::event::FieldError) -> Problem {
+fn bad_event_field(field: &'static str, error: &crate::core::event::FieldError) -> Problem {
     let problem = Problem::bad_field(field, format!("\"{field}\" {error}"));
     match error {
-        crate::event::FieldError::TooLong { limit, .. } => problem.with("limit", *limit),
+        crate::core::event::FieldError::TooLong { limit, .. } => problem.with("limit", *limit),
         _ => problem,
     }
 }
@@ -455,7 +455,7 @@ fn bad_batch(error: BatchError) -> Problem {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", title, detail)
                 .with("limit", *limit)
         }
-        BatchProblem::Field(crate::event::FieldError::TooLong { limit, .. }) => {
+        BatchProblem::Field(crate::core::event::FieldError::TooLong { limit, .. }) => {
             Problem::bad_field("batch", detail).with("limit", *limit)
         }
         _ => Problem::bad_field("batch", detail),

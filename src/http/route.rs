@@ -1,8 +1,8 @@
 //! What a request's path and query ask for. Pure: text in, a finished value or a [`Problem`] out.
 
 use super::problem::Problem;
-use crate::cursor::CHANNELS_PER_STREAM_MAX;
-use crate::event::ChannelName;
+use crate::core::cursor::CHANNELS_PER_STREAM_MAX;
+use crate::core::event::ChannelName;
 use percent_encoding::percent_decode_str;
 
 /// What a path stands for.

@@ -2,8 +2,8 @@
 //! reads: each record begins with its version, and a version that this code does not know is an
 //! error, not a guess.
 
-use crate::cursor::EventId;
-use crate::event::{Event, Field};
+use crate::core::cursor::EventId;
+use crate::core::event::{Event, Field};
 
 const VERSION: u8 = 1;
 /// The version of an event that removes its key although it has data. In version 1 only an event

@@ -6,7 +6,7 @@
 
 use crate::kit::quiet;
 use futures_util::SinkExt;
-use headwater::config::WebSocketLimits;
+use headwater::http::WebSocketLimits;
 use headwater::http::websocket::{Wire, failed, part, wire};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};

@@ -29,7 +29,7 @@ async fn a_clock_that_is_set_back_and_returns_leaves_no_trace() {
     ids.push(origin.publish("a", "6").await);
     let kept: Vec<_> = origin.log("a").await.into_iter().map(|(id, _)| id).collect();
     assert_eq!(kept, ids, "nothing is dropped, and the order is that of the publishes");
-    let ms = |id: &str| headwater::cursor::EventId::parse(id).unwrap().ms;
+    let ms = |id: &str| headwater::core::cursor::EventId::parse(id).unwrap().ms;
     let now = crate::kit::now_ms();
     let off = ms(&ids[6]).abs_diff(now);
     assert!(off < 2_000, "ids are {off} ms off the clock");
@@ -59,7 +59,7 @@ async fn a_clock_that_is_set_forward_drops_nothing_also_across_a_restart() {
     ids.push(origin.publish("a", "3").await);
     let kept: Vec<_> = origin.log("a").await.into_iter().map(|(id, _)| id).collect();
     assert_eq!(kept, ids);
-    let id = |text: &String| headwater::cursor::EventId::parse(text).unwrap();
+    let id = |text: &String| headwater::core::cursor::EventId::parse(text).unwrap();
     assert!(ids.iter().map(id).is_sorted());
     let mut source = origin.source("/channels/a", Some(&ids[1]));
     assert_eq!(next_message(&mut source).await.data, "2");

@@ -32,7 +32,7 @@ enum Habit {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_client_has_every_event_after_its_first_once_and_in_order() {
     let _alone = crate::kit::alone().await;
-    headwater::process::raise_file_limit();
+    headwater::telemetry::process::raise_file_limit();
     let data = tempfile::tempdir().unwrap();
     let store = format!("disk:{}", data.path().display());
     let origin = Arc::new(Origin::with(&["--segment", "2s", "--store", &store]));

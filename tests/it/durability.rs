@@ -74,7 +74,7 @@ async fn nothing_acknowledged_is_lost_to_a_kill_and_no_id_is_used_twice() {
         assert!(new.len() > 10, "{} publishes prove little", new.len());
         origin.lock().await.start_again();
         assert_eq!(origin.lock().await.becomes(200).await, "ready\n");
-        let after = |id: &str| headwater::cursor::EventId::parse(id).unwrap();
+        let after = |id: &str| headwater::core::cursor::EventId::parse(id).unwrap();
         let newest = after(&newest.unwrap());
         assert!(new.keys().all(|id| after(id) > newest), "ids only go up");
         for (id, data) in new {
@@ -144,7 +144,7 @@ async fn a_memory_store_that_starts_again_announces_what_is_lost() {
 async fn ids_go_on_when_the_machine_starts_again_with_its_clock_behind() {
     let data = tempfile::tempdir().unwrap();
     let store = disk(data.path());
-    let id = |text: String| headwater::cursor::EventId::parse(&text).unwrap();
+    let id = |text: String| headwater::core::cursor::EventId::parse(&text).unwrap();
     let before = {
         let origin = Origin::with(&["--store", &store]);
         id(origin.publish("a", "x").await)

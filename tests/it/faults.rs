@@ -230,7 +230,7 @@ async fn a_plain_copy_under_load_is_whole_or_says_that_it_is_not() {
                 break;
             }
         }
-        let id = |text: &str| headwater::cursor::EventId::parse(text).unwrap();
+        let id = |text: &str| headwater::core::cursor::EventId::parse(text).unwrap();
         for acknowledged in &stored[..before] {
             let is_told = !told.is_empty() && id(acknowledged) <= id(&told);
             assert!(found.contains(acknowledged) || is_told, "{acknowledged} is gone in silence");

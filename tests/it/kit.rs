@@ -389,7 +389,7 @@ pub fn unchunk(answer: &str) -> (String, bool) {
 
 /// Milliseconds since the Unix epoch.
 pub fn now_ms() -> u64 {
-    headwater::clock::Clock::default().machine_now()
+    headwater::sync::clock::Clock::default().machine_now()
 }
 
 /// Waits until `now` lies at least `after` ms behind a multiple of `length`, and at most `before`.

@@ -107,7 +107,7 @@ async fn publish_over_http(origin: &Origin, name: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_hundred_sockets_and_five_hundred_streams_see_one_order() {
     let _alone = crate::kit::alone().await;
-    headwater::process::raise_file_limit();
+    headwater::telemetry::process::raise_file_limit();
     let data = tempfile::tempdir().unwrap();
     let store = format!("disk:{}", data.path().display());
     let origin = Origin::with(&["--store", &store, "--segment", "4s"]);

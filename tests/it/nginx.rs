@@ -45,7 +45,7 @@ struct Crowd {
 
 impl Crowd {
     fn join(cache: &Cache, count: u64) -> Self {
-        headwater::process::raise_file_limit();
+        headwater::telemetry::process::raise_file_limit();
         let (last, lasts) = watch::channel(None);
         let notes = Arc::new(Notes::default());
         let mut clients = JoinSet::new();
@@ -109,7 +109,7 @@ async fn a_held_event_reaches_half_of_the_clients_before_nginx_looks_twice() {
     let origin = Origin::with(&["--store", "memory"]);
     let cache = Cache::nginx("collapse", origin.listen.port());
     origin.publish("crowd", "0").await;
-    headwater::process::raise_file_limit();
+    headwater::telemetry::process::raise_file_limit();
     let delays = Arc::new(Mutex::new(Vec::new()));
     let mut clients = JoinSet::new();
     for _ in 0..500 {

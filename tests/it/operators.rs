@@ -311,11 +311,11 @@ async fn every_reason_is_counted_from_zero_on() {
     let admin: Address = format!("http://{}", origin.admin).parse().unwrap();
     let text =
         request(&admin, Method::GET, "/metrics", &[], Default::default()).await.unwrap().body;
-    for reason in headwater::sse::ShedReason::ALL {
+    for reason in headwater::core::sse::ShedReason::ALL {
         let line = format!("headwater_streams_shed_total{{reason=\"{}\"}} 0", reason.as_str());
         assert!(text.contains(&line), "{line}");
     }
-    for reason in headwater::sse::GapReason::ALL {
+    for reason in headwater::core::sse::GapReason::ALL {
         let line = format!("headwater_gaps_total{{reason=\"{}\"}} 0", reason.as_str());
         assert!(text.contains(&line), "{line}");
     }

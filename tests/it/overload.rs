@@ -18,7 +18,7 @@ use tokio::time::Instant;
 async fn ten_thousand_idle_connections_slow_nobody_down() {
     let _alone = crate::kit::alone().await;
     const COUNT: usize = 10_000;
-    let files = headwater::process::raise_file_limit();
+    let files = headwater::telemetry::process::raise_file_limit();
     assert!(files > COUNT as u64 + 1_000, "raise the limit on open files: it is {files}");
     let origin = Origin::start();
     let kept = origin.publish("a", "x").await;

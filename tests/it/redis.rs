@@ -93,7 +93,7 @@ async fn publish_until(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_wander_between_origins_miss_nothing_whatever_fails() {
     let _alone = crate::kit::alone().await;
-    headwater::process::raise_file_limit();
+    headwater::telemetry::process::raise_file_limit();
     let mut redis = RedisServer::with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let relay = Relay::to(redis.port).await;
     let mut origins = [

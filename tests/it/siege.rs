@@ -208,7 +208,7 @@ async fn publish_for(origin: &Origin, socket: &mut Socket, notes: &Notes, time: 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_hostile_connections_cost_honest_clients_nothing() {
     let _alone = crate::kit::alone().await;
-    headwater::process::raise_file_limit();
+    headwater::telemetry::process::raise_file_limit();
     let origin = Origin::start();
     let notes = Arc::new(Notes::default());
     let mut listeners = JoinSet::new();

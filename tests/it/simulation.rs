@@ -5,8 +5,8 @@
 //! here keeps it true.
 
 use crate::kit::Random;
-use headwater::caching::Freshness;
-use headwater::segment::{Arrival, SegmentClock};
+use headwater::core::caching::Freshness;
+use headwater::core::segment::{Arrival, SegmentClock};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 

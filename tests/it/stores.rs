@@ -1,14 +1,14 @@
 //! One suite that every store must pass, run on each of them.
 
-use headwater::clock::Clock;
-use headwater::cursor::EventId;
-use headwater::event::{ChannelName, Event, StoredEvent};
+use headwater::core::cursor::EventId;
+use headwater::core::event::{ChannelName, Event, StoredEvent};
+use headwater::core::log_state::{Bounds, LogState};
 use headwater::store::local::{Backing, LocalConfig, LocalStore};
 use headwater::store::redis::{RedisConfig, RedisStore};
 use headwater::store::{
-    Bounds, Idempotency, Limits, Listener, PageLimit, Publication, Published, Standing, Store,
-    StoreError,
+    Idempotency, Limits, Listener, PageLimit, Publication, Published, Store, StoreError,
 };
+use headwater::sync::clock::Clock;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -166,8 +166,9 @@ async fn ids_go_up_and_events_come_back_as_they_were(open: impl AsyncFn(Limits) 
     let channel = name("a");
     let standing = store.standing(&channel).await.unwrap();
     let beginning = standing.bounds.beginning;
-    let bounds = Bounds { beginning, opened_at: beginning, trimmed_to: beginning, last: beginning };
-    assert_eq!(standing, Standing { bounds, ..Standing::default() });
+    let bounds =
+        Bounds { beginning, opened_at: beginning, low_watermark: beginning, last: beginning };
+    assert_eq!(standing, LogState { bounds, ..LogState::default() });
     assert!(store.read(&channel, EventId::START, ALL).await.unwrap().complete);
     let events = [event(None, ""), event(Some("k"), "a\r\nb"), Event::stored(None, None, "é👩‍🚀")];
     let mut expected = Vec::new();
@@ -255,7 +256,7 @@ async fn what_is_over_the_limit_of_events_or_bytes_is_dropped_oldest_first(
         assert!((8..=most).contains(&kept), "{kept} kept");
         assert_eq!(page.events[0].id, ids[40 - kept]);
         assert_eq!(standing.oldest, Some(ids[40 - kept]));
-        assert_eq!(standing.bounds.trimmed_to, ids[40 - kept - 1]);
+        assert_eq!(standing.bounds.low_watermark, ids[40 - kept - 1]);
         assert!(standing.bounds.misses(EventId::START));
         assert_eq!(page.bounds, standing.bounds);
         assert_eq!(standing.bounds.last, ids[39]);

@@ -2,53 +2,75 @@
 
 use std::path::{Path, PathBuf};
 
-const CORE: [&str; 18] = [
-    "caching.rs",
-    "client_address.rs",
-    "cursor.rs",
-    "edge.rs",
-    "event.rs",
-    "event_json.rs",
-    "event_log.rs",
-    "frame/command.rs",
-    "frame/mod.rs",
-    "frame/text.rs",
-    "join.rs",
-    "ndjson.rs",
-    "scope.rs",
-    "segment.rs",
-    "since.rs",
-    "sse.rs",
-    "token.rs",
-    "config.rs",
+/// Each folder of `src/`, and the folders that its files may import. A folder stands below all that
+/// may import it, so there is no cycle. Files that lie in `src/` itself are folders of their own here.
+const FOLDERS: [(&str, &[&str]); 16] = [
+    ("core", &[]),
+    ("sync", &[]),
+    ("access", &["core"]),
+    ("limits", &["core", "sync"]),
+    ("store", &["core", "sync"]),
+    ("telemetry", &["core", "store"]),
+    ("hub", &["core", "sync", "limits", "store", "telemetry"]),
+    ("http", &["core", "sync", "access", "limits", "store", "telemetry", "hub"]),
+    ("server", &["core", "sync", "limits", "telemetry", "hub", "http"]),
+    ("demo", &["core", "sync", "store", "hub"]),
+    (
+        "origin",
+        &[
+            "core",
+            "sync",
+            "access",
+            "limits",
+            "store",
+            "telemetry",
+            "hub",
+            "http",
+            "server",
+            "demo",
+        ],
+    ),
+    ("edge_config", &["core", "access", "limits"]),
+    ("client", &[]),
+    (
+        "cli",
+        &[
+            "core",
+            "sync",
+            "access",
+            "limits",
+            "store",
+            "telemetry",
+            "hub",
+            "http",
+            "server",
+            "demo",
+            "origin",
+            "edge_config",
+            "client",
+        ],
+    ),
+    ("main.rs", &["cli"]),
+    ("lib.rs", &["origin", "client", "core"]),
 ];
-const CORE_MAY_NOT_NAME: [&str; 8] =
-    ["tokio::", "hyper::", "redb::", "fred::", "std::net::Tcp", "std::fs", "std::env", "Instant"];
-const SPINE: [&str; 12] = [
-    "access.rs",
-    "alarms.rs",
-    "channel.rs",
-    "clients.rs",
-    "clock.rs",
-    "hub.rs",
-    "live.rs",
-    "metrics.rs",
-    "rates.rs",
-    "reader.rs",
-    "wakers.rs",
-    "store/",
+/// What each folder may not name: I/O and time belong to the edges.
+const MAY_NOT_NAME: [(&str, &[&str]); 5] = [
+    ("core", &["tokio::", "hyper::", "fred::", "std::net::Tcp", "std::fs", "std::env", "Instant"]),
+    ("access", &["tokio::net", "hyper::", "fred::", "std::net::Tcp", "std::env"]),
+    ("limits", &["tokio::net", "hyper::", "fred::", "std::net::Tcp", "std::fs", "std::env"]),
+    ("store", &["tokio::net", "hyper::", "std::env"]),
+    ("hub", &["tokio::net", "hyper::", "fred::", "std::net::Tcp", "std::fs", "std::env"]),
 ];
 /// A word, and the only places that may use it.
-const ONLY_IN: [(&str, &[&str]); 11] = [
-    ("governor", &["rates.rs", "http/websocket/"]),
+const ONLY_IN: [(&str, &[&str]); 10] = [
+    ("governor", &["limits/rates.rs", "http/websocket/"]),
     ("tungstenite", &["http/websocket/", "client/socket.rs"]),
-    ("jsonwebtoken", &["token.rs"]),
+    ("jsonwebtoken", &["access/token.rs"]),
     ("clap::", &["cli/", "main.rs"]),
-    ("redb::", &["store/local/"]),
     ("fred::", &["store/redis/", "cli/serve.rs"]),
-    ("SystemTime", &["clock.rs"]),
+    ("SystemTime", &["sync/clock.rs"]),
     ("StatusCode", &["http/", "client/", "cli/"]),
-    ("TcpListener", &["listener.rs"]),
+    ("TcpListener", &["server/listener.rs"]),
     ("println!", &["cli/"]),
     ("todo!", &[]),
 ];
@@ -73,38 +95,41 @@ fn sources(directory: &Path) -> Vec<(String, String)> {
     found
 }
 
-/// The code above the unit tests, without comments.
+/// The code above the unit tests, without comments; nothing of a file of unit tests.
 fn code(text: &str) -> String {
-    let code = text.split("#[cfg(test)]").next().expect("a beginning");
+    let code = text.split("[cfg(test)]").next().expect("a beginning");
     code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
+/// The folder that a file of `src/` belongs to.
+fn folder(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(folder, _)| folder)
+}
+
+/// The folders that a text names in `crate::` paths, which must be written one by one.
+fn imports(code: &str) -> impl Iterator<Item = &str> {
+    let of = |rest: &'_ str| rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    code.split("crate::").skip(1).map(move |rest| &rest[..of(rest).unwrap_or(rest.len())])
+}
+
 #[test]
-fn arrows_run_one_way() {
+fn every_file_imports_only_what_its_folder_may() {
     let mut complaints = Vec::new();
     for (name, text) in sources(Path::new("src")) {
         let code = code(&text);
-        if CORE.contains(&name.as_str()) {
-            let named = CORE_MAY_NOT_NAME.iter().filter(|word| code.contains(**word));
-            complaints.extend(named.map(|word| format!("{name}: core names {word}")));
-            for spine in SPINE {
-                let module =
-                    format!("crate::{}::", spine.trim_end_matches(".rs").trim_end_matches('/'));
-                // The configuration is made of what each part wants to know.
-                let is_value = match name.as_str() {
-                    "config.rs" => ["clients.rs", "rates.rs", "store/"].contains(&spine),
-                    name => name == "join.rs" && spine == "store/",
-                };
-                if code.contains(&module) && !is_value {
-                    complaints.push(format!("{name}: core names {module}"));
-                }
+        let own = folder(&name);
+        let Some((_, may_import)) = FOLDERS.iter().find(|(folder, _)| *folder == own) else {
+            complaints.push(format!("{name}: the table has no folder {own}"));
+            continue;
+        };
+        for imported in imports(&code).filter(|imported| *imported != own) {
+            if !may_import.contains(&imported) {
+                complaints.push(format!("{name}: {own} may not import {imported:?}"));
             }
         }
-        let is_spine = SPINE.iter().any(|spine| name == *spine || name.starts_with(spine));
-        for edge in ["hyper::", "crate::http", "crate::cli::", "crate::server", "crate::body"] {
-            if is_spine && code.contains(edge) {
-                complaints.push(format!("{name}: the spine names {edge}"));
-            }
+        for (_, words) in MAY_NOT_NAME.iter().filter(|(folder, _)| *folder == own) {
+            let named = words.iter().filter(|word| code.contains(**word));
+            complaints.extend(named.map(|word| format!("{name}: {own} may not name {word}")));
         }
         for (word, places) in ONLY_IN {
             let is_allowed = places.iter().any(|place| name == *place || name.starts_with(place));
@@ -114,6 +139,17 @@ fn arrows_run_one_way() {
         }
     }
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+#[test]
+fn no_folder_imports_one_above_it() {
+    for (index, (folder, may_import)) in FOLDERS.iter().enumerate() {
+        let below: Vec<&str> = FOLDERS[..index].iter().map(|(folder, _)| *folder).collect();
+        for imported in *may_import {
+            let stands_below = below.contains(imported) || *folder == "lib.rs";
+            assert!(stands_below, "{folder} imports {imported}, which stands above it");
+        }
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ struct Crowd {
 
 impl Crowd {
     fn join(cache: &Cache, channels: u64, count: u64, break_off: u64) -> Self {
-        headwater::process::raise_file_limit();
+        headwater::telemetry::process::raise_file_limit();
         let (last, lasts) = watch::channel(None);
         let notes = Arc::new(Notes::default());
         let mut clients = JoinSet::new();

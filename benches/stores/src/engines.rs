@@ -1,8 +1,8 @@
 //! The engines, each with a checksum on every event and one sync for each commit.
 
-use headwater::clock::Clock;
-use headwater::cursor::EventId;
-use headwater::event::{ChannelName, Event, StoredEvent};
+use headwater::sync::clock::Clock;
+use headwater::core::cursor::EventId;
+use headwater::core::event::{ChannelName, Event, StoredEvent};
 use headwater::store::local::{Backing, LocalConfig, LocalStore, SEGMENT_BYTES};
 use headwater::store::{Limits, Listener, PageLimit, Publication, Store};
 use redb::{Database, ReadableDatabase, TableDefinition};

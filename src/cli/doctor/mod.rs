@@ -11,7 +11,7 @@ mod watch;
 
 use super::block_on;
 use crate::client::http::Address;
-use crate::event::ChannelName;
+use crate::core::event::ChannelName;
 use clap::Args;
 use examine::Examination;
 use findings::Report;

@@ -4,6 +4,7 @@
 //! the socket, as a close code with a reason: a page is never shown the status of a handshake that
 //! failed. Only a page of a site that may not be here at all gets a `403` (RFC 6455, section 4.2.2).
 
+pub mod frame;
 mod pace;
 mod session;
 mod subscription;
@@ -15,11 +16,11 @@ use super::problem::Problem;
 use super::route::Query;
 use super::site::{Site, is_local_page};
 use super::{Admission, Answer, Origin, access};
-use crate::body::AnswerBody;
-use crate::clients::Place;
-use crate::event::ChannelName;
-use crate::scope::Right;
-use crate::token::{Grant, Refusal};
+use crate::access::scope::Right;
+use crate::access::token::{Grant, Refusal};
+use crate::core::event::ChannelName;
+use crate::http::stream_body::AnswerBody;
+use crate::limits::connections::Place;
 use hyper::body::Incoming;
 use hyper::header::{
     HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,

@@ -8,17 +8,17 @@
 use super::pace::Paced;
 use super::subscription::{Subscription, Subscriptions};
 use super::{Goodbye, Origin, Problem, Welcome};
-use crate::config::WebSocketLimits;
-use crate::event::ChannelName;
-use crate::frame::{self, Command, Frame, Publish, Reference};
+use crate::access::scope::Right;
+use crate::core::event::ChannelName;
+use crate::core::resume::Asked;
+use crate::core::sse;
+use crate::http::WebSocketLimits;
 use crate::http::probe;
+use crate::http::websocket::frame::{self, Command, Frame, Publish, Reference};
+use crate::hub::reader::{Lost, Step};
 use crate::hub::{Join, Joined};
-use crate::join::Asked;
-use crate::metrics::Unreported;
-use crate::reader::{Lost, Step};
-use crate::scope::Right;
-use crate::sse;
 use crate::store::{Idempotency, Publication};
+use crate::telemetry::metrics::Unreported;
 use bytes::Bytes;
 use futures_util::SinkExt;
 use governor::clock::{Clock as _, DefaultClock};
@@ -288,7 +288,7 @@ impl Session {
         reference: Option<&Reference>,
         name: &ChannelName,
         joined: Joined,
-    ) -> Result<crate::reader::Reader, End> {
+    ) -> Result<crate::hub::reader::Reader, End> {
         let Joined { mut reader, prelude, .. } = joined;
         reader.take_turns(self.turn.clone());
         let metrics = &self.origin.hub.metrics;
@@ -320,7 +320,7 @@ impl Session {
     async fn publish(
         &mut self,
         publish: Publish,
-    ) -> Result<(crate::cursor::EventId, bool), Problem> {
+    ) -> Result<(crate::core::cursor::EventId, bool), Problem> {
         let Publish { channel, event, echo, idempotency_key } = publish;
         let (origin, rights) = (&self.origin, &self.welcome.rights);
         origin.may(rights, Right::Publish, &channel)?;

@@ -1,8 +1,8 @@
 //! The channels that one socket listens to: the same readers as streams have, without an end.
 
-use crate::cursor::{Cursor, EventId};
-use crate::event::ChannelName;
-use crate::reader::{Lost, Reader, Step};
+use crate::core::cursor::{Cursor, EventId};
+use crate::core::event::ChannelName;
+use crate::hub::reader::{Lost, Reader, Step};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::task::Poll;

@@ -7,8 +7,8 @@ use super::catalog::{Catalog, Channel};
 use super::frame::{self, Kind};
 use super::records::{Events, KeyRecord, write_name};
 use super::summary::{EVENT_OVERHEAD_BYTES, Kept, entry_of, keyed, state_bytes};
-use crate::cursor::EventId;
-use crate::event::{ChannelName, Event, StoredEvent};
+use crate::core::cursor::EventId;
+use crate::core::event::{ChannelName, Event, StoredEvent};
 use std::collections::HashMap;
 
 /// Where the records of a commit will stand.

@@ -6,7 +6,7 @@
 
 use super::super::record::{Reader, Unreadable};
 use super::records::write_id;
-use crate::cursor::EventId;
+use crate::core::cursor::EventId;
 use std::collections::VecDeque;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 

@@ -3,14 +3,14 @@
 //!
 //! No I/O is done here. Where an entry of an index is needed, the caller hands in what reads it.
 
-use super::super::{Bounds, Standing};
 use super::batch::{Append, Change};
 use super::block::{self, Block, Entries, Entry};
 use super::files::File;
 use super::records::KeyRecord;
 use super::summary::{ChannelSummary, Kept, Summary};
-use crate::cursor::EventId;
-use crate::event::ChannelName;
+use crate::core::cursor::EventId;
+use crate::core::event::ChannelName;
+use crate::core::log_state::{Bounds, LogState};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub struct Catalog {
 #[derive(Debug, Default)]
 pub struct Channel {
     pub last: EventId,
-    pub trimmed_to: EventId,
+    pub low_watermark: EventId,
     /// The id before its first event; `0-0` once that is no longer kept.
     pub opened_at: EventId,
     /// The id of its `end` event; `0-0` while it is open.
@@ -110,12 +110,12 @@ impl Keys {
 impl Channel {
     /// A channel without events, whose first will follow `opened_at`.
     pub fn new(opened_at: EventId) -> Self {
-        Self { last: opened_at, trimmed_to: opened_at, opened_at, ..Self::default() }
+        Self { last: opened_at, low_watermark: opened_at, opened_at, ..Self::default() }
     }
 
     pub fn bounds(&self, beginning: EventId) -> Bounds {
-        let Self { last, trimmed_to, opened_at, .. } = *self;
-        Bounds { beginning, opened_at, trimmed_to, last }
+        let Self { last, low_watermark, opened_at, .. } = *self;
+        Bounds { beginning, opened_at, low_watermark, last }
     }
 
     /// The oldest event that is kept.
@@ -126,15 +126,15 @@ impl Channel {
 
     /// Whether its blocks begin with events that are no longer kept.
     fn is_untrimmed(&self) -> bool {
-        self.oldest().is_some_and(|oldest| oldest <= self.trimmed_to)
+        self.oldest().is_some_and(|oldest| oldest <= self.low_watermark)
     }
 
     /// The place before the oldest event that is kept.
     pub fn start(&self, beginning: EventId) -> EventId {
-        if self.trimmed_to == self.opened_at {
+        if self.low_watermark == self.opened_at {
             beginning.min(self.opened_at)
         } else {
-            self.trimmed_to
+            self.low_watermark
         }
     }
 }
@@ -152,11 +152,11 @@ impl Segment {
 }
 
 impl Catalog {
-    pub fn standing(&self, name: &ChannelName) -> Standing {
+    pub fn standing(&self, name: &ChannelName) -> LogState {
         let Some(channel) = self.channels.get(name) else {
-            return Standing { bounds: self.no_bounds(), ..Standing::default() };
+            return LogState { bounds: self.no_bounds(), ..LogState::default() };
         };
-        Standing {
+        LogState {
             bounds: channel.bounds(self.beginning),
             oldest: channel.oldest(),
             closed: channel.closed != EventId::START,
@@ -167,7 +167,7 @@ impl Catalog {
     /// The bounds of a channel without any event.
     pub fn no_bounds(&self) -> Bounds {
         let beginning = self.beginning;
-        Bounds { beginning, opened_at: beginning, trimmed_to: beginning, last: beginning }
+        Bounds { beginning, opened_at: beginning, low_watermark: beginning, last: beginning }
     }
 
     /// Adds what the next file says. The file itself is in `segments` already.
@@ -197,13 +197,13 @@ impl Catalog {
         let channel = self.channels.entry(name).or_insert_with(|| Channel::new(opened_at));
         if let Some(carried) = &carried {
             // Events up to there are dropped, also those that still lie in files before this one.
-            Self::drop_until(&mut self.segments, &mut self.bytes, channel, carried.trimmed_to);
-            channel.trimmed_to = channel.trimmed_to.max(carried.trimmed_to);
-            channel.last = channel.last.max(carried.trimmed_to);
+            Self::drop_until(&mut self.segments, &mut self.bytes, channel, carried.low_watermark);
+            channel.low_watermark = channel.low_watermark.max(carried.low_watermark);
+            channel.last = channel.last.max(carried.low_watermark);
         }
         if let Some(previous) = previous {
             if !is_known && !is_first && carried.is_none() {
-                channel.trimmed_to = previous;
+                channel.low_watermark = previous;
             } else if previous > channel.last {
                 let lost = Entry::lost(previous);
                 if let Some(segment) = summary.blocks.front().map(|block| block.segment) {
@@ -348,7 +348,7 @@ impl Catalog {
             let (mut events_length, mut state_length) = (0, 0);
             if let Some(mut summary) = found.remove(name) {
                 // Blocks that were dropped while the file was made stay dropped.
-                summary.blocks.retain(|block| block.last > channel.trimmed_to);
+                summary.blocks.retain(|block| block.last > channel.low_watermark);
                 events_length = summary.blocks.iter().map(|block| block.length).sum();
                 channel.blocks.extend(summary.blocks);
                 for (key, kept) in summary.state {
@@ -410,7 +410,7 @@ impl Catalog {
             if let Some(segment) = segments.get_mut(&block.segment) {
                 segment.events_length = segment.events_length.saturating_sub(block.length);
             }
-            channel.trimmed_to = channel.trimmed_to.max(block.last);
+            channel.low_watermark = channel.low_watermark.max(block.last);
             channel.skipped = 0;
         }
     }
@@ -460,7 +460,7 @@ impl Catalog {
             *bytes = bytes.saturating_sub(weight);
             channel.events = channel.events.saturating_sub(1);
             channel.bytes = channel.bytes.saturating_sub(weight);
-            channel.trimmed_to = channel.trimmed_to.max(oldest);
+            channel.low_watermark = channel.low_watermark.max(oldest);
             channel.skipped += 1;
             dropped += 1;
             if channel.skipped == entry.count {

@@ -2,8 +2,8 @@
 
 use super::super::{Publication, Published, StoreError};
 use super::Ticket;
-use crate::cursor::EventId;
-use crate::event::{ChannelName, Event};
+use crate::core::cursor::EventId;
+use crate::core::event::{ChannelName, Event};
 use tokio::sync::{mpsc, oneshot};
 
 /// Most commands and bytes in one commit: bounds its memory and the wait of its first.

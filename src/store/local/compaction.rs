@@ -9,8 +9,8 @@ use super::frame::{self, Frame, Kind};
 use super::records::{ChannelRecord, Events, KeyRecord, Mark, read_name};
 use super::segment::{Head, name, store_index};
 use super::summary::{Summary, summarize};
-use crate::cursor::EventId;
-use crate::event::ChannelName;
+use crate::core::cursor::EventId;
+use crate::core::event::ChannelName;
 use std::io;
 use std::ops::RangeInclusive;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
@@ -157,9 +157,9 @@ impl Kept<'_> {
             Kind::Events | Kind::End => {
                 let record = Events::read(frame.body)?;
                 let last = record.id(record.events.len() - 1);
-                match self.trimmed_to(&record.channel) {
+                match self.low_watermark(&record.channel) {
                     None => {}
-                    Some(trimmed_to) if last > trimmed_to => self.copy(frame),
+                    Some(low_watermark) if last > low_watermark => self.copy(frame),
                     Some(_) => {
                         self.take_state(&record);
                         self.take_key(&record);
@@ -185,12 +185,12 @@ impl Kept<'_> {
         Ok(())
     }
 
-    fn trimmed_to(&self, channel: &ChannelName) -> Option<EventId> {
-        read(self.catalog).channels.get(channel).map(|channel| channel.trimmed_to)
+    fn low_watermark(&self, channel: &ChannelName) -> Option<EventId> {
+        read(self.catalog).channels.get(channel).map(|channel| channel.low_watermark)
     }
 
     fn is_known(&self, channel: &ChannelName) -> bool {
-        self.trimmed_to(channel).is_some()
+        self.low_watermark(channel).is_some()
     }
 
     /// Whether an idempotency key still has this record.
@@ -250,7 +250,7 @@ impl Kept<'_> {
                     channel: found.name.clone(),
                     last: EventId::START,
                     closed,
-                    trimmed_to: known.trimmed_to,
+                    low_watermark: known.low_watermark,
                 });
                 record.last = record.last.max(found.last).max(carried);
                 record.closed = closed;

@@ -1,12 +1,13 @@
 //! What becomes of a log whose files are damaged: nothing wrong is served, every loss is announced,
 //! and nothing panics, whichever byte, page or end of a file is gone.
+#![cfg(test)]
 
 use super::super::{Idempotency, Limits, Listener, PageLimit, Publication, Store};
 use super::files::{Files, Memory};
 use super::{LocalConfig, LocalStore};
-use crate::clock::Clock;
-use crate::cursor::EventId;
-use crate::event::{ChannelName, Event, StoredEvent};
+use crate::core::cursor::EventId;
+use crate::core::event::{ChannelName, Event, StoredEvent};
+use crate::sync::clock::Clock;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -107,7 +108,7 @@ async fn check(store: &LocalStore, whole: &Log, what: &str) {
         let told_until = found.iter().rev().find(|stored| is_gap(stored)).map(|gap| gap.id);
         let is_told = |id: EventId| {
             told_until.is_some_and(|gap| id <= gap)
-                || bounds.misses(EventId::START) && id <= bounds.trimmed_to
+                || bounds.misses(EventId::START) && id <= bounds.low_watermark
                 || id < bounds.beginning
         };
         for missing in expected.iter().filter(|event| !found.contains(event)) {

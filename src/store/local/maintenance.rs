@@ -162,7 +162,7 @@ impl Maintenance {
 pub fn trim_again(catalog: &mut Catalog, reader: &RecordReader) {
     for name in catalog.untrimmed() {
         let load = |segment: &Segment, block: &_| reader.entries(&name, segment, block).ok();
-        catalog.trim(&name, u64::MAX, &load, |channel, oldest| oldest <= channel.trimmed_to);
+        catalog.trim(&name, u64::MAX, &load, |channel, oldest| oldest <= channel.low_watermark);
     }
 }
 
@@ -172,10 +172,10 @@ mod tests {
     use super::super::files::{File, Memory};
     use super::super::{LocalConfig, LocalStore};
     use super::*;
-    use crate::clock::Clock;
-    use crate::cursor::EventId;
-    use crate::event::{ChannelName, Event};
+    use crate::core::cursor::EventId;
+    use crate::core::event::{ChannelName, Event};
     use crate::store::{PageLimit, Publication, Store};
+    use crate::sync::clock::Clock;
     use tokio::sync::Mutex;
 
     const CONFIG: LocalConfig =

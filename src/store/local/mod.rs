@@ -13,13 +13,11 @@ mod catalog;
 mod command;
 mod compaction;
 pub mod copy;
-#[cfg(test)]
 mod damage;
 mod files;
 mod frame;
 mod health;
 mod maintenance;
-#[cfg(test)]
 mod model;
 mod reading;
 mod records;
@@ -28,12 +26,13 @@ mod summary;
 mod writer;
 
 use super::{
-    Answer, Limits, Listener, Page, PageLimit, Publication, Published, Standing, State, Store,
-    StoreError, StoreMetrics,
+    Answer, Limits, Listener, Page, PageLimit, Publication, Published, State, Store, StoreError,
+    StoreMetrics,
 };
-use crate::clock::Clock;
-use crate::cursor::EventId;
-use crate::event::ChannelName;
+use crate::core::cursor::EventId;
+use crate::core::event::ChannelName;
+use crate::core::log_state::LogState;
+use crate::sync::clock::Clock;
 use block::Block;
 use catalog::Catalog;
 use command::{Command, Reply};
@@ -229,7 +228,7 @@ impl LocalStore {
         let failed = |error: &dyn std::fmt::Display| {
             StoreError::Down(format!("the log cannot be read: {error}"))
         };
-        let read = crate::background::run(move || {
+        let read = crate::sync::background::run(move || {
             let _permit = permit;
             read(&reader)
         });
@@ -254,12 +253,12 @@ impl LocalStore {
     /// The last place before `id`; of an ended channel one before its `end` event at the latest, so
     /// that a client that begins there gets the end.
     async fn place_before(&self, name: &ChannelName, id: EventId) -> Result<EventId, StoreError> {
-        let (start, trimmed_to, id) = {
+        let (start, low_watermark, id) = {
             let catalog = self.catalog();
             let Some(channel) = catalog.channels.get(name) else { return Ok(catalog.beginning) };
             let is_open = channel.closed == EventId::START;
             let id = if is_open { id } else { id.min(channel.closed) };
-            (channel.start(catalog.beginning), channel.trimmed_to, id)
+            (channel.start(catalog.beginning), channel.low_watermark, id)
         };
         let choose = |blocks: &VecDeque<Block>| {
             blocks.partition_point(|block| block.first < id).checked_sub(1)
@@ -270,7 +269,7 @@ impl LocalStore {
             let is_inside = id.ms == entry.first.ms && id <= entry.last();
             Some(if is_inside { EventId { ms: id.ms, seq: id.seq - 1 } } else { entry.last() })
         });
-        Ok(found.await?.filter(|place| *place > trimmed_to).unwrap_or(start))
+        Ok(found.await?.filter(|place| *place > low_watermark).unwrap_or(start))
     }
 }
 
@@ -294,7 +293,7 @@ impl Store for LocalStore {
     fn standing<'a>(
         &'a self,
         channel: &'a ChannelName,
-    ) -> Answer<'a, Result<Standing, StoreError>> {
+    ) -> Answer<'a, Result<LogState, StoreError>> {
         Box::pin(async { Ok(self.catalog().standing(channel)) })
     }
 

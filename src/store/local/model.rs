@@ -1,13 +1,14 @@
 //! The log against a model of it: whatever is published, dropped, compacted and opened again, in
 //! whatever order, the log holds what the model says.
+#![cfg(test)]
 
 use super::super::{Idempotency, Limits, Listener, PageLimit, Publication, Store, StoreError};
 use super::damage::{self, Deaf, FileBytes, number};
 use super::files::{Files, Memory};
 use super::{LocalConfig, LocalStore};
-use crate::clock::Clock;
-use crate::cursor::EventId;
-use crate::event::{ChannelName, Event, Field, StoredEvent};
+use crate::core::cursor::EventId;
+use crate::core::event::{ChannelName, Event, Field, StoredEvent};
+use crate::sync::clock::Clock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -9,8 +9,8 @@ use super::files::{File, read_all};
 use super::frame::{self, Kind};
 use super::records::Events;
 use super::summary::{Kept, entries_at, summarize};
-use crate::cursor::EventId;
-use crate::event::{ChannelName, Event, StoredEvent};
+use crate::core::cursor::EventId;
+use crate::core::event::{ChannelName, Event, StoredEvent};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -53,7 +53,7 @@ impl Plan {
     ) -> (Self, EventId) {
         let mut plan = Self::new(catalog, name);
         let Some(channel) = catalog.channels.get(name) else { return (plan, position) };
-        let position = position.max(channel.trimmed_to);
+        let position = position.max(channel.low_watermark);
         let from = channel.blocks.partition_point(|block| block.last <= position);
         plan.gather(catalog, channel.blocks.range(from..), limit);
         (plan, position)
@@ -71,7 +71,7 @@ impl Plan {
         let until = channel.blocks.partition_point(|block| block.first < before);
         plan.gather(catalog, channel.blocks.range(..until).rev(), limit);
         plan.blocks.reverse();
-        (plan, channel.trimmed_to)
+        (plan, channel.low_watermark)
     }
 
     /// The block of a channel that `choose` finds.

@@ -5,8 +5,8 @@
 //! that it does not know, so that later versions can add some.
 
 use super::super::record::{Reader, Unreadable, append_event, read_event};
-use crate::cursor::EventId;
-use crate::event::{ChannelName, Event};
+use crate::core::cursor::EventId;
+use crate::core::event::{ChannelName, Event};
 
 /// An extension: the idempotency key of the publish.
 const EXTENSION_KEY: u8 = 1;
@@ -44,7 +44,7 @@ pub struct ChannelRecord {
     pub last: EventId,
     /// The id of its `end` event; `0-0` while it is open.
     pub closed: EventId,
-    pub trimmed_to: EventId,
+    pub low_watermark: EventId,
 }
 
 /// What a log says of itself while it is idle.
@@ -160,15 +160,15 @@ impl ChannelRecord {
     /// Appends the body of a frame.
     pub fn write(&self, out: &mut Vec<u8>) {
         write_name(out, &self.channel);
-        [self.last, self.closed, self.trimmed_to].into_iter().for_each(|id| write_id(out, id));
+        [self.last, self.closed, self.low_watermark].into_iter().for_each(|id| write_id(out, id));
     }
 
     /// Reads a body.
     pub fn read(body: &[u8]) -> Result<Self, Unreadable> {
         let mut reader = Reader::new(body);
         let channel = read_name(&mut reader)?;
-        let (last, closed, trimmed_to) = (reader.id()?, reader.id()?, reader.id()?);
-        Ok(Self { channel, last, closed, trimmed_to })
+        let (last, closed, low_watermark) = (reader.id()?, reader.id()?, reader.id()?);
+        Ok(Self { channel, last, closed, low_watermark })
     }
 }
 
@@ -226,8 +226,8 @@ mod tests {
         let mut out = Vec::new();
         key.write(&channel, &mut out);
         assert_eq!(KeyRecord::read(&out).unwrap(), (channel.clone(), key));
-        let (last, closed, trimmed_to) = (id(1, 2), id(3, 4), id(5, 6));
-        let record = ChannelRecord { channel, last, closed, trimmed_to };
+        let (last, closed, low_watermark) = (id(1, 2), id(3, 4), id(5, 6));
+        let record = ChannelRecord { channel, last, closed, low_watermark };
         let mut out = Vec::new();
         record.write(&mut out);
         assert_eq!(ChannelRecord::read(&out).unwrap(), record);

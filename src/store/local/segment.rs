@@ -11,7 +11,7 @@ use super::files::{File, Files, read_all, write_named, write_whole};
 use super::frame::{self, Kind, Scan};
 use super::records::{Mark, write_id};
 use super::summary::{Summary, summarize};
-use crate::cursor::EventId;
+use crate::core::cursor::EventId;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;

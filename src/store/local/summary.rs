@@ -7,8 +7,8 @@ use super::block::{self, Block, ENTRY_BYTES, Entries, Entry};
 use super::files::File;
 use super::frame::{Frame, Kind, Scan};
 use super::records::{ChannelRecord, Events, KeyRecord, Mark, read_name, write_id, write_name};
-use crate::cursor::EventId;
-use crate::event::ChannelName;
+use crate::core::cursor::EventId;
+use crate::core::event::ChannelName;
 use std::collections::{HashMap, VecDeque};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -292,7 +292,7 @@ impl ChannelSummary {
                 channel: read_name(reader)?,
                 last: reader.id()?,
                 closed: reader.id()?,
-                trimmed_to: reader.id()?,
+                low_watermark: reader.id()?,
             };
             channel.carried = Some(record);
         }
@@ -329,7 +329,7 @@ fn known<'c>(
 }
 
 /// Bytes that an event counts for in a state: its own, and those of its id.
-pub fn state_bytes(event: &crate::event::Event) -> u32 {
+pub fn state_bytes(event: &crate::core::event::Event) -> u32 {
     (EVENT_OVERHEAD_BYTES + 16 + event.weight()) as u32
 }
 

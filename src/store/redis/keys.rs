@@ -4,7 +4,7 @@
 //! Channels are spread over shards; all keys of a shard carry one hash tag, so a script can touch
 //! them together and in a cluster each shard has its node.
 
-use crate::event::ChannelName;
+use crate::core::event::ChannelName;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Names of keys.

@@ -15,12 +15,13 @@ mod settings;
 mod tail;
 
 use super::{
-    Answer, Limits, Listener, Page, PageLimit, Publication, Published, Standing, State, Store,
-    StoreError, StoreFault, StoreMetrics,
+    Answer, Limits, Listener, Page, PageLimit, Publication, Published, State, Store, StoreError,
+    StoreFault, StoreMetrics,
 };
-use crate::clock::Clock;
-use crate::cursor::EventId;
-use crate::event::{ChannelName, Event};
+use crate::core::cursor::EventId;
+use crate::core::event::{ChannelName, Event};
+use crate::core::log_state::LogState;
+use crate::sync::clock::Clock;
 use bytes::Bytes;
 use fred::error::{Error, ErrorKind};
 use fred::types::Value;
@@ -45,9 +46,6 @@ pub const SHARDS_MAX: usize = 64;
 const READY_PART: f64 = 0.8;
 /// What is said of a Redis that is silent.
 const NO_ANSWER: &str = "no answer in time (--store-timeout)";
-/// Why nothing is read from a shard whose keys were made for another number of shards.
-const OTHER_SHARDS: &str =
-    "redis: the keys were made for another number of shards (--redis-shards)";
 /// The clock is not corrected for less (ms), nor by an answer that took longer.
 const CLOCK_STEP_MS: i64 = 3;
 const CLOCK_ANSWER_TIME_MAX: Duration = Duration::from_millis(50);
@@ -250,7 +248,7 @@ impl RedisStore {
     ) -> Result<Value, StoreError> {
         let shard = self.keys.shard_of(channel);
         if !self.progress[shard].agrees() {
-            return Err(StoreError::Down(OTHER_SHARDS.to_owned()));
+            return Err(StoreError::Down(settings::OTHER_SHARDS.to_owned()));
         }
         self.reachable(Instant::now() + self.config.timeout.mul_f64(READY_PART)).await?;
         let slot = self.keys.slot(shard);
@@ -392,7 +390,7 @@ impl Store for RedisStore {
     fn standing<'a>(
         &'a self,
         channel: &'a ChannelName,
-    ) -> Answer<'a, Result<Standing, StoreError>> {
+    ) -> Answer<'a, Result<LogState, StoreError>> {
         Box::pin(async move {
             let (standing, keys) = (&self.scripts.standing, self.keys.of_state(channel));
             let answer = self.script(standing, channel, &keys, &[]).await?;
@@ -400,7 +398,7 @@ impl Store for RedisStore {
             let bounds = pages::bounds(&mut parts)?;
             let closed = id_if_any(next(&mut parts)?)?.is_some();
             let keyed = number(next(&mut parts)?)? > 0;
-            Ok(Standing { bounds, oldest: id_if_any(next(&mut parts)?)?, closed, keyed })
+            Ok(LogState { bounds, oldest: id_if_any(next(&mut parts)?)?, closed, keyed })
         })
     }
 

@@ -5,9 +5,10 @@ use super::RedisStore;
 use super::link::Script;
 use super::publish::checksum;
 use super::reply::{array, bytes, id, id_if_any, next, text};
-use crate::cursor::EventId;
-use crate::event::{ChannelName, Event, StoredEvent};
-use crate::store::{Bounds, Page, PageLimit, State, StoreError, StoreFault, record};
+use crate::core::cursor::EventId;
+use crate::core::event::{ChannelName, Event, StoredEvent};
+use crate::core::log_state::Bounds;
+use crate::store::{Page, PageLimit, State, StoreError, StoreFault, record};
 use bytes::Bytes;
 use fred::types::Value;
 
@@ -31,7 +32,7 @@ impl RedisStore {
         let answer = self.page(&self.scripts.read, channel, position, limit).await?;
         let mut parts = array(answer)?.into_iter();
         let mut page = head(&mut parts)?;
-        let mut newest = position.max(page.bounds.trimmed_to);
+        let mut newest = position.max(page.bounds.low_watermark);
         for entry in entries(parts)? {
             if let Some(before) = entry.before.filter(|before| *before > newest) {
                 page.events.push(self.damaged(channel, before));
@@ -122,8 +123,8 @@ impl RedisStore {
 /// From where to where a channel's log goes, as `channel.lua` says.
 pub fn bounds(parts: &mut impl Iterator<Item = Value>) -> Result<Bounds, StoreError> {
     let (beginning, opened_at) = (id(next(parts)?)?, id(next(parts)?)?);
-    let (trimmed_to, last) = (id(next(parts)?)?, id(next(parts)?)?);
-    Ok(Bounds { beginning, opened_at, trimmed_to, last })
+    let (low_watermark, last) = (id(next(parts)?)?, id(next(parts)?)?);
+    Ok(Bounds { beginning, opened_at, low_watermark, last })
 }
 
 /// A page without its events.

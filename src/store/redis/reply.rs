@@ -1,7 +1,7 @@
 //! Replies of Redis as values. What does not have the expected form is an error, never a guess.
 
-use crate::cursor::EventId;
-use crate::event::StoredEvent;
+use crate::core::cursor::EventId;
+use crate::core::event::StoredEvent;
 use crate::store::StoreError;
 use crate::store::record;
 use bytes::Bytes;

@@ -10,6 +10,10 @@ use crate::store::StoreError;
 use bytes::Bytes;
 use std::sync::{Mutex, PoisonError};
 
+/// Why nothing is read from a shard whose keys were made for another number of shards.
+pub const OTHER_SHARDS: &str =
+    "redis: the keys were made for another number of shards (--redis-shards)";
+
 /// Settings of this origin, by their flags.
 pub type Settings = Vec<(&'static str, String)>;
 

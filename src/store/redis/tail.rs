@@ -16,8 +16,8 @@
 use super::RedisStore;
 use super::link::Link;
 use super::reply::{self, array, id, next, text, unexpected};
-use crate::cursor::EventId;
-use crate::event::{ChannelName, StoredEvent};
+use crate::core::cursor::EventId;
+use crate::core::event::{ChannelName, StoredEvent};
 use crate::store::{StoreError, StoreFault};
 use fred::error::ErrorKind;
 use fred::types::Value;

@@ -1,0 +1,428 @@
+//! Whether a token is to be believed, and what it grants: JSON Web Tokens (RFC 7519) of keys that
+//! the operator has named.
+//!
+//! The key decides the algorithm, never the token: a header that names another one finds no key,
+//! so neither `none` nor a public key taken for a secret gets anywhere. Signatures are the
+//! library's (constant time); times are checked here, as the caller passes `now`. What has only
+//! expired is told apart from what was never good, because its bearer should come back with a new
+//! one.
+
+use crate::access::scope::Scope;
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, KeyOperations, PublicKeyUse,
+};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::fmt;
+
+/// How far the clocks of issuer and origin may be apart, in seconds.
+const LEEWAY_S: u64 = 30;
+/// Longest token that is looked at, in bytes: a request's head holds no more anyway.
+const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Shortest secret for HS256, in bytes (RFC 7518, section 3.2).
+pub const SECRET_BYTES_MIN: usize = 32;
+
+/// A key that tokens are signed with. Shows nothing of itself.
+pub struct Key {
+    algorithm: Algorithm,
+    id: Option<String>,
+    decoding: DecodingKey,
+}
+
+/// What tokens must say beside their signature.
+#[derive(Clone, Debug, Default)]
+pub struct Demands {
+    /// `iss`, where one is demanded.
+    pub issuer: Option<String>,
+    /// `aud`, where one is demanded.
+    pub audience: Option<String>,
+}
+
+/// What a good token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// What its bearer may do.
+    pub scope: Scope,
+    /// `sub`: who that is.
+    pub subject: Option<String>,
+    /// Until when (ms since the Unix epoch) it is good.
+    pub until: u64,
+}
+
+/// Why a token is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not a token, or none of ours: wrong signature or algorithm.
+    Bad,
+    /// Signed by a key of ours, but a claim is not as it must be. The text says which.
+    Claim(&'static str),
+    /// It names a key that nobody knows, or not yet.
+    UnknownKey,
+    /// It was good once.
+    Expired,
+    /// It will be good later.
+    TooEarly,
+}
+
+/// A key cannot be used. The text says why, and nothing of the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyError(pub String);
+
+/// The claims as they stand in the token: a claim of a wrong type is told from a wrong signature.
+#[derive(Deserialize)]
+struct Claims {
+    #[serde(default)]
+    exp: Value,
+    #[serde(default)]
+    nbf: Value,
+    #[serde(default)]
+    iss: Value,
+    #[serde(default)]
+    aud: Value,
+    #[serde(default)]
+    sub: Value,
+    #[serde(default)]
+    scope: Value,
+}
+
+type ReadPem = fn(&[u8]) -> jsonwebtoken::errors::Result<DecodingKey>;
+
+impl Key {
+    /// A secret for HS256.
+    ///
+    /// # Errors
+    /// When it is so short that it can be guessed.
+    pub fn secret(secret: &[u8]) -> Result<Self, KeyError> {
+        if secret.len() < SECRET_BYTES_MIN {
+            let why = format!("a secret for HS256 has at least {SECRET_BYTES_MIN} bytes");
+            return Err(KeyError(why));
+        }
+        // A public key is known to all, and easily taken for the other flag's.
+        if secret.trim_ascii_start().starts_with(b"-----BEGIN") {
+            let why = "this is a key in PEM and no secret; a public one goes to --token-key";
+            return Err(KeyError(why.to_owned()));
+        }
+        let decoding = DecodingKey::from_secret(secret);
+        Ok(Self { algorithm: Algorithm::HS256, id: None, decoding })
+    }
+
+    /// A public key in PEM, for RS256, ES256 or EdDSA as the key is.
+    ///
+    /// # Errors
+    /// When it is none of these.
+    pub fn public_pem(pem: &[u8]) -> Result<Self, KeyError> {
+        let kinds: [(Algorithm, ReadPem); 3] = [
+            (Algorithm::RS256, DecodingKey::from_rsa_pem),
+            (Algorithm::ES256, DecodingKey::from_ec_pem),
+            (Algorithm::EdDSA, DecodingKey::from_ed_pem),
+        ];
+        let key = kinds.into_iter().find_map(|(algorithm, read)| {
+            read(pem).ok().map(|decoding| Self { algorithm, id: None, decoding })
+        });
+        let why = "not a public key in PEM for RS256, ES256 (P-256) or EdDSA (Ed25519)";
+        key.ok_or_else(|| KeyError(why.to_owned()))
+    }
+
+    /// The keys of a JWKS document (RFC 7517) that sign with an algorithm of ours.
+    ///
+    /// # Errors
+    /// When it is no such document, or has no key for us.
+    pub fn set(text: &str) -> Result<Vec<Self>, KeyError> {
+        let set: JwkSet = serde_json::from_str(text)
+            .map_err(|error| KeyError(format!("not a JWKS document: {error}")))?;
+        let keys: Vec<Self> = set.keys.iter().filter_map(Self::of_jwk).collect();
+        match keys.is_empty() {
+            true => Err(KeyError("no key for RS256, ES256 or EdDSA in the JWKS".to_owned())),
+            false => Ok(keys),
+        }
+    }
+
+    /// Secrets are left out: a document that is fetched is no place for them.
+    fn of_jwk(jwk: &Jwk) -> Option<Self> {
+        let (algorithm, named) = match &jwk.algorithm {
+            AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
+            AlgorithmParameters::EllipticCurve(curve) if curve.curve == EllipticCurve::P256 => {
+                (Algorithm::ES256, KeyAlgorithm::ES256)
+            }
+            AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => {
+                (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
+            }
+            _ => return None,
+        };
+        // What a key is for, where it says so (RFC 7517, sections 4.2 to 4.4).
+        let common = &jwk.common;
+        let is_for_signatures =
+            common.public_key_use.as_ref().is_none_or(|of| *of == PublicKeyUse::Signature);
+        let operations = common.key_operations.as_ref();
+        let verifies = operations.is_none_or(|all| all.contains(&KeyOperations::Verify));
+        let is_for_it = common.key_algorithm.is_none_or(|of| of == named);
+        if !is_for_signatures || !verifies || !is_for_it {
+            return None;
+        }
+        let decoding = DecodingKey::from_jwk(jwk).ok()?;
+        Some(Self { algorithm, id: jwk.common.key_id.clone(), decoding })
+    }
+}
+
+/// Reads a token, at `now` (ms since the Unix epoch).
+///
+/// # Errors
+/// Says whether its bearer may come back with another one.
+pub fn verify(token: &str, keys: &[Key], demands: &Demands, now: u64) -> Result<Grant, Refusal> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return Err(Refusal::Bad);
+    }
+    let header = jsonwebtoken::decode_header(token).map_err(|_| Refusal::Bad)?;
+    // What is critical must be understood (RFC 7515, section 4.1.11), and nothing is.
+    if header.crit.is_some() {
+        return Err(Refusal::Bad);
+    }
+    let is_meant = |key: &&Key| {
+        let is_same = key.id.is_none() || header.kid.is_none() || key.id == header.kid;
+        key.algorithm == header.alg && is_same
+    };
+    let mut meant = keys.iter().filter(is_meant).peekable();
+    if meant.peek().is_none() {
+        return Err(Refusal::UnknownKey);
+    }
+    let claims = meant.find_map(|key| signed_claims(token, key)).ok_or(Refusal::Bad)??;
+    check(claims, demands, now / 1_000)
+}
+
+/// `None`: another key has signed the token, or none.
+fn signed_claims(token: &str, key: &Key) -> Option<Result<Claims, Refusal>> {
+    let mut validation = Validation::new(key.algorithm);
+    // All of this is checked by `check`, with a clock that is passed in.
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    validation.required_spec_claims.clear();
+    let data = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation);
+    match data {
+        Ok(data) => Some(Ok(data.claims)),
+        // The library reads the claims once the signature is found to be good.
+        Err(error) if matches!(error.kind(), ErrorKind::Json(_)) => {
+            Some(Err(Refusal::Claim("its claims are not as RFC 7519 has them")))
+        }
+        Err(_) => None,
+    }
+}
+
+fn check(claims: Claims, demands: &Demands, now_s: u64) -> Result<Grant, Refusal> {
+    if demands.issuer.is_some() && claims.iss.as_str() != demands.issuer.as_deref() {
+        return Err(Refusal::Claim("its \"iss\" is not the issuer that this origin demands"));
+    }
+    if let Some(audience) = &demands.audience {
+        let is_named = match &claims.aud {
+            Value::String(one) => one == audience,
+            Value::Array(several) => several.iter().any(|one| one == audience),
+            _ => false,
+        };
+        if !is_named {
+            return Err(Refusal::Claim("its \"aud\" does not name this origin's audience"));
+        }
+    }
+    let expires = claims.exp.as_f64().filter(|exp| exp.is_finite());
+    let expires = expires.ok_or(Refusal::Claim("its \"exp\" is missing or is no number"))?;
+    let from = match &claims.nbf {
+        Value::Null => None,
+        value => Some(value.as_f64().ok_or(Refusal::Claim("its \"nbf\" is no number"))?),
+    };
+    let subject = match claims.sub {
+        Value::Null => None,
+        Value::String(subject) => Some(subject),
+        _ => return Err(Refusal::Claim("its \"sub\" is no string")),
+    };
+    let scope = scope(&claims.scope)?;
+    if expires + LEEWAY_S as f64 <= now_s as f64 {
+        return Err(Refusal::Expired);
+    }
+    if from.is_some_and(|from| from > (now_s + LEEWAY_S) as f64) {
+        return Err(Refusal::TooEarly);
+    }
+    let until = ((expires + LEEWAY_S as f64) * 1_000.0) as u64;
+    Ok(Grant { scope, subject, until })
+}
+
+/// RFC 8693 has a string with spaces; several issuers send an array of the words instead.
+fn scope(claim: &Value) -> Result<Scope, Refusal> {
+    const WRONG: Refusal =
+        Refusal::Claim("its \"scope\" is neither a string nor an array of strings");
+    match claim {
+        Value::Null => Ok(Scope::default()),
+        Value::String(words) => Ok(Scope::parse(words)),
+        Value::Array(words) => {
+            let words: Option<Vec<&str>> = words.iter().map(Value::as_str).collect();
+            Ok(Scope::parse(&words.ok_or(WRONG)?.join(" ")))
+        }
+        _ => Err(WRONG),
+    }
+}
+
+/// Makes a token for development: HS256, good until `expires_s` (seconds since the Unix epoch).
+///
+/// # Errors
+/// When the secret is too short.
+pub fn mint(
+    secret: &[u8],
+    scope: &Scope,
+    subject: Option<&str>,
+    demands: &Demands,
+    expires_s: u64,
+) -> Result<String, KeyError> {
+    Key::secret(secret)?;
+    let mut claims = json!({ "scope": scope.to_string(), "exp": expires_s });
+    let said = [
+        ("sub", subject),
+        ("iss", demands.issuer.as_deref()),
+        ("aud", demands.audience.as_deref()),
+    ];
+    for (name, value) in said {
+        if let Some(value) = value {
+            claims[name] = value.into();
+        }
+    }
+    let key = EncodingKey::from_secret(secret);
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)
+        .map_err(|error| KeyError(error.to_string()))
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({:?}, {:?})", self.algorithm, self.id)
+    }
+}
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for KeyError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::scope::Right;
+    use crate::core::event::ChannelName;
+
+    const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+    const NOW_S: u64 = 1_795_000_000;
+
+    fn token(claims: Value) -> String {
+        let key = EncodingKey::from_secret(SECRET);
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap()
+    }
+
+    fn read(token: &str) -> Result<Grant, Refusal> {
+        read_with(token, &Demands::default())
+    }
+
+    fn read_with(token: &str, demands: &Demands) -> Result<Grant, Refusal> {
+        verify(token, &[Key::secret(SECRET).unwrap()], demands, NOW_S * 1_000)
+    }
+
+    #[test]
+    fn a_minted_token_grants_what_it_says() {
+        let scope = Scope::parse("publish:prices.* subscribe:a");
+        let demands = Demands { issuer: Some("me".into()), audience: Some("headwater".into()) };
+        let token = mint(SECRET, &scope, Some("desk"), &demands, NOW_S + 60).unwrap();
+        let grant = read_with(&token, &demands).unwrap();
+        assert_eq!(
+            grant,
+            Grant { scope, subject: Some("desk".to_owned()), until: (NOW_S + 90) * 1_000 }
+        );
+        let name = ChannelName::parse("prices.eur").unwrap();
+        assert!(grant.scope.grants(Right::Publish, &name));
+        let other = Demands { audience: Some("other".into()), ..demands.clone() };
+        assert!(matches!(read_with(&token, &other), Err(Refusal::Claim(_))));
+        let other = Demands { issuer: Some("you".into()), ..demands };
+        assert!(matches!(read_with(&token, &other), Err(Refusal::Claim(_))));
+    }
+
+    #[test]
+    fn a_token_is_good_for_its_time_and_half_a_minute() {
+        let at =
+            |exp: Value, nbf: Value| read(&token(json!({ "exp": exp, "nbf": nbf, "scope": "" })));
+        assert!(at(json!(NOW_S), Value::Null).is_ok());
+        assert!(at(json!(NOW_S - 29), Value::Null).is_ok());
+        assert_eq!(at(json!(NOW_S - 30), Value::Null), Err(Refusal::Expired));
+        assert!(at(json!(NOW_S + 99), json!(NOW_S + 30)).is_ok());
+        assert_eq!(at(json!(NOW_S + 99), json!(NOW_S + 31)), Err(Refusal::TooEarly));
+        assert_eq!(at(json!(1e300), json!(1e300)), Err(Refusal::TooEarly));
+        // Without an end, or with a strange one, it is no token.
+        for exp in [Value::Null, json!("1999999999"), json!({}), json!([NOW_S + 60])] {
+            let refused = at(exp.clone(), Value::Null);
+            assert!(matches!(refused, Err(Refusal::Claim(_))), "{exp}");
+        }
+    }
+
+    #[test]
+    fn a_claim_of_a_wrong_type_is_named_and_a_list_of_scopes_is_taken() {
+        let with = |name: &str, value: Value| {
+            let mut claims = json!({ "exp": NOW_S + 60, "scope": "" });
+            claims[name] = value;
+            read(&token(claims))
+        };
+        for (name, value) in [
+            ("sub", json!(42)),
+            ("nbf", json!("soon")),
+            ("scope", json!(7)),
+            ("scope", json!(["subscribe:a", 7])),
+        ] {
+            let Err(Refusal::Claim(why)) = with(name, value.clone()) else {
+                panic!("{name}: {value}")
+            };
+            assert!(why.contains(&format!("\"{name}\"")), "{why}");
+        }
+        let grant = with("scope", json!(["subscribe:a", "publish:b.*"])).unwrap();
+        assert_eq!(grant.scope, Scope::parse("subscribe:a publish:b.*"));
+        let grant = with("scope", json!([])).unwrap();
+        assert_eq!(grant.scope, Scope::default());
+    }
+
+    #[test]
+    fn what_is_not_signed_by_a_key_of_ours_is_refused() {
+        let good = token(json!({ "exp": NOW_S + 60, "scope": "publish:*" }));
+        assert!(read(&good).is_ok());
+        let parts: Vec<&str> = good.split('.').collect();
+        let none = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0";
+        for forged in [
+            String::new(),
+            "a.b.c".to_owned(),
+            format!("{}.{}.", parts[0], parts[1]),
+            format!("{}.{}", parts[0], parts[1]),
+            format!("{none}.{}.", parts[1]),
+            format!("{none}.{}.{}", parts[1], parts[2]),
+            format!("{}.{}.{}", parts[0], parts[1], &parts[2][1..]),
+            format!("{}.{}A.{}", parts[0], parts[1], parts[2]),
+            format!("{good}.{}", parts[2]),
+            format!("{good}="),
+            "x".repeat(TOKEN_BYTES_MAX + 1),
+        ] {
+            assert!(read(&forged).is_err(), "{forged}");
+        }
+        let other = Key::secret(b"fedcba9876543210fedcba9876543210").unwrap();
+        let refused = verify(&good, &[other], &Demands::default(), NOW_S * 1_000);
+        assert_eq!(refused, Err(Refusal::Bad));
+        let mut header = Header::new(Algorithm::HS256);
+        header.crit = Some(vec!["b64".to_owned()]);
+        let claims = json!({ "exp": NOW_S + 60 });
+        let crit = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(SECRET));
+        assert_eq!(read(&crit.unwrap()), Err(Refusal::Bad));
+    }
+
+    #[test]
+    fn a_key_shows_nothing_of_itself_and_a_short_secret_is_none() {
+        assert!(Key::secret(b"-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n").is_err());
+        assert_eq!(format!("{:?}", Key::secret(SECRET).unwrap()), "Key(HS256, None)");
+        assert!(Key::secret(b"short").is_err());
+        assert!(Key::public_pem(b"-----BEGIN nothing-----").is_err());
+        assert!(Key::set("{}").is_err() && Key::set(r#"{"keys":[]}"#).is_err());
+        // A secret in a public document is no key.
+        assert!(Key::set(r#"{"keys":[{"kty":"oct","k":"MDEyMzQ1Njc4OWFiY2RlZg"}]}"#).is_err());
+    }
+}

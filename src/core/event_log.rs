@@ -1,0 +1,498 @@
+//! The recent events of one channel as finished bytes: one append-only run, bounded.
+//!
+//! A reader is a position. Missing a wake-up, starting late and reconnecting are the same call,
+//! [`EventLog::read`], and no reader has a queue here: one that lags gets all that is pending in
+//! one piece. A piece is a handle on shared bytes, or, near the head where events still lie one by
+//! one, a copy of at most [`PIECE_BYTES`]; either way a slow reader holds one piece and no more.
+//!
+//! The run begins at `base`. What lies before it is the store's to give.
+
+use crate::core::cursor::EventId;
+use crate::core::event::StoredEvent;
+use crate::core::sse::{self, EventWriter};
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+/// Small blocks are joined up to this size: one write to a socket, and the most that a reader of
+/// single events copies.
+pub const PIECE_BYTES: usize = 16 * 1024;
+/// What one event costs beside its bytes: its index entry, and its block before it is joined.
+const EVENT_OVERHEAD_BYTES: usize = 96;
+
+/// The run. Absolute byte offsets count from the first byte ever appended.
+#[derive(Debug)]
+pub struct EventLog {
+    writer: EventWriter,
+    base: Option<EventId>,
+    beginning: EventId,
+    entries: VecDeque<Entry>,
+    blocks: VecDeque<Block>,
+    bytes_max: usize,
+    generation: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    id: EventId,
+    end: u64,
+    /// Length of the `id:` line that the block begins with.
+    id_line: u16,
+    is_end: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Block {
+    start: u64,
+    bytes: Bytes,
+}
+
+/// What lies after a position.
+#[derive(Debug)]
+pub enum Read {
+    /// Bytes of at least one event.
+    Events(Piece),
+    /// Nothing yet before the given instant.
+    CaughtUp,
+    /// The position lies before the run: ask the store.
+    BeforeRun,
+}
+
+/// Consecutive events of one channel.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// Their blocks.
+    pub bytes: Bytes,
+    /// How many there are.
+    pub events: u64,
+    /// The id of the last one.
+    pub last: EventId,
+    /// Whether the last one ends the channel's stream.
+    pub is_end: bool,
+}
+
+impl EventLog {
+    /// An empty run whose beginning is not known yet, of at most about `bytes_max` bytes.
+    pub fn new(writer: EventWriter, bytes_max: usize) -> Self {
+        let (entries, blocks) = (VecDeque::new(), VecDeque::new());
+        let beginning = EventId::START;
+        Self { writer, base: None, beginning, entries, blocks, bytes_max, generation: 0 }
+    }
+
+    /// Changes how much is held.
+    pub fn set_bytes_max(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
+        self.evict();
+    }
+
+    /// Adds events that follow each other. `previous` is the id of the event before the first of
+    /// them. When that is not the end of this run, the log has skipped or lost something: the run
+    /// begins anew, and every reader has to ask the store.
+    pub fn append(&mut self, previous: EventId, events: &[StoredEvent]) {
+        if self.base.is_none() || self.last() != Some(previous) {
+            self.reset();
+            self.base = Some(previous);
+        }
+        for StoredEvent { id, event } in events {
+            debug_assert!(self.last().is_none_or(|last| last < *id));
+            let mut block = Vec::with_capacity(event.weight() + 64);
+            sse::id_line(&mut block, &id.to_string());
+            let id_line = block.len() as u16;
+            self.writer.after_id(&mut block, Some(*id), event);
+            let (start, end) = (self.end(), self.end() + block.len() as u64);
+            self.entries.push_back(Entry { id: *id, end, id_line, is_end: event.is_end() });
+            self.blocks.push_back(Block { start, bytes: block.into() });
+        }
+        // First, so that a joined block is never larger than what is held.
+        self.evict();
+        self.join_small_blocks();
+    }
+
+    /// Says that `last` is the newest event of the log, by the store; `beginning` is the place
+    /// before every event. A run that has not begun yet begins there, and a reader at that place
+    /// needs the store no more.
+    pub fn begin_at(&mut self, beginning: EventId, last: EventId) {
+        self.beginning = beginning;
+        if self.base.is_none() {
+            self.base = Some(last);
+        }
+    }
+
+    /// Whether the channel has never had an event, as far as is known.
+    pub fn is_unused(&self) -> bool {
+        self.last().is_none_or(|last| last == self.beginning)
+    }
+
+    /// Forgets the run, so that every reader asks the store again.
+    pub fn reset(&mut self) {
+        self.entries.clear();
+        self.blocks.clear();
+        self.base = None;
+        self.generation += 1;
+    }
+
+    /// Changes whenever the run begins anew: what a reader knew of it is void then.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Where the run begins.
+    pub fn base(&self) -> Option<EventId> {
+        self.base
+    }
+
+    /// The id of the newest event, or of the one the run begins after.
+    pub fn last(&self) -> Option<EventId> {
+        self.entries.back().map(|entry| entry.id).or(self.base)
+    }
+
+    /// Whether the newest event ended the channel.
+    pub fn is_ended(&self) -> bool {
+        self.entries.back().is_some_and(|entry| entry.is_end)
+    }
+
+    /// Whether a reader at `position` needs nothing from the store.
+    pub fn covers(&self, position: EventId) -> bool {
+        self.base.is_some_and(|base| base <= position)
+    }
+
+    /// The last position before the instant `ms`, where the run reaches back that far.
+    pub fn position_before(&self, ms: u64) -> Option<EventId> {
+        let index = self.entries.partition_point(|entry| entry.id.ms < ms);
+        match index.checked_sub(1) {
+            Some(last) => Some(self.entries[last].id),
+            None => self.base.filter(|base| base.ms < ms),
+        }
+    }
+
+    /// The events after `position` with ids before the instant `until_ms`, at most `bytes_max`
+    /// bytes of them but at least one, and none behind an event that ends the channel.
+    pub fn read(&self, position: EventId, until_ms: u64, bytes_max: usize) -> Read {
+        let range = match self.range_after(position, until_ms) {
+            Ok(range) => range,
+            Err(nothing) => return nothing,
+        };
+        let start = self.offset_before(range.start);
+        let piece = self.piece_at(start, self.entries[range.end - 1].end, bytes_max);
+        let end = start + piece.len() as u64;
+        let last = self.index_of_end(range.start, end);
+        let entry = &self.entries[last];
+        Read::Events(Piece {
+            bytes: piece.slice(..(entry.end - start) as usize),
+            events: (last - range.start + 1) as u64,
+            last: entry.id,
+            is_end: entry.is_end,
+        })
+    }
+
+    /// As [`EventLog::read`], event by event and without the `id:` lines, for streams of several
+    /// channels, whose ids are joined cursors.
+    ///
+    /// # Errors
+    /// The two other answers of `read`.
+    pub fn read_blocks(
+        &self,
+        position: EventId,
+        until_ms: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<Piece>, Read> {
+        let range = self.range_after(position, until_ms)?;
+        let mut pieces = Vec::new();
+        let mut bytes = 0;
+        for index in range {
+            let entry = &self.entries[index];
+            let start = self.offset_before(index) + u64::from(entry.id_line);
+            bytes += (entry.end - start) as usize;
+            if bytes > bytes_max && !pieces.is_empty() {
+                break;
+            }
+            let bytes = self.piece_at(start, entry.end, usize::MAX);
+            pieces.push(Piece { bytes, events: 1, last: entry.id, is_end: entry.is_end });
+        }
+        Ok(pieces)
+    }
+
+    /// Indexes of the readable events after `position`; never empty.
+    fn range_after(
+        &self,
+        position: EventId,
+        until_ms: u64,
+    ) -> Result<std::ops::Range<usize>, Read> {
+        if !self.covers(position) {
+            return Err(Read::BeforeRun);
+        }
+        let first = self.index_after(position);
+        let mut end = self.entries.len();
+        if self.entries.back().is_some_and(|entry| entry.id.ms >= until_ms) {
+            end = self.entries.partition_point(|entry| entry.id.ms < until_ms);
+        }
+        if first >= end {
+            return Err(Read::CaughtUp);
+        }
+        Ok(first..end)
+    }
+
+    /// Index of the first event after `position`. Readers stand near the head, so the search
+    /// doubles its way back from there.
+    fn index_after(&self, position: EventId) -> usize {
+        let length = self.entries.len();
+        let mut step = 1;
+        while step <= length && self.entries[length - step].id > position {
+            step *= 2;
+        }
+        let low = length.saturating_sub(step);
+        let high = length - step / 2;
+        let window = self.entries.range(low..high);
+        low + window.take_while(|entry| entry.id <= position).count()
+    }
+
+    /// Index of the last event from `first` on that ends at or before the offset `end`, or the
+    /// first event that ends the channel, whichever comes first.
+    fn index_of_end(&self, first: usize, end: u64) -> usize {
+        let mut last = first;
+        for index in first..self.entries.len() {
+            if self.entries[index].end > end {
+                break;
+            }
+            last = index;
+            if self.entries[index].is_end {
+                break;
+            }
+        }
+        last
+    }
+
+    /// Bytes from `start` on: the rest of its block where that is enough, else the following
+    /// small blocks joined with it; whole events only, at most `bytes_max` bytes but at least one.
+    fn piece_at(&self, start: u64, end: u64, bytes_max: usize) -> Bytes {
+        let index = self.blocks.partition_point(|block| block.start <= start) - 1;
+        let block = &self.blocks[index];
+        let rest = block.bytes.slice((start - block.start) as usize..);
+        let reach = end.min(start.saturating_add(bytes_max as u64));
+        let block_end = block.start + block.bytes.len() as u64;
+        if block_end >= reach || rest.len() >= PIECE_BYTES / 4 {
+            return rest.slice(..self.cut(start, block_end.min(end), bytes_max));
+        }
+        let mut joined = Vec::with_capacity(PIECE_BYTES.min((reach - start) as usize));
+        joined.extend_from_slice(&rest);
+        for block in self.blocks.range(index + 1..) {
+            let length = block.bytes.len();
+            let too_much = joined.len() + length > PIECE_BYTES.min(bytes_max);
+            if too_much || block.start + length as u64 > end {
+                break;
+            }
+            joined.extend_from_slice(&block.bytes);
+        }
+        joined.into()
+    }
+
+    /// How many bytes from `start` towards `end` make whole events within `bytes_max`.
+    fn cut(&self, start: u64, end: u64, bytes_max: usize) -> usize {
+        let whole = (end - start) as usize;
+        if whole <= bytes_max {
+            return whole;
+        }
+        let first = self.entries.partition_point(|entry| entry.end <= start);
+        let fits = self.entries.partition_point(|entry| entry.end <= start + bytes_max as u64);
+        (self.entries[fits.max(first + 1) - 1].end - start) as usize
+    }
+
+    fn offset_before(&self, index: usize) -> u64 {
+        match index.checked_sub(1) {
+            Some(previous) => self.entries[previous].end,
+            None => self.blocks.front().map_or(0, |block| block.start),
+        }
+    }
+
+    fn end(&self) -> u64 {
+        self.blocks.back().map_or(0, |block| block.start + block.bytes.len() as u64)
+    }
+
+    /// Joins the small blocks at the head once they fill a piece: each byte is copied once.
+    fn join_small_blocks(&mut self) {
+        let mut bytes = 0;
+        let mut first = self.blocks.len();
+        while first > 0 && self.blocks[first - 1].bytes.len() < PIECE_BYTES / 4 {
+            first -= 1;
+            bytes += self.blocks[first].bytes.len();
+        }
+        if bytes < PIECE_BYTES {
+            return;
+        }
+        let mut joined = Vec::with_capacity(bytes);
+        let start = self.blocks[first].start;
+        for block in self.blocks.drain(first..) {
+            joined.extend_from_slice(&block.bytes);
+        }
+        self.blocks.push_back(Block { start, bytes: joined.into() });
+    }
+
+    /// Drops whole blocks from the front, then events of a joined block that is still too large; the
+    /// newest event always stays.
+    fn evict(&mut self) {
+        while self.blocks.len() > 1 && self.weight() > self.bytes_max {
+            self.blocks.pop_front();
+            let start = self.blocks.front().map_or(0, |block| block.start);
+            self.forget_before(start);
+        }
+        if self.entries.len() < 2 || self.weight() <= self.bytes_max {
+            return;
+        }
+        let end = self.end();
+        let newest = self.entries.len() - 1;
+        let is_too_much = |(index, entry): &(usize, &Entry)| {
+            let bytes = (end - entry.end) as usize;
+            bytes + (newest - index) * EVENT_OVERHEAD_BYTES > self.bytes_max
+        };
+        let dropped = self.entries.iter().enumerate().take_while(is_too_much).count();
+        let start = self.entries[dropped.min(newest - 1)].end;
+        self.forget_before(start);
+        if let Some(block) = self.blocks.front_mut() {
+            let rest = Bytes::copy_from_slice(&block.bytes[(start - block.start) as usize..]);
+            *block = Block { start, bytes: rest };
+        }
+    }
+
+    fn forget_before(&mut self, start: u64) {
+        while self.entries.front().is_some_and(|entry| entry.end <= start) {
+            self.base = self.entries.pop_front().map(|entry| entry.id);
+        }
+    }
+
+    fn weight(&self) -> usize {
+        let start = self.blocks.front().map_or(0, |block| block.start);
+        (self.end() - start) as usize + self.entries.len() * EVENT_OVERHEAD_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::event::ChannelName;
+    use crate::core::event::Event;
+    use crate::core::sse::Format;
+    use proptest::prelude::*;
+
+    fn id(n: u64) -> EventId {
+        EventId { ms: 100 + n, seq: n % 3 }
+    }
+
+    fn stored(n: u64, data: &str) -> StoredEvent {
+        StoredEvent { id: id(n), event: Event::stored(None, None, data) }
+    }
+
+    fn writer() -> EventWriter {
+        EventWriter::new(ChannelName::parse("a").unwrap(), Format::Raw)
+    }
+
+    fn text_of(event: &StoredEvent) -> Vec<u8> {
+        let mut out = Vec::new();
+        writer().block(&mut out, event.id, &event.event);
+        out
+    }
+
+    #[test]
+    fn a_reader_before_the_run_is_sent_to_the_store() {
+        let mut log = EventLog::new(writer(), 1 << 20);
+        assert!(matches!(log.read(id(0), u64::MAX, 100), Read::BeforeRun));
+        log.append(id(4), &[stored(5, "a")]);
+        assert!(matches!(log.read(id(3), u64::MAX, 100), Read::BeforeRun));
+        assert!(matches!(log.read(id(4), u64::MAX, 100), Read::Events(_)));
+        assert!(matches!(log.read(id(5), u64::MAX, 100), Read::CaughtUp));
+        assert!(matches!(log.read(id(9), u64::MAX, 100), Read::CaughtUp));
+    }
+
+    #[test]
+    fn events_of_a_joined_block_are_dropped_until_the_rest_fits() {
+        let events: Vec<_> = (1..=100).map(|n| stored(n, &"x".repeat(400))).collect();
+        let mut log = EventLog::new(writer(), 1 << 20);
+        log.append(id(0), &events);
+        assert_eq!(log.blocks.len(), 1);
+        for bytes_max in [20_000, 5_000, 700, 1] {
+            log.set_bytes_max(bytes_max);
+            let count = log.entries.len();
+            assert!(log.weight() <= bytes_max || count == 1, "{bytes_max}");
+            let base = log.base().expect("it has begun");
+            let Read::Events(piece) = log.read(base, u64::MAX, 1 << 20) else { panic!("events") };
+            let text: Vec<u8> = events[100 - count..].iter().flat_map(text_of).collect();
+            assert_eq!((piece.bytes, piece.events), (text.into(), count as u64), "{bytes_max}");
+        }
+        assert_eq!(log.entries.len(), 1);
+    }
+
+    #[test]
+    fn a_break_in_the_chain_begins_the_run_anew() {
+        let mut log = EventLog::new(writer(), 1 << 20);
+        log.append(id(0), &[stored(1, "a"), stored(2, "b")]);
+        log.append(id(3), &[stored(4, "d")]);
+        assert!(!log.covers(id(2)));
+        assert!(log.covers(id(3)));
+    }
+
+    #[test]
+    fn nothing_is_read_behind_the_end_of_a_channel_until_asked_from_there() {
+        let mut log = EventLog::new(writer(), 1 << 20);
+        let end = StoredEvent { id: id(2), event: Event::end() };
+        log.append(id(0), &[stored(1, "a"), end, stored(3, "reopened")]);
+        let Read::Events(piece) = log.read(id(0), u64::MAX, usize::MAX) else { panic!() };
+        assert!(piece.is_end && piece.last == id(2) && piece.events == 2);
+        let Read::Events(piece) = log.read(id(2), u64::MAX, usize::MAX) else { panic!() };
+        assert!(!piece.is_end && piece.last == id(3));
+    }
+
+    #[test]
+    fn an_event_longer_than_the_run_is_still_given() {
+        let mut log = EventLog::new(writer(), 1000);
+        log.append(id(0), &[stored(1, "a"), stored(2, &"x".repeat(100_000))]);
+        assert!(!log.covers(id(0)) && log.covers(id(1)));
+        let Read::Events(piece) = log.read(id(1), u64::MAX, 10) else { panic!() };
+        assert_eq!(piece.bytes, text_of(&stored(2, &"x".repeat(100_000))));
+    }
+
+    proptest! {
+        /// Whatever is appended in whatever batches, a reader from any place, in pieces of any
+        /// size, up to any instant, gets exactly those events' bytes.
+        #[test]
+        fn any_reader_gets_the_plain_slice(
+            sizes in prop::collection::vec(prop_oneof![8 => 0usize..300, 1 => 3000usize..40_000], 1..120),
+            batch in 1usize..20, from in 0u64..120, until in 0u64..150, bytes_max in 1usize..70_000,
+            window in prop_oneof![Just(1usize << 30), 20_000usize..100_000],
+        ) {
+            let events: Vec<_> = (1u64..).zip(&sizes)
+                .map(|(n, size)| stored(n, &"x".repeat(*size))).collect();
+            let mut log = EventLog::new(writer(), window);
+            let mut previous = id(0);
+            for batch in events.chunks(batch) {
+                log.append(previous, batch);
+                previous = batch[batch.len() - 1].id;
+            }
+            let until_ms = 100 + until;
+            let from = id(from);
+            prop_assert_eq!(log.last(), Some(previous));
+            if !log.covers(from) {
+                prop_assert!(matches!(log.read(from, until_ms, bytes_max), Read::BeforeRun));
+                return Ok(());
+            }
+            let expected: Vec<_> = events.iter()
+                .filter(|event| event.id > from && event.id.ms < until_ms).collect();
+            let (mut position, mut got, mut count) = (from, Vec::new(), 0);
+            while let Read::Events(piece) = log.read(position, until_ms, bytes_max) {
+                prop_assert!(piece.events == 1 || piece.bytes.len() <= bytes_max);
+                position = piece.last;
+                count += piece.events;
+                got.extend_from_slice(&piece.bytes);
+            }
+            prop_assert_eq!(count as usize, expected.len());
+            prop_assert_eq!(&got, &expected.iter().flat_map(|e| text_of(e)).collect::<Vec<_>>());
+
+            let (mut position, mut got) = (from, Vec::new());
+            while let Ok(pieces) = log.read_blocks(position, until_ms, bytes_max) {
+                for piece in pieces {
+                    position = piece.last;
+                    sse::id_line(&mut got, &piece.last.to_string());
+                    got.extend_from_slice(&piece.bytes);
+                }
+            }
+            prop_assert_eq!(got, expected.iter().flat_map(|e| text_of(e)).collect::<Vec<_>>());
+        }
+    }
+}

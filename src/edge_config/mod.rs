@@ -1,0 +1,489 @@
+//! The shipped edge configurations, filled in for a deployment.
+//!
+//! The files in `vcl/`, `nginx/` and `deploy/` are whole and true as they stand; they are compiled
+//! in, and a deployment only replaces the values they stand there with. Pure: text in, text out.
+
+use crate::access::scope::Pattern;
+use crate::limits::client_address::Network;
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+use std::time::Duration;
+
+const VARNISH: &str = include_str!("../../vcl/varnish/headwater.vcl");
+const SQUID: &str = include_str!("../../deploy/squid/squid.conf");
+const NGINX_FRAME: &str = include_str!("../../nginx/nginx.conf");
+const NGINX_PARTS: [(&str, &str); 7] = [
+    ("collapse.conf", include_str!("../../nginx/collapse.conf")),
+    ("stream.conf", include_str!("../../nginx/stream.conf")),
+    ("varnish.conf", include_str!("../../nginx/varnish.conf")),
+    ("squid.conf", include_str!("../../nginx/squid.conf")),
+    ("maps.conf", include_str!("../../nginx/maps.conf")),
+    ("streams.conf", include_str!("../../nginx/streams.conf")),
+    ("common.conf", include_str!("../../nginx/common.conf")),
+];
+const FASTLY_MAIN: &str = include_str!("../../vcl/fastly/main.vcl");
+/// In the order of a request's way through Fastly; `headwater.tf` has the type of each.
+const FASTLY_SNIPPETS: [(&str, &str); 10] = [
+    ("init", include_str!("../../vcl/fastly/init.vcl")),
+    ("private", include_str!("../../vcl/fastly/private.vcl")),
+    ("recv", include_str!("../../vcl/fastly/recv.vcl")),
+    ("hash", include_str!("../../vcl/fastly/hash.vcl")),
+    ("hit", include_str!("../../vcl/fastly/hit.vcl")),
+    ("miss", include_str!("../../vcl/fastly/miss.vcl")),
+    ("pass", include_str!("../../vcl/fastly/pass.vcl")),
+    ("fetch", include_str!("../../vcl/fastly/fetch.vcl")),
+    ("error", include_str!("../../vcl/fastly/error.vcl")),
+    ("deliver", include_str!("../../vcl/fastly/deliver.vcl")),
+];
+const FASTLY_TERRAFORM: &str = include_str!("../../vcl/fastly/headwater.tf");
+/// Longer than any response by as much as a slow client may lag behind.
+const SEND_SLACK: Duration = Duration::from_secs(30);
+/// How much longer than a hold request nginx waits: for those who wait with it, and for its end.
+const LOCK_SLACK: Duration = Duration::from_secs(5);
+const READ_SLACK: Duration = Duration::from_secs(10);
+
+/// `host:port`, as every configuration language here takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// A name or an address; IPv6 in brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// What of a deployment every edge must know.
+#[derive(Clone, Debug)]
+pub struct Deployment {
+    /// Where the origin is, as the edge sees it.
+    pub origin: HostPort,
+    /// The origin's `--lanes`.
+    pub lanes: u64,
+}
+
+/// A service of Fastly.
+#[derive(Clone, Debug)]
+pub struct Fastly {
+    /// What every edge must know.
+    pub deployment: Deployment,
+    /// The origin's `--cors-origin`.
+    pub cors_origins: Vec<String>,
+}
+
+/// A Varnish of its own.
+#[derive(Clone, Debug)]
+pub struct Varnish {
+    /// What every edge must know.
+    pub deployment: Deployment,
+    /// The origin's `--segment`.
+    pub segment: Duration,
+    /// The origin's `--hold-timeout`.
+    pub hold_timeout: Duration,
+    /// The origin's `--private`: channels whose requests are passed as they come.
+    pub private: Vec<Pattern>,
+    /// Who may PURGE.
+    pub purge_from: Vec<Network>,
+    /// The origin's `--cors-origin`.
+    pub cors_origins: Vec<String>,
+}
+
+/// A Squid, which stands between the listeners of an nginx with [`Profile::Squid`].
+#[derive(Clone, Debug)]
+pub struct Squid {
+    /// Where nginx listens for it.
+    pub origin: HostPort,
+    /// Where it listens: a port, or an address and a port.
+    pub listen: Option<String>,
+    /// The origin's `--hold-timeout`.
+    pub hold_timeout: Duration,
+    /// The origin's `--private`: channels whose answers are not shared.
+    pub private: Vec<Pattern>,
+}
+
+/// What nginx does with streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// `?mode=hold` behind its cache.
+    Collapse,
+    /// Each client an origin request.
+    Stream,
+    /// TLS and HTTP/2 in front of Varnish.
+    Varnish,
+    /// In front of Squid and behind it.
+    Squid,
+}
+
+/// An nginx.
+#[derive(Clone, Debug)]
+pub struct Nginx {
+    /// What every edge must know; with [`Profile::Varnish`] the origin is the Varnish.
+    pub deployment: Deployment,
+    /// What it does with streams.
+    pub profile: Profile,
+    /// Where it listens: a port, or an address and a port.
+    pub listen: Option<String>,
+    /// The certificate chain and its key, as PEM files.
+    pub tls: Option<(String, String)>,
+    /// Where its cache is.
+    pub cache_dir: Option<String>,
+    /// The origin's `--hold-timeout`.
+    pub hold_timeout: Duration,
+    /// Where the Squid is, with [`Profile::Squid`].
+    pub squid: Option<HostPort>,
+    /// Where nginx listens for that Squid.
+    pub inner_listen: Option<String>,
+    /// The origin's `--cors-origin`, with [`Profile::Squid`] and [`Profile::Collapse`].
+    pub cors_origins: Vec<String>,
+    /// Most requests of one client at once.
+    pub client_connections: Option<NonZeroU32>,
+}
+
+/// A whole VCL that `varnishd -f` takes.
+pub fn varnish(wanted: &Varnish) -> String {
+    let origin = &wanted.deployment.origin;
+    let mut text = fill(
+        VARNISH,
+        &[
+            (r#".host = "127.0.0.1""#, format!(r#".host = "{}""#, origin.bare_host())),
+            (r#".port = "8080""#, format!(r#".port = "{}""#, origin.port)),
+            (r#"Host = "127.0.0.1:8080""#, format!(r#"Host = "{origin}""#)),
+            (
+                r#"Headwater-Lanes = "1""#,
+                format!(r#"Headwater-Lanes = "{}""#, wanted.deployment.lanes),
+            ),
+            ("send_timeout=630", format!("send_timeout={}", seconds(wanted.segment + SEND_SLACK))),
+            (
+                ".first_byte_timeout = 30s",
+                format!(".first_byte_timeout = {}s", seconds(wanted.hold_timeout + READ_SLACK)),
+            ),
+        ],
+    );
+    if !wanted.cors_origins.is_empty() {
+        let pages: Vec<String> = wanted.cors_origins.iter().map(|one| literal(one)).collect();
+        text = fill(
+            &text,
+            &[("Origin !~ \".*\"", format!("Origin !~ \"^(?:{})$\"", pages.join("|")))],
+        );
+    }
+    if !wanted.private.is_empty() {
+        let channels: Vec<String> = wanted.private.iter().map(expression).collect();
+        text = fill(&text, &[(",)?(?!)", format!(",)?(?:{})", channels.join("|")))]);
+    }
+    if !wanted.purge_from.is_empty() {
+        let operators: String = wanted
+            .purge_from
+            .iter()
+            .map(|network| format!("    {};\n", acl_entry(network)))
+            .collect();
+        text = fill(&text, &[("    \"127.0.0.1\";\n    \"::1\";\n", operators)]);
+    }
+    text
+}
+
+/// A regular expression for the names that a pattern means, at the place where a name begins.
+fn expression(pattern: &Pattern) -> String {
+    let text = pattern.to_string().replace('.', "[.]");
+    match text.strip_suffix('*') {
+        Some(beginning) => beginning.to_owned(),
+        None => format!("{text}(?=[,/?]|$)"),
+    }
+}
+
+/// A whole `squid.conf` that `squid -f` takes.
+pub fn squid(wanted: &Squid) -> String {
+    let HostPort { host, port } = &wanted.origin;
+    let read_timeout = seconds(wanted.hold_timeout + READ_SLACK);
+    let listen = wanted.listen.as_deref().unwrap_or("127.0.0.1:3128");
+    let mut text = fill(
+        SQUID,
+        &[
+            ("http_port 127.0.0.1:3128", format!("http_port {listen}")),
+            ("127.0.0.1 parent 3129", format!("{} parent {port}", wanted.origin.bare_host())),
+            ("forceddomain=127.0.0.1:3129", format!("forceddomain={host}:{port}")),
+            ("read_timeout 30 seconds", format!("read_timeout {read_timeout} seconds")),
+        ],
+    );
+    if !wanted.private.is_empty() {
+        // POSIX expressions, which have no assertions.
+        let channels = wanted.private.iter().map(|pattern| {
+            let text = pattern.to_string().replace('.', "[.]");
+            match text.strip_suffix('*') {
+                Some(beginning) => format!("{beginning}[^/?]"),
+                None => format!("{text}([,/?]|$)"),
+            }
+        });
+        let channels = channels.collect::<Vec<_>>().join("|");
+        text = fill(&text, &[("^/channels/$", format!("^/channels/([^/?]*,)?({channels})"))]);
+    }
+    text
+}
+
+/// A whole `nginx.conf` that `nginx -c` takes.
+pub fn nginx(wanted: &Nginx) -> String {
+    let frame = fill(NGINX_FRAME, &[("collapse.conf", wanted.profile.file().to_owned())]);
+    let text = with_includes(&frame, nginx_include);
+    let origin = &wanted.deployment.origin;
+    let shipped = if wanted.profile == Profile::Varnish { "6081" } else { "8080" };
+    let mut values = vec![
+        (format!("server 127.0.0.1:{shipped}"), format!("server {origin}")),
+        (format!("default 127.0.0.1:{shipped}"), format!("default {origin}")),
+    ];
+    // Lanes shift the ends of streams, and a collapsed answer has none.
+    if wanted.profile != Profile::Collapse {
+        values.push(("* \"\";".to_owned(), split_lanes(wanted.deployment.lanes)));
+    }
+    if wanted.profile == Profile::Collapse {
+        let wait = |slack| format!("{}s;", seconds(wanted.hold_timeout + slack));
+        values.extend([
+            ("lock_timeout 25s;".to_owned(), format!("lock_timeout {}", wait(LOCK_SLACK))),
+            ("lock_age 25s;".to_owned(), format!("lock_age {}", wait(LOCK_SLACK))),
+            ("read_timeout 30s;".to_owned(), format!("read_timeout {}", wait(READ_SLACK))),
+        ]);
+        values.extend(
+            wanted
+                .cache_dir
+                .iter()
+                .map(|directory| ("/var/cache/headwater".into(), directory.clone())),
+        );
+    }
+    if matches!(wanted.profile, Profile::Stream | Profile::Varnish) {
+        let wait = seconds(wanted.hold_timeout + READ_SLACK + LOCK_SLACK);
+        values.push(("read_timeout 35s;".to_owned(), format!("read_timeout {wait}s;")));
+    }
+    if matches!(wanted.profile, Profile::Squid | Profile::Collapse) {
+        values.extend(pages(wanted.profile, &wanted.cors_origins));
+    }
+    if wanted.profile == Profile::Squid {
+        values.extend(around_squid(wanted));
+    }
+    if let Some(most) = wanted.client_connections {
+        let limit = |most: &dyn std::fmt::Display| format!("limit_conn headwater_clients {most};");
+        values.push(match wanted.profile {
+            Profile::Collapse => (limit(&1_000), limit(&most)),
+            _ => (format!("# {}", limit(&100)), limit(&most)),
+        });
+    }
+    values.push(listen(wanted));
+    values.extend(wanted.tls.iter().filter(|_| wanted.profile == Profile::Varnish).flat_map(
+        |(certificate, key)| {
+            [
+                ("/etc/ssl/headwater/fullchain.pem".to_owned(), certificate.clone()),
+                ("/etc/ssl/headwater/key.pem".to_owned(), key.clone()),
+            ]
+        },
+    ));
+    values.iter().fold(text, |text, (from, to)| fill(&text, &[(from.as_str(), to.clone())]))
+}
+
+/// A key for each origin of pages that may read.
+fn pages(profile: Profile, cors_origins: &[String]) -> Option<(String, String)> {
+    const PAGES: &str = "map $http_origin $headwater_page {\n";
+    if cors_origins.is_empty() {
+        return None;
+    }
+    let others = if profile == Profile::Squid { "\"\"" } else { "$http_origin" };
+    let shipped = format!("{PAGES}        default {others};\n");
+    let mut pages = PAGES.to_owned();
+    for (origin, number) in cors_origins.iter().zip(1..) {
+        // An expression, because nginx bounds the length of plain values.
+        pages += &format!("        \"~^{}$\" &page={number};\n", literal(origin));
+    }
+    Some((shipped, pages + "        default \"\";\n"))
+}
+
+/// An expression for an origin of web pages.
+fn literal(origin: &str) -> String {
+    origin
+        .chars()
+        .map(|c| if ".[]".contains(c) { format!("\\{c}") } else { c.to_string() })
+        .collect()
+}
+
+/// What stands on both sides of nginx.
+fn around_squid(wanted: &Nginx) -> Vec<(String, String)> {
+    let wait = |slack| format!("{}s;", seconds(wanted.hold_timeout + slack));
+    let mut values = vec![
+        ("read_timeout 30s;".to_owned(), format!("read_timeout {}", wait(READ_SLACK))),
+        ("read_timeout 35s;".to_owned(), format!("read_timeout {}", wait(READ_SLACK + LOCK_SLACK))),
+    ];
+    if let Some(squid) = &wanted.squid {
+        values.push(("server 127.0.0.1:3128".to_owned(), format!("server {squid}")));
+    }
+    if let Some(inner) = &wanted.inner_listen {
+        // A port alone would be open to everybody.
+        let host = if inner.contains(':') { "" } else { "127.0.0.1:" };
+        values.push(("listen 127.0.0.1:3129;".to_owned(), format!("listen {host}{inner};")));
+    }
+    if !wanted.cors_origins.is_empty() {
+        let vary = |names: &str| format!("add_header Vary \"{names}\";");
+        values.push((vary("Last-Event-ID"), vary("Last-Event-ID, Origin")));
+    }
+    values
+}
+
+/// One custom VCL with everything in it.
+pub fn fastly(wanted: &Fastly) -> String {
+    let text = with_includes(FASTLY_MAIN, fastly_include);
+    let origin = &wanted.deployment.origin;
+    let HostPort { host, port } = origin;
+    let text = fill(
+        &text,
+        &[
+            ("origin.example.com", host.clone()),
+            (r#".port = "443""#, format!(r#".port = "{port}""#)),
+        ],
+    );
+    // Host names the port only where it is not the usual one of TLS.
+    let authority = if *port == 443 { host.clone() } else { origin.to_string() };
+    let text = fill(
+        &text,
+        &[
+            (&format!(r#".host_header = "{host}""#), format!(r#".host_header = "{authority}""#)),
+            (&format!(r#""Host: {host}""#), format!(r#""Host: {authority}""#)),
+        ],
+    );
+    fastly_settings(&text, wanted)
+}
+
+/// The snippets and a Terraform configuration that installs them: names and texts of files.
+pub fn fastly_files(wanted: &Fastly, domain: Option<&str>) -> Vec<(String, String)> {
+    let mut files: Vec<(String, String)> = FASTLY_SNIPPETS
+        .map(|(name, text)| (format!("{name}.vcl"), text.to_owned()))
+        .into_iter()
+        .map(|(name, text)| {
+            let text = if name == "init.vcl" { fastly_settings(&text, wanted) } else { text };
+            (name, text)
+        })
+        .collect();
+    files.push(("headwater.tf".to_owned(), FASTLY_TERRAFORM.to_owned()));
+    let HostPort { host, port } = &wanted.deployment.origin;
+    let domain = domain.map(|domain| format!("domain = \"{domain}\"\n")).unwrap_or_default();
+    let values = format!("{domain}origin_host = \"{host}\"\norigin_port = {port}\n");
+    files.push(("headwater.auto.tfvars".to_owned(), values));
+    files
+}
+
+fn fastly_settings(text: &str, wanted: &Fastly) -> String {
+    let setting = |name: &str, value: &str| format!(r#""{name}": "{value}""#);
+    let lanes = setting("lanes", &wanted.deployment.lanes.to_string());
+    let pages = setting("cors_origins", &wanted.cors_origins.join(" "));
+    fill(text, &[(&setting("lanes", "1"), lanes), (&setting("cors_origins", ""), pages)])
+}
+
+fn fastly_include(line: &str) -> Option<&'static str> {
+    let name = line.strip_prefix("include \"")?.strip_suffix("\";")?;
+    FASTLY_SNIPPETS.iter().find(|(part, _)| *part == name).map(|(_, text)| *text)
+}
+
+/// The line that says where nginx listens, and what it becomes.
+fn listen(wanted: &Nginx) -> (String, String) {
+    if wanted.profile == Profile::Varnish {
+        let at = wanted.listen.as_deref().unwrap_or("443");
+        return ("listen 443 ssl".to_owned(), format!("listen {at} ssl"));
+    }
+    let Some((certificate, key)) = &wanted.tls else {
+        let at = wanted.listen.as_deref().unwrap_or("80");
+        return ("listen 80;".to_owned(), format!("listen {at};"));
+    };
+    let at = wanted.listen.as_deref().unwrap_or("443");
+    let lines = format!(
+        "listen {at} ssl http2;\n        ssl_certificate {certificate};\n        \
+         ssl_certificate_key {key};"
+    );
+    ("listen 80;".to_owned(), lines)
+}
+
+/// The shares of `split_clients`, of equal size but for rounding.
+fn split_lanes(lanes: u64) -> String {
+    if lanes <= 1 {
+        return "* \"\";".to_owned();
+    }
+    // The first lane takes the rest, as lane 0 is also where clients go that choose none.
+    let share = 100.0 / lanes as f64;
+    let shares = (1..lanes).map(|lane| format!("{share:.2}% &lane={lane};\n        "));
+    shares.chain(["* &lane=0;".to_owned()]).collect::<String>()
+}
+
+impl Profile {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Collapse => "collapse.conf",
+            Self::Stream => "stream.conf",
+            Self::Varnish => "varnish.conf",
+            Self::Squid => "squid.conf",
+        }
+    }
+}
+
+/// Replaces each shipped value, wherever it stands. The tests hold that each of them does.
+fn fill(text: &str, values: &[(&str, String)]) -> String {
+    values.iter().fold(text.to_owned(), |text, (from, to)| {
+        debug_assert!(text.contains(from), "{from:?} is not in the shipped file");
+        text.replace(from, to)
+    })
+}
+
+/// Puts the text of each included file in the place of its line, as deep as the line stood.
+fn with_includes(text: &str, included: fn(&str) -> Option<&'static str>) -> String {
+    let mut whole = String::new();
+    for line in text.split_inclusive('\n') {
+        let indent = &line[..line.len() - line.trim_start().len()];
+        match included(line.trim()) {
+            None => whole.push_str(line),
+            Some(part) => {
+                for line in with_includes(part, included).split_inclusive('\n') {
+                    whole.push_str(if line.trim().is_empty() { "" } else { indent });
+                    whole.push_str(line);
+                }
+            }
+        }
+    }
+    whole
+}
+
+fn nginx_include(line: &str) -> Option<&'static str> {
+    let name = line.strip_prefix("include ")?.strip_suffix(';')?;
+    NGINX_PARTS.iter().find(|(part, _)| *part == name).map(|(_, text)| *text)
+}
+
+/// Whole seconds, rounded up.
+fn seconds(time: Duration) -> u64 {
+    time.as_millis().div_ceil(1_000) as u64
+}
+
+impl FromStr for HostPort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "write it as host:port, for example origin.example.com:443".to_owned();
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
+        let is_name = !host.is_empty()
+            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+        let v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_v6 = v6.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
+        if !is_name && !is_v6 {
+            return Err(wrong());
+        }
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+fn acl_entry(Network { address, bits }: &Network) -> String {
+    let bits = bits.map(|bits| format!("/{bits}")).unwrap_or_default();
+    format!("\"{address}\"{bits}")
+}
+
+impl HostPort {
+    /// Without the brackets of an IPv6 address.
+    fn bare_host(&self) -> &str {
+        self.host.trim_start_matches('[').trim_end_matches(']')
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}

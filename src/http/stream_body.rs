@@ -1,0 +1,229 @@
+//! A reader and the end of its segment as an HTTP body.
+//!
+//! The body is polled by its connection and pulls: it holds the blocks before the first event and
+//! nothing else. It ends cleanly only where its cursor is right; any other end is an error, which
+//! makes hyper break the transfer off, so that no cache keeps it.
+
+use crate::core::caching::Ending;
+use crate::core::segment::Span;
+use crate::core::sse;
+use crate::hub::reader::{Lost, Reader, Step};
+use crate::hub::{Hub, Joined};
+use crate::limits::connections::Place;
+use crate::sync::timers::Alarm;
+use crate::sync::waiters::Waiting;
+use crate::telemetry::metrics::{JoinKind, Unreported};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// Heartbeats fall on a grid of this many ms, so that many streams share one timer.
+const HEARTBEAT_GRID_MS: u64 = 250;
+/// A reader that has not taken all of its segment this long (ms) after its end goes on in the
+/// next response instead: its cursor is right wherever it stands.
+const OVERRUN_MS: u64 = 5_000;
+
+/// The body of any answer.
+pub enum AnswerBody {
+    /// Finished bytes.
+    Full(Bytes),
+    /// Nothing, where the same request with GET has a stream.
+    Head,
+    /// A stream.
+    Stream(Box<StreamBody>),
+}
+
+/// A live stream.
+pub struct StreamBody {
+    hub: Arc<Hub>,
+    reader: Reader,
+    span: Span,
+    ready: VecDeque<Bytes>,
+    bytes_left: usize,
+    end: Waiting<Alarm>,
+    heartbeat: Waiting<Alarm>,
+    heartbeat_ms: u64,
+    sent_at: u64,
+    unreported: Unreported,
+    ending: Option<Ending>,
+    /// What it holds of its client's share, and of all streams.
+    held: (Option<Place>, Option<OwnedSemaphorePermit>),
+}
+
+/// The transfer is broken off, for this reason.
+#[derive(Clone, Copy, Debug)]
+pub struct BrokenOff(pub Ending);
+
+impl StreamBody {
+    /// A stream that begins now.
+    pub fn new(
+        hub: Arc<Hub>,
+        joined: Joined,
+        kind: JoinKind,
+        heartbeat: Duration,
+        bytes_max: usize,
+    ) -> Self {
+        let Joined { reader, span, prelude } = joined;
+        hub.metrics.opened(kind);
+        let heartbeat_ms = heartbeat.as_millis() as u64;
+        let sent_at = hub.clock.now();
+        Self {
+            end: hub.ends.at(span.ends_at),
+            heartbeat: hub.heartbeats.at(on_grid(sent_at + heartbeat_ms)),
+            ready: prelude.pieces(span.segment.number, span.ends_at).into(),
+            bytes_left: bytes_max,
+            unreported: Unreported::default(),
+            ending: None,
+            held: (None, None),
+            reader,
+            span,
+            heartbeat_ms,
+            sent_at,
+            hub,
+        }
+    }
+
+    /// Holds a place of its client's share, and a permit of all streams over HTTP/2, until it ends.
+    pub fn keep(&mut self, place: Option<Place>, permit: Option<OwnedSemaphorePermit>) {
+        self.held = (place, permit);
+    }
+
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
+        if let Some(piece) = self.ready.pop_front() {
+            self.count(0, piece.len());
+            return Poll::Ready(Some(Ok(piece)));
+        }
+        if self.ending.is_some() {
+            return Poll::Ready(None);
+        }
+        // Asked before the reader: once the alarm has rung, the reader finds all before the end.
+        let is_over = self.end.poll_rung(context.waker());
+        match self.reader.poll_next(context, self.bytes_left) {
+            Poll::Ready(Ok(Step::Events(delivery))) => {
+                self.count(delivery.events, delivery.bytes.len());
+                self.sent_at = self.hub.clock.now();
+                self.bytes_left = self.bytes_left.saturating_sub(delivery.bytes.len());
+                if self.bytes_left == 0 {
+                    self.close(Ending::Full);
+                } else if self.sent_at > self.span.ends_at + OVERRUN_MS {
+                    self.close(Ending::Boundary);
+                }
+                Poll::Ready(Some(Ok(delivery.bytes)))
+            }
+            Poll::Ready(Ok(Step::Ended)) => {
+                self.ending = Some(Ending::ChannelEnd);
+                Poll::Ready(None)
+            }
+            Poll::Ready(Err(lost)) => Poll::Ready(Some(Err(self.break_off(&lost)))),
+            Poll::Pending if is_over => {
+                self.close(Ending::Boundary);
+                self.poll_piece(context)
+            }
+            Poll::Pending => self.poll_heartbeat(context),
+        }
+    }
+
+    fn poll_heartbeat(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, BrokenOff>>> {
+        while self.heartbeat.poll_rung(context.waker()) {
+            let now = self.hub.clock.now();
+            let is_quiet = now >= self.sent_at + self.heartbeat_ms;
+            if is_quiet {
+                self.sent_at = now;
+            }
+            self.heartbeat = self.hub.heartbeats.at(on_grid(self.sent_at + self.heartbeat_ms));
+            if is_quiet {
+                self.count(0, sse::HEARTBEAT.len());
+                self.report();
+                return Poll::Ready(Some(Ok(Bytes::from_static(sse::HEARTBEAT))));
+            }
+        }
+        Poll::Pending
+    }
+
+    fn count(&mut self, events: u64, bytes: usize) {
+        self.unreported.add(&self.hub.metrics, events, bytes);
+    }
+
+    fn report(&mut self) {
+        self.unreported.report(&self.hub.metrics);
+    }
+
+    fn close(&mut self, ending: Ending) {
+        debug_assert!(ending.is_whole());
+        let mut block = Vec::with_capacity(128);
+        let cursor = Joined::closing_cursor(&self.reader, self.span.ends_at);
+        sse::closing(&mut block, &cursor, self.span.next_number, self.hub.retry_ms());
+        self.ready.push_back(block.into());
+        self.ending = Some(ending);
+    }
+
+    fn break_off(&mut self, lost: &Lost) -> BrokenOff {
+        let ending = match lost {
+            Lost::FellBehind => Ending::FellBehind,
+            Lost::Store(why) => {
+                tracing::warn!(%why, "a stream is broken off");
+                Ending::StoreLost
+            }
+        };
+        self.ending = Some(ending);
+        BrokenOff(ending)
+    }
+}
+
+fn on_grid(ms: u64) -> u64 {
+    ms.div_ceil(HEARTBEAT_GRID_MS) * HEARTBEAT_GRID_MS
+}
+
+impl Drop for StreamBody {
+    fn drop(&mut self) {
+        self.report();
+        let gone = if self.hub.is_draining() { Ending::Cut } else { Ending::ClientGone };
+        self.hub.metrics.ended(self.ending.unwrap_or(gone));
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        match self.get_mut() {
+            Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Head => Poll::Ready(None),
+            Self::Stream(stream) => {
+                stream.poll_piece(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Full(bytes) if bytes.is_empty())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Head | Self::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl std::fmt::Display for BrokenOff {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "broken off: {}", self.0.as_str())
+    }
+}
+
+impl std::error::Error for BrokenOff {}

@@ -1,0 +1,3 @@
+//! An origin, put together.
+
+pub mod config;

@@ -1,0 +1,6 @@
+//! Time, wake-ups and background threads: what the rest needs of tokio, and nothing of Headwater.
+
+pub mod background;
+pub mod clock;
+pub mod timers;
+pub mod waiters;

@@ -1,0 +1,257 @@
+//! What happened so far, for Prometheus. Counters only go up; label values are a closed set.
+
+use crate::core::caching::Ending;
+use crate::core::sse::{GapReason, ShedReason};
+use crate::store::StoreMetrics;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+type Labels = [(&'static str, &'static str); 1];
+
+/// How a client joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinKind {
+    /// Without a cursor.
+    Fresh,
+    /// With one.
+    Cursor,
+    /// In `?mode=hold`.
+    Hold,
+}
+
+/// All counters of the process.
+pub struct Metrics {
+    registry: Registry,
+    streams_opened: [Counter; 3],
+    /// Streams and hold requests being answered.
+    pub streams_open: Gauge,
+    /// Connections, whatever they do.
+    pub connections_open: Gauge,
+    /// 1: `/readyz` says that the origin is ready.
+    pub ready: Gauge,
+    /// Channels in memory.
+    pub channels_live: Gauge,
+    ended: Family<Labels, Counter>,
+    shed: Family<Labels, Counter>,
+    refused: Family<Labels, Counter>,
+    gaps: Family<Labels, Counter>,
+    /// WebSockets being served.
+    pub websockets_open: Gauge,
+    websockets_closed: Family<[(&'static str, String); 1], Counter>,
+    /// Frames that came in over WebSockets.
+    pub websocket_frames_in: Counter,
+    events_in: Counter,
+    event_bytes_in: Counter,
+    events_out: Counter,
+    bytes_out: Counter,
+    /// How far ids and segments are ahead of the wall clock.
+    pub clock_lead_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
+    /// How often the wall clock was set to another time.
+    pub clock_steps: Gauge,
+    cpu_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
+    resident_bytes: Gauge,
+}
+
+/// What one client was sent and is not yet counted for all to see: the counters are shared by all,
+/// and to touch them for every event costs more than to read it.
+#[derive(Debug, Default)]
+pub struct Unreported {
+    events: u64,
+    bytes: usize,
+}
+
+/// Events after which a client's counts are added to all others'; and at each comment or ping, and
+/// its end.
+const UNREPORTED_EVENTS_MAX: u64 = 32;
+
+impl Unreported {
+    /// Counts events, and bytes of a stream.
+    pub fn add(&mut self, metrics: &Metrics, events: u64, bytes: usize) {
+        self.events += events;
+        self.bytes += bytes;
+        if self.events >= UNREPORTED_EVENTS_MAX {
+            self.report(metrics);
+        }
+    }
+
+    /// Shows all of it.
+    pub fn report(&mut self, metrics: &Metrics) {
+        let Self { events, bytes } = std::mem::take(self);
+        metrics.sent(events, bytes);
+    }
+}
+
+impl JoinKind {
+    const ALL: [Self; 3] = [Self::Fresh, Self::Cursor, Self::Hold];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Cursor => "cursor",
+            Self::Hold => "hold",
+        }
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new(store: &StoreMetrics) -> Self {
+        let opened = Family::<Labels, Counter>::default();
+        let kind = |kind: JoinKind| opened.get_or_create(&[("kind", kind.as_str())]).clone();
+        let mut metrics = Self {
+            registry: Registry::default(),
+            streams_opened: JoinKind::ALL.map(kind),
+            streams_open: Gauge::default(),
+            ready: Gauge::default(),
+            connections_open: Gauge::default(),
+            channels_live: Gauge::default(),
+            ended: Family::default(),
+            shed: Family::default(),
+            refused: Family::default(),
+            gaps: Family::default(),
+            websockets_open: Gauge::default(),
+            websockets_closed: Family::default(),
+            websocket_frames_in: Counter::default(),
+            events_in: Counter::default(),
+            event_bytes_in: Counter::default(),
+            events_out: Counter::default(),
+            bytes_out: Counter::default(),
+            clock_lead_seconds: Gauge::default(),
+            clock_steps: Gauge::default(),
+            cpu_seconds: Gauge::default(),
+            resident_bytes: Gauge::default(),
+        };
+        metrics.register(opened);
+        store.register(metrics.registry.sub_registry_with_prefix("headwater"));
+        metrics.begin_at_zero();
+        metrics
+    }
+
+    fn register(&mut self, opened: Family<Labels, Counter>) {
+        let own = self.registry.sub_registry_with_prefix("headwater");
+        own.register("streams_opened", "Streams begun, by how the client joined", opened);
+        own.register("streams_open", "Streams being served", self.streams_open.clone());
+        let open = self.connections_open.clone();
+        own.register("connections_open", "Connections accepted and not yet closed", open);
+        own.register(
+            "ready",
+            "Whether /readyz answers that the origin is ready",
+            self.ready.clone(),
+        );
+        own.register("channels_live", "Channels in memory", self.channels_live.clone());
+        own.register("streams_ended", "Streams ended, by reason", self.ended.clone());
+        own.register(
+            "streams_shed",
+            "Stream requests that got no stream, by reason",
+            self.shed.clone(),
+        );
+        let refused = self.refused.clone();
+        own.register(
+            "publishes_refused",
+            "Publishes and ends of channels not accepted, by problem",
+            refused,
+        );
+        own.register("gaps", "Gap events sent, by reason", self.gaps.clone());
+        let open = self.websockets_open.clone();
+        own.register("websockets_open", "WebSockets being served", open);
+        let closed = self.websockets_closed.clone();
+        own.register("websockets_closed", "WebSockets ended, by the code of our close", closed);
+        let frames = self.websocket_frames_in.clone();
+        own.register("websocket_frames_in", "Frames that came in over WebSockets", frames);
+        own.register("events_in", "Events accepted", self.events_in.clone());
+        let bytes_in = self.event_bytes_in.clone();
+        let (bytes, seconds) = (Unit::Bytes, Unit::Seconds);
+        own.register_with_unit("events_in", "Bytes of events accepted", bytes.clone(), bytes_in);
+        own.register("events_out", "Events sent, once for each client", self.events_out.clone());
+        let bytes_out = self.bytes_out.clone();
+        own.register_with_unit("streams_out", "Bytes of streams sent", bytes.clone(), bytes_out);
+        let lead = self.clock_lead_seconds.clone();
+        let help = "How far ids and segments are ahead of the wall clock";
+        own.register_with_unit("clock_lead", help, seconds.clone(), lead);
+        let steps = self.clock_steps.clone();
+        own.register("clock_steps", "Times that the wall clock was set to another time", steps);
+        let process = self.registry.sub_registry_with_prefix("process");
+        let cpu = self.cpu_seconds.clone();
+        process.register_with_unit("cpu", "User and system time used so far", seconds, cpu);
+        let resident = self.resident_bytes.clone();
+        process.register_with_unit("resident_memory", "Memory in use", bytes, resident);
+    }
+
+    /// A counter that is there from the start shows its first increase to who computes rates.
+    fn begin_at_zero(&self) {
+        for ending in Ending::ALL {
+            self.ended.get_or_create(&[("reason", ending.as_str())]).inc_by(0);
+        }
+        for reason in ShedReason::ALL {
+            self.shed.get_or_create(&[("reason", reason.as_str())]).inc_by(0);
+        }
+        for reason in GapReason::ALL {
+            self.gaps.get_or_create(&[("reason", reason.as_str())]).inc_by(0);
+        }
+        for problem in ["store-down", "store-unclear"] {
+            self.refused.get_or_create(&[("problem", problem)]).inc_by(0);
+        }
+        for code in ["none", "1008", "1012", "1013"] {
+            self.websockets_closed.get_or_create(&[("code", code.to_owned())]).inc_by(0);
+        }
+    }
+
+    /// A stream began.
+    pub fn opened(&self, kind: JoinKind) {
+        self.streams_opened[kind as usize].inc();
+        self.streams_open.inc();
+    }
+
+    /// A stream ended.
+    pub fn ended(&self, ending: Ending) {
+        self.streams_open.dec();
+        self.ended.get_or_create(&[("reason", ending.as_str())]).inc();
+    }
+
+    /// A request for a stream was shed.
+    pub fn shed(&self, reason: ShedReason) {
+        self.shed.get_or_create(&[("reason", reason.as_str())]).inc();
+    }
+
+    /// A publish was not accepted.
+    pub fn refused(&self, problem: &'static str) {
+        self.refused.get_or_create(&[("problem", problem)]).inc();
+    }
+
+    /// A WebSocket ended, with this code of ours; `None`: the client left.
+    pub fn websocket_closed(&self, code: Option<u16>) {
+        let code = code.map_or("none".to_owned(), |code| code.to_string());
+        self.websockets_closed.get_or_create(&[("code", code)]).inc();
+    }
+
+    /// A stream began with a `gap` event.
+    pub fn gap(&self, reason: GapReason) {
+        self.gaps.get_or_create(&[("reason", reason.as_str())]).inc();
+    }
+
+    /// Events were accepted.
+    pub fn published(&self, events: u64, bytes: u64) {
+        self.events_in.inc_by(events);
+        self.event_bytes_in.inc_by(bytes);
+    }
+
+    /// Events went out, and bytes of streams.
+    pub fn sent(&self, events: u64, bytes: usize) {
+        self.events_out.inc_by(events);
+        self.bytes_out.inc_by(bytes as u64);
+    }
+
+    /// All of it in the OpenMetrics text format.
+    pub fn text(&self) -> String {
+        let usage = crate::telemetry::process::usage();
+        self.cpu_seconds.set(usage.cpu_seconds);
+        self.resident_bytes.set(usage.resident_bytes);
+        let mut text = String::new();
+        // A String takes all text.
+        encode(&mut text, &self.registry).unwrap_or_default();
+        text
+    }
+}

@@ -1,0 +1,4 @@
+//! The metrics of the process.
+
+pub mod metrics;
+pub mod process;
