@@ -3,8 +3,8 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use headwater::core::cursor::EventId;
 use headwater::core::event::{ChannelName, Event, StoredEvent};
-use headwater::core::event_log::{EventLog, Read};
 use headwater::core::sse::{EventWriter, Format};
+use headwater::core::tail_buffer::{Read, TailBuffer};
 use std::hint::black_box;
 
 const RUN_BYTES: usize = 4 * 1024 * 1024;
@@ -14,12 +14,12 @@ fn stored(n: u64) -> StoredEvent {
     StoredEvent { id, event: Event::stored(None, None, &"x".repeat(200)) }
 }
 
-fn empty() -> EventLog {
+fn empty() -> TailBuffer {
     let channel = ChannelName::parse("bench").expect("a name");
-    EventLog::new(EventWriter::new(channel, Format::Raw), RUN_BYTES)
+    TailBuffer::new(EventWriter::new(channel, Format::Raw), RUN_BYTES)
 }
 
-fn filled(events: u64) -> EventLog {
+fn filled(events: u64) -> TailBuffer {
     let mut log = empty();
     for n in 1..=events {
         log.append(EventId { ms: n - 1, seq: 0 }, &[stored(n)]);

@@ -10,7 +10,7 @@
 //! - [`sync`]: the clock, timers, lists of waiters and background threads.
 //! - [`access`]: tokens and their scopes; [`limits`]: how much one client or publisher may take.
 //! - [`store`]: where events are kept, on disk, in memory or in Redis.
-//! - [`telemetry`]: metrics.
+//! - [`telemetry`] has the metrics.
 //! - [`hub`]: the channels in memory, and the streams that read them.
 //! - [`http`]: requests, answers and WebSockets; [`server`]: listeners and connections.
 //! - [`demo`]: the events of `serve --demo`; [`origin`]: the parts put together.

@@ -8,7 +8,7 @@ pub mod scope;
 pub mod token;
 
 use crate::access::scope::{Pattern, Right};
-use crate::access::token::{Demands, Grant, Key, KeyError, Refusal};
+use crate::access::token::{Grant, Key, KeyError, Requirements, TokenError};
 use crate::core::event::ChannelName;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use std::fmt;
@@ -37,7 +37,7 @@ pub struct AccessConfig {
     /// Whether there is a JWKS too.
     pub has_key_set: bool,
     /// What tokens must say.
-    pub demands: Demands,
+    pub requirements: Requirements,
     /// Channels that are not for everyone.
     pub private: Vec<Pattern>,
     /// The cookie a browser's token comes in.
@@ -96,16 +96,17 @@ impl Access {
     ///
     /// # Errors
     /// As [`token::verify`].
-    pub fn verify(&self, token: &str, now: u64) -> Result<Grant, Refusal> {
-        let demands = &self.config.demands;
-        let verified = token::verify(token, &self.config.keys, demands, now);
-        if !self.config.has_key_set || !matches!(verified, Err(Refusal::UnknownKey | Refusal::Bad))
+    pub fn verify(&self, token: &str, now: u64) -> Result<Grant, TokenError> {
+        let requirements = &self.config.requirements;
+        let verified = token::verify(token, &self.config.keys, requirements, now);
+        if !self.config.has_key_set
+            || !matches!(verified, Err(TokenError::UnknownKey | TokenError::Bad))
         {
             return verified;
         }
         let fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let verified = token::verify(token, &fetched, demands, now);
-        if verified == Err(Refusal::UnknownKey) {
+        let verified = token::verify(token, &fetched, requirements, now);
+        if verified == Err(TokenError::UnknownKey) {
             self.wanted.notify_one();
         }
         verified

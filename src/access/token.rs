@@ -33,7 +33,7 @@ pub struct Key {
 
 /// What tokens must say beside their signature.
 #[derive(Clone, Debug, Default)]
-pub struct Demands {
+pub struct Requirements {
     /// `iss`, where one is demanded.
     pub issuer: Option<String>,
     /// `aud`, where one is demanded.
@@ -53,7 +53,7 @@ pub struct Grant {
 
 /// Why a token is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum TokenError {
     /// Not a token, or none of ours: wrong signature or algorithm.
     Bad,
     /// Signed by a key of ours, but a claim is not as it must be. The text says which.
@@ -170,14 +170,19 @@ impl Key {
 ///
 /// # Errors
 /// Says whether its bearer may come back with another one.
-pub fn verify(token: &str, keys: &[Key], demands: &Demands, now: u64) -> Result<Grant, Refusal> {
+pub fn verify(
+    token: &str,
+    keys: &[Key],
+    requirements: &Requirements,
+    now: u64,
+) -> Result<Grant, TokenError> {
     if token.len() > TOKEN_BYTES_MAX {
-        return Err(Refusal::Bad);
+        return Err(TokenError::Bad);
     }
-    let header = jsonwebtoken::decode_header(token).map_err(|_| Refusal::Bad)?;
+    let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Bad)?;
     // What is critical must be understood (RFC 7515, section 4.1.11), and nothing is.
     if header.crit.is_some() {
-        return Err(Refusal::Bad);
+        return Err(TokenError::Bad);
     }
     let is_meant = |key: &&Key| {
         let is_same = key.id.is_none() || header.kid.is_none() || key.id == header.kid;
@@ -185,14 +190,14 @@ pub fn verify(token: &str, keys: &[Key], demands: &Demands, now: u64) -> Result<
     };
     let mut meant = keys.iter().filter(is_meant).peekable();
     if meant.peek().is_none() {
-        return Err(Refusal::UnknownKey);
+        return Err(TokenError::UnknownKey);
     }
-    let claims = meant.find_map(|key| signed_claims(token, key)).ok_or(Refusal::Bad)??;
-    check(claims, demands, now / 1_000)
+    let claims = meant.find_map(|key| signed_claims(token, key)).ok_or(TokenError::Bad)??;
+    check(claims, requirements, now / 1_000)
 }
 
 /// `None`: another key has signed the token, or none.
-fn signed_claims(token: &str, key: &Key) -> Option<Result<Claims, Refusal>> {
+fn signed_claims(token: &str, key: &Key) -> Option<Result<Claims, TokenError>> {
     let mut validation = Validation::new(key.algorithm);
     // All of this is checked by `check`, with a clock that is passed in.
     validation.validate_exp = false;
@@ -204,52 +209,52 @@ fn signed_claims(token: &str, key: &Key) -> Option<Result<Claims, Refusal>> {
         Ok(data) => Some(Ok(data.claims)),
         // The library reads the claims once the signature is found to be good.
         Err(error) if matches!(error.kind(), ErrorKind::Json(_)) => {
-            Some(Err(Refusal::Claim("its claims are not as RFC 7519 has them")))
+            Some(Err(TokenError::Claim("its claims are not as RFC 7519 has them")))
         }
         Err(_) => None,
     }
 }
 
-fn check(claims: Claims, demands: &Demands, now_s: u64) -> Result<Grant, Refusal> {
-    if demands.issuer.is_some() && claims.iss.as_str() != demands.issuer.as_deref() {
-        return Err(Refusal::Claim("its \"iss\" is not the issuer that this origin demands"));
+fn check(claims: Claims, requirements: &Requirements, now_s: u64) -> Result<Grant, TokenError> {
+    if requirements.issuer.is_some() && claims.iss.as_str() != requirements.issuer.as_deref() {
+        return Err(TokenError::Claim("its \"iss\" is not the issuer that this origin demands"));
     }
-    if let Some(audience) = &demands.audience {
+    if let Some(audience) = &requirements.audience {
         let is_named = match &claims.aud {
             Value::String(one) => one == audience,
             Value::Array(several) => several.iter().any(|one| one == audience),
             _ => false,
         };
         if !is_named {
-            return Err(Refusal::Claim("its \"aud\" does not name this origin's audience"));
+            return Err(TokenError::Claim("its \"aud\" does not name this origin's audience"));
         }
     }
     let expires = claims.exp.as_f64().filter(|exp| exp.is_finite());
-    let expires = expires.ok_or(Refusal::Claim("its \"exp\" is missing or is no number"))?;
+    let expires = expires.ok_or(TokenError::Claim("its \"exp\" is missing or is no number"))?;
     let from = match &claims.nbf {
         Value::Null => None,
-        value => Some(value.as_f64().ok_or(Refusal::Claim("its \"nbf\" is no number"))?),
+        value => Some(value.as_f64().ok_or(TokenError::Claim("its \"nbf\" is no number"))?),
     };
     let subject = match claims.sub {
         Value::Null => None,
         Value::String(subject) => Some(subject),
-        _ => return Err(Refusal::Claim("its \"sub\" is no string")),
+        _ => return Err(TokenError::Claim("its \"sub\" is no string")),
     };
     let scope = scope(&claims.scope)?;
     if expires + LEEWAY_S as f64 <= now_s as f64 {
-        return Err(Refusal::Expired);
+        return Err(TokenError::Expired);
     }
     if from.is_some_and(|from| from > (now_s + LEEWAY_S) as f64) {
-        return Err(Refusal::TooEarly);
+        return Err(TokenError::TooEarly);
     }
     let until = ((expires + LEEWAY_S as f64) * 1_000.0) as u64;
     Ok(Grant { scope, subject, until })
 }
 
 /// RFC 8693 has a string with spaces; several issuers send an array of the words instead.
-fn scope(claim: &Value) -> Result<Scope, Refusal> {
-    const WRONG: Refusal =
-        Refusal::Claim("its \"scope\" is neither a string nor an array of strings");
+fn scope(claim: &Value) -> Result<Scope, TokenError> {
+    const WRONG: TokenError =
+        TokenError::Claim("its \"scope\" is neither a string nor an array of strings");
     match claim {
         Value::Null => Ok(Scope::default()),
         Value::String(words) => Ok(Scope::parse(words)),
@@ -269,15 +274,15 @@ pub fn mint(
     secret: &[u8],
     scope: &Scope,
     subject: Option<&str>,
-    demands: &Demands,
+    requirements: &Requirements,
     expires_s: u64,
 ) -> Result<String, KeyError> {
     Key::secret(secret)?;
     let mut claims = json!({ "scope": scope.to_string(), "exp": expires_s });
     let said = [
         ("sub", subject),
-        ("iss", demands.issuer.as_deref()),
-        ("aud", demands.audience.as_deref()),
+        ("iss", requirements.issuer.as_deref()),
+        ("aud", requirements.audience.as_deref()),
     ];
     for (name, value) in said {
         if let Some(value) = value {
@@ -317,30 +322,31 @@ mod tests {
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap()
     }
 
-    fn read(token: &str) -> Result<Grant, Refusal> {
-        read_with(token, &Demands::default())
+    fn read(token: &str) -> Result<Grant, TokenError> {
+        read_with(token, &Requirements::default())
     }
 
-    fn read_with(token: &str, demands: &Demands) -> Result<Grant, Refusal> {
-        verify(token, &[Key::secret(SECRET).unwrap()], demands, NOW_S * 1_000)
+    fn read_with(token: &str, requirements: &Requirements) -> Result<Grant, TokenError> {
+        verify(token, &[Key::secret(SECRET).unwrap()], requirements, NOW_S * 1_000)
     }
 
     #[test]
     fn a_minted_token_grants_what_it_says() {
         let scope = Scope::parse("publish:prices.* subscribe:a");
-        let demands = Demands { issuer: Some("me".into()), audience: Some("headwater".into()) };
-        let token = mint(SECRET, &scope, Some("desk"), &demands, NOW_S + 60).unwrap();
-        let grant = read_with(&token, &demands).unwrap();
+        let requirements =
+            Requirements { issuer: Some("me".into()), audience: Some("headwater".into()) };
+        let token = mint(SECRET, &scope, Some("desk"), &requirements, NOW_S + 60).unwrap();
+        let grant = read_with(&token, &requirements).unwrap();
         assert_eq!(
             grant,
             Grant { scope, subject: Some("desk".to_owned()), until: (NOW_S + 90) * 1_000 }
         );
         let name = ChannelName::parse("prices.eur").unwrap();
         assert!(grant.scope.grants(Right::Publish, &name));
-        let other = Demands { audience: Some("other".into()), ..demands.clone() };
-        assert!(matches!(read_with(&token, &other), Err(Refusal::Claim(_))));
-        let other = Demands { issuer: Some("you".into()), ..demands };
-        assert!(matches!(read_with(&token, &other), Err(Refusal::Claim(_))));
+        let other = Requirements { audience: Some("other".into()), ..requirements.clone() };
+        assert!(matches!(read_with(&token, &other), Err(TokenError::Claim(_))));
+        let other = Requirements { issuer: Some("you".into()), ..requirements };
+        assert!(matches!(read_with(&token, &other), Err(TokenError::Claim(_))));
     }
 
     #[test]
@@ -349,14 +355,14 @@ mod tests {
             |exp: Value, nbf: Value| read(&token(json!({ "exp": exp, "nbf": nbf, "scope": "" })));
         assert!(at(json!(NOW_S), Value::Null).is_ok());
         assert!(at(json!(NOW_S - 29), Value::Null).is_ok());
-        assert_eq!(at(json!(NOW_S - 30), Value::Null), Err(Refusal::Expired));
+        assert_eq!(at(json!(NOW_S - 30), Value::Null), Err(TokenError::Expired));
         assert!(at(json!(NOW_S + 99), json!(NOW_S + 30)).is_ok());
-        assert_eq!(at(json!(NOW_S + 99), json!(NOW_S + 31)), Err(Refusal::TooEarly));
-        assert_eq!(at(json!(1e300), json!(1e300)), Err(Refusal::TooEarly));
+        assert_eq!(at(json!(NOW_S + 99), json!(NOW_S + 31)), Err(TokenError::TooEarly));
+        assert_eq!(at(json!(1e300), json!(1e300)), Err(TokenError::TooEarly));
         // Without an end, or with a strange one, it is no token.
         for exp in [Value::Null, json!("1999999999"), json!({}), json!([NOW_S + 60])] {
             let refused = at(exp.clone(), Value::Null);
-            assert!(matches!(refused, Err(Refusal::Claim(_))), "{exp}");
+            assert!(matches!(refused, Err(TokenError::Claim(_))), "{exp}");
         }
     }
 
@@ -373,7 +379,7 @@ mod tests {
             ("scope", json!(7)),
             ("scope", json!(["subscribe:a", 7])),
         ] {
-            let Err(Refusal::Claim(why)) = with(name, value.clone()) else {
+            let Err(TokenError::Claim(why)) = with(name, value.clone()) else {
                 panic!("{name}: {value}")
             };
             assert!(why.contains(&format!("\"{name}\"")), "{why}");
@@ -406,13 +412,13 @@ mod tests {
             assert!(read(&forged).is_err(), "{forged}");
         }
         let other = Key::secret(b"fedcba9876543210fedcba9876543210").unwrap();
-        let refused = verify(&good, &[other], &Demands::default(), NOW_S * 1_000);
-        assert_eq!(refused, Err(Refusal::Bad));
+        let refused = verify(&good, &[other], &Requirements::default(), NOW_S * 1_000);
+        assert_eq!(refused, Err(TokenError::Bad));
         let mut header = Header::new(Algorithm::HS256);
         header.crit = Some(vec!["b64".to_owned()]);
         let claims = json!({ "exp": NOW_S + 60 });
         let crit = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(SECRET));
-        assert_eq!(read(&crit.unwrap()), Err(Refusal::Bad));
+        assert_eq!(read(&crit.unwrap()), Err(TokenError::Bad));
     }
 
     #[test]

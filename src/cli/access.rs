@@ -2,7 +2,7 @@
 
 use super::units::switch;
 use crate::access::scope::Pattern;
-use crate::access::token::{Demands, Key, KeyError};
+use crate::access::token::{Key, KeyError, Requirements};
 use crate::access::{AccessConfig, Fetch};
 use crate::client::http::{self, Address, Connection};
 use bytes::Bytes;
@@ -102,10 +102,11 @@ impl AccessArguments {
                         (--token-secret, --token-key, --token-jwks) or --edge-auth"
                 .to_owned());
         }
-        let demands = Demands { issuer: self.token_issuer, audience: self.token_audience };
+        let requirements =
+            Requirements { issuer: self.token_issuer, audience: self.token_audience };
         let (private, cookie_name) = (self.private, self.cookie_name);
         let config =
-            AccessConfig { keys, has_key_set, demands, private, cookie_name, edge_secrets };
+            AccessConfig { keys, has_key_set, requirements, private, cookie_name, edge_secrets };
         Ok((config, self.key_set))
     }
 }

@@ -48,9 +48,9 @@ struct VarnishArguments {
     /// The origin's --segment (time)
     #[arg(long, default_value = "30s", value_parser = segment)]
     segment: Duration,
-    /// The origin's --hold-timeout (time)
+    /// The origin's --long-poll-timeout (time)
     #[arg(long, default_value = "20s", value_parser = duration)]
-    hold_timeout: Duration,
+    long_poll_timeout: Duration,
     /// The origin's --private: channels whose requests are passed as they come; repeat for more
     #[arg(long, value_delimiter = ',')]
     private: Vec<Pattern>,
@@ -70,9 +70,9 @@ struct SquidArguments {
     /// Where Squid listens: a port, or ADDRESS:PORT [default: 127.0.0.1:3128]
     #[arg(long, value_parser = listen)]
     listen: Option<String>,
-    /// The origin's --hold-timeout (time)
+    /// The origin's --long-poll-timeout (time)
     #[arg(long, default_value = "20s", value_parser = duration)]
-    hold_timeout: Duration,
+    long_poll_timeout: Duration,
     /// The origin's --private: channels whose answers are not shared; repeat for more
     #[arg(long, value_delimiter = ',')]
     private: Vec<Pattern>,
@@ -97,9 +97,9 @@ struct NginxArguments {
     /// Directory of nginx's cache, with --profile collapse [default: /var/cache/headwater]
     #[arg(long, value_parser = word)]
     cache_dir: Option<String>,
-    /// The origin's --hold-timeout (time)
+    /// The origin's --long-poll-timeout (time)
     #[arg(long, default_value = "20s", value_parser = duration)]
-    hold_timeout: Duration,
+    long_poll_timeout: Duration,
     /// Where the Squid is, with --profile squid (HOST:PORT) [default: 127.0.0.1:3128]
     #[arg(long)]
     squid: Option<HostPort>,
@@ -282,7 +282,7 @@ impl From<VarnishArguments> for Varnish {
         Self {
             deployment: arguments.deployment.into(),
             segment: arguments.segment,
-            hold_timeout: arguments.hold_timeout,
+            long_poll_timeout: arguments.long_poll_timeout,
             private: arguments.private,
             purge_from: arguments.purge_from,
             cors_origins: arguments.cors_origins,
@@ -295,7 +295,7 @@ impl From<SquidArguments> for Squid {
         Self {
             origin: arguments.origin,
             listen: arguments.listen,
-            hold_timeout: arguments.hold_timeout,
+            long_poll_timeout: arguments.long_poll_timeout,
             private: arguments.private,
         }
     }
@@ -314,7 +314,7 @@ impl From<NginxArguments> for Nginx {
             listen: arguments.listen,
             tls: arguments.certificate.zip(arguments.certificate_key),
             cache_dir: arguments.cache_dir,
-            hold_timeout: arguments.hold_timeout,
+            long_poll_timeout: arguments.long_poll_timeout,
             squid: arguments.squid,
             inner_listen: arguments.inner_listen,
             cors_origins: arguments.cors_origins,

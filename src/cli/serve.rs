@@ -10,10 +10,10 @@ use super::{fail, misused};
 use crate::access::Access;
 use crate::core::segment::{LANES_MAX, SEGMENT_MS, SegmentClock};
 use crate::demo;
+use crate::http::AppState;
 use crate::http::HttpConfig;
-use crate::http::Origin;
 use crate::hub::Hub;
-use crate::hub::registry::Live;
+use crate::hub::registry::ChannelRegistry;
 use crate::limits::budget::Budget;
 use crate::limits::connections::Clients;
 use crate::origin::config::{Config, RedisOptions, StoreAddress};
@@ -88,16 +88,16 @@ pub struct ServeArguments {
     /// whole, then the response ends early and the client goes on from there (size)
     #[arg(long, env = "HEADWATER_SEGMENT_BYTES", default_value = "8MiB", value_parser = bytes)]
     segment_bytes: u64,
-    /// Longest wait of a ?mode=hold request for an event (time)
-    #[arg(long, env = "HEADWATER_HOLD_TIMEOUT", default_value = "20s", value_parser = duration)]
-    hold_timeout: Duration,
-    /// How long a ?mode=hold answer waits for more events after its first (time)
-    #[arg(long, env = "HEADWATER_HOLD_LINGER", default_value = "20ms", value_parser = duration)]
-    hold_linger: Duration,
-    /// Most events in one ?mode=hold answer, which is built in memory; the event that reaches it is
+    /// Longest wait of a ?mode=long poll for an event (time)
+    #[arg(long, env = "HEADWATER_LONG_POLL_TIMEOUT", default_value = "20s", value_parser = duration)]
+    long_poll_timeout: Duration,
+    /// How long a ?mode=answer of a long poll waits for more events after its first (time)
+    #[arg(long, env = "HEADWATER_LONG_POLL_LINGER", default_value = "20ms", value_parser = duration)]
+    long_poll_linger: Duration,
+    /// Most events in one ?mode=answer of a long poll, which is built in memory; the event that reaches it is
     /// still sent whole (size)
-    #[arg(long, env = "HEADWATER_HOLD_BYTES", default_value = "1MiB", value_parser = bytes)]
-    hold_bytes: u64,
+    #[arg(long, env = "HEADWATER_LONG_POLL_BYTES", default_value = "1MiB", value_parser = bytes)]
+    long_poll_bytes: u64,
     /// Drop events older than this (time)
     #[arg(long, env = "HEADWATER_RETAIN_AGE", default_value = "24h", value_parser = duration)]
     retain_age: Duration,
@@ -253,11 +253,12 @@ async fn serve(
     // Before the store writes: a file may be limited in size.
     let mut signals = Signals::listen().map_err(|error| error.to_string())?;
     let clock = Clock::default();
-    let live = Arc::new(Live::new(clock.clone(), config.live_bytes));
-    let store = open_store(&config, &clock, &live).await?;
+    let registry = Arc::new(ChannelRegistry::new(clock.clone(), config.live_bytes));
+    let store = open_store(&config, &clock, &registry).await?;
     let budget = Budget::new(config.answer_bytes, config.store_timeout);
-    let hub = Hub::new(clock, config.segments, live, store.clone(), config.store_timeout, budget);
-    let origin = Arc::new(Origin::new(
+    let hub =
+        Hub::new(clock, config.segments, registry, store.clone(), config.store_timeout, budget);
+    let origin = Arc::new(AppState::new(
         Arc::new(hub),
         config.http.clone(),
         access,
@@ -311,12 +312,13 @@ fn bind_all(addresses: &[ListenAddress], flag: &str) -> Result<Vec<Listener>, St
 async fn open_store(
     config: &Config,
     clock: &Clock,
-    live: &Arc<Live>,
+    registry: &Arc<ChannelRegistry>,
 ) -> Result<Arc<dyn Store>, String> {
     let local = |backing| {
         let (timeout, reserve) = (config.store_timeout, config.disk_reserve);
         let local = LocalConfig { timeout, reserve, segment_bytes: SEGMENT_BYTES };
-        let store = LocalStore::open(backing, local, config.limits, clock.clone(), live.clone());
+        let store =
+            LocalStore::open(backing, local, config.limits, clock.clone(), registry.clone());
         store.map(|store| Arc::new(store) as Arc<dyn Store>)
     };
     let store = match &config.store {
@@ -327,7 +329,8 @@ async fn open_store(
             let (url, timeout) = (url.clone(), config.store_timeout);
             let settings = config.shared_settings();
             let redis = RedisConfig { url, prefix, shards, wait_replicas, timeout, settings };
-            let store = RedisStore::open(redis, config.limits, clock.clone(), live.clone()).await;
+            let store =
+                RedisStore::open(redis, config.limits, clock.clone(), registry.clone()).await;
             store.map(|store| store as Arc<dyn Store>)
         }
     };
@@ -398,8 +401,8 @@ fn http_config(arguments: &ServeArguments, bounds: &ClientLimits) -> Result<Http
     if event == 0 || arguments.max_batch_events == 0 {
         return Err("--max-event and --max-batch-events take 1 or more".to_owned());
     }
-    if arguments.hold_linger >= arguments.hold_timeout {
-        return Err("--hold-linger takes less than --hold-timeout".to_owned());
+    if arguments.long_poll_linger >= arguments.long_poll_timeout {
+        return Err("--long-poll-linger takes less than --long-poll-timeout".to_owned());
     }
     if event > segment || event > arguments.max_batch || event > arguments.retain_bytes {
         let others = "--segment-bytes, --max-batch and --retain-bytes";
@@ -417,9 +420,9 @@ fn http_config(arguments: &ServeArguments, bounds: &ClientLimits) -> Result<Http
         store_timeout: positive(arguments.store_timeout, "--store-timeout")?,
         streams_max: arguments.limits.max_connections,
         segment_bytes: segment as usize,
-        hold_timeout: positive(arguments.hold_timeout, "--hold-timeout")?,
-        hold_linger: arguments.hold_linger,
-        hold_bytes: arguments.hold_bytes.max(1) as usize,
+        long_poll_timeout: positive(arguments.long_poll_timeout, "--long-poll-timeout")?,
+        long_poll_linger: arguments.long_poll_linger,
+        long_poll_bytes: arguments.long_poll_bytes.max(1) as usize,
         event_bytes: event as usize,
         batch_bytes: arguments.max_batch as usize,
         batch_events: arguments.max_batch_events,

@@ -4,7 +4,7 @@ use super::access::Secret;
 use super::units::duration;
 use super::{fail, misused};
 use crate::access::scope::{Pattern, Right, Scope};
-use crate::access::token::{self, Demands};
+use crate::access::token::{self, Requirements};
 use crate::sync::clock::Clock;
 use clap::Args;
 use std::process::ExitCode;
@@ -45,12 +45,13 @@ pub fn run(arguments: TokenArguments) -> ExitCode {
     if rights.is_empty() {
         return misused("a token without --publish and --subscribe would be good for nothing");
     }
-    let demands = Demands { issuer: arguments.token_issuer, audience: arguments.token_audience };
+    let requirements =
+        Requirements { issuer: arguments.token_issuer, audience: arguments.token_audience };
     let expires = (Clock::default().machine_now() + arguments.ttl.as_millis() as u64) / 1_000;
     let minted = arguments.token_secret.read("--token-secret").and_then(|secret| {
         let scope = Scope::of(rights);
         let subject = arguments.subject.as_deref();
-        token::mint(secret.as_bytes(), &scope, subject, &demands, expires)
+        token::mint(secret.as_bytes(), &scope, subject, &requirements, expires)
             .map_err(|error| format!("--token-secret: {error}"))
     });
     match minted {

@@ -145,7 +145,7 @@ mod tests {
             now in 1_000_000u64..4_000_000_000_000, straggler: bool,
         ) {
             let clock = SegmentClock { length_ms, lanes, rejoin_tick_ms: tick };
-            let arrival = if straggler { Arrival::Straggler } else { Arrival::Fresh };
+            let arrival = if straggler { Arrival::Straggler } else { Arrival::New };
             let ends_at = clock.span(lanes - 1, now, arrival).ends_at;
             let value = Freshness::Segment { ends_at }.cache_control(now);
             let seconds = value.strip_prefix("public, max-age=").unwrap();

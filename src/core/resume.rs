@@ -17,9 +17,9 @@ const REQUESTED_CHARS_MAX: usize = 200;
 
 /// What a client asked to begin after.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum ResumeFrom {
     /// Nothing: a fresh join.
-    Fresh,
+    Now,
     /// One of our cursors.
     After(Cursor),
     /// A cursor that is not of this log.
@@ -32,29 +32,29 @@ pub enum Asked {
 
 /// Where one channel of a stream begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Begin {
+pub enum Start {
     /// After this place.
     After(EventId),
     /// As a fresh join: with the state where there is one, else at the start of the segment.
-    Fresh,
+    Now,
 }
 
-/// How a stream begins: a `Begin` for each channel, and what the client must be told is missing.
+/// How a stream begins: a `Start` for each channel, and what the client must be told is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Beginning {
+pub struct StartPlan {
     /// In the order of the channels.
-    pub begins: Vec<Begin>,
+    pub starts: Vec<Start>,
     /// What is missing.
     pub gaps: Vec<Gap>,
 }
 
-impl Asked {
+impl ResumeFrom {
     /// Reads a cursor for a stream of `channels` channels, wherever the client sent it. No text is
     /// refused: one that is no cursor of this stream leads to a `gap` event. `0-0` is the beginning
     /// of any number of channels.
     pub fn cursor(raw: &[u8], channels: usize) -> Self {
         if raw.is_empty() {
-            return Self::Fresh;
+            return Self::Now;
         }
         if raw == BEGINNING.as_bytes() {
             let positions = vec![EventId::START; channels];
@@ -75,15 +75,15 @@ impl Asked {
         match self {
             Self::After(Cursor { mark: None, .. }) => Arrival::Straggler,
             Self::After(Cursor { mark: Some(mark), .. }) => Arrival::Marked(*mark),
-            Self::Fresh | Self::Foreign(_) | Self::Since(_) | Self::Last(_) => Arrival::Fresh,
+            Self::Now | Self::Foreign(_) | Self::Since(_) | Self::Last(_) => Arrival::New,
         }
     }
 }
 
-impl Beginning {
+impl StartPlan {
     /// Everything anew.
     pub fn fresh(channels: usize) -> Self {
-        Self { begins: vec![Begin::Fresh; channels], gaps: Vec::new() }
+        Self { starts: vec![Start::Now; channels], gaps: Vec::new() }
     }
 
     /// After a cursor that needs no look at the log.
@@ -93,19 +93,19 @@ impl Beginning {
 
     /// After these places.
     pub fn at(positions: &[EventId]) -> Self {
-        let begins = positions.iter().map(|position| Begin::After(*position)).collect();
-        Self { begins, gaps: Vec::new() }
+        let starts = positions.iter().map(|position| Start::After(*position)).collect();
+        Self { starts, gaps: Vec::new() }
     }
 
     /// After text that is no cursor of this log: a gap in every channel.
-    pub fn foreign(requested: &str, names: &[ChannelName], standings: &[LogState]) -> Self {
-        let gaps = names.iter().zip(standings).map(|(name, standing)| Gap {
+    pub fn foreign(requested: &str, names: &[ChannelName], log_states: &[LogState]) -> Self {
+        let gaps = names.iter().zip(log_states).map(|(name, log_state)| Gap {
             reason: GapReason::Unknown,
             requested: requested.to_owned(),
-            oldest: standing.oldest,
+            oldest: log_state.oldest,
             channel: name.clone(),
         });
-        Self { begins: vec![Begin::Fresh; names.len()], gaps: gaps.collect() }
+        Self { starts: vec![Start::Now; names.len()], gaps: gaps.collect() }
     }
 
     /// From the instant `since_ms` on. `befores`: the last place in each channel before it. Events
@@ -115,19 +115,19 @@ impl Beginning {
         since_ms: u64,
         names: &[ChannelName],
         befores: &[EventId],
-        standings: &[LogState],
+        log_states: &[LogState],
     ) -> Self {
-        let mut beginning = Self { begins: Vec::new(), gaps: Vec::new() };
-        for ((before, name), standing) in befores.iter().zip(names).zip(standings) {
-            let is_trimmed = standing.bounds.is_trimmed_since(since_ms);
-            beginning.begins.push(match is_trimmed && standing.keyed {
-                true => Begin::Fresh,
-                false => Begin::After(*before),
+        let mut beginning = Self { starts: Vec::new(), gaps: Vec::new() };
+        for ((before, name), log_state) in befores.iter().zip(names).zip(log_states) {
+            let is_trimmed = log_state.bounds.is_trimmed_since(since_ms);
+            beginning.starts.push(match is_trimmed && log_state.keyed {
+                true => Start::Now,
+                false => Start::After(*before),
             });
             beginning.gaps.extend(is_trimmed.then(|| Gap {
                 reason: GapReason::Trimmed,
                 requested: since.to_string(),
-                oldest: standing.oldest,
+                oldest: log_state.oldest,
                 channel: name.clone(),
             }));
         }
@@ -135,15 +135,15 @@ impl Beginning {
     }
 
     /// After a cursor, each of its positions held against the log of its channel.
-    pub fn decide(cursor: &Cursor, names: &[ChannelName], standings: &[LogState]) -> Self {
-        let mut beginning = Self { begins: Vec::new(), gaps: Vec::new() };
-        for ((position, name), standing) in cursor.positions.iter().zip(names).zip(standings) {
-            let (begin, reason) = place(*position, standing);
-            beginning.begins.push(begin);
+    pub fn decide(cursor: &Cursor, names: &[ChannelName], log_states: &[LogState]) -> Self {
+        let mut beginning = Self { starts: Vec::new(), gaps: Vec::new() };
+        for ((position, name), log_state) in cursor.positions.iter().zip(names).zip(log_states) {
+            let (start, reason) = place(*position, log_state);
+            beginning.starts.push(start);
             beginning.gaps.extend(reason.map(|reason| Gap {
                 reason,
                 requested: cursor.to_string(),
-                oldest: standing.oldest,
+                oldest: log_state.oldest,
                 channel: name.clone(),
             }));
         }
@@ -151,18 +151,18 @@ impl Beginning {
     }
 }
 
-fn place(position: EventId, standing: &LogState) -> (Begin, Option<GapReason>) {
-    let bounds = standing.bounds;
+fn place(position: EventId, log_state: &LogState) -> (Start, Option<GapReason>) {
+    let bounds = log_state.bounds;
     if position > bounds.last {
-        return (Begin::Fresh, Some(GapReason::Ahead));
+        return (Start::Now, Some(GapReason::Ahead));
     }
     if !bounds.misses(position) {
         // A place that other logs have too would hide that the log was lost meanwhile.
-        return (Begin::After(position.max(bounds.first())), None);
+        return (Start::After(position.max(bounds.first())), None);
     }
     // What is kept goes on behind the hole; state makes up for it.
-    let begin = if standing.keyed { Begin::Fresh } else { Begin::After(bounds.low_watermark) };
-    (begin, Some(GapReason::Trimmed))
+    let start = if log_state.keyed { Start::Now } else { Start::After(bounds.low_watermark) };
+    (start, Some(GapReason::Trimmed))
 }
 
 #[cfg(test)]
@@ -174,7 +174,7 @@ mod tests {
         EventId { ms, seq: 0 }
     }
 
-    fn standing(keyed: bool) -> LogState {
+    fn log_state(keyed: bool) -> LogState {
         let bounds = Bounds { low_watermark: id(4), last: id(9), ..Bounds::default() };
         LogState { bounds, oldest: Some(id(5)), closed: false, keyed }
     }
@@ -182,23 +182,23 @@ mod tests {
     #[test]
     fn a_position_is_honoured_trimmed_or_ahead() {
         let check = |position, keyed, expected| {
-            assert_eq!(place(position, &standing(keyed)), expected, "{position}");
+            assert_eq!(place(position, &log_state(keyed)), expected, "{position}");
         };
-        check(id(9), false, (Begin::After(id(9)), None));
-        check(id(4), false, (Begin::After(id(4)), None));
-        check(id(3), false, (Begin::After(id(4)), Some(GapReason::Trimmed)));
-        check(id(3), true, (Begin::Fresh, Some(GapReason::Trimmed)));
-        check(EventId::START, false, (Begin::After(id(4)), Some(GapReason::Trimmed)));
-        check(id(10), true, (Begin::Fresh, Some(GapReason::Ahead)));
+        check(id(9), false, (Start::After(id(9)), None));
+        check(id(4), false, (Start::After(id(4)), None));
+        check(id(3), false, (Start::After(id(4)), Some(GapReason::Trimmed)));
+        check(id(3), true, (Start::Now, Some(GapReason::Trimmed)));
+        check(EventId::START, false, (Start::After(id(4)), Some(GapReason::Trimmed)));
+        check(id(10), true, (Start::Now, Some(GapReason::Ahead)));
         let empty = LogState::default();
-        assert_eq!(place(EventId::START, &empty), (Begin::After(EventId::START), None));
-        assert_eq!(place(id(1), &empty), (Begin::Fresh, Some(GapReason::Ahead)));
+        assert_eq!(place(EventId::START, &empty), (Start::After(EventId::START), None));
+        assert_eq!(place(id(1), &empty), (Start::Now, Some(GapReason::Ahead)));
     }
 
     #[test]
     fn a_last_event_id_of_another_server_or_another_stream_is_not_ours() {
         let foreign = |raw: &[u8], channels| {
-            assert!(matches!(Asked::cursor(raw, channels), Asked::Foreign(_)));
+            assert!(matches!(ResumeFrom::cursor(raw, channels), ResumeFrom::Foreign(_)));
         };
         foreign(b"urn:uuid:5e94c686-2c0b-4f9b-958c-92ccc3bbb4eb", 1);
         foreign(b"1-0_2-0", 1);
@@ -206,25 +206,25 @@ mod tests {
         foreign(b"\xff\xfe", 1);
         foreign(b"0-0_0-0", 1);
         foreign(b"abc", 1);
-        assert_eq!(Asked::cursor(b"", 1), Asked::Fresh);
+        assert_eq!(ResumeFrom::cursor(b"", 1), ResumeFrom::Now);
         let beginning = |channels| {
-            Asked::After(Cursor { positions: vec![EventId::START; channels], mark: None })
+            ResumeFrom::After(Cursor { positions: vec![EventId::START; channels], mark: None })
         };
-        assert_eq!(Asked::cursor(b"0-0", 1), beginning(1));
-        assert_eq!(Asked::cursor(b"0-0", 3), beginning(3));
-        assert_eq!(Asked::cursor(b"0-0_0-0", 2), beginning(2));
-        let arrival = |raw: &[u8]| Asked::cursor(raw, 1).arrival();
+        assert_eq!(ResumeFrom::cursor(b"0-0", 1), beginning(1));
+        assert_eq!(ResumeFrom::cursor(b"0-0", 3), beginning(3));
+        assert_eq!(ResumeFrom::cursor(b"0-0_0-0", 2), beginning(2));
+        let arrival = |raw: &[u8]| ResumeFrom::cursor(raw, 1).arrival();
         assert_eq!(arrival(b"1-0"), Arrival::Straggler);
         assert_eq!(arrival(b"1-0.5"), Arrival::Marked(5));
-        assert_eq!(arrival(b"x"), Arrival::Fresh);
+        assert_eq!(arrival(b"x"), Arrival::New);
     }
 
     #[test]
     fn each_channel_of_a_stream_is_held_against_its_own_log() {
         let names = ["a", "b"].map(|name| ChannelName::parse(name).unwrap());
         let cursor = Cursor { positions: vec![id(9), id(3)], mark: Some(7) };
-        let beginning = Beginning::decide(&cursor, &names, &[standing(false), standing(true)]);
-        assert_eq!(beginning.begins, [Begin::After(id(9)), Begin::Fresh]);
+        let beginning = StartPlan::decide(&cursor, &names, &[log_state(false), log_state(true)]);
+        assert_eq!(beginning.starts, [Start::After(id(9)), Start::Now]);
         let [gap] = &beginning.gaps[..] else { panic!("one gap") };
         assert_eq!(gap.requested, "9-0_3-0.7");
         assert_eq!(gap.channel, names[1]);
@@ -233,18 +233,18 @@ mod tests {
     #[test]
     fn an_instant_is_a_gap_where_events_from_then_on_are_gone() {
         let names = ["a", "b", "c"].map(|name| ChannelName::parse(name).unwrap());
-        let standings = [standing(false), standing(true), LogState::default()];
+        let log_states = [log_state(false), log_state(true), LogState::default()];
         let since: Since = "0".parse().unwrap();
         let befores = [id(4), id(4), EventId::START];
-        let beginning = |ms| Beginning::since(&since, ms, &names, &befores, &standings);
+        let beginning = |ms| StartPlan::since(&since, ms, &names, &befores, &log_states);
         // All up to 4 is gone from the first two.
         let early = beginning(4);
-        let begins = [Begin::After(id(4)), Begin::Fresh, Begin::After(EventId::START)];
-        assert_eq!(early.begins, begins);
+        let starts = [Start::After(id(4)), Start::Now, Start::After(EventId::START)];
+        assert_eq!(early.starts, starts);
         assert_eq!(early.gaps.len(), 2);
         assert_eq!((early.gaps[0].reason, &*early.gaps[0].requested), (GapReason::Trimmed, "0"));
         let late = beginning(5);
         assert!(late.gaps.is_empty());
-        assert_eq!(late.begins[1], Begin::After(id(4)));
+        assert_eq!(late.starts[1], Start::After(id(4)));
     }
 }

@@ -30,7 +30,7 @@ pub struct SegmentClock {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
     /// Without a cursor, or with one that nothing is known about.
-    Fresh,
+    New,
     /// With a cursor without a mark: it broke off somewhere inside a segment.
     Straggler,
     /// With the cursor of a response that ended as planned, at this instant (ms).
@@ -79,14 +79,14 @@ impl SegmentClock {
         let left = segment.ends_at - now.max(segment.starts_at);
         let from_tick = match arrival {
             Arrival::Marked(mark) => segment.starts_at < mark && mark < segment.ends_at,
-            Arrival::Fresh | Arrival::Straggler => false,
+            Arrival::New | Arrival::Straggler => false,
         };
         let run_on = left < LEAST_LEFT_MS.min(self.length_ms / 2) && !from_tick;
         let boundary = segment.ends_at + if run_on { self.length_ms } else { 0 };
         let is_straggler = match arrival {
             Arrival::Marked(mark) => mark < segment.starts_at,
             Arrival::Straggler => true,
-            Arrival::Fresh => false,
+            Arrival::New => false,
         };
         let ends_at = match self.rejoin_tick_ms {
             tick if tick > 0 && is_straggler => boundary.min((now / tick + 1) * tick),
@@ -126,12 +126,12 @@ mod tests {
 
     #[test]
     fn with_too_little_left_a_response_runs_on() {
-        assert_eq!(CLOCK.span(0, 28_000, Arrival::Fresh).ends_at, 30_000);
-        assert_eq!(CLOCK.span(0, 28_001, Arrival::Fresh).ends_at, 60_000);
+        assert_eq!(CLOCK.span(0, 28_000, Arrival::New).ends_at, 30_000);
+        assert_eq!(CLOCK.span(0, 28_001, Arrival::New).ends_at, 60_000);
         assert_eq!(CLOCK.span(0, 28_001, Arrival::Marked(0)).next_number, 2);
         let short = SegmentClock { length_ms: 2_000, ..CLOCK };
-        assert_eq!(short.span(0, 1_000, Arrival::Fresh).ends_at, 2_000);
-        assert_eq!(short.span(0, 1_001, Arrival::Fresh).ends_at, 4_000);
+        assert_eq!(short.span(0, 1_000, Arrival::New).ends_at, 2_000);
+        assert_eq!(short.span(0, 1_001, Arrival::New).ends_at, 4_000);
     }
 
     #[test]
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(clock.span(0, 3_200, Arrival::Straggler).next_number, 0);
         assert_eq!(clock.span(0, 3_000, Arrival::Straggler).ends_at, 4_000);
         assert_eq!(clock.span(0, 29_500, Arrival::Straggler).ends_at, 30_000);
-        assert_eq!(clock.span(0, 3_200, Arrival::Fresh).ends_at, 30_000);
+        assert_eq!(clock.span(0, 3_200, Arrival::New).ends_at, 30_000);
     }
 
     #[test]
@@ -164,7 +164,7 @@ mod tests {
 
     fn any_arrival() -> impl Strategy<Value = Arrival> {
         let mark = 1_000_000u64..4_000_000_000_000;
-        prop_oneof![Just(Arrival::Fresh), Just(Arrival::Straggler), mark.prop_map(Arrival::Marked)]
+        prop_oneof![Just(Arrival::New), Just(Arrival::Straggler), mark.prop_map(Arrival::Marked)]
     }
 
     proptest! {

@@ -40,7 +40,7 @@ const FASTLY_SNIPPETS: [(&str, &str); 10] = [
 const FASTLY_TERRAFORM: &str = include_str!("../../vcl/fastly/headwater.tf");
 /// Longer than any response by as much as a slow client may lag behind.
 const SEND_SLACK: Duration = Duration::from_secs(30);
-/// How much longer than a hold request nginx waits: for those who wait with it, and for its end.
+/// How much longer than a long poll nginx waits: for those who wait with it, and for its end.
 const LOCK_SLACK: Duration = Duration::from_secs(5);
 const READ_SLACK: Duration = Duration::from_secs(10);
 
@@ -78,8 +78,8 @@ pub struct Varnish {
     pub deployment: Deployment,
     /// The origin's `--segment`.
     pub segment: Duration,
-    /// The origin's `--hold-timeout`.
-    pub hold_timeout: Duration,
+    /// The origin's `--long-poll-timeout`.
+    pub long_poll_timeout: Duration,
     /// The origin's `--private`: channels whose requests are passed as they come.
     pub private: Vec<Pattern>,
     /// Who may PURGE.
@@ -95,8 +95,8 @@ pub struct Squid {
     pub origin: HostPort,
     /// Where it listens: a port, or an address and a port.
     pub listen: Option<String>,
-    /// The origin's `--hold-timeout`.
-    pub hold_timeout: Duration,
+    /// The origin's `--long-poll-timeout`.
+    pub long_poll_timeout: Duration,
     /// The origin's `--private`: channels whose answers are not shared.
     pub private: Vec<Pattern>,
 }
@@ -127,8 +127,8 @@ pub struct Nginx {
     pub tls: Option<(String, String)>,
     /// Where its cache is.
     pub cache_dir: Option<String>,
-    /// The origin's `--hold-timeout`.
-    pub hold_timeout: Duration,
+    /// The origin's `--long-poll-timeout`.
+    pub long_poll_timeout: Duration,
     /// Where the Squid is, with [`Profile::Squid`].
     pub squid: Option<HostPort>,
     /// Where nginx listens for that Squid.
@@ -155,7 +155,10 @@ pub fn varnish(wanted: &Varnish) -> String {
             ("send_timeout=630", format!("send_timeout={}", seconds(wanted.segment + SEND_SLACK))),
             (
                 ".first_byte_timeout = 30s",
-                format!(".first_byte_timeout = {}s", seconds(wanted.hold_timeout + READ_SLACK)),
+                format!(
+                    ".first_byte_timeout = {}s",
+                    seconds(wanted.long_poll_timeout + READ_SLACK)
+                ),
             ),
         ],
     );
@@ -193,7 +196,7 @@ fn expression(pattern: &Pattern) -> String {
 /// A whole `squid.conf` that `squid -f` takes.
 pub fn squid(wanted: &Squid) -> String {
     let HostPort { host, port } = &wanted.origin;
-    let read_timeout = seconds(wanted.hold_timeout + READ_SLACK);
+    let read_timeout = seconds(wanted.long_poll_timeout + READ_SLACK);
     let listen = wanted.listen.as_deref().unwrap_or("127.0.0.1:3128");
     let mut text = fill(
         SQUID,
@@ -234,7 +237,7 @@ pub fn nginx(wanted: &Nginx) -> String {
         values.push(("* \"\";".to_owned(), split_lanes(wanted.deployment.lanes)));
     }
     if wanted.profile == Profile::Collapse {
-        let wait = |slack| format!("{}s;", seconds(wanted.hold_timeout + slack));
+        let wait = |slack| format!("{}s;", seconds(wanted.long_poll_timeout + slack));
         values.extend([
             ("lock_timeout 25s;".to_owned(), format!("lock_timeout {}", wait(LOCK_SLACK))),
             ("lock_age 25s;".to_owned(), format!("lock_age {}", wait(LOCK_SLACK))),
@@ -248,7 +251,7 @@ pub fn nginx(wanted: &Nginx) -> String {
         );
     }
     if matches!(wanted.profile, Profile::Stream | Profile::Varnish) {
-        let wait = seconds(wanted.hold_timeout + READ_SLACK + LOCK_SLACK);
+        let wait = seconds(wanted.long_poll_timeout + READ_SLACK + LOCK_SLACK);
         values.push(("read_timeout 35s;".to_owned(), format!("read_timeout {wait}s;")));
     }
     if matches!(wanted.profile, Profile::Squid | Profile::Collapse) {
@@ -302,7 +305,7 @@ fn literal(origin: &str) -> String {
 
 /// What stands on both sides of nginx.
 fn around_squid(wanted: &Nginx) -> Vec<(String, String)> {
-    let wait = |slack| format!("{}s;", seconds(wanted.hold_timeout + slack));
+    let wait = |slack| format!("{}s;", seconds(wanted.long_poll_timeout + slack));
     let mut values = vec![
         ("read_timeout 30s;".to_owned(), format!("read_timeout {}", wait(READ_SLACK))),
         ("read_timeout 35s;".to_owned(), format!("read_timeout {}", wait(READ_SLACK + LOCK_SLACK))),

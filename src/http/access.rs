@@ -6,9 +6,9 @@
 use super::problem::Problem;
 use super::readiness::keys_missing;
 use super::route::Query;
-use super::{Answer, Origin};
+use super::{AppState, HttpResponse};
 use crate::access::scope::Right;
-use crate::access::token::{Grant, Refusal};
+use crate::access::token::{Grant, TokenError};
 use crate::core::event::ChannelName;
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, HeaderMap, HeaderName, HeaderValue};
@@ -41,7 +41,7 @@ pub enum Denied {
 /// Most cookies of one name that are tried: a browser sends one for each path and domain.
 const COOKIES_MAX: usize = 4;
 
-impl Origin {
+impl AppState {
     /// Whether these channels may be read, and whom the answer is for.
     pub(super) fn may_read(
         &self,
@@ -103,11 +103,13 @@ impl Origin {
     fn check(&self, token: &str, (right, names): (Right, &[ChannelName])) -> Result<Grant, Denied> {
         let verified = self.access.verify(token, self.hub.clock.wall());
         let grant = verified.map_err(|refusal| match refusal {
-            Refusal::Expired => Denied::Expired,
-            Refusal::UnknownKey | Refusal::Bad if let Some(why) = self.access.missing_keys() => {
+            TokenError::Expired => Denied::Expired,
+            TokenError::UnknownKey | TokenError::Bad
+                if let Some(why) = self.access.missing_keys() =>
+            {
                 Denied::NotYet(keys_missing(&why))
             }
-            other => Denied::Refused(Problem::unauthorized(said_of(other))),
+            other => Denied::Refused(Problem::unauthorized(explanation(other))),
         })?;
         match self.access.grants(&grant, right, names) {
             true => Ok(grant),
@@ -117,14 +119,14 @@ impl Origin {
 }
 
 /// The explanation that the answer to a refused token carries.
-pub(super) fn said_of(refusal: Refusal) -> String {
+pub(super) fn explanation(refusal: TokenError) -> String {
     match refusal {
-        Refusal::Expired => EXPIRED.to_owned(),
-        Refusal::TooEarly => "the token is not good yet; check the clocks".to_owned(),
-        Refusal::Claim(why) => {
+        TokenError::Expired => EXPIRED.to_owned(),
+        TokenError::TooEarly => "the token is not good yet; check the clocks".to_owned(),
+        TokenError::Claim(why) => {
             format!("the token is signed by a key of this origin, but {why}")
         }
-        Refusal::Bad | Refusal::UnknownKey => {
+        TokenError::Bad | TokenError::UnknownKey => {
             "the token is not signed by a key of this origin".to_owned()
         }
     }
@@ -140,7 +142,7 @@ pub(super) fn out_of_scope(right: Right, names: &[ChannelName]) -> Problem {
 }
 
 /// Keeps what is for one reader out of every cache.
-pub(super) fn keep_private(answer: &mut Answer) {
+pub(super) fn keep_private(answer: &mut HttpResponse) {
     let headers = answer.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
     headers.remove("surrogate-key");

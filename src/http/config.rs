@@ -15,12 +15,12 @@ pub struct HttpConfig {
     pub streams_max: usize,
     /// Most bytes of events in one response.
     pub segment_bytes: usize,
-    /// Longest wait of a hold request for an event.
-    pub hold_timeout: Duration,
-    /// How long a hold answer waits for more events after its first.
-    pub hold_linger: Duration,
-    /// Most bytes of events in one hold answer, which is built in memory.
-    pub hold_bytes: usize,
+    /// Longest wait of a long poll for an event.
+    pub long_poll_timeout: Duration,
+    /// How long a answer of a long poll waits for more events after its first.
+    pub long_poll_linger: Duration,
+    /// Most bytes of events in one answer of a long poll, which is built in memory.
+    pub long_poll_bytes: usize,
     /// Most bytes of one event's data.
     pub event_bytes: usize,
     /// Most bytes of a batch.

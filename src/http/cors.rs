@@ -2,8 +2,8 @@
 //! may send.
 
 use super::route::Route;
-use super::{Answer, CHANNEL_METHODS, Origin, READ_METHODS};
-use crate::http::stream_body::AnswerBody;
+use super::{AppState, CHANNEL_METHODS, HttpResponse, READ_METHODS};
+use crate::http::stream_body::ResponseBody;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
@@ -31,7 +31,7 @@ pub(super) struct Readers {
     pub is_local: bool,
 }
 
-impl Origin {
+impl AppState {
     /// Adds the headers that name the pages which may read an answer.
     pub(super) fn allow_origin(&self, readers: &Readers, headers: &mut HeaderMap) {
         let allowed = &self.config.cors_origins;
@@ -59,12 +59,12 @@ impl Origin {
 
 /// The answer to a preflight. The headers that are asked for are allowed, because tracing libraries
 /// add their own to every request of a page; `allow_origin` says which pages this is for.
-pub(super) fn preflight(route: Option<&Route>, asked: &HeaderMap) -> Answer {
+pub(super) fn preflight(route: Option<&Route>, asked: &HeaderMap) -> HttpResponse {
     let methods = match route {
         Some(Route::Channels(_)) | None => CHANNEL_METHODS,
         Some(_) => READ_METHODS,
     };
-    let mut answer = Response::new(AnswerBody::Full(Default::default()));
+    let mut answer = Response::new(ResponseBody::Full(Default::default()));
     *answer.status_mut() = StatusCode::NO_CONTENT;
     let headers = answer.headers_mut();
     headers.insert(ALLOW, HeaderValue::from_static(methods));

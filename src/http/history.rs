@@ -3,7 +3,7 @@
 use super::problem::Problem;
 use super::route::Query;
 use super::subscribe::{last, since};
-use super::{Answer, Origin, json};
+use super::{AppState, HttpResponse, json};
 use crate::core::caching::Freshness;
 use crate::core::cursor::{Cursor, EventId};
 use crate::core::event::{ChannelName, StoredEvent};
@@ -53,12 +53,12 @@ enum Wanted {
     Before(Option<EventId>),
 }
 
-impl Origin {
+impl AppState {
     pub(super) async fn history(
         &self,
         name: &ChannelName,
         query: &Query,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<HttpResponse, Problem> {
         query.only("history", &HISTORY_PARAMETERS)?;
         let (wanted, events) = self.wanted_page(name, query).await?;
         let limit = PageLimit { events, bytes: PAGE_BYTES_MAX };
@@ -139,7 +139,7 @@ impl Origin {
         })
     }
 
-    pub(super) fn read_answer(&self, body: Bytes, freshness: Freshness) -> Answer {
+    pub(super) fn read_answer(&self, body: Bytes, freshness: Freshness) -> HttpResponse {
         json(StatusCode::OK, body, &freshness.cache_control(self.hub.clock.now()))
     }
 }

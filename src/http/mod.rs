@@ -7,8 +7,8 @@ mod access;
 mod config;
 mod cors;
 mod history;
-mod hold;
 mod intake;
+mod long_poll;
 pub mod probe;
 mod problem;
 mod publish;
@@ -23,11 +23,11 @@ pub mod websocket;
 use crate::access::Access;
 use crate::core::caching::Freshness;
 use crate::core::event::ChannelName;
-use crate::http::stream_body::AnswerBody;
+use crate::http::stream_body::ResponseBody;
 use crate::hub::Hub;
 use crate::limits::budget::Exhausted;
 use crate::limits::client_address::Client;
-use crate::limits::connections::{Clients, Entered, Place};
+use crate::limits::connections::{Acquired, Clients, Permit};
 use access::{Audience, Denied};
 use bytes::Bytes;
 pub use config::{HttpConfig, WebSocketLimits};
@@ -52,10 +52,10 @@ const DEMO_PAGE: &str = include_str!("../demo/page.html");
 const CHANNEL_METHODS: &str = "GET, HEAD, POST, DELETE, OPTIONS";
 const READ_METHODS: &str = "GET, HEAD, OPTIONS";
 
-type Answer = Response<AnswerBody>;
+type HttpResponse = Response<ResponseBody>;
 
 /// What every request is answered with.
-pub struct Origin {
+pub struct AppState {
     /// Channels, segments and the store.
     pub hub: Arc<Hub>,
     /// Who may do what.
@@ -81,7 +81,7 @@ pub enum Admission {
     /// One connection too many: streams are sent away for a while.
     Overloaded,
     /// One too many of one client: as well, and it may not publish either.
-    Crowded,
+    OverLimit,
     /// On the admin listener.
     Admin,
 }
@@ -101,18 +101,18 @@ pub struct Caller {
 struct Sender {
     admission: Admission,
     /// Its part of its client's share.
-    place: Option<Place>,
+    permit: Option<Permit>,
     client: Client,
 }
 
 impl Admission {
     /// Whether there is no room for this one.
     pub fn is_refused(self) -> bool {
-        matches!(self, Self::Overloaded | Self::Crowded)
+        matches!(self, Self::Overloaded | Self::OverLimit)
     }
 }
 
-impl Origin {
+impl AppState {
     /// An origin on a hub.
     pub fn new(hub: Arc<Hub>, config: HttpConfig, access: Access, clients: Clients) -> Self {
         let publishing = Publishing::new(&config);
@@ -137,7 +137,7 @@ impl Origin {
     }
 
     /// Answers one request.
-    pub async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Answer {
+    pub async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> HttpResponse {
         let version = request.version();
         let admission = caller.admission;
         let asks_for_socket = request.uri().path() == "/ws";
@@ -187,12 +187,12 @@ impl Origin {
         request: Request<Incoming>,
         caller: &Caller,
         host: &str,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<HttpResponse, Problem> {
         let &Caller { admission, address, .. } = caller;
         let is_proxy = self.clients.is_proxy(address);
         // Over HTTP/2 one connection carries many streams, and each is one more that is held.
         if admission != Admission::Normal || !is_proxy && request.version() != Version::HTTP_2 {
-            let of = Sender { admission, place: None, client: Client::at(address) };
+            let of = Sender { admission, permit: None, client: Client::at(address) };
             return self.route(request, host, of).await;
         }
         let values = request.headers().get_all(self.clients.header()).iter();
@@ -201,17 +201,17 @@ impl Origin {
         let said = said.iter().map(AsRef::as_ref);
         let client = self.clients.client(address, said);
         if is_proxy && self.is_shareable(&request) {
-            let of = Sender { admission, place: None, client };
+            let of = Sender { admission, permit: None, client };
             return self.route(request, host, of).await;
         }
-        let (admission, place) = match self.clients.enter(client) {
-            Entered::In(place) => (Admission::Normal, place),
-            Entered::TooMany(place) => (Admission::Crowded, Some(place)),
-            Entered::Flooding => (Admission::Crowded, None),
+        let (admission, permit) = match self.clients.acquire(client) {
+            Acquired::Granted(permit) => (Admission::Normal, permit),
+            Acquired::OverLimit(permit) => (Admission::OverLimit, Some(permit)),
+            Acquired::Rejected => (Admission::OverLimit, None),
         };
-        let of = Sender { admission, place, client };
+        let of = Sender { admission, permit, client };
         let mut answer = self.route(request, host, of).await?;
-        if admission == Admission::Crowded {
+        if admission == Admission::OverLimit {
             // It is about one client, and no cache may give it to another one.
             access::keep_private(&mut answer);
         }
@@ -238,8 +238,8 @@ impl Origin {
         &self,
         request: Request<Incoming>,
         host: &str,
-        Sender { admission, place, client }: Sender,
-    ) -> Result<Answer, Problem> {
+        Sender { admission, permit, client }: Sender,
+    ) -> Result<HttpResponse, Problem> {
         let path = request.uri().path();
         let is_options = request.method() == Method::OPTIONS;
         // About the server as a whole (RFC 9110, section 9.3.7).
@@ -251,10 +251,10 @@ impl Origin {
         if is_options && !matches!(route, Route::Health | Route::Ready) {
             return Ok(cors::preflight(Some(&route), request.headers()));
         }
-        let is_listening = matches!(route, Route::Channels(_) | Route::Socket)
+        let is_listening = matches!(route, Route::Channels(_) | Route::WebSocket)
             && matches!(*request.method(), Method::GET | Method::HEAD);
-        if admission == Admission::Crowded && !is_listening {
-            return Err(Problem::crowded());
+        if admission == Admission::OverLimit && !is_listening {
+            return Err(Problem::over_limit());
         }
         let query = Query::parse(request.uri().query().unwrap_or_default());
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -274,8 +274,8 @@ impl Origin {
                     access::keep_private(&mut answer);
                 }
                 answer.headers_mut().insert(RESPONSE_HEADER, name);
-                if let AnswerBody::Stream(body) = answer.body_mut() {
-                    body.keep(place, stream);
+                if let ResponseBody::Stream(body) = answer.body_mut() {
+                    body.keep(permit, stream);
                 }
                 Ok(answer)
             }
@@ -286,7 +286,7 @@ impl Origin {
             Route::Health if is_read || is_options => Ok(text("ok\n".to_owned())),
             Route::Ready if is_read || is_options => self.ready().await,
             _ if !is_read => Err(Problem::method(READ_METHODS)),
-            Route::Socket => self.greet(&request, host, &query, admission, place),
+            Route::WebSocket => self.handshake(&request, host, &query, admission, permit),
             Route::History(name) => {
                 let audience = self.audience_of(&request, &query, &name)?;
                 Ok(for_its(audience, self.history(&name, &query).await?))
@@ -360,7 +360,7 @@ impl Origin {
         })
     }
 
-    async fn answer_admin(&self, request: &Request<Incoming>) -> Result<Answer, Problem> {
+    async fn answer_admin(&self, request: &Request<Incoming>) -> Result<HttpResponse, Problem> {
         if !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
             return Err(Problem::method(READ_METHODS));
         }
@@ -409,30 +409,30 @@ pub fn too_slow_a_head() -> Vec<u8> {
     .into_bytes()
 }
 
-fn for_its(audience: Audience, mut answer: Answer) -> Answer {
+fn for_its(audience: Audience, mut answer: HttpResponse) -> HttpResponse {
     if audience == Audience::Bearer {
         access::keep_private(&mut answer);
     }
     answer
 }
 
-fn page() -> Answer {
+fn page() -> HttpResponse {
     let mut answer = text(DEMO_PAGE.to_owned());
     let kind = HeaderValue::from_static("text/html; charset=utf-8");
     answer.headers_mut().insert(CONTENT_TYPE, kind);
     answer
 }
 
-fn text(text: String) -> Answer {
-    let mut answer = Response::new(AnswerBody::Full(text.into()));
+fn text(text: String) -> HttpResponse {
+    let mut answer = Response::new(ResponseBody::Full(text.into()));
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(CACHE_CONTROL, header(&Freshness::Never.cache_control(0)));
     answer
 }
 
-fn json(status: StatusCode, body: Bytes, cache_control: &str) -> Answer {
-    let mut answer = Response::new(AnswerBody::Full(body));
+fn json(status: StatusCode, body: Bytes, cache_control: &str) -> HttpResponse {
+    let mut answer = Response::new(ResponseBody::Full(body));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -1,6 +1,6 @@
 //! Errors as RFC 9457 `application/problem+json`: a stable `type`, what happened, and what to do.
 
-use crate::http::stream_body::AnswerBody;
+use crate::http::stream_body::ResponseBody;
 use crate::hub::channel::ReadError;
 use crate::limits::budget::Exhausted;
 use crate::store::StoreError;
@@ -57,7 +57,7 @@ impl Problem {
     }
 
     /// `429`: one client holds more than its share.
-    pub fn crowded() -> Self {
+    pub fn over_limit() -> Self {
         let detail = "this client has too many connections (--max-connections-per-client); \
                       close some, and send it again";
         Self::new(StatusCode::TOO_MANY_REQUESTS, "client", "Too much at once", detail)
@@ -143,8 +143,8 @@ impl Problem {
     }
 
     /// The whole answer. No cache keeps it, but for the second in which a herd may share it.
-    pub fn into_response(self) -> Response<AnswerBody> {
-        let mut response = Response::new(AnswerBody::Full(self.json().into()));
+    pub fn into_response(self) -> Response<ResponseBody> {
+        let mut response = Response::new(ResponseBody::Full(self.json().into()));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -7,13 +7,13 @@
 use super::intake::{Intake, Publisher, Room, SMALL_BYTES};
 use super::problem::Problem;
 use super::route::Query;
-use super::{Answer, CHANNEL_METHODS, Origin, json};
+use super::{AppState, CHANNEL_METHODS, HttpResponse, json};
 use crate::core::caching::Freshness;
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, Event, Field};
 use crate::core::ndjson::{BatchError, BatchLimits, BatchProblem, Separator, parse_batch};
 use crate::http::HttpConfig;
-use crate::http::stream_body::AnswerBody;
+use crate::http::stream_body::ResponseBody;
 use crate::limits::client_address::Client;
 use crate::limits::intake_pace::Allowance;
 use crate::limits::rates::{Quota, Rates, TooFast};
@@ -69,14 +69,14 @@ impl Publishing {
     }
 }
 
-impl Origin {
+impl AppState {
     pub(super) async fn write(
         &self,
         request: Request<Incoming>,
         names: Vec<ChannelName>,
         query: &Query,
         client: Client,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<HttpResponse, Problem> {
         if !matches!(*request.method(), Method::POST | Method::DELETE) {
             return Err(Problem::method(CHANNEL_METHODS));
         }
@@ -91,7 +91,7 @@ impl Origin {
         names: Vec<ChannelName>,
         query: &Query,
         client: Client,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<HttpResponse, Problem> {
         let [name] = <[ChannelName; 1]>::try_from(names).map_err(|_| {
             Problem::bad_field(
                 "channel",
@@ -113,7 +113,7 @@ impl Origin {
         channel: ChannelName,
         (subject, client): (Option<&str>, Client),
         query: &Query,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<HttpResponse, Problem> {
         query.only("a publish", &["event", "key", "remove"])?;
         let (head, body) = request.into_parts();
         let shape = shape(&head.headers);
@@ -261,7 +261,7 @@ impl Origin {
             taken.map_err(|wait| refused(detail, wait))?;
         }
         if rates.has(Quota::NewChannel) {
-            let bounds = self.hub.in_time(self.hub.store.standing(channel)).await?.bounds;
+            let bounds = self.hub.in_time(self.hub.store.log_state(channel)).await?.bounds;
             if bounds.last == bounds.beginning {
                 let detail = "the publisher makes too many channels (--new-channels-per-subject); \
                               nothing was stored. Publish to a channel that is there already";
@@ -272,7 +272,7 @@ impl Origin {
         Ok(())
     }
 
-    async fn end(&self, channel: &ChannelName, query: &Query) -> Result<Answer, Problem> {
+    async fn end(&self, channel: &ChannelName, query: &Query) -> Result<HttpResponse, Problem> {
         query.only("DELETE", &["reopen"])?;
         let store = &self.hub.store;
         let body = match query.get("reopen") {
@@ -295,7 +295,7 @@ impl Origin {
     }
 }
 
-fn accepted(shape: Shape, published: &Published) -> Response<AnswerBody> {
+fn accepted(shape: Shape, published: &Published) -> Response<ResponseBody> {
     let status = if published.repeated { StatusCode::OK } else { StatusCode::CREATED };
     let ids: Vec<String> = published.ids.iter().map(EventId::to_string).collect();
     let body = match (shape, &ids[..]) {
@@ -305,7 +305,7 @@ fn accepted(shape: Shape, published: &Published) -> Response<AnswerBody> {
     json_answer(status, &body)
 }
 
-fn json_answer(status: StatusCode, body: &serde_json::Value) -> Answer {
+fn json_answer(status: StatusCode, body: &serde_json::Value) -> HttpResponse {
     json(status, body.to_string().into(), &Freshness::Never.cache_control(0))
 }
 

@@ -1,7 +1,7 @@
 //! Whether this origin should be sent work: what `/readyz` says, and why not.
 
 use super::problem::Problem;
-use super::{Answer, Origin, text};
+use super::{AppState, HttpResponse, text};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -52,13 +52,13 @@ impl Readiness {
     }
 }
 
-impl Origin {
+impl AppState {
     /// Notes whether connections can be accepted; `fault` says why not.
     pub fn note_accept(&self, fault: Option<&std::io::Error>) {
         self.readiness.accepted(fault);
     }
 
-    pub(super) async fn ready(&self) -> Result<Answer, Problem> {
+    pub(super) async fn ready(&self) -> Result<HttpResponse, Problem> {
         if self.hub.is_draining() {
             return Err(Problem::unavailable("draining", "the process is about to end", RETRY_S));
         }

@@ -17,7 +17,7 @@ pub enum Route {
     /// `/metrics`
     Metrics,
     /// `/ws`
-    Socket,
+    WebSocket,
     /// `/channels/{name}`, or several names with commas between.
     Channels(Vec<ChannelName>),
     /// `/channels/{name}/history`
@@ -49,7 +49,7 @@ impl Route {
                 "/healthz" => Ok(Self::Health),
                 "/readyz" => Ok(Self::Ready),
                 "/metrics" => Ok(Self::Metrics),
-                "/ws" => Ok(Self::Socket),
+                "/ws" => Ok(Self::WebSocket),
                 _ => Err(Problem::not_found("events are at /channels/{name}")),
             };
         };
@@ -176,7 +176,7 @@ mod tests {
         check("/channels/a/history", Route::History(names(&["a"]).remove(0)));
         check("/channels/a/state", Route::State(names(&["a"]).remove(0)));
         check("/healthz", Route::Health);
-        check("/ws", Route::Socket);
+        check("/ws", Route::WebSocket);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 
 use super::cors::Readers;
 use super::problem::Problem;
-use super::{Caller, Origin};
+use super::{AppState, Caller};
 use hyper::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, VIA};
 use hyper::http::uri::Authority;
 use hyper::{Method, Request, StatusCode, Version};
@@ -121,7 +121,7 @@ fn is_from_proxy(headers: &HeaderMap) -> bool {
     [VIA, FORWARDED, FORWARDED_FOR].iter().any(|name| headers.contains_key(name))
 }
 
-impl Origin {
+impl AppState {
     /// Whose page sent a request to `host`.
     pub(super) fn site(&self, headers: &HeaderMap, host: &str) -> Site {
         let Some(origin) = headers.get(ORIGIN) else {

@@ -3,7 +3,7 @@
 use super::history::{built, event_json};
 use super::problem::Problem;
 use super::route::Query;
-use super::{Answer, Origin};
+use super::{AppState, HttpResponse};
 use crate::core::caching::Freshness;
 use crate::core::event::ChannelName;
 use crate::core::event_json::EventJson;
@@ -49,8 +49,12 @@ impl States {
     }
 }
 
-impl Origin {
-    pub(super) async fn state(&self, name: &ChannelName, query: &Query) -> Result<Answer, Problem> {
+impl AppState {
+    pub(super) async fn state(
+        &self,
+        name: &ChannelName,
+        query: &Query,
+    ) -> Result<HttpResponse, Problem> {
         query.only("state", &["access_token"])?;
         let cell = self.states.cell(name);
         let body = self.hub.in_time(async { Ok(self.shared_state(name, &cell).await) }).await??;
@@ -61,8 +65,8 @@ impl Origin {
     async fn shared_state(&self, name: &ChannelName, cell: &StateCell) -> Result<Bytes, Problem> {
         let mut known = cell.lock().await;
         let store = &*self.hub.store;
-        let standing = store.standing(name).await?;
-        let now = (standing.bounds, standing.closed);
+        let log_state = store.log_state(name).await?;
+        let now = (log_state.bounds, log_state.closed);
         if let Some(state) = known.as_ref().filter(|state| state.at == now) {
             return Ok(state.body.clone());
         }

@@ -9,9 +9,9 @@ use crate::core::segment::Span;
 use crate::core::sse;
 use crate::hub::reader::{Lost, Reader, Step};
 use crate::hub::{Hub, Joined};
-use crate::limits::connections::Place;
-use crate::sync::timers::Alarm;
-use crate::sync::waiters::Waiting;
+use crate::limits::connections::Permit;
+use crate::sync::timers::Timer;
+use crate::sync::waiters::Registration;
 use crate::telemetry::metrics::{JoinKind, Unreported};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -29,7 +29,7 @@ const HEARTBEAT_GRID_MS: u64 = 250;
 const OVERRUN_MS: u64 = 5_000;
 
 /// The body of any answer.
-pub enum AnswerBody {
+pub enum ResponseBody {
     /// Finished bytes.
     Full(Bytes),
     /// Nothing, where the same request with GET has a stream.
@@ -45,19 +45,19 @@ pub struct StreamBody {
     span: Span,
     ready: VecDeque<Bytes>,
     bytes_left: usize,
-    end: Waiting<Alarm>,
-    heartbeat: Waiting<Alarm>,
+    end: Registration<Timer>,
+    heartbeat: Registration<Timer>,
     heartbeat_ms: u64,
     sent_at: u64,
     unreported: Unreported,
     ending: Option<Ending>,
     /// What it holds of its client's share, and of all streams.
-    held: (Option<Place>, Option<OwnedSemaphorePermit>),
+    held: (Option<Permit>, Option<OwnedSemaphorePermit>),
 }
 
 /// The transfer is broken off, for this reason.
 #[derive(Clone, Copy, Debug)]
-pub struct BrokenOff(pub Ending);
+pub struct StreamAborted(pub Ending);
 
 impl StreamBody {
     /// A stream that begins now.
@@ -89,11 +89,14 @@ impl StreamBody {
     }
 
     /// Holds a place of its client's share, and a permit of all streams over HTTP/2, until it ends.
-    pub fn keep(&mut self, place: Option<Place>, permit: Option<OwnedSemaphorePermit>) {
-        self.held = (place, permit);
+    pub fn keep(&mut self, permit: Option<Permit>, stream: Option<OwnedSemaphorePermit>) {
+        self.held = (permit, stream);
     }
 
-    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
+    fn poll_piece(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, StreamAborted>>> {
         if let Some(piece) = self.ready.pop_front() {
             self.count(0, piece.len());
             return Poll::Ready(Some(Ok(piece)));
@@ -102,7 +105,7 @@ impl StreamBody {
             return Poll::Ready(None);
         }
         // Asked before the reader: once the alarm has rung, the reader finds all before the end.
-        let is_over = self.end.poll_rung(context.waker());
+        let is_over = self.end.poll_fired(context.waker());
         match self.reader.poll_next(context, self.bytes_left) {
             Poll::Ready(Ok(Step::Events(delivery))) => {
                 self.count(delivery.events, delivery.bytes.len());
@@ -119,7 +122,7 @@ impl StreamBody {
                 self.ending = Some(Ending::ChannelEnd);
                 Poll::Ready(None)
             }
-            Poll::Ready(Err(lost)) => Poll::Ready(Some(Err(self.break_off(&lost)))),
+            Poll::Ready(Err(lost)) => Poll::Ready(Some(Err(self.abort(&lost)))),
             Poll::Pending if is_over => {
                 self.close(Ending::Boundary);
                 self.poll_piece(context)
@@ -131,8 +134,8 @@ impl StreamBody {
     fn poll_heartbeat(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, BrokenOff>>> {
-        while self.heartbeat.poll_rung(context.waker()) {
+    ) -> Poll<Option<Result<Bytes, StreamAborted>>> {
+        while self.heartbeat.poll_fired(context.waker()) {
             let now = self.hub.clock.now();
             let is_quiet = now >= self.sent_at + self.heartbeat_ms;
             if is_quiet {
@@ -165,7 +168,7 @@ impl StreamBody {
         self.ending = Some(ending);
     }
 
-    fn break_off(&mut self, lost: &Lost) -> BrokenOff {
+    fn abort(&mut self, lost: &Lost) -> StreamAborted {
         let ending = match lost {
             Lost::FellBehind => Ending::FellBehind,
             Lost::Store(why) => {
@@ -174,7 +177,7 @@ impl StreamBody {
             }
         };
         self.ending = Some(ending);
-        BrokenOff(ending)
+        StreamAborted(ending)
     }
 }
 
@@ -190,14 +193,14 @@ impl Drop for StreamBody {
     }
 }
 
-impl Body for AnswerBody {
+impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = BrokenOff;
+    type Error = StreamAborted;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamAborted>>> {
         match self.get_mut() {
             Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
@@ -220,10 +223,10 @@ impl Body for AnswerBody {
     }
 }
 
-impl std::fmt::Display for BrokenOff {
+impl std::fmt::Display for StreamAborted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "broken off: {}", self.0.as_str())
     }
 }
 
-impl std::error::Error for BrokenOff {}
+impl std::error::Error for StreamAborted {}

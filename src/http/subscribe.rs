@@ -6,14 +6,14 @@
 use super::probe;
 use super::problem::Problem;
 use super::route::Query;
-use super::{Admission, Answer, Origin, header};
+use super::{Admission, AppState, HttpResponse, header};
 use crate::core::caching::{FRESH_HEADER, Freshness, STREAM_HEADERS};
 use crate::core::event::ChannelName;
-use crate::core::resume::Asked;
+use crate::core::resume::ResumeFrom;
 use crate::core::segment::LANES_MAX;
 use crate::core::since::{NotATime, Since};
 use crate::core::sse::{self, Format, ShedReason};
-use crate::http::stream_body::{AnswerBody, StreamBody};
+use crate::http::stream_body::{ResponseBody, StreamBody};
 use crate::hub::channel::ReadError;
 use crate::hub::{Join, Joined, Wanted};
 use crate::telemetry::metrics::JoinKind;
@@ -36,17 +36,17 @@ const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Stream,
-    Hold,
+    LongPoll,
 }
 
-impl Origin {
+impl AppState {
     pub(super) async fn subscribe(
         &self,
         request: &Request<Incoming>,
         names: &[ChannelName],
         query: &Query,
         admission: Admission,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<HttpResponse, Problem> {
         if probe::is_fault(names) {
             let detail = "this channel fails on purpose, for headwater doctor";
             return Err(Problem::unavailable("fault", detail, 1));
@@ -59,19 +59,19 @@ impl Origin {
             Admission::Overloaded => {
                 return self.shed(request.headers(), ShedReason::Connections);
             }
-            Admission::Crowded => return self.shed(request.headers(), ShedReason::Client),
+            Admission::OverLimit => return self.shed(request.headers(), ShedReason::Client),
             Admission::Normal | Admission::Admin => {}
         }
-        let is_endless = mode == Mode::Hold;
+        let is_endless = mode == Mode::LongPoll;
         let wanted = Wanted { names, asked: &asked, lane, is_endless, format };
         if request.method() == Method::HEAD {
             return match self.hub.preview(wanted).await {
                 Ok(Some(span)) => {
                     let freshness = match mode {
                         Mode::Stream => Freshness::Segment { ends_at: span.ends_at },
-                        Mode::Hold => Freshness::Second,
+                        Mode::LongPoll => Freshness::Second,
                     };
-                    Ok(self.stream_answer(names, freshness, AnswerBody::Head))
+                    Ok(self.stream_answer(names, freshness, ResponseBody::Head))
                 }
                 Ok(None) => Ok(self.nothing_left(names)),
                 Err(_) => self.shed(request.headers(), ShedReason::Store),
@@ -92,32 +92,32 @@ impl Origin {
         joined.prelude.gap_reasons.iter().for_each(|reason| self.hub.metrics.gap(*reason));
         match mode {
             Mode::Stream => Ok(self.stream(names, *joined, &asked)),
-            Mode::Hold => match self.hold(*joined, &asked, lane).await {
+            Mode::LongPoll => match self.long_poll(*joined, &asked, lane).await {
                 Ok((body, freshness)) => {
-                    Ok(self.stream_answer(names, freshness, AnswerBody::Full(body)))
+                    Ok(self.stream_answer(names, freshness, ResponseBody::Full(body)))
                 }
                 Err(reason) => self.shed(request.headers(), reason),
             },
         }
     }
 
-    fn stream(&self, names: &[ChannelName], joined: Joined, asked: &Asked) -> Answer {
+    fn stream(&self, names: &[ChannelName], joined: Joined, asked: &ResumeFrom) -> HttpResponse {
         let kind = match asked {
-            Asked::After(_) => JoinKind::Cursor,
+            ResumeFrom::After(_) => JoinKind::Cursor,
             _ => JoinKind::Fresh,
         };
         let freshness = Freshness::Segment { ends_at: joined.span.ends_at };
         let (heartbeat, bytes_max) = (self.config.heartbeat, self.config.segment_bytes);
         let body = StreamBody::new(self.hub.clone(), joined, kind, heartbeat, bytes_max);
-        self.stream_answer(names, freshness, AnswerBody::Stream(Box::new(body)))
+        self.stream_answer(names, freshness, ResponseBody::Stream(Box::new(body)))
     }
 
     fn stream_answer(
         &self,
         names: &[ChannelName],
         freshness: Freshness,
-        body: AnswerBody,
-    ) -> Answer {
+        body: ResponseBody,
+    ) -> HttpResponse {
         let mut answer = Response::new(body);
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
@@ -143,14 +143,14 @@ impl Origin {
     }
 
     /// Tells `EventSource` to stop.
-    fn nothing_left(&self, names: &[ChannelName]) -> Answer {
-        let mut answer = Response::new(AnswerBody::Full(Default::default()));
+    fn nothing_left(&self, names: &[ChannelName]) -> HttpResponse {
+        let mut answer = Response::new(ResponseBody::Full(Default::default()));
         *answer.status_mut() = StatusCode::NO_CONTENT;
         self.cache_headers(names, Freshness::Second, answer.headers_mut());
         answer
     }
 
-    fn shed(&self, headers: &HeaderMap, reason: ShedReason) -> Result<Answer, Problem> {
+    fn shed(&self, headers: &HeaderMap, reason: ShedReason) -> Result<HttpResponse, Problem> {
         self.hub.metrics.shed(reason);
         let retry_ms = spread(SHED_RETRY_MS);
         if !accepts_event_stream(headers) {
@@ -158,14 +158,15 @@ impl Origin {
             return Err(Problem::unavailable(slug, detail, retry_ms / 1_000));
         }
         let body = sse::shed(retry_ms, reason.as_str());
-        let mut answer = self.stream_answer(&[], Freshness::Second, AnswerBody::Full(body.into()));
+        let mut answer =
+            self.stream_answer(&[], Freshness::Second, ResponseBody::Full(body.into()));
         let reason = HeaderValue::from_static(reason.as_str());
         answer.headers_mut().insert("headwater-shed", reason);
         Ok(answer)
     }
 
     /// Sends away for a while whose token has expired: the next one may be on its way.
-    pub(super) fn put_off(&self, request: &Request<Incoming>) -> Result<Answer, Problem> {
+    pub(super) fn put_off(&self, request: &Request<Incoming>) -> Result<HttpResponse, Problem> {
         if !accepts_event_stream(request.headers()) {
             return Err(Problem::unauthorized(super::access::EXPIRED));
         }
@@ -173,7 +174,10 @@ impl Origin {
     }
 
     /// Sheds a client whose token cannot be checked yet.
-    pub(super) fn shed_for_keys(&self, request: &Request<Incoming>) -> Result<Answer, Problem> {
+    pub(super) fn shed_for_keys(
+        &self,
+        request: &Request<Incoming>,
+    ) -> Result<HttpResponse, Problem> {
         self.shed(request.headers(), ShedReason::Keys)
     }
 
@@ -209,7 +213,7 @@ impl ShedReason {
 fn mode(query: &Query) -> Result<Mode, Problem> {
     match query.get("mode") {
         None | Some("stream") => Ok(Mode::Stream),
-        Some("hold") => Ok(Mode::Hold),
+        Some("hold") => Ok(Mode::LongPoll),
         Some(_) => Err(Problem::bad_field("mode", "?mode= takes stream or hold")),
     }
 }
@@ -225,7 +229,7 @@ fn format(query: &Query) -> Result<Format, Problem> {
 /// Where the stream begins. An `EventSource` sends the query of its URL with every reconnect, so
 /// what a client has reached comes before the place at which it once began. A lower one that is
 /// bad does no harm there either: it is not looked at.
-fn asked(headers: &HeaderMap, query: &Query, channels: usize) -> Result<Asked, Problem> {
+fn asked(headers: &HeaderMap, query: &Query, channels: usize) -> Result<ResumeFrom, Problem> {
     let mut sent = headers.get_all("last-event-id").iter().map(HeaderValue::as_bytes);
     let from_header = match (sent.next(), sent.next()) {
         (Some(_), Some(_)) => Some(&b"several Last-Event-ID headers"[..]),
@@ -233,13 +237,13 @@ fn asked(headers: &HeaderMap, query: &Query, channels: usize) -> Result<Asked, P
     };
     let from_query = || query.get("lastEventId").or_else(|| query.get("after"));
     if let Some(raw) = from_header.or_else(|| from_query().map(str::as_bytes)) {
-        return Ok(Asked::cursor(raw, channels));
+        return Ok(ResumeFrom::cursor(raw, channels));
     }
     if let Some(text) = query.get("since") {
-        return Ok(Asked::Since(since(text)?));
+        return Ok(ResumeFrom::Since(since(text)?));
     }
-    let Some(text) = query.get("last") else { return Ok(Asked::Fresh) };
-    Ok(Asked::Last(last(text)?))
+    let Some(text) = query.get("last") else { return Ok(ResumeFrom::Now) };
+    Ok(ResumeFrom::Last(last(text)?))
 }
 
 /// Reads `?since=`.

@@ -5,13 +5,13 @@
 
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, StoredEvent};
-use crate::core::event_log::EventLog;
 use crate::core::segment::Segment;
 use crate::core::sse::{EventWriter, Format};
+use crate::core::tail_buffer::TailBuffer;
 use crate::limits::budget::{Budget, Charge, Exhausted};
 use crate::store::{PageLimit, State, Store, StoreError};
 use crate::sync::background;
-use crate::sync::waiters::{Waitable, Wakers};
+use crate::sync::waiters::{HasWaiters, WaiterList};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,8 +23,8 @@ use tokio::sync::OnceCell;
 pub struct Channel {
     name: ChannelName,
     writer: EventWriter,
-    log: Mutex<EventLog>,
-    wakers: Wakers,
+    log: Mutex<TailBuffer>,
+    waiters: WaiterList,
     /// What the fresh joins of a segment begin with, by the instant at which the segment began.
     fresh: Mutex<BTreeMap<u64, Arc<OnceCell<Fresh>>>>,
     /// Appended to, and the readers not yet woken.
@@ -96,9 +96,9 @@ impl Channel {
         let writer = EventWriter::new(name.clone(), format);
         Self {
             name,
-            log: Mutex::new(EventLog::new(writer.clone(), 0)),
+            log: Mutex::new(TailBuffer::new(writer.clone(), 0)),
             writer,
-            wakers: Wakers::default(),
+            waiters: WaiterList::default(),
             fresh: Mutex::default(),
             is_dirty: AtomicBool::new(false),
             left_at: AtomicU64::new(0),
@@ -116,7 +116,7 @@ impl Channel {
     }
 
     /// The recent run. Keep the guard for a few instructions only.
-    pub fn log(&self) -> MutexGuard<'_, EventLog> {
+    pub fn log(&self) -> MutexGuard<'_, TailBuffer> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -143,7 +143,7 @@ impl Channel {
     ///
     /// # Errors
     /// When the store does not answer, or there is no memory in time.
-    pub async fn fresh_in(
+    pub async fn snapshot_in(
         &self,
         segment: Segment,
         store: &dyn Store,
@@ -151,8 +151,8 @@ impl Channel {
     ) -> Result<Fresh, ReadError> {
         let starts_at = segment.starts_at;
         let cell = self.fresh_cell(segment);
-        let begin = || self.begin_fresh(starts_at, store, budget);
-        let fresh = cell.get_or_try_init(begin).await?.clone();
+        let start = || self.begin_fresh(starts_at, store, budget);
+        let fresh = cell.get_or_try_init(start).await?.clone();
         if fresh.state.is_some() && fresh.kept.is_none() {
             // There is no room for one copy more: those that join later have their own.
             self.fresh().remove(&starts_at);
@@ -176,8 +176,8 @@ impl Channel {
         store: &dyn Store,
         budget: &Budget,
     ) -> Result<Fresh, ReadError> {
-        let standing = store.standing(&self.name).await?;
-        if !standing.keyed {
+        let log_state = store.log_state(&self.name).await?;
+        if !log_state.keyed {
             let position = self.log().position_before(starts_at);
             let position = match position.filter(|_| !self.log().is_ended()) {
                 Some(position) => position,
@@ -188,7 +188,7 @@ impl Channel {
         // Segments of several lanes begin with the same state while nothing is published.
         let known: Vec<_> = self.fresh().values().filter_map(|cell| cell.get().cloned()).collect();
         let is_same =
-            |fresh: &Fresh| fresh.state.is_some() && fresh.position == standing.bounds.last;
+            |fresh: &Fresh| fresh.state.is_some() && fresh.position == log_state.bounds.last;
         if let Some(same) = known.into_iter().find(is_same) {
             return Ok(same);
         }
@@ -226,8 +226,8 @@ impl Channel {
     }
 }
 
-impl Waitable for Channel {
-    fn wakers(&self) -> &Wakers {
-        &self.wakers
+impl HasWaiters for Channel {
+    fn waiters(&self) -> &WaiterList {
+        &self.waiters
     }
 }

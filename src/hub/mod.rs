@@ -1,7 +1,7 @@
 //! The origin's middle: who asks for which channels, where the stream begins and when it ends.
 //!
 //! Everything HTTP comes in through [`Hub::join`] and [`Hub::publish`]; everything the store
-//! accepts comes in through [`Live`]. No socket and no header is known here.
+//! accepts comes in through [`ChannelRegistry`]. No socket and no header is known here.
 
 pub mod channel;
 pub mod reader;
@@ -10,16 +10,16 @@ pub mod registry;
 use crate::core::cursor::{Cursor, EventId};
 use crate::core::event::ChannelName;
 use crate::core::log_state::LogState;
-use crate::core::resume::{Asked, Begin, Beginning};
+use crate::core::resume::{ResumeFrom, Start, StartPlan};
 use crate::core::segment::{Arrival, Segment, SegmentClock, Span};
 use crate::core::sse::{self, Format, GapReason};
 use crate::hub::channel::ReadError;
 use crate::hub::reader::Reader;
-use crate::hub::registry::{Lease, Live};
+use crate::hub::registry::{ChannelRegistry, Lease};
 use crate::limits::budget::{Budget, Charge, Exhausted};
 use crate::store::{Publication, Published, Store, StoreError};
 use crate::sync::clock::Clock;
-use crate::sync::timers::Alarms;
+use crate::sync::timers::Timers;
 use crate::telemetry::metrics::Metrics;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -42,13 +42,13 @@ pub struct Hub {
     /// When responses end.
     pub segments: SegmentClock,
     /// Channels in memory.
-    pub live: Arc<Live>,
+    pub registry: Arc<ChannelRegistry>,
     /// Where events are kept.
     pub store: Arc<dyn Store>,
     /// The ends of responses.
-    pub ends: Alarms,
+    pub ends: Timers,
     /// The next comments of quiet streams.
-    pub heartbeats: Alarms,
+    pub heartbeats: Timers,
     /// What happened so far.
     pub metrics: Metrics,
     /// The memory of answers.
@@ -64,7 +64,7 @@ pub struct Wanted<'a> {
     /// The channels, in the order of the URL.
     pub names: &'a [ChannelName],
     /// Where the stream begins.
-    pub asked: &'a Asked,
+    pub asked: &'a ResumeFrom,
     /// Which lane's boundaries end it.
     pub lane: u64,
     /// It has no end of its own, where a segment has one.
@@ -104,23 +104,23 @@ pub enum Join {
 }
 
 impl Hub {
-    /// A hub on a store that tells `live`.
+    /// A hub on a store that tells `registry`.
     pub fn new(
         clock: Clock,
         segments: SegmentClock,
-        live: Arc<Live>,
+        registry: Arc<ChannelRegistry>,
         store: Arc<dyn Store>,
         store_timeout: Duration,
         budget: Budget,
     ) -> Self {
         Self {
-            ends: Alarms::new(clock.clone()),
-            heartbeats: Alarms::new(clock.clone()),
+            ends: Timers::new(clock.clone()),
+            heartbeats: Timers::new(clock.clone()),
             metrics: Metrics::new(&store.metrics()),
             drain_by: AtomicU64::new(0),
             clock,
             segments,
-            live,
+            registry,
             store,
             store_timeout,
             budget,
@@ -130,33 +130,33 @@ impl Hub {
     /// Wakes, ends and sweeps for as long as it is polled.
     pub async fn run(&self) {
         let ends = async {
-            let settle = async |alarm: Arc<crate::sync::timers::Alarm>| {
-                let settled = self.store.settle(alarm.at());
+            let settle = async |timer: Arc<crate::sync::timers::Timer>| {
+                let settled = self.store.settle(timer.at());
                 // Late or not, the responses end: their cursors are right either way.
                 tokio::time::timeout(SETTLE_MAX, settled).await.ok();
-                alarm.ring();
+                timer.fire();
             };
             // Side by side: while the store is silent, each end waits its own time and no longer.
             let mut settling = FuturesUnordered::new();
             loop {
                 tokio::select! {
-                    alarm = self.ends.next_due() => settling.push(settle(alarm)),
+                    timer = self.ends.next_due() => settling.push(settle(timer)),
                     Some(()) = settling.next() => {}
                 }
             }
         };
         let heartbeats = async {
             loop {
-                self.heartbeats.next_due().await.ring();
+                self.heartbeats.next_due().await.fire();
             }
         };
         let sweeps = async {
             loop {
                 tokio::time::sleep(SWEEP_PAUSE).await;
-                self.live.sweep();
+                self.registry.sweep();
             }
         };
-        tokio::join!(ends, heartbeats, sweeps, self.live.announce());
+        tokio::join!(ends, heartbeats, sweeps, self.registry.announce());
     }
 
     /// Begins a stream.
@@ -179,11 +179,11 @@ impl Hub {
     /// # Errors
     /// As [`Hub::join`].
     pub async fn preview(&self, wanted: Wanted<'_>) -> Result<Option<Span>, StoreError> {
-        let open = |name| self.live.open(name, wanted.format);
+        let open = |name| self.registry.open(name, wanted.format);
         let leases: Vec<Lease> = wanted.names.iter().map(open).collect();
         let span = self.span(wanted.lane, wanted.asked.arrival());
-        let begins = self.in_time(self.beginning(&wanted, &leases, span.segment)).await?;
-        Ok(begins.map(|_| span))
+        let starts = self.in_time(self.beginning(&wanted, &leases, span.segment)).await?;
+        Ok(starts.map(|_| span))
     }
 
     /// Begins to read one channel in JSON, for as long as its client stays.
@@ -193,7 +193,7 @@ impl Hub {
     pub async fn join_for_good(
         &self,
         name: &ChannelName,
-        asked: &Asked,
+        asked: &ResumeFrom,
     ) -> Result<Join, ReadError> {
         let names = std::slice::from_ref(name);
         self.join(Wanted { names, asked, lane: 0, is_endless: true, format: Format::Json }).await
@@ -201,30 +201,31 @@ impl Hub {
 
     async fn join_patiently(&self, wanted: Wanted<'_>) -> Result<Join, ReadError> {
         let Wanted { names, asked, lane, is_endless, format } = wanted;
-        let leases: Vec<Lease> = names.iter().map(|name| self.live.open(name, format)).collect();
+        let leases: Vec<Lease> =
+            names.iter().map(|name| self.registry.open(name, format)).collect();
         let span = self.span(lane, asked.arrival());
         let Some(beginning) = self.beginning(&wanted, &leases, span.segment).await? else {
             return Ok(Join::NothingLeft);
         };
         let mut gaps = Vec::new();
         beginning.gaps.iter().for_each(|gap| sse::gap(&mut gaps, gap));
-        let all_after = beginning.begins.iter().all(|begin| matches!(begin, Begin::After(_)));
+        let all_after = beginning.starts.iter().all(|start| matches!(start, Start::After(_)));
         let (mut positions, mut state) = (Vec::new(), Vec::new());
-        for (lease, begin) in leases.iter().zip(&beginning.begins) {
-            positions.push(match begin {
-                Begin::After(position) => *position,
-                Begin::Fresh => {
-                    let fresh = lease.fresh_in(span.segment, &*self.store, &self.budget).await?;
+        for (lease, start) in leases.iter().zip(&beginning.starts) {
+            positions.push(match start {
+                Start::After(position) => *position,
+                Start::Now => {
+                    let fresh = lease.snapshot_in(span.segment, &*self.store, &self.budget).await?;
                     state.extend(fresh.state);
                     fresh.position
                 }
             });
         }
         let cursor = match asked {
-            Asked::After(cursor) if all_after && !gaps.is_empty() => cursor.clone(),
+            ResumeFrom::After(cursor) if all_after && !gaps.is_empty() => cursor.clone(),
             // `0-0` stands for the place before every event, in this log and in any other: a client
             // that keeps it would not notice that the log is another one when it comes back.
-            Asked::After(cursor) if all_after => {
+            ResumeFrom::After(cursor) if all_after => {
                 Cursor { positions: positions.clone(), mark: cursor.mark }
             }
             _ => Cursor { positions: positions.clone(), mark: None },
@@ -243,54 +244,54 @@ impl Hub {
         Wanted { names, asked, .. }: &Wanted<'_>,
         leases: &[Lease],
         segment: Segment,
-    ) -> Result<Option<Beginning>, StoreError> {
+    ) -> Result<Option<StartPlan>, StoreError> {
         Ok(Some(match asked {
-            Asked::Fresh => Beginning::fresh(names.len()),
-            Asked::After(cursor)
+            ResumeFrom::Now => StartPlan::fresh(names.len()),
+            ResumeFrom::After(cursor)
                 if leases
                     .iter()
                     .zip(&cursor.positions)
                     .all(|(lease, at)| is_in_run(lease, *at)) =>
             {
-                Beginning::after(cursor)
+                StartPlan::after(cursor)
             }
-            Asked::After(cursor) => {
-                let standings = self.standings(names).await?;
-                let has_all = |(at, standing): (&EventId, &LogState)| {
-                    standing.closed && *at == standing.bounds.last
+            ResumeFrom::After(cursor) => {
+                let log_states = self.log_states(names).await?;
+                let has_all = |(at, log_state): (&EventId, &LogState)| {
+                    log_state.closed && *at == log_state.bounds.last
                 };
-                if cursor.positions.iter().zip(&standings).all(has_all) {
+                if cursor.positions.iter().zip(&log_states).all(has_all) {
                     return Ok(None);
                 }
-                Beginning::decide(cursor, names, &standings)
+                StartPlan::decide(cursor, names, &log_states)
             }
-            Asked::Foreign(requested) => {
-                Beginning::foreign(requested, names, &self.standings(names).await?)
+            ResumeFrom::Foreign(requested) => {
+                StartPlan::foreign(requested, names, &self.log_states(names).await?)
             }
-            Asked::Since(since) => {
+            ResumeFrom::Since(since) => {
                 // From the start of the segment, so that all clients of it get the same answer.
                 let since_ms = since.ms(segment.starts_at);
                 let befores = names.iter().map(|name| self.store.position_before(name, since_ms));
                 let befores = try_join_all(befores).await?;
-                let standings = self.standings(names).await?;
-                Beginning::since(since, since_ms, names, &befores, &standings)
+                let log_states = self.log_states(names).await?;
+                StartPlan::since(since, since_ms, names, &befores, &log_states)
             }
-            Asked::Last(count) => {
+            ResumeFrom::Last(count) => {
                 let places = names.iter().map(|name| self.store.position_back(name, *count));
-                Beginning::at(&try_join_all(places).await?)
+                StartPlan::at(&try_join_all(places).await?)
             }
         }))
     }
 
-    async fn standings(&self, names: &[ChannelName]) -> Result<Vec<LogState>, StoreError> {
-        try_join_all(names.iter().map(|name| self.store.standing(name))).await
+    async fn log_states(&self, names: &[ChannelName]) -> Result<Vec<LogState>, StoreError> {
+        try_join_all(names.iter().map(|name| self.store.log_state(name))).await
     }
 
     /// Brings the gauges up to date.
     pub async fn refresh_metrics(&self) {
         let is_up = self.in_time(self.store.ready()).await.is_ok();
         self.store.metrics().up.set(is_up.into());
-        self.metrics.channels_live.set(self.live.len() as i64);
+        self.metrics.channels_live.set(self.registry.len() as i64);
         self.metrics.clock_lead_seconds.set(self.clock.lead_ms() as f64 / 1_000.0);
         self.metrics.clock_steps.set(self.clock.steps() as i64);
     }

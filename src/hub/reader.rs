@@ -10,13 +10,13 @@
 
 use crate::core::cursor::{Cursor, EventId};
 use crate::core::event::ChannelName;
-use crate::core::event_log::{PIECE_BYTES, Piece, Read};
 use crate::core::sse;
+use crate::core::tail_buffer::{PIECE_BYTES, Piece, Read};
 use crate::hub::channel::Channel;
 use crate::hub::registry::Lease;
 use crate::limits::budget::{Budget, Charge};
 use crate::store::{Page, PageLimit, Store, StoreError};
-use crate::sync::waiters::Waiting;
+use crate::sync::waiters::Registration;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -78,7 +78,7 @@ pub enum Lost {
 
 struct Tail {
     // Before the lease, which looks at how many hold the channel when it is dropped.
-    waiting: Waiting<Channel>,
+    waiting: Registration<Channel>,
     lease: Lease,
     position: EventId,
     /// Read but not yet merged; blocks without their `id:` lines. Empty in a stream of one channel.
@@ -118,7 +118,7 @@ impl Reader {
         until_ms: u64,
     ) -> Self {
         let tails = leases.into_iter().map(|(lease, position)| Tail {
-            waiting: Waiting::new(Arc::clone(&lease)),
+            waiting: Registration::new(Arc::clone(&lease)),
             lease,
             position,
             ahead: VecDeque::new(),

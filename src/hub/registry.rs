@@ -11,7 +11,7 @@ use crate::core::sse::Format;
 use crate::hub::channel::Channel;
 use crate::store::Listener;
 use crate::sync::clock::Clock;
-use crate::sync::waiters::Waitable;
+use crate::sync::waiters::HasWaiters;
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::atomic::Ordering;
@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 /// How long a channel without readers stays, in ms.
 const LINGER_MS: u64 = 60_000;
 /// Most bytes of one channel's run, whatever the budget.
-const RUN_BYTES_MAX: usize = 4 * 1024 * 1024;
+const TAIL_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Channels by name, in each format apart: the bytes of one format are shared by its readers, and
 /// a format that no client reads costs nothing.
@@ -33,7 +33,7 @@ struct Channels {
 
 /// The channels in memory.
 #[derive(Debug)]
-pub struct Live {
+pub struct ChannelRegistry {
     clock: Clock,
     bytes_max: usize,
     channels: Mutex<Channels>,
@@ -44,12 +44,12 @@ pub struct Live {
 /// A reader's hold on a channel: keeps it in memory.
 #[derive(Debug)]
 pub struct Lease {
-    live: Arc<Live>,
+    registry: Arc<ChannelRegistry>,
     format: Format,
     channel: Arc<Channel>,
 }
 
-impl Live {
+impl ChannelRegistry {
     /// No channels yet, and at most about `bytes_max` bytes of recent events in all.
     pub fn new(clock: Clock, bytes_max: usize) -> Self {
         Self {
@@ -69,7 +69,7 @@ impl Live {
             .entry(name.clone())
             .or_insert_with(|| Arc::new(Channel::new(name.clone(), format)))
             .clone();
-        Lease { live: self.clone(), format, channel }
+        Lease { registry: self.clone(), format, channel }
     }
 
     /// How many channels are in memory; one that is read in two formats counts twice.
@@ -84,7 +84,7 @@ impl Live {
 
     /// The bytes of each of so many channels' runs.
     fn share(&self, channels: usize) -> usize {
-        (self.bytes_max / channels.max(1)).min(RUN_BYTES_MAX)
+        (self.bytes_max / channels.max(1)).min(TAIL_BUFFER_BYTES_MAX)
     }
 
     /// Lets go of channels that nobody has read for a while, and of events beyond each one's share.
@@ -112,7 +112,7 @@ impl Live {
             let dirty = std::mem::take(&mut *self.dirty());
             for channel in dirty {
                 channel.is_dirty.store(false, Ordering::Release);
-                channel.wakers().wake_all();
+                channel.waiters().wake_all();
                 tokio::task::yield_now().await;
             }
         }
@@ -147,7 +147,7 @@ impl Channels {
     }
 }
 
-impl Listener for Live {
+impl Listener for ChannelRegistry {
     fn appended(&self, channel: &ChannelName, previous: EventId, events: &[StoredEvent]) {
         // An event of a later instant than now would wait for the end of a response.
         if let Some(last) = events.last() {
@@ -186,10 +186,10 @@ impl Deref for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.channel.left_at.store(self.live.clock.machine_now(), Ordering::Relaxed);
+        self.channel.left_at.store(self.registry.clock.machine_now(), Ordering::Relaxed);
         let is_unused = self.channel.log().is_unused();
         if is_unused && !self.channel.holds_state() {
-            let mut channels = self.live.channels();
+            let mut channels = self.registry.channels();
             // This hold and the map's: nobody else reads it, and under the lock nobody can begin.
             if Arc::strong_count(&self.channel) == 2 {
                 channels.of(self.format).remove(self.channel.name());

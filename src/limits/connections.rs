@@ -26,18 +26,18 @@ pub struct Clients {
 
 /// What came of a client's wish for one more.
 #[derive(Debug)]
-pub enum Entered {
+pub enum Acquired {
     /// It has its place.
-    In(Option<Place>),
+    Granted(Option<Permit>),
     /// It has too many, and is to be told so.
-    TooMany(Place),
+    OverLimit(Permit),
     /// It has been told often enough.
-    Flooding,
+    Rejected,
 }
 
 /// One thing that a client holds; dropping it gives it back.
 #[derive(Debug)]
-pub struct Place {
+pub struct Permit {
     clients: Arc<Clients>,
     client: Client,
 }
@@ -68,21 +68,21 @@ impl Clients {
     }
 
     /// A place for a client.
-    pub fn enter(self: &Arc<Self>, client: Client) -> Entered {
+    pub fn acquire(self: &Arc<Self>, client: Client) -> Acquired {
         let most = self.config.most;
         if most == 0 {
-            return Entered::In(None);
+            return Acquired::Granted(None);
         }
         let mut held = self.held();
         let count = held.entry(client).or_default();
         if *count >= most.saturating_mul(2) {
-            return Entered::Flooding;
+            return Acquired::Rejected;
         }
         *count += 1;
         let is_too_many = *count > most;
         drop(held);
-        let place = Place { clients: self.clone(), client };
-        if is_too_many { Entered::TooMany(place) } else { Entered::In(Some(place)) }
+        let permit = Permit { clients: self.clone(), client };
+        if is_too_many { Acquired::OverLimit(permit) } else { Acquired::Granted(Some(permit)) }
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<Client, usize>> {
@@ -90,7 +90,7 @@ impl Clients {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         let mut held = self.clients.held();
         if let Entry::Occupied(mut entry) = held.entry(self.client) {
@@ -109,8 +109,8 @@ mod tests {
     #[test]
     fn a_share_without_end_has_none() {
         let clients = ClientsConfig { most: usize::MAX / 2 + 1, ..ClientsConfig::default() };
-        let entered = Arc::new(Clients::new(clients)).enter(Client::at([192, 0, 2, 7].into()));
-        assert!(matches!(entered, Entered::In(Some(_))));
+        let acquired = Arc::new(Clients::new(clients)).acquire(Client::at([192, 0, 2, 7].into()));
+        assert!(matches!(acquired, Acquired::Granted(Some(_))));
     }
 
     #[test]
@@ -118,25 +118,25 @@ mod tests {
         let proxies = vec!["10.0.0.1".parse().unwrap()];
         let config = ClientsConfig { most: 2, proxies, header: "x-forwarded-for".into() };
         let clients = Arc::new(Clients::new(config));
-        let enter = |peer: &str, said: &'static str| {
-            clients.enter(clients.client(peer.parse().unwrap(), Some(said).into_iter()))
+        let acquire = |peer: &str, said: &'static str| {
+            clients.acquire(clients.client(peer.parse().unwrap(), Some(said).into_iter()))
         };
         let mut held = Vec::new();
         for _ in 0..2 {
-            let entered = enter("10.0.0.1", "192.0.2.7");
-            assert!(matches!(entered, Entered::In(Some(_))));
-            held.push(entered);
+            let acquired = acquire("10.0.0.1", "192.0.2.7");
+            assert!(matches!(acquired, Acquired::Granted(Some(_))));
+            held.push(acquired);
         }
         for _ in 0..2 {
             // The same client, by another way.
-            let entered = enter("192.0.2.7", "");
-            assert!(matches!(entered, Entered::TooMany(_)));
-            held.push(entered);
+            let acquired = acquire("192.0.2.7", "");
+            assert!(matches!(acquired, Acquired::OverLimit(_)));
+            held.push(acquired);
         }
-        assert!(matches!(enter("192.0.2.7", "198.51.100.1"), Entered::Flooding));
-        assert!(matches!(enter("192.0.2.8", ""), Entered::In(Some(_))));
+        assert!(matches!(acquire("192.0.2.7", "198.51.100.1"), Acquired::Rejected));
+        assert!(matches!(acquire("192.0.2.8", ""), Acquired::Granted(Some(_))));
         held.clear();
-        assert!(matches!(enter("192.0.2.7", ""), Entered::In(Some(_))));
+        assert!(matches!(acquire("192.0.2.7", ""), Acquired::Granted(Some(_))));
         assert!(clients.held().is_empty());
     }
 }

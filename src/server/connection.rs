@@ -8,7 +8,7 @@
 //! place for seconds. And a stream that must be broken off over HTTP/1.0 ends with a reset: its
 //! body has no length and no last chunk, so after a plain close a cache would take it for whole.
 
-use crate::http::websocket::Welcome;
+use crate::http::websocket::Handshake;
 use crate::limits::intake_pace::IntakePace;
 use crate::server::listener::Stream;
 use hyper::upgrade::OnUpgrade;
@@ -25,7 +25,7 @@ use tokio::time::{Instant, Sleep};
 const UNSENT_BYTES: u32 = 32 * 1024;
 
 /// The connection.
-pub struct Socket {
+pub struct Connection {
     stream: Stream,
     requests: Arc<Requests>,
     head_time: Option<Duration>,
@@ -50,12 +50,12 @@ pub struct Switched {
     /// Gives the connection.
     pub upgrade: OnUpgrade,
     /// Whose it is.
-    pub welcome: Arc<Welcome>,
+    pub handshake: Arc<Handshake>,
 }
 
 /// What an answer is to its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answered {
+pub enum ResponseKind {
     /// Finished bytes.
     Finished,
     /// A stream whose end is marked.
@@ -80,11 +80,11 @@ impl Requests {
     }
 
     /// Its answer is known.
-    pub fn answered(&self, answered: Answered) {
-        self.is_unbounded.store(answered == Answered::UnboundedStream, Ordering::Relaxed);
-        let is_streaming = matches!(answered, Answered::Stream | Answered::UnboundedStream);
+    pub fn answered(&self, answered: ResponseKind) {
+        self.is_unbounded.store(answered == ResponseKind::UnboundedStream, Ordering::Relaxed);
+        let is_streaming = matches!(answered, ResponseKind::Stream | ResponseKind::UnboundedStream);
         self.is_streaming.store(is_streaming, Ordering::Relaxed);
-        self.is_answering.store(answered == Answered::Switch, Ordering::Release);
+        self.is_answering.store(answered == ResponseKind::Switch, Ordering::Release);
     }
 
     /// The connection is to be another's.
@@ -103,7 +103,7 @@ impl Requests {
     }
 }
 
-impl Socket {
+impl Connection {
     /// Takes a connection over. `head_time`: how long a request's head may take, where bytes from
     /// the client are requests and nothing else. `unread_time`: for how long a client may leave
     /// bytes unread before it is cut off; hyper has no write timeout, and does not poll a body
@@ -161,7 +161,7 @@ impl Socket {
     }
 }
 
-impl Drop for Socket {
+impl Drop for Connection {
     fn drop(&mut self) {
         let requests = &self.requests;
         let is_streaming = requests.is_streaming.load(Ordering::Relaxed);
@@ -171,7 +171,7 @@ impl Drop for Socket {
     }
 }
 
-impl AsyncRead for Socket {
+impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -197,7 +197,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncWrite for Connection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

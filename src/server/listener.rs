@@ -121,15 +121,15 @@ impl ListenAddress {
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
+    let connection = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    connection.set_reuseaddr(true)?;
     if address.is_ipv6() {
         // `[::]` takes IPv4 as well, whatever the machine's default is.
         let v6_alone = address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-        socket2::SockRef::from(&socket).set_only_v6(v6_alone)?;
+        socket2::SockRef::from(&connection).set_only_v6(v6_alone)?;
     }
-    socket.bind(address)?;
-    let listener = socket.listen(BACKLOG)?;
+    connection.bind(address)?;
+    let listener = connection.listen(BACKLOG)?;
     let address = listener.local_addr()?;
     Ok(Listener::Tcp(listener, address))
 }
@@ -195,16 +195,16 @@ impl Stream {
     /// it takes nothing for `unread_time`. A hint: a Unix socket knows none of it.
     pub fn bound(&self, unsent: u32, unread_time: Duration) {
         if let Self::Tcp(stream) = self {
-            let socket = socket2::SockRef::from(stream);
-            socket.set_tcp_nodelay(true).ok();
-            socket.set_tcp_user_timeout(Some(unread_time)).ok();
-            socket.set_tcp_notsent_lowat(unsent).ok();
+            let connection = socket2::SockRef::from(stream);
+            connection.set_tcp_nodelay(true).ok();
+            connection.set_tcp_user_timeout(Some(unread_time)).ok();
+            connection.set_tcp_notsent_lowat(unsent).ok();
         }
     }
 
     /// Ends with a reset instead of a plain close.
     pub fn reset_on_close(&self) {
-        self.socket().set_linger(Some(Duration::ZERO)).ok();
+        self.connection().set_linger(Some(Duration::ZERO)).ok();
     }
 
     /// Looks at the next bytes and leaves them where they are; 0: the peer has closed its side.
@@ -245,7 +245,7 @@ impl Stream {
         }
     }
 
-    fn socket(&self) -> socket2::SockRef<'_> {
+    fn connection(&self) -> socket2::SockRef<'_> {
         match self {
             Self::Tcp(stream) => stream.into(),
             Self::Unix(stream) => stream.into(),

@@ -6,18 +6,18 @@
 
 pub mod connection;
 pub mod listener;
-pub mod paced;
+pub mod unread_answers;
 
-use crate::http::stream_body::AnswerBody;
-use crate::http::websocket::{Session, Welcome};
-use crate::http::{Admission, Caller, Origin};
+use crate::http::stream_body::ResponseBody;
+use crate::http::websocket::{Handshake, Session};
+use crate::http::{Admission, AppState, Caller};
 use crate::limits::client_address::Client;
-use crate::limits::connections::{Entered, Place};
+use crate::limits::connections::{Acquired, Permit};
 use crate::limits::intake_pace::{Allowance, IntakePace};
-use crate::server::connection::{Answered, Requests, Socket, Switched};
+use crate::server::connection::{Connection, Requests, ResponseKind, Switched};
 use crate::server::listener::{Listener, Stream};
-use crate::server::paced::Unsent;
-use crate::sync::waiters::{Waitable, Waiting, Wakers};
+use crate::server::unread_answers::UnreadAnswers;
+use crate::sync::waiters::{HasWaiters, Registration, WaiterList};
 use hyper::Version;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -90,11 +90,11 @@ pub enum Stopped {
 struct Phase {
     is_draining: AtomicBool,
     is_closing: AtomicBool,
-    wakers: Wakers,
+    waiters: WaiterList,
 }
 
 struct Server {
-    origin: Arc<Origin>,
+    origin: Arc<AppState>,
     config: ServerConfig,
     phase: Arc<Phase>,
 }
@@ -103,7 +103,7 @@ struct Server {
 struct Peer {
     caller: Caller,
     /// What the connection holds of its client's share.
-    _place: Option<Place>,
+    _permit: Option<Permit>,
 }
 
 /// Bound sockets, each with whether it is open to this machine without a key.
@@ -115,7 +115,7 @@ type Listeners = [(Listener, bool)];
 pub async fn run(
     listeners: Vec<Listener>,
     admin: Vec<Listener>,
-    origin: Arc<Origin>,
+    origin: Arc<AppState>,
     config: ServerConfig,
     mut stop: impl AsyncFnMut(),
 ) -> Stopped {
@@ -189,7 +189,7 @@ impl Server {
                 oldest.abort();
             }
             let admission = Admission::Admin;
-            let peer = Peer { caller: Caller { admission, address, is_guarded }, _place: None };
+            let peer = Peer { caller: Caller { admission, address, is_guarded }, _permit: None };
             oldest_first.push_back(connections.spawn(self.connection(stream, peer)));
         }
     }
@@ -207,17 +207,19 @@ impl Server {
         }
         // Of a proxy it is the requests that are counted, each for whom it is for.
         let clients = &self.origin.clients;
-        let entered = match clients.is_proxy(address) {
-            true => Entered::In(None),
-            false => clients.enter(Client::at(address)),
+        let acquired = match clients.is_proxy(address) {
+            true => Acquired::Granted(None),
+            false => clients.acquire(Client::at(address)),
         };
-        let (admission, place) = match entered {
-            Entered::Flooding => return,
-            Entered::TooMany(place) => (Admission::Crowded, Some(place)),
-            Entered::In(place) if count < self.config.max_connections => (Admission::Normal, place),
-            Entered::In(place) => (Admission::Overloaded, place),
+        let (admission, permit) = match acquired {
+            Acquired::Rejected => return,
+            Acquired::OverLimit(permit) => (Admission::OverLimit, Some(permit)),
+            Acquired::Granted(permit) if count < self.config.max_connections => {
+                (Admission::Normal, permit)
+            }
+            Acquired::Granted(permit) => (Admission::Overloaded, permit),
         };
-        let peer = Peer { caller: Caller { admission, address, is_guarded }, _place: place };
+        let peer = Peer { caller: Caller { admission, address, is_guarded }, _permit: permit };
         connections.spawn(self.connection(stream, peer));
         self.note_connections(connections.len());
     }
@@ -250,7 +252,7 @@ impl Server {
 
 async fn serve_h1(
     stream: Stream,
-    origin: Arc<Origin>,
+    origin: Arc<AppState>,
     peer: &Peer,
     phase: Arc<Phase>,
     config: ServerConfig,
@@ -258,7 +260,8 @@ async fn serve_h1(
 ) {
     let head_time = Some(config.head_timeout);
     let pace = IntakePace::default();
-    let socket = Socket::new(stream, requests.clone(), head_time, config.write_timeout, pace);
+    let connection =
+        Connection::new(stream, requests.clone(), head_time, config.write_timeout, pace);
     let caller = peer.caller;
     let requests = requests.clone();
     let service = service_fn(move |mut request| {
@@ -269,15 +272,17 @@ async fn serve_h1(
             let version = request.version();
             let upgrade = hyper::upgrade::on(&mut request);
             let mut answer = origin.answer(request, &caller).await;
-            let welcome = answer.extensions_mut().remove::<Arc<Welcome>>();
+            let handshake = answer.extensions_mut().remove::<Arc<Handshake>>();
             requests.answered(match answer.body() {
-                _ if welcome.is_some() => Answered::Switch,
-                AnswerBody::Stream(_) if version < Version::HTTP_11 => Answered::UnboundedStream,
-                AnswerBody::Stream(_) => Answered::Stream,
-                _ => Answered::Finished,
+                _ if handshake.is_some() => ResponseKind::Switch,
+                ResponseBody::Stream(_) if version < Version::HTTP_11 => {
+                    ResponseKind::UnboundedStream
+                }
+                ResponseBody::Stream(_) => ResponseKind::Stream,
+                _ => ResponseKind::Finished,
             });
-            if let Some(welcome) = welcome {
-                requests.switch(Switched { upgrade, welcome });
+            if let Some(handshake) = handshake {
+                requests.switch(Switched { upgrade, handshake });
             }
             Ok::<_, Infallible>(answer)
         }) as Pin<Box<dyn Future<Output = _> + Send>>
@@ -287,10 +292,10 @@ async fn serve_h1(
         .half_close(true)
         .header_read_timeout(config.idle_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(socket), service)
+        .serve_connection(TokioIo::new(connection), service)
         .with_upgrades();
     let mut connection = pin!(connection);
-    let mut waiting = Waiting::new(phase);
+    let mut waiting = Registration::new(phase);
     let mut is_told = false;
     // How it ended is the client's affair; a stream's own end is counted with the stream.
     let _ended = poll_fn(|context| {
@@ -304,21 +309,21 @@ async fn serve_h1(
 }
 
 /// Speaks WebSocket on a connection that has shaken hands.
-async fn serve_websocket(switched: Switched, origin: Arc<Origin>, phase: Arc<Phase>) {
-    let Switched { upgrade, welcome } = switched;
+async fn serve_websocket(switched: Switched, origin: Arc<AppState>, phase: Arc<Phase>) {
+    let Switched { upgrade, handshake } = switched;
     // The client may have left before the answer was written.
     let Ok(upgraded) = upgrade.await else { return };
-    let mut waiting = Waiting::new(phase);
+    let mut waiting = Registration::new(phase);
     let draining = poll_fn(|context| match waiting.reached(context, |phase| &phase.is_draining) {
         true => Poll::Ready(()),
         false => Poll::Pending,
     });
-    Session::new(origin, upgraded, welcome).await.run(draining).await;
+    Session::new(origin, upgraded, handshake).await.run(draining).await;
 }
 
 async fn serve_h2(
     stream: Stream,
-    origin: Arc<Origin>,
+    origin: Arc<AppState>,
     peer: &Peer,
     phase: Arc<Phase>,
     config: ServerConfig,
@@ -328,22 +333,22 @@ async fn serve_h2(
     // Frames come whenever they like, so no head is waited for: pings find out who is gone.
     let allowance = Arc::new(Allowance::default());
     let pace = IntakePace::of_frames(allowance.clone());
-    let socket = Socket::new(stream, requests.clone(), None, config.write_timeout, pace);
+    let connection = Connection::new(stream, requests.clone(), None, config.write_timeout, pace);
     let begun = requests.clone();
-    let unsent = Arc::new(Unsent::new(origin.heartbeat()));
-    let watched = unsent.clone();
+    let unread = Arc::new(UnreadAnswers::new(origin.heartbeat()));
+    let watched = unread.clone();
     let streams_max = match origin.clients.is_proxy(caller.address) {
         true => H2_PROXY_STREAMS_MAX,
         false => H2_STREAMS_MAX,
     };
     let service = service_fn(move |mut request| {
-        let (origin, unsent) = (origin.clone(), watched.clone());
+        let (origin, unread) = (origin.clone(), watched.clone());
         begun.begin();
         allowance.request();
         request.extensions_mut().insert(allowance.clone());
         async move {
             let answer = origin.answer(request, &caller).await;
-            Ok::<_, Infallible>(answer.map(|body| unsent.watch(body)))
+            Ok::<_, Infallible>(answer.map(|body| unread.watch(body)))
         }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
@@ -353,14 +358,14 @@ async fn serve_h2(
         .max_concurrent_streams(streams_max)
         .max_send_buf_size(H2_UNSENT_BYTES)
         .max_header_list_size(HEAD_BYTES_MAX as u32)
-        .serve_connection(TokioIo::new(socket), service);
+        .serve_connection(TokioIo::new(connection), service);
     let mut connection = pin!(connection);
-    let mut waiting = Waiting::new(phase);
+    let mut waiting = Registration::new(phase);
     let mut is_told = false;
     let mut looks = tokio::time::interval(UNREAD_PAUSE);
     let _ended = poll_fn(|context| {
         while looks.poll_tick(context).is_ready() {
-            if unsent.is_stuck(config.write_timeout) {
+            if unread.is_stuck(config.write_timeout) {
                 // Only the whole connection can be ended from here; what was read stays read.
                 return Poll::Ready(Ok(()));
             }
@@ -383,17 +388,17 @@ async fn serve_h2(
 impl Phase {
     fn begin(&self, phase: &AtomicBool) {
         phase.store(true, Ordering::Release);
-        self.wakers.wake_all();
+        self.waiters.wake_all();
     }
 }
 
-impl Waitable for Phase {
-    fn wakers(&self) -> &Wakers {
-        &self.wakers
+impl HasWaiters for Phase {
+    fn waiters(&self) -> &WaiterList {
+        &self.waiters
     }
 }
 
-impl Waiting<Phase> {
+impl Registration<Phase> {
     /// Whether a phase has come; when not, this task is woken once it does.
     fn reached(&mut self, context: &Context<'_>, phase: fn(&Phase) -> &AtomicBool) -> bool {
         self.register(context.waker());
@@ -430,14 +435,14 @@ async fn accept(listeners: &Listeners) -> std::io::Result<(Stream, IpAddr, bool)
     .await
 }
 
-async fn streams_to_end(origin: &Origin) {
+async fn streams_to_end(origin: &AppState) {
     while origin.hub.metrics.streams_open.get() > 0 {
         sleep(Duration::from_millis(20)).await;
     }
 }
 
 /// Lets idle connections close and answers finish; after a cut, waits for nothing.
-async fn close(mut connections: JoinSet<()>, is_drained: bool, origin: &Origin) -> Stopped {
+async fn close(mut connections: JoinSet<()>, is_drained: bool, origin: &AppState) -> Stopped {
     let streams = origin.hub.metrics.streams_open.get();
     if is_drained {
         let all = async { while connections.join_next().await.is_some() {} };

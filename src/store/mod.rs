@@ -21,7 +21,7 @@ use std::time::Duration;
 use xxhash_rust::xxh3::Xxh3;
 
 /// What a store promises, later.
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// How much is kept, and how much is accepted. A limit on growth each; `Duration`s and bytes.
 #[derive(Clone, Copy, Debug)]
@@ -197,29 +197,34 @@ pub trait Listener: Send + Sync + 'static {
 /// A place to keep events.
 pub trait Store: Send + Sync + 'static {
     /// Accepts a publish, durably where the store is durable.
-    fn publish(&self, publication: Publication) -> Answer<'_, Result<Published, StoreError>>;
+    fn publish(&self, publication: Publication) -> StoreFuture<'_, Result<Published, StoreError>>;
     /// Ends a channel. Returns the id of its `end` event, the first one when it had ended already.
     /// A channel that nobody has published to is refused, and nothing is stored.
-    fn close<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<EventId, StoreError>>;
+    fn close<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+    ) -> StoreFuture<'a, Result<EventId, StoreError>>;
     /// Lets an ended channel take events again; does nothing to an open one. A channel that nobody
     /// has published to is refused.
-    fn reopen<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<(), StoreError>>;
+    fn reopen<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, Result<(), StoreError>>;
     /// What a channel's log looks like; all zero for one that nobody has published to.
-    fn standing<'a>(&'a self, channel: &'a ChannelName)
-    -> Answer<'a, Result<LogState, StoreError>>;
+    fn log_state<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+    ) -> StoreFuture<'a, Result<LogState, StoreError>>;
     /// The last place in a channel before the instant `ms`.
     fn position_before<'a>(
         &'a self,
         channel: &'a ChannelName,
         ms: u64,
-    ) -> Answer<'a, Result<EventId, StoreError>>;
+    ) -> StoreFuture<'a, Result<EventId, StoreError>>;
     /// The events after `position`.
     fn read<'a>(
         &'a self,
         channel: &'a ChannelName,
         position: EventId,
         limit: PageLimit,
-    ) -> Answer<'a, Result<Page, StoreError>>;
+    ) -> StoreFuture<'a, Result<Page, StoreError>>;
     /// The newest events before `before`, oldest first. `complete` says that none that is kept lies
     /// before them.
     fn read_back<'a>(
@@ -227,28 +232,28 @@ pub trait Store: Send + Sync + 'static {
         channel: &'a ChannelName,
         before: EventId,
         limit: PageLimit,
-    ) -> Answer<'a, Result<Page, StoreError>>;
+    ) -> StoreFuture<'a, Result<Page, StoreError>>;
     /// The place after which the newest `count` events of publishers lie, or all that are kept.
     fn position_back<'a>(
         &'a self,
         channel: &'a ChannelName,
         count: u64,
-    ) -> Answer<'a, Result<EventId, StoreError>>;
+    ) -> StoreFuture<'a, Result<EventId, StoreError>>;
     /// A channel's state.
-    fn state<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<State, StoreError>>;
+    fn state<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, Result<State, StoreError>>;
     /// Ends once the listener was told of everything with an id before the instant `ms`, which
     /// has passed by the store's clock.
-    fn settle(&self, ms: u64) -> Answer<'_, ()>;
+    fn settle(&self, ms: u64) -> StoreFuture<'_, ()>;
     /// Whether the store can be read and written.
-    fn ready(&self) -> Answer<'_, Result<(), StoreError>>;
+    fn ready(&self) -> StoreFuture<'_, Result<(), StoreError>>;
     /// Its counters and gauges, brought up to date.
     fn metrics(&self) -> StoreMetrics;
     /// Ends once the store has failed for good, with the reason: only a new process helps.
-    fn failed(&self) -> Answer<'_, String> {
+    fn failed(&self) -> StoreFuture<'_, String> {
         Box::pin(std::future::pending())
     }
     /// Drops what is too old; called every second. A store that sees to it by itself does nothing.
-    fn sweep(&self) -> Answer<'_, ()> {
+    fn sweep(&self) -> StoreFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
     /// Whether other origins have the same events.
@@ -256,7 +261,7 @@ pub trait Store: Send + Sync + 'static {
         false
     }
     /// Ends the store's own tasks; what it accepted is kept.
-    fn stop(&self) -> Answer<'_, ()>;
+    fn stop(&self) -> StoreFuture<'_, ()>;
 }
 
 impl fmt::Display for StoreError {

@@ -6,7 +6,7 @@
 //! that all responses that end at a boundary end after the same event.
 
 use crate::sync::clock::Clock;
-use crate::sync::waiters::{Waitable, Waiting, Wakers};
+use crate::sync::waiters::{HasWaiters, Registration, WaiterList};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -18,51 +18,52 @@ const SLEEP_MAX: Duration = Duration::from_millis(500);
 
 /// The instants that somebody waits for.
 #[derive(Debug)]
-pub struct Alarms {
+pub struct Timers {
     clock: Clock,
-    pending: Mutex<BTreeMap<u64, Weak<Alarm>>>,
+    pending: Mutex<BTreeMap<u64, Weak<Timer>>>,
     earlier: Notify,
 }
 
 /// One instant. Goes from silent to rung, never back.
 #[derive(Debug)]
-pub struct Alarm {
+pub struct Timer {
     at: u64,
-    rung: AtomicBool,
-    wakers: Wakers,
+    fired: AtomicBool,
+    waiters: WaiterList,
 }
 
-impl Alarms {
+impl Timers {
     /// No alarms yet.
     pub fn new(clock: Clock) -> Self {
         Self { clock, pending: Mutex::new(BTreeMap::new()), earlier: Notify::new() }
     }
 
     /// A place to wait for the instant `at` (ms).
-    pub fn at(&self, at: u64) -> Waiting<Alarm> {
+    pub fn at(&self, at: u64) -> Registration<Timer> {
         let mut pending = self.lock();
-        if let Some(alarm) = pending.get(&at).and_then(Weak::upgrade) {
-            return Waiting::new(alarm);
+        if let Some(timer) = pending.get(&at).and_then(Weak::upgrade) {
+            return Registration::new(timer);
         }
-        let alarm = Arc::new(Alarm { at, rung: AtomicBool::new(false), wakers: Wakers::default() });
+        let timer =
+            Arc::new(Timer { at, fired: AtomicBool::new(false), waiters: WaiterList::default() });
         let is_first = pending.first_key_value().is_none_or(|(first, _)| at < *first);
-        pending.insert(at, Arc::downgrade(&alarm));
+        pending.insert(at, Arc::downgrade(&timer));
         drop(pending);
         if is_first {
             self.earlier.notify_one();
         }
-        Waiting::new(alarm)
+        Registration::new(timer)
     }
 
     /// The next instant's alarms, once it has come. Cancel safe: nothing is taken before that.
-    pub async fn next_due(&self) -> Arc<Alarm> {
+    pub async fn next_due(&self) -> Arc<Timer> {
         loop {
             let now = self.clock.now();
             let sleep = {
                 let mut pending = self.lock();
                 match pending.first_key_value().map(|(at, _)| *at) {
                     Some(at) if at <= now => match pending.remove(&at).and_then(|a| a.upgrade()) {
-                        Some(alarm) => return alarm,
+                        Some(timer) => return timer,
                         None => continue,
                     },
                     Some(at) => Duration::from_millis(at - now).min(SLEEP_MAX),
@@ -76,42 +77,42 @@ impl Alarms {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<Alarm>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<Timer>>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Alarm {
+impl Timer {
     /// The instant, in ms.
     pub fn at(&self) -> u64 {
         self.at
     }
 
     /// Whether the instant has come, and the store has settled up to it.
-    pub fn has_rung(&self) -> bool {
-        self.rung.load(Ordering::Acquire)
+    pub fn has_fired(&self) -> bool {
+        self.fired.load(Ordering::Acquire)
     }
 
     /// Lets everyone who waits go on.
-    pub fn ring(&self) {
-        self.rung.store(true, Ordering::Release);
-        self.wakers.wake_all();
+    pub fn fire(&self) {
+        self.fired.store(true, Ordering::Release);
+        self.waiters.wake_all();
     }
 }
 
-impl Waitable for Alarm {
-    fn wakers(&self) -> &Wakers {
-        &self.wakers
+impl HasWaiters for Timer {
+    fn waiters(&self) -> &WaiterList {
+        &self.waiters
     }
 }
 
-impl Waiting<Alarm> {
+impl Registration<Timer> {
     /// Whether it has rung; when not, the task of `waker` is woken once it does.
-    pub fn poll_rung(&mut self, waker: &std::task::Waker) -> bool {
-        if self.on().has_rung() {
+    pub fn poll_fired(&mut self, waker: &std::task::Waker) -> bool {
+        if self.on().has_fired() {
             return true;
         }
         self.register(waker);
-        self.on().has_rung()
+        self.on().has_fired()
     }
 }

@@ -15,20 +15,20 @@ const SHARDS: usize = 4;
 
 /// The waiters for one thing.
 #[derive(Debug, Default)]
-pub struct Wakers {
+pub struct WaiterList {
     shards: [Mutex<Slab<Waker>>; SHARDS],
     next_shard: AtomicUsize,
 }
 
 /// What can be waited for.
-pub trait Waitable {
+pub trait HasWaiters {
     /// Its waiters.
-    fn wakers(&self) -> &Wakers;
+    fn waiters(&self) -> &WaiterList;
 }
 
 /// One waiter's place; dropping it takes the waiter out.
 #[derive(Debug)]
-pub struct Waiting<W: Waitable> {
+pub struct Registration<W: HasWaiters> {
     on: Arc<W>,
     registered: Option<Registered>,
 }
@@ -40,7 +40,7 @@ struct Registered {
     waker: Waker,
 }
 
-impl Wakers {
+impl WaiterList {
     /// Wakes every waiter. Returns how many there were.
     pub fn wake_all(&self) -> usize {
         let mut woken = 0;
@@ -64,8 +64,8 @@ impl Wakers {
     }
 }
 
-impl<W: Waitable> Waiting<W> {
-    /// A place that is taken with the first [`Waiting::register`].
+impl<W: HasWaiters> Registration<W> {
+    /// A place that is taken with the first [`Registration::register`].
     pub fn new(on: Arc<W>) -> Self {
         Self { on, registered: None }
     }
@@ -81,9 +81,9 @@ impl<W: Waitable> Waiting<W> {
             return;
         }
         self.leave();
-        let wakers = self.on.wakers();
-        let shard = wakers.next_shard.fetch_add(1, Ordering::Relaxed) % SHARDS;
-        let key = lock(&wakers.shards[shard]).insert(waker.clone());
+        let waiters = self.on.waiters();
+        let shard = waiters.next_shard.fetch_add(1, Ordering::Relaxed) % SHARDS;
+        let key = lock(&waiters.shards[shard]).insert(waker.clone());
         self.registered = Some(Registered { shard, key, waker: waker.clone() });
     }
 
@@ -93,12 +93,12 @@ impl<W: Waitable> Waiting<W> {
         };
         // Dropped outside the lock: the last handle of a task may drop the task, and that may
         // hold a place here too.
-        let waker = lock(&self.on.wakers().shards[registered.shard]).try_remove(registered.key);
+        let waker = lock(&self.on.waiters().shards[registered.shard]).try_remove(registered.key);
         drop(waker);
     }
 }
 
-impl<W: Waitable> Drop for Waiting<W> {
+impl<W: HasWaiters> Drop for Registration<W> {
     fn drop(&mut self) {
         self.leave();
     }

@@ -19,14 +19,14 @@ pub enum JoinKind {
     /// With one.
     Cursor,
     /// In `?mode=hold`.
-    Hold,
+    LongPoll,
 }
 
 /// All counters of the process.
 pub struct Metrics {
     registry: Registry,
     streams_opened: [Counter; 3],
-    /// Streams and hold requests being answered.
+    /// Streams and long polls being answered.
     pub streams_open: Gauge,
     /// Connections, whatever they do.
     pub connections_open: Gauge,
@@ -85,13 +85,13 @@ impl Unreported {
 }
 
 impl JoinKind {
-    const ALL: [Self; 3] = [Self::Fresh, Self::Cursor, Self::Hold];
+    const ALL: [Self; 3] = [Self::Fresh, Self::Cursor, Self::LongPoll];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Fresh => "fresh",
             Self::Cursor => "cursor",
-            Self::Hold => "hold",
+            Self::LongPoll => "long_poll",
         }
     }
 }

@@ -7,7 +7,7 @@
 use crate::kit::quiet;
 use futures_util::SinkExt;
 use headwater::http::WebSocketLimits;
-use headwater::http::websocket::{Wire, failed, part, wire};
+use headwater::http::websocket::{Wire, close, failed, wire};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -55,7 +55,8 @@ async fn start_echo() -> (SocketAddr, JoinSet<()>) {
             let (stream, _) = listener.accept().await.expect("a connection");
             connections.spawn(async move {
                 let builder = hyper::server::conn::http1::Builder::new();
-                let connection = builder.serve_connection(TokioIo::new(stream), service_fn(greet));
+                let connection =
+                    builder.serve_connection(TokioIo::new(stream), service_fn(handshake));
                 connection.with_upgrades().await.ok();
             });
         }
@@ -63,7 +64,7 @@ async fn start_echo() -> (SocketAddr, JoinSet<()>) {
     (address, tasks)
 }
 
-async fn greet(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn handshake(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let Ok(answer) = create_response_with_body(&request, Full::default) else {
         let mut answer = Response::new(Full::default());
         *answer.status_mut() = StatusCode::UPGRADE_REQUIRED;
@@ -84,8 +85,8 @@ async fn echo(mut wire: Wire) {
             Ok(message @ (Message::Text(_) | Message::Binary(_))) => wire.send(message).await,
             Ok(_) => wire.flush().await,
             Err(error) => {
-                if let Some(goodbye) = failed(&error, &LIMITS) {
-                    part(wire, goodbye).await;
+                if let Some(close_reason) = failed(&error, &LIMITS) {
+                    close(wire, close_reason).await;
                 }
                 return;
             }

@@ -9,7 +9,7 @@ use crate::falco::{falco, prepare};
 use crate::kit::{Origin, Random};
 use crate::vcl::{self, AUDIENCE, Credentials, EXPIRES_S, ISSUER};
 use headwater::access::scope::Right;
-use headwater::access::token::{Demands, Key};
+use headwater::access::token::{Key, Requirements};
 use headwater::access::{Access, AccessConfig};
 use headwater::core::event::ChannelName;
 use hyper::Method;
@@ -145,12 +145,12 @@ impl Case {
 
     /// What the origin says, in the words of the VCL.
     fn verdict(&self) -> &'static str {
-        let demands =
-            Demands { issuer: Some(ISSUER.to_owned()), audience: Some(AUDIENCE.to_owned()) };
+        let requirements =
+            Requirements { issuer: Some(ISSUER.to_owned()), audience: Some(AUDIENCE.to_owned()) };
         let access = Access::new(AccessConfig {
             keys: vec![Key::secret(SECRET.as_bytes()).expect("long enough")],
             private: self.private.iter().map(|one| one.parse().expect("a pattern")).collect(),
-            demands,
+            requirements,
             ..AccessConfig::default()
         });
         let names = self.names.split(',').map(|name| ChannelName::parse(name).expect("a name"));
@@ -304,9 +304,9 @@ async fn said_by(origin: &Origin, sent: &Credentials) -> &'static str {
 
 #[tokio::test]
 async fn the_edge_looks_for_a_token_where_the_origin_looks() {
-    let demands = ["--token-issuer", ISSUER, "--token-audience", AUDIENCE];
+    let requirements = ["--token-issuer", ISSUER, "--token-audience", AUDIENCE];
     let access = ["--store", "memory", "--token-secret", SECRET, "--private", "secret"];
-    let origin = Origin::with(&[&access[..], &demands].concat());
+    let origin = Origin::with(&[&access[..], &requirements].concat());
     let places = all_places();
     let mut counts = std::collections::HashMap::new();
     let mut tests = String::new();

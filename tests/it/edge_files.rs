@@ -59,7 +59,8 @@ fn squid_takes_the_shipped_file_and_the_filled_in_one() {
     let shipped = std::fs::read_to_string("deploy/squid/squid.conf").expect("it is there");
     takes(&shipped);
     assert_eq!(edge(&["squid", "--origin", "127.0.0.1:3129"]), shipped);
-    let words = ["squid", "--origin", "[::1]:9000", "--listen", "6081", "--hold-timeout", "1m"];
+    let words =
+        ["squid", "--origin", "[::1]:9000", "--listen", "6081", "--long-poll-timeout", "1m"];
     let text = edge(&[&words[..], &["--private", "a,desk.*"]].concat());
     takes(&text);
     for wanted in [
@@ -80,7 +81,7 @@ fn nginx_takes_every_profile() {
     let tls = ["--certificate", &chain, "--certificate-key", &key];
     let cache = certificate.path("cache");
     let common = ["nginx", "--origin", "127.0.0.1:9000", "--lanes", "3", "--cache-dir", &cache];
-    let inner = ["--inner-listen", "3199", "--hold-timeout", "40s"];
+    let inner = ["--inner-listen", "3199", "--long-poll-timeout", "40s"];
     for (profile, tls) in [
         ("collapse", &[][..]),
         ("collapse", &tls),

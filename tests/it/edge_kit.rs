@@ -438,7 +438,7 @@ pub struct Follower {
     pub source: EventSource,
     pub random: Random,
     /// Percent of clients that break off in a second.
-    pub break_off: u64,
+    pub abort: u64,
     pub notes: Arc<Notes>,
 }
 
@@ -455,8 +455,8 @@ impl Follower {
             tokio::select! {
                 signal = self.source.next() => planned += self.take(signal, &mut seen),
                 // Each tick gives up a connection that is being made.
-                _ = seconds.tick(), if self.break_off > 0 => {
-                    if self.random.below(100) < self.break_off {
+                _ = seconds.tick(), if self.abort > 0 => {
+                    if self.random.below(100) < self.abort {
                         self.note_break();
                         let pause = Duration::from_millis(self.random.below(300));
                         self.source.disconnect(pause);

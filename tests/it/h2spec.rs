@@ -111,7 +111,7 @@ async fn http_2_conforms_on_a_long_poll() {
     let _quiet = quiet().await;
     // The suite has no token, so it publishes nothing that would end the wait of a long poll.
     let secret = ["--token-secret", "0123456789abcdef0123456789abcdef"];
-    let hold = ["--store", "memory", "--segment", "10m", "--hold-timeout", "200ms"];
+    let hold = ["--store", "memory", "--segment", "10m", "--long-poll-timeout", "200ms"];
     let origin = Origin::with(&[&hold[..], &secret].concat());
     // The end of a segment ends the wait as well.
     wait_for_phase(600_000, 0, 585_000).await;

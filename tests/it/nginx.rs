@@ -52,7 +52,7 @@ impl Crowd {
         for index in 0..count {
             let (channel, source) = ("crowd".to_owned(), cache.source("/channels/crowd", None));
             let (random, notes) = (Random::new(index), notes.clone());
-            let follower = Follower { channel, source, random, break_off: 0, notes };
+            let follower = Follower { channel, source, random, abort: 0, notes };
             clients.spawn(follower.follow(lasts.clone()));
         }
         Self { clients, last }
@@ -147,7 +147,8 @@ async fn a_held_event_reaches_half_of_the_clients_before_nginx_looks_twice() {
 
 #[tokio::test]
 async fn an_idle_channel_does_not_loop() {
-    let origin = Origin::with(&["--store", "memory", "--segment", "2s", "--hold-timeout", "2s"]);
+    let origin =
+        Origin::with(&["--store", "memory", "--segment", "2s", "--long-poll-timeout", "2s"]);
     let tap = Tap::to(origin.listen.port()).await;
     let cache = Cache::nginx("collapse", tap.port);
     let opened = crate::varnish::requests_of_idle_clients(&cache, 10).await;
@@ -157,7 +158,8 @@ async fn an_idle_channel_does_not_loop() {
 
 #[tokio::test]
 async fn an_idle_channel_does_not_loop_behind_a_cache_that_keeps_all_too_long() {
-    let origin = Origin::with(&["--store", "memory", "--segment", "2s", "--hold-timeout", "2s"]);
+    let origin =
+        Origin::with(&["--store", "memory", "--segment", "2s", "--long-poll-timeout", "2s"]);
     let cache = Cache::nginx_with("collapse", origin.listen.port(), |text| {
         let too_long = "proxy_ignore_headers Vary Cache-Control; proxy_cache_valid 200 10s;";
         text.replace("proxy_ignore_headers Vary;", too_long)
@@ -168,7 +170,7 @@ async fn an_idle_channel_does_not_loop_behind_a_cache_that_keeps_all_too_long() 
 
 #[tokio::test]
 async fn the_query_reaches_the_origin_in_one_spelling() {
-    let origin = Origin::with(&["--store", "memory", "--hold-timeout", "1s", "--lanes", "4"]);
+    let origin = Origin::with(&["--store", "memory", "--long-poll-timeout", "1s", "--lanes", "4"]);
     let tap = Tap::to(origin.listen.port()).await;
     let cache = Cache::nginx("collapse", tap.port);
     for (asked, cursor, expected, sent) in [
@@ -199,7 +201,7 @@ async fn the_query_reaches_the_origin_in_one_spelling() {
 // protocol §16.7, §16.4
 #[tokio::test]
 async fn nothing_of_one_client_reaches_another() {
-    let origin = Origin::with(&["--store", "memory", "--hold-timeout", "1s"]);
+    let origin = Origin::with(&["--store", "memory", "--long-poll-timeout", "1s"]);
     let cursor = origin.publish("a", "0").await;
     origin.publish("a", "1").await;
     let tap = Tap::to(origin.listen.port()).await;

@@ -111,7 +111,11 @@ fn a_mistake_in_flags_or_variables_is_one_exit_status_and_is_named() {
     };
     check(&["serve", "--max-event", "0"], &[], "--max-event");
     check(&["serve", "--max-connections", "0"], &[], "--max-connections takes 1 or more");
-    check(&["serve", "--hold-linger", "1h"], &[], "--hold-linger takes less than --hold-timeout");
+    check(
+        &["serve", "--long-poll-linger", "1h"],
+        &[],
+        "--long-poll-linger takes less than --long-poll-timeout",
+    );
     check(&["serve", "--cookie-name", "a=b"], &[], "--cookie-name");
     check(&["serve", "--idle-timeout", "0"], &[], "--idle-timeout takes more than 0");
     check(&["serve", "--allowed-host", "http://a.example"], &[], "without a scheme");

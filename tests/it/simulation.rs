@@ -19,7 +19,7 @@ pub struct Deployment {
     pub segment: u64,
     pub rejoin_tick: u64,
     /// Clients of a thousand that break off in a minute.
-    pub break_off: u64,
+    pub abort: u64,
     /// How long one that broke off stays away: at least, and at most.
     pub away: (u64, u64),
     /// Events a second.
@@ -77,7 +77,7 @@ pub fn load(deployment: Deployment) -> Load {
 
 impl Simulation {
     fn play(mut self) -> Load {
-        let Deployment { clients, pops, segment, break_off, away, duration, .. } = self.deployment;
+        let Deployment { clients, pops, segment, abort, away, duration, .. } = self.deployment;
         // When, where, and with which cursor somebody asks.
         let mut arrivals: BinaryHeap<Reverse<(u64, u64, Key)>> = BinaryHeap::new();
         let begun = 1_000 * segment;
@@ -87,7 +87,7 @@ impl Simulation {
             arrivals.extend((0..pops).map(|pop| Reverse((boundary + 100, pop, cursor))));
         }
         let mut random = Random::new(clients);
-        let stragglers = clients * break_off * duration / (1_000 * 60_000);
+        let stragglers = clients * abort * duration / (1_000 * 60_000);
         for _ in 0..stragglers {
             let broke_off = begun + random.below(duration);
             let back = broke_off + away.0 + random.below(away.1 - away.0);
@@ -160,7 +160,7 @@ const WORLD: Deployment = Deployment {
     has_shield: false,
     segment: 30_000,
     rejoin_tick: 1_000,
-    break_off: 10,
+    abort: 10,
     away: (3_000, 6_000),
     events: 10,
     duration: 300_000,

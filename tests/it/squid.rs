@@ -115,7 +115,7 @@ async fn a_cut_off_answer_stays_cut_off_and_is_never_handed_out_again() {
 
 #[tokio::test]
 async fn each_place_in_a_stream_has_one_url() {
-    let origin = Origin::with(&["--store", "memory", "--lanes", "4", "--hold-timeout", "1s"]);
+    let origin = Origin::with(&["--store", "memory", "--lanes", "4", "--long-poll-timeout", "1s"]);
     let tap = Tap::to(origin.listen.port()).await;
     let cache = Cache::squid(tap.port);
     for (asked, header, expected, cursor) in [
@@ -299,7 +299,7 @@ async fn an_origin_that_is_down_sees_one_try_a_second_and_cursor() {
 /// Whatever is kept on the way to Squid, the caches of browsers must be told what it was asked by.
 #[tokio::test]
 async fn clients_are_told_what_an_answer_varies_by() {
-    let origin = Origin::with(&["--store", "memory", "--hold-timeout", "1s"]);
+    let origin = Origin::with(&["--store", "memory", "--long-poll-timeout", "1s"]);
     let head = "GET /channels/a?mode=hold HTTP/1.1\r\nHost: x\r\n\r\n";
     for (flags, expected) in [
         (&[][..], "\r\nVary: Last-Event-ID\r\n"),

@@ -164,11 +164,11 @@ async fn datas(store: &dyn Store, channel: &str, after: EventId) -> Vec<String> 
 async fn ids_go_up_and_events_come_back_as_they_were(open: impl AsyncFn(Limits) -> Subject) {
     let Subject { store, .. } = open(LIMITS).await;
     let channel = name("a");
-    let standing = store.standing(&channel).await.unwrap();
-    let beginning = standing.bounds.beginning;
+    let log_state = store.log_state(&channel).await.unwrap();
+    let beginning = log_state.bounds.beginning;
     let bounds =
         Bounds { beginning, opened_at: beginning, low_watermark: beginning, last: beginning };
-    assert_eq!(standing, LogState { bounds, ..LogState::default() });
+    assert_eq!(log_state, LogState { bounds, ..LogState::default() });
     assert!(store.read(&channel, EventId::START, ALL).await.unwrap().complete);
     let events = [event(None, ""), event(Some("k"), "a\r\nb"), Event::stored(None, None, "é👩‍🚀")];
     let mut expected = Vec::new();
@@ -185,9 +185,9 @@ async fn ids_go_up_and_events_come_back_as_they_were(open: impl AsyncFn(Limits) 
     let page = store.read(&channel, expected[0].id, ALL).await.unwrap();
     assert_eq!(page.events, expected[1..]);
     assert!(datas(&*store, "other", EventId::START).await.is_empty());
-    let standing = store.standing(&channel).await.unwrap();
-    assert_eq!((standing.bounds.last, standing.oldest), (expected[2].id, Some(expected[0].id)));
-    assert!(standing.keyed && !standing.closed);
+    let log_state = store.log_state(&channel).await.unwrap();
+    assert_eq!((log_state.bounds.last, log_state.oldest), (expected[2].id, Some(expected[0].id)));
+    assert!(log_state.keyed && !log_state.closed);
     store.ready().await.unwrap();
     store.stop().await;
 }
@@ -249,17 +249,17 @@ async fn what_is_over_the_limit_of_events_or_bytes_is_dropped_oldest_first(
         for n in 0..40 {
             ids.push(publish_one(&*store, "a", &format!("{n:0>100}")).await);
         }
-        let standing = store.standing(&name("a")).await.unwrap();
+        let log_state = store.log_state(&name("a")).await.unwrap();
         let page = store.read(&name("a"), EventId::START, ALL).await.unwrap();
         let kept = page.events.len();
         let most = if is_redis { 39 } else { 10 };
         assert!((8..=most).contains(&kept), "{kept} kept");
         assert_eq!(page.events[0].id, ids[40 - kept]);
-        assert_eq!(standing.oldest, Some(ids[40 - kept]));
-        assert_eq!(standing.bounds.low_watermark, ids[40 - kept - 1]);
-        assert!(standing.bounds.misses(EventId::START));
-        assert_eq!(page.bounds, standing.bounds);
-        assert_eq!(standing.bounds.last, ids[39]);
+        assert_eq!(log_state.oldest, Some(ids[40 - kept]));
+        assert_eq!(log_state.bounds.low_watermark, ids[40 - kept - 1]);
+        assert!(log_state.bounds.misses(EventId::START));
+        assert_eq!(page.bounds, log_state.bounds);
+        assert_eq!(log_state.bounds.last, ids[39]);
     }
 }
 
@@ -301,7 +301,7 @@ async fn the_state_is_the_newest_event_of_each_key(open: impl AsyncFn(Limits) ->
     publish(&*store, "x", vec![event(Some("a"), ""), event(Some("c"), "5"), event(Some("c"), "")])
         .await;
     assert!(store.state(&name("x")).await.unwrap().events.is_empty());
-    assert!(!store.standing(&name("x")).await.unwrap().keyed);
+    assert!(!store.log_state(&name("x")).await.unwrap().keyed);
 }
 
 async fn a_channel_ends_and_opens_again(open: impl AsyncFn(Limits) -> Subject) {
@@ -312,8 +312,8 @@ async fn a_channel_ends_and_opens_again(open: impl AsyncFn(Limits) -> Subject) {
     let refused =
         Publication { channel: name("a"), events: vec![event(None, "2")], idempotency: None };
     assert_eq!(store.publish(refused.clone()).await, Err(StoreError::Closed));
-    let standing = store.standing(&name("a")).await.unwrap();
-    assert!(standing.closed && standing.bounds.last == end);
+    let log_state = store.log_state(&name("a")).await.unwrap();
+    assert!(log_state.closed && log_state.bounds.last == end);
     let page = store.read(&name("a"), before, ALL).await.unwrap();
     assert!(page.events.len() == 1 && page.events[0].event.is_end());
     // Whoever joins now still hears of the end.
@@ -325,7 +325,7 @@ async fn a_channel_ends_and_opens_again(open: impl AsyncFn(Limits) -> Subject) {
     // One that nobody has published to is no channel: nothing is stored of it.
     assert_eq!(store.close(&name("new")).await, Err(StoreError::NoChannel));
     assert_eq!(store.reopen(&name("new")).await, Err(StoreError::NoChannel));
-    assert_eq!(store.standing(&name("new")).await.unwrap().oldest, None);
+    assert_eq!(store.log_state(&name("new")).await.unwrap().oldest, None);
 }
 
 async fn limits_are_errors_that_name_their_flag(open: impl AsyncFn(Limits) -> Subject) {
@@ -389,7 +389,7 @@ async fn the_listener_hears_of_all_in_order_with_no_break(open: impl AsyncFn(Lim
 
 async fn a_position_before_an_instant_is_found(open: impl AsyncFn(Limits) -> Subject) {
     let Subject { store, is_redis, .. } = open(Limits { retain_events: 3, ..LIMITS }).await;
-    let beginning = store.standing(&name("a")).await.unwrap().bounds.beginning;
+    let beginning = store.log_state(&name("a")).await.unwrap().bounds.beginning;
     assert_eq!(store.position_before(&name("a"), u64::MAX).await.unwrap(), beginning);
     let mut ids = Vec::new();
     for n in 0..5_usize {

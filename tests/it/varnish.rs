@@ -23,7 +23,7 @@ struct Crowd {
 }
 
 impl Crowd {
-    fn join(cache: &Cache, channels: u64, count: u64, break_off: u64) -> Self {
+    fn join(cache: &Cache, channels: u64, count: u64, abort: u64) -> Self {
         headwater::telemetry::process::raise_file_limit();
         let (last, lasts) = watch::channel(None);
         let notes = Arc::new(Notes::default());
@@ -32,7 +32,7 @@ impl Crowd {
             let channel = format!("crowd{}", index % channels);
             let source = cache.source(&format!("/channels/{channel}"), None);
             let (random, notes) = (Random::new(index), notes.clone());
-            let follower = Follower { channel, source, random, break_off, notes };
+            let follower = Follower { channel, source, random, abort, notes };
             clients.spawn(follower.follow(lasts.clone()));
         }
         Self { clients, last, notes }
@@ -214,7 +214,7 @@ async fn with_a_rejoin_tick_the_origin_never_has_more_open_than_the_ticks_of_a_s
         has_shield: false,
         segment: SEGMENT_MS,
         rejoin_tick: 1_000,
-        break_off: 50 * 60,
+        abort: 50 * 60,
         away: (0, 300),
         events: 20,
         duration: 22_000,

@@ -71,7 +71,7 @@ resource "fastly_service_vcl" "headwater" {
     shield            = var.shield
     healthcheck       = "headwater"
 
-    # Milliseconds. A hold answer may take 20 s to its first byte; a heartbeat
+    # Milliseconds. A long poll may take 20 s to its first byte; a heartbeat
     # comes every 5 s. miss.vcl and pass.vcl say the same for our paths.
     connect_timeout       = 2000
     first_byte_timeout    = 30000

@@ -29,7 +29,7 @@ backend headwater {
     .host = "127.0.0.1";
     .port = "8080";
     .connect_timeout = 1s;
-    # A hold request is answered after --hold-timeout (20 s) at the latest.
+    # A long poll is answered after --long-poll-timeout (20 s) at the latest.
     .first_byte_timeout = 30s;
     # A quiet stream sends a comment every 5 s (--heartbeat).
     .between_bytes_timeout = 20s;

@@ -4,16 +4,16 @@
 //! and every opening block says which cursor it answers and when it ends. So a few clients with
 //! cursors that nobody else has show what the cache in between does.
 
-mod examine;
+mod checks;
 mod findings;
-mod look;
-mod watch;
+mod probe;
+mod subscribers;
 
 use super::block_on;
 use crate::client::http::Address;
 use crate::core::event::ChannelName;
+use checks::Checks;
 use clap::Args;
-use examine::Examination;
 use findings::Report;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::process::ExitCode;
@@ -52,12 +52,12 @@ pub struct DoctorArguments {
 
 pub fn run(arguments: DoctorArguments) -> ExitCode {
     let as_json = arguments.json;
-    let progress = ProgressBar::new(examine::STEPS);
+    let progress = ProgressBar::new(checks::STEPS);
     let style = ProgressStyle::with_template("{bar:20} {elapsed} {msg}");
     progress.set_style(style.unwrap_or(ProgressStyle::default_bar()));
     progress.enable_steady_tick(Duration::from_millis(200));
     let url = arguments.url.clone();
-    let report = block_on(Examination::run(arguments, progress.clone()));
+    let report = block_on(Checks::run(arguments, progress.clone()));
     progress.finish_and_clear();
     match report {
         Ok(Ok(report)) => {

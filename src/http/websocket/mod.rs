@@ -5,22 +5,22 @@
 //! failed. Only a page of a site that may not be here at all gets a `403` (RFC 6455, section 4.2.2).
 
 pub mod frame;
-mod pace;
+mod rate_limited;
 mod session;
 mod subscription;
 
-pub use session::{Session, Wire, failed, part, wire};
+pub use session::{Session, Wire, close, failed, wire};
 
-use super::access::{EDGE_AUTH, bearer, cookies, said_of};
+use super::access::{EDGE_AUTH, bearer, cookies, explanation};
 use super::problem::Problem;
 use super::route::Query;
 use super::site::{Site, is_local_page};
-use super::{Admission, Answer, Origin, access};
+use super::{Admission, AppState, HttpResponse, access};
 use crate::access::scope::Right;
-use crate::access::token::{Grant, Refusal};
+use crate::access::token::{Grant, TokenError};
 use crate::core::event::ChannelName;
-use crate::http::stream_body::AnswerBody;
-use crate::limits::connections::Place;
+use crate::http::stream_body::ResponseBody;
+use crate::limits::connections::Permit;
 use hyper::body::Incoming;
 use hyper::header::{
     HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
@@ -41,12 +41,12 @@ const RETRY_CROWDED_S: u64 = 10;
 const RETRY_KEYS_S: u64 = 5;
 
 /// A client that has shaken hands.
-pub struct Welcome {
+pub struct Handshake {
     rights: Rights,
     /// Why it has to leave at once.
-    goodbye: Option<Goodbye>,
+    close_reason: Option<CloseReason>,
     /// What it holds of its client's share.
-    _place: Option<Place>,
+    _permit: Option<Permit>,
 }
 
 /// What a client may do.
@@ -58,12 +58,12 @@ struct Rights {
 
 /// Why a socket is closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Goodbye {
+pub struct CloseReason {
     code: CloseCode,
     reason: String,
 }
 
-impl Goodbye {
+impl CloseReason {
     fn new(code: CloseCode, reason: impl Into<String>) -> Self {
         Self { code, reason: reason.into() }
     }
@@ -84,18 +84,18 @@ impl Goodbye {
     }
 }
 
-impl Origin {
+impl AppState {
     /// Shakes hands.
-    pub(super) fn greet(
+    pub(super) fn handshake(
         &self,
         request: &Request<Incoming>,
         host: &str,
         query: &Query,
         admission: Admission,
-        place: Option<Place>,
-    ) -> Result<Answer, Problem> {
+        permit: Option<Permit>,
+    ) -> Result<HttpResponse, Problem> {
         let headers = request.headers();
-        let made = create_response_with_body(request, || AnswerBody::Full(Default::default()));
+        let made = create_response_with_body(request, || ResponseBody::Full(Default::default()));
         // The library looks at the first key only (RFC 6455, section 11.3.1, allows no second).
         let is_one = headers.get_all(SEC_WEBSOCKET_KEY).iter().count() < 2;
         let Some(mut answer) = made.ok().filter(|_| is_one) else {
@@ -127,31 +127,36 @@ impl Origin {
             }
             None => (None, None),
             Some(Ok(grant)) => (Some(grant), None),
-            Some(Err(goodbye)) => (None, Some(goodbye)),
+            Some(Err(close_reason)) => (None, Some(close_reason)),
         };
-        let goodbye = match admission {
-            _ if self.hub.is_draining() => Some(Goodbye::restart()),
-            Admission::Overloaded => {
-                Some(Goodbye::later("too many connections (--max-connections)", RETRY_CROWDED_S))
-            }
-            Admission::Crowded => {
+        let close_reason = match admission {
+            _ if self.hub.is_draining() => Some(CloseReason::restart()),
+            Admission::Overloaded => Some(CloseReason::later(
+                "too many connections (--max-connections)",
+                RETRY_CROWDED_S,
+            )),
+            Admission::OverLimit => {
                 let reason = "too many connections of one client (--max-connections-per-client)";
-                Some(Goodbye::later(reason, RETRY_CROWDED_S))
+                Some(CloseReason::later(reason, RETRY_CROWDED_S))
             }
             Admission::Normal | Admission::Admin => refused,
         };
         let rights = Rights { grant, is_vouched };
-        answer.extensions_mut().insert(Arc::new(Welcome { rights, goodbye, _place: place }));
+        answer.extensions_mut().insert(Arc::new(Handshake {
+            rights,
+            close_reason,
+            _permit: permit,
+        }));
         Ok(answer)
     }
 
-    fn grant_of(&self, token: &str) -> Result<Grant, Goodbye> {
+    fn grant_of(&self, token: &str) -> Result<Grant, CloseReason> {
         let verified = self.access.verify(token, self.hub.clock.wall());
         verified.map_err(|refusal| match refusal {
-            Refusal::UnknownKey | Refusal::Bad if self.access.missing_keys().is_some() => {
-                Goodbye::later("tokens cannot be checked yet (--token-jwks)", RETRY_KEYS_S)
+            TokenError::UnknownKey | TokenError::Bad if self.access.missing_keys().is_some() => {
+                CloseReason::later("tokens cannot be checked yet (--token-jwks)", RETRY_KEYS_S)
             }
-            other => Goodbye::policy(said_of(other)),
+            other => CloseReason::policy(explanation(other)),
         })
     }
 
@@ -178,7 +183,7 @@ impl Origin {
 
 /// The answer to a request that is no handshake: `400` where it asks for a WebSocket with a key that
 /// is none (RFC 6455, section 4.2.1), else `426` with the protocol to upgrade to.
-fn no_handshake(request: &Request<Incoming>) -> Answer {
+fn no_handshake(request: &Request<Incoming>) -> HttpResponse {
     let headers = request.headers();
     let asks =
         headers.get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));

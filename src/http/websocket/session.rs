@@ -5,16 +5,16 @@
 //! nothing for `--write-timeout` is let go. A publish is stored before the loop reads on, so that
 //! `"echo": false` knows the event when it comes by.
 
-use super::pace::Paced;
+use super::rate_limited::RateLimited;
 use super::subscription::{Subscription, Subscriptions};
-use super::{Goodbye, Origin, Problem, Welcome};
+use super::{AppState, CloseReason, Handshake, Problem};
 use crate::access::scope::Right;
 use crate::core::event::ChannelName;
-use crate::core::resume::Asked;
+use crate::core::resume::ResumeFrom;
 use crate::core::sse;
 use crate::http::WebSocketLimits;
 use crate::http::probe;
-use crate::http::websocket::frame::{self, Command, Frame, Publish, Reference};
+use crate::http::websocket::frame::{self, ClientMessage, Frame, Publish, Reference};
 use crate::hub::reader::{Lost, Step};
 use crate::hub::{Join, Joined};
 use crate::store::{Idempotency, Publication};
@@ -44,7 +44,7 @@ const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// Frames are gathered up to this size before they are written.
 const WRITE_BUFFER_BYTES: usize = 8 * 1024;
 /// Longest frame of an event's message.
-const PIECE_BYTES: usize = 16 * 1024;
+const CHUNK_BYTES: usize = 16 * 1024;
 /// How long a client may take to part, and most bytes that are read of it meanwhile: where some are
 /// left unread, the connection is reset, and the client may never see why it was closed.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ const UNANSWERED_PINGS_MAX: u32 = 2;
 const RETRY_STORE_S: u64 = 5;
 
 /// A connection as frames.
-pub type Wire = WebSocketStream<Paced<TokioIo<Upgraded>>>;
+pub type Wire = WebSocketStream<RateLimited<TokioIo<Upgraded>>>;
 
 /// Takes a connection over as frames, within limits.
 pub async fn wire(upgraded: Upgraded, limits: &WebSocketLimits) -> Wire {
@@ -64,14 +64,14 @@ pub async fn wire(upgraded: Upgraded, limits: &WebSocketLimits) -> Wire {
         .write_buffer_size(WRITE_BUFFER_BYTES)
         .max_message_size(Some(limits.message_bytes))
         .max_frame_size(Some(limits.message_bytes));
-    let stream = Paced::new(TokioIo::new(upgraded), limits.bytes_per_second);
+    let stream = RateLimited::new(TokioIo::new(upgraded), limits.bytes_per_second);
     WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await
 }
 
 /// A socket that is served.
 pub struct Session {
-    origin: Arc<Origin>,
-    welcome: Arc<Welcome>,
+    origin: Arc<AppState>,
+    handshake: Arc<Handshake>,
     wire: Wire,
     subscriptions: Subscriptions,
     /// Which of the subscriptions reads a page of old events.
@@ -84,7 +84,7 @@ pub struct Session {
 /// How a session ends.
 enum End {
     /// We say why.
-    Close(Goodbye),
+    Close(CloseReason),
     /// The client has closed, or is gone.
     Gone,
 }
@@ -99,14 +99,14 @@ enum Due {
 
 impl Session {
     /// Takes a connection over that has shaken hands.
-    pub async fn new(origin: Arc<Origin>, upgraded: Upgraded, welcome: Arc<Welcome>) -> Self {
+    pub async fn new(origin: Arc<AppState>, upgraded: Upgraded, handshake: Arc<Handshake>) -> Self {
         let limits = &origin.config.websocket;
         let wire = wire(upgraded, limits).await;
         let frames = RateLimiter::direct(Quota::per_second(limits.frames_per_second));
         let subscriptions = Subscriptions::default();
         Self {
             origin,
-            welcome,
+            handshake,
             wire,
             subscriptions,
             turn: Arc::new(Semaphore::new(1)),
@@ -120,16 +120,16 @@ impl Session {
     pub async fn run(mut self, draining: impl Future<Output = ()>) {
         let metrics = &self.origin.clone().hub.metrics;
         metrics.websockets_open.inc();
-        let end = match &self.welcome.goodbye {
-            Some(goodbye) => End::Close(goodbye.clone()),
+        let end = match &self.handshake.close_reason {
+            Some(close_reason) => End::Close(close_reason.clone()),
             None => self.serve(draining).await,
         };
         self.unreported.report(metrics);
         metrics.websockets_open.dec();
         match end {
-            End::Close(goodbye) => {
-                metrics.websocket_closed(Some(goodbye.code.into()));
-                part(self.wire, goodbye).await;
+            End::Close(close_reason) => {
+                metrics.websocket_closed(Some(close_reason.code.into()));
+                close(self.wire, close_reason).await;
             }
             End::Gone => metrics.websocket_closed(None),
         }
@@ -158,7 +158,7 @@ impl Session {
 
     /// Ends when the client's token does.
     fn expiry(&self) -> impl Future<Output = ()> + use<> {
-        let until = self.welcome.rights.grant.as_ref().map(|grant| grant.until);
+        let until = self.handshake.rights.grant.as_ref().map(|grant| grant.until);
         let left = until.map(|until| until.saturating_sub(self.origin.hub.clock.wall()));
         async move {
             match left {
@@ -172,31 +172,31 @@ impl Session {
         match due {
             Due::Message(None) => Err(End::Gone),
             Due::Message(Some(Err(error))) => {
-                let goodbye = failed(&error, &self.origin.config.websocket);
-                Err(goodbye.map_or(End::Gone, End::Close))
+                let close_reason = failed(&error, &self.origin.config.websocket);
+                Err(close_reason.map_or(End::Gone, End::Close))
             }
-            Due::Message(Some(Ok(message))) => self.hear(message).await,
+            Due::Message(Some(Ok(message))) => self.on_message(message).await,
             Due::Step(index, step) => self.step(index, step).await,
             Due::Ping => self.ping().await,
-            Due::Drain => Err(End::Close(Goodbye::restart())),
-            Due::Expired => Err(End::Close(Goodbye::policy(super::access::EXPIRED))),
+            Due::Drain => Err(End::Close(CloseReason::restart())),
+            Due::Expired => Err(End::Close(CloseReason::policy(super::access::EXPIRED))),
         }
     }
 
-    async fn hear(&mut self, message: Message) -> Result<(), End> {
+    async fn on_message(&mut self, message: Message) -> Result<(), End> {
         self.unanswered_pings = 0;
         if let Err(until) = self.frames.check() {
             let limit = self.origin.config.websocket.frames_per_second;
             let reason = format!("at most {limit} frames a second (--ws-frame-rate)");
             let wait = until.wait_time_from(DefaultClock::default().now());
-            return Err(End::Close(Goodbye::later(&reason, wait.as_secs() + 1)));
+            return Err(End::Close(CloseReason::later(&reason, wait.as_secs() + 1)));
         }
         self.origin.hub.metrics.websocket_frames_in.inc();
         match message {
-            Message::Text(text) => self.obey(&text).await,
+            Message::Text(text) => self.dispatch(&text).await,
             Message::Binary(_) => {
                 let reason = "only text frames here, with a JSON object each";
-                Err(End::Close(Goodbye::new(CloseCode::Unsupported, reason)))
+                Err(End::Close(CloseReason::new(CloseCode::Unsupported, reason)))
             }
             // The library answers both.
             Message::Close(_) | Message::Ping(_) => self.flush().await,
@@ -204,7 +204,7 @@ impl Session {
         }
     }
 
-    async fn obey(&mut self, text: &str) -> Result<(), End> {
+    async fn dispatch(&mut self, text: &str) -> Result<(), End> {
         let Frame { reference, command } = match Frame::parse(text, self.origin.config.event_bytes)
         {
             Ok(frame) => frame,
@@ -221,14 +221,14 @@ impl Session {
         };
         let reference = reference.as_ref();
         match command {
-            Command::Ping => self.say(frame::pong(reference)).await,
-            Command::Unsubscribe(channels) => self.unsubscribe(reference, channels).await,
-            Command::Subscribe(wanted) => match self.check_subscribe(&wanted) {
+            ClientMessage::Ping => self.send(frame::pong(reference)).await,
+            ClientMessage::Unsubscribe(channels) => self.unsubscribe(reference, channels).await,
+            ClientMessage::Subscribe(wanted) => match self.check_subscribe(&wanted) {
                 Err(problem) => self.refuse(reference, &problem).await,
                 Ok(()) => self.subscribe(reference, wanted).await,
             },
-            Command::Publish(publish) => match self.publish(*publish).await {
-                Ok((ids, repeated)) => self.say(frame::published(reference, ids, repeated)).await,
+            ClientMessage::Publish(publish) => match self.publish(*publish).await {
+                Ok((ids, repeated)) => self.send(frame::published(reference, ids, repeated)).await,
                 Err(problem) => {
                     self.origin.hub.metrics.refused(problem.slug);
                     self.refuse(reference, &problem).await
@@ -238,7 +238,7 @@ impl Session {
     }
 
     /// All of it, or nothing.
-    fn check_subscribe(&self, wanted: &[(ChannelName, Asked)]) -> Result<(), Problem> {
+    fn check_subscribe(&self, wanted: &[(ChannelName, ResumeFrom)]) -> Result<(), Problem> {
         let limit = self.origin.config.websocket.channels;
         if self.subscriptions.len() + wanted.len() > limit {
             let detail = format!("a socket has at most {limit} channels (--max-ws-channels)");
@@ -248,7 +248,7 @@ impl Session {
             if probe::is_fault(std::slice::from_ref(name)) {
                 return Err(Problem::unavailable("fault", probe::TAKES_NO_EVENTS, 1));
             }
-            self.origin.may(&self.welcome.rights, Right::Subscribe, name)?;
+            self.origin.may(&self.handshake.rights, Right::Subscribe, name)?;
             if self.subscriptions.find(name).is_some() {
                 let detail = format!("{name} is subscribed already; unsubscribe it first");
                 return Err(Problem::bad_field("channels", detail));
@@ -260,7 +260,7 @@ impl Session {
     async fn subscribe(
         &mut self,
         reference: Option<&Reference>,
-        wanted: Vec<(ChannelName, Asked)>,
+        wanted: Vec<(ChannelName, ResumeFrom)>,
     ) -> Result<(), End> {
         for (name, asked) in wanted {
             match self.origin.hub.join_for_good(&name, &asked).await {
@@ -270,11 +270,11 @@ impl Session {
                 }
                 Ok(Join::NothingLeft) => {
                     let cursor = match asked {
-                        Asked::After(cursor) => cursor.to_string(),
+                        ResumeFrom::After(cursor) => cursor.to_string(),
                         _ => String::new(),
                     };
-                    self.say(frame::subscribed(reference, &name, &cursor)).await?;
-                    self.say(frame::end(&name)).await?;
+                    self.send(frame::subscribed(reference, &name, &cursor)).await?;
+                    self.send(frame::end(&name)).await?;
                 }
                 Err(error) => self.refuse(reference, &Problem::from(error)).await?,
             }
@@ -294,9 +294,9 @@ impl Session {
         let metrics = &self.origin.hub.metrics;
         prelude.gap_reasons.iter().for_each(|reason| metrics.gap(*reason));
         for bytes in std::iter::once(prelude.gaps.into()).chain(prelude.state) {
-            self.say_blocks(&bytes).await?;
+            self.send_events(&bytes).await?;
         }
-        self.say(frame::subscribed(reference, name, &prelude.cursor.to_string())).await?;
+        self.send(frame::subscribed(reference, name, &prelude.cursor.to_string())).await?;
         Ok(reader)
     }
 
@@ -312,7 +312,7 @@ impl Session {
         for name in channels {
             let Some(index) = self.subscriptions.find(&name) else { continue };
             let cursor = self.subscriptions.remove(index).cursor().to_string();
-            self.say(frame::unsubscribed(reference, &name, &cursor)).await?;
+            self.send(frame::unsubscribed(reference, &name, &cursor)).await?;
         }
         Ok(())
     }
@@ -322,7 +322,7 @@ impl Session {
         publish: Publish,
     ) -> Result<(crate::core::cursor::EventId, bool), Problem> {
         let Publish { channel, event, echo, idempotency_key } = publish;
-        let (origin, rights) = (&self.origin, &self.welcome.rights);
+        let (origin, rights) = (&self.origin, &self.handshake.rights);
         origin.may(rights, Right::Publish, &channel)?;
         if probe::is_fault(std::slice::from_ref(&channel)) {
             return Err(Problem::not_found(probe::TAKES_NO_EVENTS));
@@ -340,7 +340,7 @@ impl Session {
         let channel = publication.channel.clone();
         let published = origin.hub.publish(publication).await?;
         if let (false, Some(index)) = (echo, self.subscriptions.find(&channel)) {
-            self.subscriptions.at(index).pass_over(&published.ids);
+            self.subscriptions.at(index).suppress(&published.ids);
         }
         Ok((published.ids.first().copied().unwrap_or_default(), published.repeated))
     }
@@ -350,7 +350,7 @@ impl Session {
             Ok(Step::Events(delivery)) => {
                 // The bytes that go out are others: those counted are of streams.
                 self.unreported.add(&self.origin.hub.metrics, delivery.events, 0);
-                self.say_step(index, &delivery.bytes).await
+                self.send_step(index, &delivery.bytes).await
             }
             Ok(Step::Ended) => {
                 self.subscriptions.remove(index);
@@ -360,10 +360,10 @@ impl Session {
                 // As a stream that is broken off and asked for again: what is missing is told.
                 let subscription = self.subscriptions.at(index);
                 let (name, asked) =
-                    (subscription.channel.clone(), Asked::After(subscription.cursor()));
+                    (subscription.channel.clone(), ResumeFrom::After(subscription.cursor()));
                 let again = self.origin.hub.join_for_good(&name, &asked).await;
                 let Ok(Join::Stream(joined)) = again else {
-                    return Err(End::Close(Goodbye::later(
+                    return Err(End::Close(CloseReason::later(
                         "the store does not answer",
                         RETRY_STORE_S,
                     )));
@@ -376,30 +376,30 @@ impl Session {
     }
 
     /// What one of the subscriptions has read.
-    async fn say_step(&mut self, index: usize, bytes: &Bytes) -> Result<(), End> {
+    async fn send_step(&mut self, index: usize, bytes: &Bytes) -> Result<(), End> {
         for block in sse::json_blocks(bytes) {
             if self.subscriptions.at(index).wants(block.id) {
-                self.say_pieces(block.data).await?;
+                self.send_chunks(block.data).await?;
             }
         }
         self.flush().await
     }
 
-    async fn say_blocks(&mut self, bytes: &Bytes) -> Result<(), End> {
+    async fn send_events(&mut self, bytes: &Bytes) -> Result<(), End> {
         for block in sse::json_blocks(bytes) {
-            self.say_pieces(block.data).await?;
+            self.send_chunks(block.data).await?;
         }
         self.flush().await
     }
 
-    /// Writes a message in frames of at most [`PIECE_BYTES`], which the log and its other readers
+    /// Writes a message in frames of at most [`CHUNK_BYTES`], which the log and its other readers
     /// share: a slow client of a large event holds one frame, not a copy of the event.
-    async fn say_pieces(&mut self, mut text: Bytes) -> Result<(), End> {
+    async fn send_chunks(&mut self, mut text: Bytes) -> Result<(), End> {
         let mut kind = Data::Text;
         loop {
-            let piece = text.split_to(text.len().min(PIECE_BYTES));
+            let chunk = text.split_to(text.len().min(CHUNK_BYTES));
             let is_last = text.is_empty();
-            let wire = WireFrame::message(piece, OpCode::Data(kind), is_last);
+            let wire = WireFrame::message(chunk, OpCode::Data(kind), is_last);
             self.feed(Message::Frame(wire)).await?;
             if is_last {
                 return Ok(());
@@ -413,17 +413,17 @@ impl Session {
         reference: Option<&Reference>,
         problem: &Problem,
     ) -> Result<(), End> {
-        self.say(frame::error(reference, problem.value())).await
+        self.send(frame::error(reference, problem.value())).await
     }
 
-    async fn say(&mut self, text: String) -> Result<(), End> {
+    async fn send(&mut self, text: String) -> Result<(), End> {
         self.feed(Message::text(text)).await?;
         self.flush().await
     }
 
     async fn ping(&mut self) -> Result<(), End> {
         if self.unanswered_pings == UNANSWERED_PINGS_MAX {
-            return Err(End::Close(Goodbye::policy("no answer to two pings (--ws-ping)")));
+            return Err(End::Close(CloseReason::policy("no answer to two pings (--ws-ping)")));
         }
         self.unanswered_pings += 1;
         self.unreported.report(&self.origin.hub.metrics);
@@ -443,34 +443,35 @@ impl Session {
 }
 
 /// What to say when a connection fails; nothing where nobody is there to hear it.
-pub fn failed(error: &Error, limits: &WebSocketLimits) -> Option<Goodbye> {
+pub fn failed(error: &Error, limits: &WebSocketLimits) -> Option<CloseReason> {
     match error {
         Error::Capacity(_) => {
             let limit = limits.message_bytes;
             let reason = format!("a message has at most {limit} bytes (--max-ws-message)");
-            Some(Goodbye::new(CloseCode::Size, reason))
+            Some(CloseReason::new(CloseCode::Size, reason))
         }
-        Error::Utf8(_) => Some(Goodbye::new(CloseCode::Invalid, "text is UTF-8")),
+        Error::Utf8(_) => Some(CloseReason::new(CloseCode::Invalid, "text is UTF-8")),
         Error::Io(error) if error.kind() == ErrorKind::QuotaExceeded => {
             let limit = limits.bytes_per_second;
             let reason = format!("at most {limit} bytes a second (--ws-byte-rate)");
-            Some(Goodbye::later(&reason, 1))
+            Some(CloseReason::later(&reason, 1))
         }
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
-        Error::Protocol(error) => Some(Goodbye::new(CloseCode::Protocol, error.to_string())),
+        Error::Protocol(error) => Some(CloseReason::new(CloseCode::Protocol, error.to_string())),
         _ => None,
     }
 }
 
 /// Says why, and gives the client a moment to agree.
-pub async fn part(mut wire: Wire, goodbye: Goodbye) {
-    let frame = CloseFrame { code: goodbye.code, reason: Utf8Bytes::from(short(goodbye.reason)) };
-    let part = async {
+pub async fn close(mut wire: Wire, close_reason: CloseReason) {
+    let frame =
+        CloseFrame { code: close_reason.code, reason: Utf8Bytes::from(short(close_reason.reason)) };
+    let close = async {
         if wire.close(Some(frame)).await.is_ok() {
             wire.get_mut().discard(DISCARDED_BYTES_MAX).await;
         }
     };
-    timeout(CLOSE_TIME_MAX, part).await.ok();
+    timeout(CLOSE_TIME_MAX, close).await.ok();
 }
 
 /// A close frame holds 123 bytes of reason (RFC 6455, section 5.5).

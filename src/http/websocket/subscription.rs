@@ -17,12 +17,12 @@ pub struct Subscription {
     /// Its name.
     pub channel: ChannelName,
     reader: Reader,
-    own: Own,
+    own: EchoFilter,
 }
 
 /// Events that a client published and does not want back, in their order.
 #[derive(Debug, Default)]
-struct Own(VecDeque<EventId>);
+struct EchoFilter(VecDeque<EventId>);
 
 /// All of a socket's.
 #[derive(Default)]
@@ -34,7 +34,7 @@ pub struct Subscriptions {
 impl Subscription {
     /// What `reader` reads.
     pub fn new(channel: ChannelName, reader: Reader) -> Self {
-        Self { channel, reader, own: Own::default() }
+        Self { channel, reader, own: EchoFilter::default() }
     }
 
     /// Up to where its events were sent; good for a stream as well.
@@ -43,7 +43,7 @@ impl Subscription {
     }
 
     /// Passes these events over when they come.
-    pub fn pass_over(&mut self, ids: &[EventId]) {
+    pub fn suppress(&mut self, ids: &[EventId]) {
         self.own.add(ids, self.position());
     }
 
@@ -65,7 +65,7 @@ impl Subscription {
     }
 }
 
-impl Own {
+impl EchoFilter {
     /// Those of `ids` that a reader at `position` has not passed.
     fn add(&mut self, ids: &[EventId], position: EventId) {
         self.0.extend(ids.iter().filter(|id| **id > position));
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn own_events_are_passed_over_once_and_none_is_waited_for_that_will_not_come() {
-        let mut own = Own::default();
+        let mut own = EchoFilter::default();
         own.add(&[id(1), id(3), id(5), id(7)], id(1));
         assert_eq!(own.0, [id(3), id(5), id(7)]);
         assert!(!own.is_next(id(2)) && own.is_next(id(3)) && !own.is_next(id(4)));

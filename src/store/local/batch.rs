@@ -13,7 +13,7 @@ use std::collections::HashMap;
 
 /// Where the records of a commit will stand.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct WritePosition {
     /// The number of the file, and the offset in it.
     pub segment: u32,
     pub offset: usize,
@@ -27,7 +27,7 @@ pub struct Batch<'c> {
     known: &'c Catalog,
     limits: Limits,
     now: u64,
-    place: Place,
+    write_position: WritePosition,
     channels: HashMap<ChannelName, Head>,
     /// What the batch makes of keys: the bytes that each counts for, or that it is removed.
     state: HashMap<(ChannelName, Box<str>), Option<u32>>,
@@ -93,12 +93,17 @@ impl Head {
 
 impl<'c> Batch<'c> {
     /// An empty batch on what is `known`, at the instant `now` (ms).
-    pub fn new(known: &'c Catalog, limits: Limits, now: u64, place: Place) -> Self {
+    pub fn new(
+        known: &'c Catalog,
+        limits: Limits,
+        now: u64,
+        write_position: WritePosition,
+    ) -> Self {
         Self {
             known,
             limits,
             now,
-            place,
+            write_position,
             channels: HashMap::new(),
             state: HashMap::new(),
             keys: HashMap::new(),
@@ -293,8 +298,8 @@ impl<'c> Batch<'c> {
         });
         let (is_first, previous) = (head.is_new, head.last);
         let record = Events { channel, is_first, previous, first, key, events };
-        let place = self.write(kind, |out| record.write(out));
-        let mut append = Append::of(record, kind, self.place.segment, place);
+        let write_position = self.write(kind, |out| record.write(out));
+        let mut append = Append::of(record, kind, self.write_position.segment, write_position);
         if is_first {
             append.follows = self.known.beginning;
         }
@@ -318,9 +323,9 @@ impl<'c> Batch<'c> {
     /// Appends a frame; where it will stand in the file, and its length.
     fn write(&mut self, kind: Kind, body: impl FnOnce(&mut Vec<u8>)) -> (usize, usize) {
         let start = self.staged.bytes.len();
-        let head = (kind, self.place.commit, start == 0);
-        frame::write(&mut self.staged.bytes, self.place.seed, head, body);
-        (self.place.offset + start, self.staged.bytes.len() - start)
+        let head = (kind, self.write_position.commit, start == 0);
+        frame::write(&mut self.staged.bytes, self.write_position.seed, head, body);
+        (self.write_position.offset + start, self.staged.bytes.len() - start)
     }
 }
 

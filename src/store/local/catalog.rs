@@ -152,7 +152,7 @@ impl Segment {
 }
 
 impl Catalog {
-    pub fn standing(&self, name: &ChannelName) -> LogState {
+    pub fn log_state(&self, name: &ChannelName) -> LogState {
         let Some(channel) = self.channels.get(name) else {
             return LogState { bounds: self.no_bounds(), ..LogState::default() };
         };

@@ -13,7 +13,7 @@ const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// One command.
-pub enum Command {
+pub enum WriteCommand {
     Publish(Publication, Reply<Published>, Ticket),
     Close(ChannelName, Reply<EventId>, Ticket),
     Reopen(ChannelName, Reply<()>, Ticket),
@@ -26,7 +26,7 @@ pub enum Command {
 pub type Pending = Box<dyn FnOnce(Result<(), StoreError>)>;
 
 /// Answers a command that had no turn.
-pub fn refuse(command: Command) -> Option<Pending> {
+pub fn refuse(command: WriteCommand) -> Option<Pending> {
     fn refuse<T: 'static>(reply: Reply<T>, ticket: &Ticket) -> Option<Pending> {
         let why = || StoreError::Down("the log cannot be written".to_owned());
         let is_waiting = ticket.take();
@@ -35,11 +35,11 @@ pub fn refuse(command: Command) -> Option<Pending> {
         })
     }
     match command {
-        Command::Publish(_, reply, ticket) => refuse(reply, &ticket),
-        Command::Close(_, reply, ticket) => refuse(reply, &ticket),
-        Command::Reopen(_, reply, ticket) => refuse(reply, &ticket),
-        Command::Settle(reply) => Some(Box::new(|_| reply.send(()).unwrap_or_default())),
-        Command::Sweep | Command::Stop => None,
+        WriteCommand::Publish(_, reply, ticket) => refuse(reply, &ticket),
+        WriteCommand::Close(_, reply, ticket) => refuse(reply, &ticket),
+        WriteCommand::Reopen(_, reply, ticket) => refuse(reply, &ticket),
+        WriteCommand::Settle(reply) => Some(Box::new(|_| reply.send(()).unwrap_or_default())),
+        WriteCommand::Sweep | WriteCommand::Stop => None,
     }
 }
 
@@ -50,14 +50,17 @@ pub fn answer_later<T: 'static>(reply: Reply<T>, result: Result<T, StoreError>) 
 }
 
 /// The first command and all that wait behind it, within the limits of a commit.
-pub fn take_waiting(first: Command, queue: &mut mpsc::Receiver<Command>) -> (Vec<Command>, bool) {
+pub fn take_waiting(
+    first: WriteCommand,
+    queue: &mut mpsc::Receiver<WriteCommand>,
+) -> (Vec<WriteCommand>, bool) {
     let mut commands = Vec::new();
     let (mut bytes, mut next) = (0, Some(first));
     while let Some(command) = next {
-        if matches!(command, Command::Stop) {
+        if matches!(command, WriteCommand::Stop) {
             return (commands, true);
         }
-        if let Command::Publish(publication, ..) = &command {
+        if let WriteCommand::Publish(publication, ..) = &command {
             bytes += publication.events.iter().map(Event::weight).sum::<usize>();
         }
         commands.push(command);

@@ -99,7 +99,7 @@ fn is_gap(stored: &StoredEvent) -> bool {
 /// Holds what is read of a damaged log against what was written.
 async fn check(store: &LocalStore, whole: &Log, what: &str) {
     for (channel, (found, state)) in read(store).await {
-        let bounds = store.standing(&name(channel)).await.unwrap().bounds;
+        let bounds = store.log_state(&name(channel)).await.unwrap().bounds;
         let (expected, expected_state) = &whole[channel];
         assert!(found.is_sorted_by(|a, b| a.id < b.id), "{what}: {channel} is in order");
         for stored in found.iter().filter(|stored| !is_gap(stored)) {

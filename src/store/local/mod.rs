@@ -26,8 +26,8 @@ mod summary;
 mod writer;
 
 use super::{
-    Answer, Limits, Listener, Page, PageLimit, Publication, Published, State, Store, StoreError,
-    StoreMetrics,
+    Limits, Listener, Page, PageLimit, Publication, Published, State, Store, StoreError,
+    StoreFuture, StoreMetrics,
 };
 use crate::core::cursor::EventId;
 use crate::core::event::ChannelName;
@@ -35,7 +35,7 @@ use crate::core::log_state::LogState;
 use crate::sync::clock::Clock;
 use block::Block;
 use catalog::Catalog;
-use command::{Command, Reply};
+use command::{Reply, WriteCommand};
 use files::{Directory, Files, Memory};
 use health::{Health, Ticket};
 use maintenance::Maintenance;
@@ -88,7 +88,7 @@ pub struct LocalStore {
     health: Arc<Health>,
     timeout: Duration,
     total_bytes: u64,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<WriteCommand>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -150,7 +150,7 @@ impl LocalStore {
         clock: Clock,
         listener: Arc<dyn Listener>,
         is_older: bool,
-    ) -> io::Result<(Self, Writer, mpsc::Receiver<Command>)> {
+    ) -> io::Result<(Self, Writer, mpsc::Receiver<WriteCommand>)> {
         let beginning = EventId { ms: clock.now(), seq: 0 };
         let mut opened = segment::open(&*files, beginning)?;
         if is_older {
@@ -191,7 +191,7 @@ impl LocalStore {
     /// Has the writer do something; a command that it has not begun in time is withdrawn.
     async fn ask<T>(
         &self,
-        command: impl FnOnce(Reply<T>, Ticket) -> Command,
+        command: impl FnOnce(Reply<T>, Ticket) -> WriteCommand,
     ) -> Result<T, StoreError> {
         let stopped = || StoreError::Down("the store has stopped".to_owned());
         let ticket = Ticket::default();
@@ -278,30 +278,33 @@ fn boxed(files: impl Files) -> Arc<dyn Files> {
 }
 
 impl Store for LocalStore {
-    fn publish(&self, publication: Publication) -> Answer<'_, Result<Published, StoreError>> {
-        Box::pin(self.ask(|reply, ticket| Command::Publish(publication, reply, ticket)))
+    fn publish(&self, publication: Publication) -> StoreFuture<'_, Result<Published, StoreError>> {
+        Box::pin(self.ask(|reply, ticket| WriteCommand::Publish(publication, reply, ticket)))
     }
 
-    fn close<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<EventId, StoreError>> {
-        Box::pin(self.ask(|reply, ticket| Command::Close(channel.clone(), reply, ticket)))
-    }
-
-    fn reopen<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<(), StoreError>> {
-        Box::pin(self.ask(|reply, ticket| Command::Reopen(channel.clone(), reply, ticket)))
-    }
-
-    fn standing<'a>(
+    fn close<'a>(
         &'a self,
         channel: &'a ChannelName,
-    ) -> Answer<'a, Result<LogState, StoreError>> {
-        Box::pin(async { Ok(self.catalog().standing(channel)) })
+    ) -> StoreFuture<'a, Result<EventId, StoreError>> {
+        Box::pin(self.ask(|reply, ticket| WriteCommand::Close(channel.clone(), reply, ticket)))
+    }
+
+    fn reopen<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.ask(|reply, ticket| WriteCommand::Reopen(channel.clone(), reply, ticket)))
+    }
+
+    fn log_state<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+    ) -> StoreFuture<'a, Result<LogState, StoreError>> {
+        Box::pin(async { Ok(self.catalog().log_state(channel)) })
     }
 
     fn position_before<'a>(
         &'a self,
         channel: &'a ChannelName,
         ms: u64,
-    ) -> Answer<'a, Result<EventId, StoreError>> {
+    ) -> StoreFuture<'a, Result<EventId, StoreError>> {
         Box::pin(self.place_before(channel, EventId { ms, seq: 0 }))
     }
 
@@ -310,7 +313,7 @@ impl Store for LocalStore {
         channel: &'a ChannelName,
         position: EventId,
         limit: PageLimit,
-    ) -> Answer<'a, Result<Page, StoreError>> {
+    ) -> StoreFuture<'a, Result<Page, StoreError>> {
         Box::pin(async move {
             let (plan, position) = Plan::after(&self.catalog(), channel, position, limit);
             match plan.is_empty() {
@@ -325,7 +328,7 @@ impl Store for LocalStore {
         channel: &'a ChannelName,
         before: EventId,
         limit: PageLimit,
-    ) -> Answer<'a, Result<Page, StoreError>> {
+    ) -> StoreFuture<'a, Result<Page, StoreError>> {
         Box::pin(async move {
             let (plan, after) = Plan::before(&self.catalog(), channel, before, limit);
             self.read_files(move |reader| reader.page_back(plan, (after, before), limit)).await
@@ -336,7 +339,7 @@ impl Store for LocalStore {
         &'a self,
         channel: &'a ChannelName,
         count: u64,
-    ) -> Answer<'a, Result<EventId, StoreError>> {
+    ) -> StoreFuture<'a, Result<EventId, StoreError>> {
         Box::pin(async move {
             let (start, mut left) = {
                 let catalog = self.catalog();
@@ -380,7 +383,7 @@ impl Store for LocalStore {
         })
     }
 
-    fn state<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<State, StoreError>> {
+    fn state<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, Result<State, StoreError>> {
         Box::pin(async move {
             let (kept, last, closed) = {
                 let catalog = self.catalog();
@@ -402,17 +405,17 @@ impl Store for LocalStore {
         })
     }
 
-    fn settle(&self, _ms: u64) -> Answer<'_, ()> {
+    fn settle(&self, _ms: u64) -> StoreFuture<'_, ()> {
         Box::pin(async {
             let (reply, settled) = oneshot::channel();
             // Whatever was given an earlier id is ahead of this in the one queue.
-            if self.commands.send(Command::Settle(reply)).await.is_ok() {
+            if self.commands.send(WriteCommand::Settle(reply)).await.is_ok() {
                 settled.await.ok();
             }
         })
     }
 
-    fn ready(&self) -> Answer<'_, Result<(), StoreError>> {
+    fn ready(&self) -> StoreFuture<'_, Result<(), StoreError>> {
         Box::pin(async { self.health.check() })
     }
 
@@ -428,26 +431,26 @@ impl Store for LocalStore {
         metrics
     }
 
-    fn failed(&self) -> Answer<'_, String> {
+    fn failed(&self) -> StoreFuture<'_, String> {
         Box::pin(async {
             self.health.died().await;
             health::DEAD.to_owned()
         })
     }
 
-    fn sweep(&self) -> Answer<'_, ()> {
+    fn sweep(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {
             self.health.watch_work();
             let bytes = self.catalog().bytes;
             self.health.watch_fill(bytes, self.total_bytes);
             // A writer that is busy is not asked twice.
-            self.commands.try_send(Command::Sweep).unwrap_or_default();
+            self.commands.try_send(WriteCommand::Sweep).unwrap_or_default();
         })
     }
 
-    fn stop(&self) -> Answer<'_, ()> {
+    fn stop(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {
-            self.commands.send(Command::Stop).await.ok();
+            self.commands.send(WriteCommand::Stop).await.ok();
             let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(thread) = thread {
                 tokio::task::spawn_blocking(|| thread.join().ok()).await.ok();

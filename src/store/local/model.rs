@@ -66,8 +66,8 @@ async fn check(store: &LocalStore, models: &BTreeMap<&str, Model>, what: &str) {
         let mut expected: Vec<_> = model.state.values().cloned().collect();
         expected.sort_by_key(|stored| stored.id);
         assert_eq!(state.events, expected, "{what}: the state of {channel}");
-        let standing = store.standing(&name(channel)).await.unwrap();
-        assert_eq!(standing.closed, model.end.is_some(), "{what}: {channel}");
+        let log_state = store.log_state(&name(channel)).await.unwrap();
+        assert_eq!(log_state.closed, model.end.is_some(), "{what}: {channel}");
         for count in [0, 1, 7, 59] {
             let place = store.position_back(&name(channel), count).await.unwrap();
             let after = store.read(&name(channel), place, ALL).await.unwrap();

@@ -96,8 +96,8 @@ impl Plan {
     }
 
     fn new(catalog: &Catalog, name: &ChannelName) -> Self {
-        let standing = catalog.standing(name);
-        let (bounds, closed) = (standing.bounds, standing.closed);
+        let log_state = catalog.log_state(name);
+        let (bounds, closed) = (log_state.bounds, log_state.closed);
         let page = Page { bounds, closed, complete: true, ..Page::default() };
         Self { name: name.clone(), blocks: Vec::new(), page }
     }

@@ -6,9 +6,9 @@
 //! Reads go on meanwhile.
 
 use super::super::{Limits, Listener, StoreError};
-use super::batch::{Append, Batch, Change, Place, Staged};
+use super::batch::{Append, Batch, Change, Staged, WritePosition};
 use super::catalog::{Catalog, Channel, Segment};
-use super::command::{Command, Pending, answer_later, refuse, take_waiting};
+use super::command::{Pending, WriteCommand, answer_later, refuse, take_waiting};
 use super::files::Files;
 use super::frame::{self, Kind};
 use super::maintenance::{Maintainer, trim_again};
@@ -96,7 +96,7 @@ impl Writer {
     }
 
     /// Works until it is stopped, or until no sender is left.
-    pub fn run(mut self, mut queue: mpsc::Receiver<Command>, maintainer: Maintainer) {
+    pub fn run(mut self, mut queue: mpsc::Receiver<WriteCommand>, maintainer: Maintainer) {
         let mut committed = Instant::now();
         while let Some(first) = queue.blocking_recv() {
             if !queue.is_empty() && self.files.is_durable() {
@@ -125,8 +125,8 @@ impl Writer {
     }
 
     /// Applies commands in one commit, and answers each of them.
-    fn apply(&mut self, commands: Vec<Command>, maintainer: &Maintainer) {
-        let is_sweep = commands.iter().any(|command| matches!(command, Command::Sweep));
+    fn apply(&mut self, commands: Vec<WriteCommand>, maintainer: &Maintainer) {
+        let is_sweep = commands.iter().any(|command| matches!(command, WriteCommand::Sweep));
         let mut pending = Vec::new();
         let outcome = match self.heal() {
             Ok(()) => self.commit(commands, &mut pending, maintainer),
@@ -145,7 +145,7 @@ impl Writer {
 
     fn commit(
         &mut self,
-        commands: Vec<Command>,
+        commands: Vec<WriteCommand>,
         pending: &mut Vec<Pending>,
         maintainer: &Maintainer,
     ) -> Result<(), StoreError> {
@@ -164,34 +164,34 @@ impl Writer {
         Ok(())
     }
 
-    fn stage(&self, commands: Vec<Command>, pending: &mut Vec<Pending>) -> Staged {
+    fn stage(&self, commands: Vec<WriteCommand>, pending: &mut Vec<Pending>) -> Staged {
         let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
-        let mut batch = Batch::new(&catalog, self.limits, self.clock.now(), self.place());
+        let mut batch = Batch::new(&catalog, self.limits, self.clock.now(), self.write_position());
         for command in commands {
             match command {
-                Command::Publish(publication, reply, ticket) if ticket.take() => {
+                WriteCommand::Publish(publication, reply, ticket) if ticket.take() => {
                     pending.push(answer_later(reply, batch.publish(publication)));
                 }
-                Command::Close(channel, reply, ticket) if ticket.take() => {
+                WriteCommand::Close(channel, reply, ticket) if ticket.take() => {
                     pending.push(answer_later(reply, batch.close(&channel)));
                 }
-                Command::Reopen(channel, reply, ticket) if ticket.take() => {
+                WriteCommand::Reopen(channel, reply, ticket) if ticket.take() => {
                     pending.push(answer_later(reply, batch.reopen(&channel)));
                 }
-                Command::Settle(reply) => {
+                WriteCommand::Settle(reply) => {
                     pending.push(Box::new(|_| reply.send(()).unwrap_or_default()));
                 }
                 // Its sender no longer waits for an answer, and was told that nothing is stored.
-                Command::Publish(..) | Command::Close(..) | Command::Reopen(..) => {}
-                Command::Sweep | Command::Stop => {}
+                WriteCommand::Publish(..) | WriteCommand::Close(..) | WriteCommand::Reopen(..) => {}
+                WriteCommand::Sweep | WriteCommand::Stop => {}
             }
         }
         batch.finish()
     }
 
-    fn place(&self) -> Place {
+    fn write_position(&self) -> WritePosition {
         let (segment, offset) = (self.tail.number, self.tail.end as usize);
-        Place { segment, offset, commit: self.commit + 1, seed: self.head.seed }
+        WritePosition { segment, offset, commit: self.commit + 1, seed: self.head.seed }
     }
 
     /// Makes frames durable at the end of the log.
@@ -396,7 +396,7 @@ impl Writer {
         let now = self.clock.now();
         let mut staged = {
             let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
-            let mut batch = Batch::new(&catalog, self.limits, now, self.place());
+            let mut batch = Batch::new(&catalog, self.limits, now, self.write_position());
             let suspects = catalog.channels.iter().filter(|(_, channel)| channel.is_suspect);
             suspects.for_each(|(name, _)| batch.announce_loss(name));
             tracing::error!("events of the log are lost; their channels get gap events");

@@ -6,31 +6,34 @@
 //! clock. A publish that ran out of time is refused by the script itself when it arrives late, so
 //! that a `503` stays true.
 
+mod config;
+mod connection;
 mod keys;
-mod link;
 mod pages;
 mod publish;
 mod reply;
 mod settings;
 mod tail;
 
+pub use config::RedisConfig;
+
 use super::{
-    Answer, Limits, Listener, Page, PageLimit, Publication, Published, State, Store, StoreError,
-    StoreFault, StoreMetrics,
+    Limits, Listener, Page, PageLimit, Publication, Published, State, Store, StoreError,
+    StoreFault, StoreFuture, StoreMetrics,
 };
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, Event};
 use crate::core::log_state::LogState;
 use crate::sync::clock::Clock;
 use bytes::Bytes;
+use connection::{Cause, RedisConnection, Script, down};
 use fred::error::{Error, ErrorKind};
 use fred::types::Value;
 use fred::types::config::Config;
 use keys::Keys;
-use link::{Cause, Link, Script, down};
-use publish::Said;
+use publish::ScriptReply;
 use reply::{array, id, id_if_any, next, number, text};
-use settings::{Difference, Settings, wrong_shards};
+use settings::{Difference, wrong_shards};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,23 +53,6 @@ const NO_ANSWER: &str = "no answer in time (--store-timeout)";
 const CLOCK_STEP_MS: i64 = 3;
 const CLOCK_ANSWER_TIME_MAX: Duration = Duration::from_millis(50);
 
-/// How to reach Redis, and how to use it.
-#[derive(Clone, Debug)]
-pub struct RedisConfig {
-    /// `redis://`, `rediss://`, `redis-sentinel://` or `redis-cluster://`.
-    pub url: String,
-    /// What all keys begin with.
-    pub prefix: String,
-    /// Number of shards; all origins must agree.
-    pub shards: usize,
-    /// Replicas that must have a publish before it is acknowledged.
-    pub wait_replicas: u32,
-    /// Longest time a publish or a read may take.
-    pub timeout: Duration,
-    /// Settings that all origins should have in common.
-    pub settings: Settings,
-}
-
 /// The store.
 pub struct RedisStore {
     config: RedisConfig,
@@ -74,7 +60,7 @@ pub struct RedisStore {
     limits: Limits,
     clock: Clock,
     listener: Arc<dyn Listener>,
-    link: Link,
+    connection: RedisConnection,
     scripts: Scripts,
     progress: Vec<Progress>,
     /// Set once the server was found to be right; nothing is written or followed before.
@@ -105,7 +91,7 @@ struct Scripts {
     read: Script,
     read_back: Script,
     position_back: Script,
-    standing: Script,
+    log_state: Script,
     before: Script,
     state: Script,
     head: Script,
@@ -129,7 +115,7 @@ impl RedisStore {
         let keys = Keys::new(&config.prefix, config.shards);
         let cause = Cause::default();
         let store = Arc::new(Self {
-            link: Link::open(&server, config.timeout, cause.clone())?,
+            connection: RedisConnection::open(&server, config.timeout, cause.clone())?,
             scripts: Scripts::new(),
             progress: (0..config.shards).map(|_| Progress::new()).collect(),
             checked: OnceCell::new(),
@@ -145,14 +131,14 @@ impl RedisStore {
             clock,
             listener,
         });
-        match store.link.connected().await {
+        match store.connection.connected().await {
             Ok(()) => store.checked().await?,
             // The cause is logged by the connection.
             Err(_) => tracing::warn!("redis is not there yet; it is tried until it is"),
         }
         for shard in 0..store.keys.shards() {
-            let link = Link::open(&server, store.config.timeout, cause.clone())?;
-            store.followers.spawn(tail::follow(store.clone(), shard, link));
+            let connection = RedisConnection::open(&server, store.config.timeout, cause.clone())?;
+            store.followers.spawn(tail::follow(store.clone(), shard, connection));
         }
         // What is published from now on is told; unless Redis is away, which only delays it.
         let begun = store.progress.iter().map(|progress| progress.reached(EventId::START));
@@ -170,17 +156,17 @@ impl RedisStore {
     /// nothing was sent, and the cause is known.
     async fn reachable(&self, give_up: Instant) -> Result<(), StoreError> {
         let reachable = async {
-            self.link.reachable().await;
+            self.connection.reachable().await;
             self.checked().await
         };
-        let slow = |_| self.link.down(&Error::new(ErrorKind::Timeout, NO_ANSWER));
+        let slow = |_| self.connection.down(&Error::new(ErrorKind::Timeout, NO_ANSWER));
         tokio::time::timeout_at(give_up, reachable).await.map_err(slow)?
     }
 
     /// What must be right before anything is written.
     async fn check_server(&self) -> Result<(), StoreError> {
         for shard in 0..self.keys.shards() {
-            let policy = self.link.eviction_policy(self.keys.slot(shard)).await;
+            let policy = self.connection.eviction_policy(self.keys.slot(shard)).await;
             if let Some(policy) = policy.filter(|policy| policy != "noeviction") {
                 tracing::error!(
                     %policy,
@@ -190,15 +176,15 @@ impl RedisStore {
             }
         }
         self.check_commands().await?;
-        let heads = (0..self.keys.shards()).map(|shard| self.head(&self.link, shard));
+        let heads = (0..self.keys.shards()).map(|shard| self.head(&self.connection, shard));
         futures_util::future::try_join_all(heads).await?;
         // What earlier versions look at. Only now: an origin that is refused changes nothing.
         let shards = self.keys.shards().to_string();
         let key = Value::from(self.keys.shard_count());
         let words = vec![key, Value::from(shards.as_str()), "NX".into(), "GET".into()];
         let slot = self.keys.slot(0);
-        let known = self.link.command("SET", slot, words, self.config.timeout).await;
-        match known.map_err(|error| self.link.down(&error))? {
+        let known = self.connection.command("SET", slot, words, self.config.timeout).await;
+        match known.map_err(|error| self.connection.down(&error))? {
             Value::Null => {}
             known if text(known.clone())? == shards => {}
             known => return Err(wrong_shards(&text(known)?)),
@@ -211,10 +197,10 @@ impl RedisStore {
     async fn check_commands(&self) -> Result<(), StoreError> {
         let checks = (0..self.keys.shards()).map(async |shard| {
             let (slot, keys) = (self.keys.slot(shard), self.keys.self_test(shard));
-            let answer = self.link.run(&self.scripts.self_test, slot, &keys, &[]).await;
-            let refused = array(answer.map_err(|error| self.link.down(&error))?)?;
+            let answer = self.connection.run(&self.scripts.self_test, slot, &keys, &[]).await;
+            let refused = array(answer.map_err(|error| self.connection.down(&error))?)?;
             let mut refused = refused.into_iter().map(text).collect::<Result<Vec<_>, _>>()?;
-            if self.config.wait_replicas > 0 && self.link.refuses_wait(slot).await {
+            if self.config.wait_replicas > 0 && self.connection.refuses_wait(slot).await {
                 refused.push("wait".to_owned());
             }
             Ok(refused)
@@ -252,17 +238,24 @@ impl RedisStore {
         }
         self.reachable(Instant::now() + self.config.timeout.mul_f64(READY_PART)).await?;
         let slot = self.keys.slot(shard);
-        self.link.run(script, slot, keys, arguments).await.map_err(|error| self.link.down(&error))
+        self.connection
+            .run(script, slot, keys, arguments)
+            .await
+            .map_err(|error| self.connection.down(&error))
     }
 
     /// Where a shard's firehose ends, by one connection, and the time there. Corrects the clock by
     /// the way.
-    async fn head(&self, link: &Link, shard: usize) -> Result<(EventId, u64), StoreError> {
+    async fn head(
+        &self,
+        connection: &RedisConnection,
+        shard: usize,
+    ) -> Result<(EventId, u64), StoreError> {
         let (begun, asked) = (Instant::now(), self.clock.machine_now());
         let (key, own_shards) = (self.keys.head(shard), self.keys.shards().to_string());
         let (slot, arguments) = (self.keys.slot(shard), [Bytes::from(own_shards.clone())]);
-        let answer = link.run(&self.scripts.head, slot, &[key], &arguments).await;
-        let mut parts = array(answer.map_err(|error| link.down(&error))?)?.into_iter();
+        let answer = connection.run(&self.scripts.head, slot, &[key], &arguments).await;
+        let mut parts = array(answer.map_err(|error| connection.down(&error))?)?.into_iter();
         let (head, time) = (id(next(&mut parts)?)?, number(next(&mut parts)?)?);
         let shards = text(next(&mut parts)?)?;
         self.progress[shard].agree(shards == own_shards);
@@ -286,16 +279,17 @@ impl RedisStore {
     /// Whether a shard can be read, and takes a write: a full Redis, a replica, and a master without
     /// the replicas that it wants refuse one.
     async fn ready_shard(&self, shard: usize) -> Result<(), StoreError> {
-        self.head(&self.link, shard).await?;
+        self.head(&self.connection, shard).await?;
         let [key, ..] = self.keys.self_test(shard);
         let words = [key.as_str(), "1", "PX", "1000"].map(Value::from).into();
-        let written = self.link.command("SET", self.keys.slot(shard), words, self.config.timeout);
-        written.await.map(drop).map_err(|error| self.link.down(&error))
+        let written =
+            self.connection.command("SET", self.keys.slot(shard), words, self.config.timeout);
+        written.await.map(drop).map_err(|error| self.connection.down(&error))
     }
 
     async fn settle_shard(&self, shard: usize, ms: u64) -> Result<(), StoreError> {
         loop {
-            let (head, time) = self.head(&self.link, shard).await?;
+            let (head, time) = self.head(&self.connection, shard).await?;
             if time >= ms {
                 self.progress[shard].reached(head).await;
                 return Ok(());
@@ -338,7 +332,7 @@ impl Scripts {
             read: Script::of_channel(include_str!("read.lua")),
             read_back: Script::of_channel(include_str!("read_back.lua")),
             position_back: Script::of_channel(include_str!("position_back.lua")),
-            standing: Script::of_channel(include_str!("standing.lua")),
+            log_state: Script::of_channel(include_str!("log_state.lua")),
             before: Script::of_channel(include_str!("before.lua")),
             state: Script::of_channel(include_str!("state.lua")),
             head: Script::new(include_str!("head.lua")),
@@ -350,34 +344,37 @@ impl Scripts {
 }
 
 impl Store for RedisStore {
-    fn publish(&self, publication: Publication) -> Answer<'_, Result<Published, StoreError>> {
+    fn publish(&self, publication: Publication) -> StoreFuture<'_, Result<Published, StoreError>> {
         Box::pin(async move {
             let said = self.store_publication(publication, false, self.config.wait_replicas).await;
             match said.inspect_err(|error| self.count_fault(error))? {
-                Said::Stored { first: EventId { ms, seq }, count, repeated, .. } => {
+                ScriptReply::Stored { first: EventId { ms, seq }, count, repeated, .. } => {
                     let ids = (0..count).map(|n| EventId { ms, seq: seq + n }).collect();
                     Ok(Published { ids, repeated })
                 }
-                Said::Closed(_) => Err(StoreError::Closed),
-                Said::Refused(error) => Err(error),
-                Said::Late { .. } => Err(reply::unexpected()),
+                ScriptReply::Closed(_) => Err(StoreError::Closed),
+                ScriptReply::Refused(error) => Err(error),
+                ScriptReply::Late { .. } => Err(reply::unexpected()),
             }
         })
     }
 
-    fn close<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<EventId, StoreError>> {
+    fn close<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+    ) -> StoreFuture<'a, Result<EventId, StoreError>> {
         Box::pin(async move {
             let events = vec![Event::end()];
             let publication = Publication { channel: channel.clone(), events, idempotency: None };
             match self.store_publication(publication, true, self.config.wait_replicas).await? {
-                Said::Stored { first: end, .. } | Said::Closed(end) => Ok(end),
-                Said::Refused(error) => Err(error),
-                Said::Late { .. } => Err(reply::unexpected()),
+                ScriptReply::Stored { first: end, .. } | ScriptReply::Closed(end) => Ok(end),
+                ScriptReply::Refused(error) => Err(error),
+                ScriptReply::Late { .. } => Err(reply::unexpected()),
             }
         })
     }
 
-    fn reopen<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<(), StoreError>> {
+    fn reopen<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let keys = [self.keys.meta(channel)];
             match number(self.script(&self.scripts.reopen, channel, &keys, &[]).await?)? {
@@ -387,13 +384,13 @@ impl Store for RedisStore {
         })
     }
 
-    fn standing<'a>(
+    fn log_state<'a>(
         &'a self,
         channel: &'a ChannelName,
-    ) -> Answer<'a, Result<LogState, StoreError>> {
+    ) -> StoreFuture<'a, Result<LogState, StoreError>> {
         Box::pin(async move {
-            let (standing, keys) = (&self.scripts.standing, self.keys.of_state(channel));
-            let answer = self.script(standing, channel, &keys, &[]).await?;
+            let (log_state, keys) = (&self.scripts.log_state, self.keys.of_state(channel));
+            let answer = self.script(log_state, channel, &keys, &[]).await?;
             let mut parts = array(answer)?.into_iter();
             let bounds = pages::bounds(&mut parts)?;
             let closed = id_if_any(next(&mut parts)?)?.is_some();
@@ -406,7 +403,7 @@ impl Store for RedisStore {
         &'a self,
         channel: &'a ChannelName,
         ms: u64,
-    ) -> Answer<'a, Result<EventId, StoreError>> {
+    ) -> StoreFuture<'a, Result<EventId, StoreError>> {
         Box::pin(async move {
             let keys = self.keys.of_log(channel);
             let arguments = [Bytes::from(ms.to_string())];
@@ -419,7 +416,7 @@ impl Store for RedisStore {
         channel: &'a ChannelName,
         position: EventId,
         limit: PageLimit,
-    ) -> Answer<'a, Result<Page, StoreError>> {
+    ) -> StoreFuture<'a, Result<Page, StoreError>> {
         Box::pin(self.page_after(channel, position, limit))
     }
 
@@ -428,7 +425,7 @@ impl Store for RedisStore {
         channel: &'a ChannelName,
         before: EventId,
         limit: PageLimit,
-    ) -> Answer<'a, Result<Page, StoreError>> {
+    ) -> StoreFuture<'a, Result<Page, StoreError>> {
         Box::pin(self.page_before(channel, before, limit))
     }
 
@@ -436,7 +433,7 @@ impl Store for RedisStore {
         &'a self,
         channel: &'a ChannelName,
         count: u64,
-    ) -> Answer<'a, Result<EventId, StoreError>> {
+    ) -> StoreFuture<'a, Result<EventId, StoreError>> {
         Box::pin(async move {
             let keys = self.keys.of_log(channel);
             let arguments = [Bytes::from(count.to_string())];
@@ -444,11 +441,11 @@ impl Store for RedisStore {
         })
     }
 
-    fn state<'a>(&'a self, channel: &'a ChannelName) -> Answer<'a, Result<State, StoreError>> {
+    fn state<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, Result<State, StoreError>> {
         Box::pin(self.current_state(channel))
     }
 
-    fn settle(&self, ms: u64) -> Answer<'_, ()> {
+    fn settle(&self, ms: u64) -> StoreFuture<'_, ()> {
         Box::pin(async move {
             let shards = (0..self.keys.shards()).map(|shard| self.settle_shard(shard, ms));
             // Where one does not answer, the others are settled all the same.
@@ -456,17 +453,17 @@ impl Store for RedisStore {
         })
     }
 
-    fn ready(&self) -> Answer<'_, Result<(), StoreError>> {
+    fn ready(&self) -> StoreFuture<'_, Result<(), StoreError>> {
         Box::pin(async {
             let ready = async {
                 self.checked().await?;
                 // Side by side: one after another, many shards of a distant Redis would take too long.
                 let shards = (0..self.keys.shards()).map(|shard| self.ready_shard(shard));
                 futures_util::future::try_join_all(shards).await?;
-                self.link.takes_writes();
+                self.connection.takes_writes();
                 Ok(())
             };
-            let slow = |_| self.link.down(&Error::new(ErrorKind::Timeout, NO_ANSWER));
+            let slow = |_| self.connection.down(&Error::new(ErrorKind::Timeout, NO_ANSWER));
             let patience = self.config.timeout.mul_f64(READY_PART);
             tokio::time::timeout(patience, ready).await.map_err(slow)?
         })
@@ -476,7 +473,7 @@ impl Store for RedisStore {
         self.metrics.clone()
     }
 
-    fn failed(&self) -> Answer<'_, String> {
+    fn failed(&self) -> StoreFuture<'_, String> {
         Box::pin(async {
             self.followers.died.notified().await;
             "a task that follows redis has died (see the messages before this one); nothing \
@@ -489,10 +486,10 @@ impl Store for RedisStore {
         true
     }
 
-    fn stop(&self) -> Answer<'_, ()> {
+    fn stop(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {
             self.followers.stop().await;
-            self.link.close().await;
+            self.connection.close().await;
         })
     }
 }

@@ -2,7 +2,7 @@
 //! becomes a `gap` event in its place: every entry names the one before it, and has a checksum.
 
 use super::RedisStore;
-use super::link::Script;
+use super::connection::Script;
 use super::publish::checksum;
 use super::reply::{array, bytes, id, id_if_any, next, text};
 use crate::core::cursor::EventId;

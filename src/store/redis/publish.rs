@@ -26,7 +26,7 @@ const DEADLINE: usize = 1;
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the publish script said.
-pub enum Said {
+pub enum ScriptReply {
     Stored {
         first: EventId,
         count: u64,
@@ -66,7 +66,7 @@ impl RedisStore {
         publication: Publication,
         ends: bool,
         replicas: u32,
-    ) -> Result<Said, StoreError> {
+    ) -> Result<ScriptReply, StoreError> {
         let patience = self.config.timeout.saturating_sub(DEADLINE_MARGIN);
         let give_up = Instant::now() + patience;
         self.reachable(give_up).await?;
@@ -88,11 +88,13 @@ impl RedisStore {
         let unclear = |why: String| StoreError::Unclear(format!("redis: {why}"));
         let said = loop {
             let script = &self.scripts.publish;
-            let run = self.link.run(script, self.keys.slot(shard), &keys, &arguments);
+            let run = self.connection.run(script, self.keys.slot(shard), &keys, &arguments);
             match tokio::time::timeout_at(give_up, run).await {
                 Ok(Ok(answer)) => match self.said(answer)? {
                     // Redis's clock was set forward: it is not known here yet.
-                    Said::Late { now } if is_first && Instant::now() + RETRY_PAUSE < give_up => {
+                    ScriptReply::Late { now }
+                        if is_first && Instant::now() + RETRY_PAUSE < give_up =>
+                    {
                         let left = give_up - Instant::now();
                         arguments[DEADLINE] = (now + left.as_millis() as u64).to_string().into();
                     }
@@ -103,17 +105,17 @@ impl RedisStore {
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
                 Ok(Err(error)) if is_broken(&error) => return Err(unclear(error.to_string())),
-                Ok(Err(error)) => return Err(self.link.down(&error)),
+                Ok(Err(error)) => return Err(self.connection.down(&error)),
                 Err(_) => return Err(unclear("no answer in time (--store-timeout)".to_owned())),
             }
         };
-        if let Said::Late { .. } = said {
+        if let ScriptReply::Late { .. } = said {
             return Err(match is_first {
                 true => StoreError::Down("redis: it was too late".to_owned()),
                 false => unclear("its first answer was lost".to_owned()),
             });
         }
-        if let Said::Stored { first, count, entry, .. } = said {
+        if let ScriptReply::Stored { first, count, entry, .. } = said {
             self.metrics
                 .commit_seconds
                 .observe((patience - (give_up - Instant::now())).as_secs_f64());
@@ -163,26 +165,27 @@ impl RedisStore {
         arguments
     }
 
-    fn said(&self, answer: Value) -> Result<Said, StoreError> {
+    fn said(&self, answer: Value) -> Result<ScriptReply, StoreError> {
         let mut parts = array(answer)?.into_iter();
-        let limit = |what, limit, flag| Said::Refused(StoreError::Limit { what, limit, flag });
+        let limit =
+            |what, limit, flag| ScriptReply::Refused(StoreError::Limit { what, limit, flag });
         let word = text(next(&mut parts)?)?;
         Ok(match word.as_str() {
-            "stored" | "repeated" => Said::Stored {
+            "stored" | "repeated" => ScriptReply::Stored {
                 first: id(next(&mut parts)?)?,
                 count: number(next(&mut parts)?)?,
                 entry: id(next(&mut parts)?)?,
                 repeated: word == "repeated",
             },
-            "closed" => Said::Closed(id(next(&mut parts)?)?),
-            "unknown" => Said::Refused(StoreError::NoChannel),
-            "shards" => Said::Refused(wrong_shards(&text(next(&mut parts)?)?)),
-            "reused" => Said::Refused(StoreError::KeyReused),
+            "closed" => ScriptReply::Closed(id(next(&mut parts)?)?),
+            "unknown" => ScriptReply::Refused(StoreError::NoChannel),
+            "shards" => ScriptReply::Refused(wrong_shards(&text(next(&mut parts)?)?)),
+            "reused" => ScriptReply::Refused(StoreError::KeyReused),
             "keys" => limit("too many keys in the channel", self.limits.keys, "--max-keys"),
             "state" => {
                 limit("the channel's state, in bytes", self.limits.state_bytes, "--max-state-bytes")
             }
-            "late" => Said::Late { now: number(next(&mut parts)?)? },
+            "late" => ScriptReply::Late { now: number(next(&mut parts)?)? },
             _ => return Err(unexpected()),
         })
     }
@@ -201,7 +204,7 @@ impl RedisStore {
         let words = vec![Value::from(i64::from(wanted)), Value::from(left.as_millis() as i64)];
         let timeout = left + DEADLINE_MARGIN;
         let slot = self.keys.slot(shard);
-        let answer = self.link.command("WAIT", slot, words, timeout).await;
+        let answer = self.connection.command("WAIT", slot, words, timeout).await;
         let answer = answer.map_err(|error| StoreError::Unclear(format!("redis: {error}")))?;
         match number(answer)? {
             reached if reached >= u64::from(wanted) => Ok(()),

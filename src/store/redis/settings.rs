@@ -70,8 +70,8 @@ impl RedisStore {
         let words: Vec<Bytes> = words.map(Bytes::from).collect();
         let (script, keys) =
             (&self.scripts.settings, [self.keys.settings(), self.keys.shard_count()]);
-        let answer = self.link.run(script, self.keys.slot(0), &keys, &words).await;
-        let others = array(answer.map_err(|error| self.link.down(&error))?)?;
+        let answer = self.connection.run(script, self.keys.slot(0), &keys, &words).await;
+        let others = array(answer.map_err(|error| self.connection.down(&error))?)?;
         let others = others.into_iter().map(text).collect::<Result<Vec<_>, _>>()?;
         let (were_missing, others) = others.split_first().ok_or_else(unexpected)?;
         let others = others.chunks_exact(2).filter_map(|pair| {

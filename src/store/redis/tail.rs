@@ -14,7 +14,7 @@
 //! replica that lagged), and then every channel concerned is told in its own stream.
 
 use super::RedisStore;
-use super::link::Link;
+use super::connection::RedisConnection;
 use super::reply::{self, array, id, next, text, unexpected};
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, StoredEvent};
@@ -117,17 +117,19 @@ impl Progress {
 }
 
 /// Follows a shard for as long as it is polled.
-pub async fn follow(store: Arc<RedisStore>, shard: usize, link: Link) {
+pub async fn follow(store: Arc<RedisStore>, shard: usize, connection: RedisConnection) {
     let mut read = None;
     let mut looked_at = None;
     let mut is_following = true;
     loop {
-        let outcome = step(&store, shard, &link, &mut read, &mut looked_at).await;
+        let outcome = step(&store, shard, &connection, &mut read, &mut looked_at).await;
         if outcome.is_ok() != is_following {
             is_following = outcome.is_ok();
             match &outcome {
                 Ok(()) => tracing::info!(shard, "the log is followed again"),
-                Err(_) if link.is_explained() => tracing::warn!(shard, "the log is not followed"),
+                Err(_) if connection.is_explained() => {
+                    tracing::warn!(shard, "the log is not followed")
+                }
                 Err(error) => tracing::warn!(shard, %error, "the log is not followed"),
             }
         }
@@ -141,7 +143,7 @@ pub async fn follow(store: Arc<RedisStore>, shard: usize, link: Link) {
 async fn step(
     store: &RedisStore,
     shard: usize,
-    link: &Link,
+    connection: &RedisConnection,
     read: &mut Option<EventId>,
     looked_at: &mut Option<Instant>,
 ) -> Result<(), StoreError> {
@@ -152,14 +154,14 @@ async fn step(
         Some(position) if !is_due => position,
         known => {
             // Over the connection that is followed: after a failover another may lead elsewhere.
-            let (head, _) = store.head(link, shard).await?;
+            let (head, _) = store.head(connection, shard).await?;
             if shard == 0 {
                 store.watch_settings().await?;
             }
             *looked_at = Some(Instant::now());
             let position = known.unwrap_or(head);
             if head < position {
-                *read = Some(handle_loss(store, shard, link, position).await?);
+                *read = Some(handle_loss(store, shard, connection, position).await?);
                 return Ok(());
             }
             position
@@ -170,11 +172,11 @@ async fn step(
         store.listener.lost_place();
         progress.read.send_replace(Some(position));
     }
-    for Entry { id, news } in read_entries(store, shard, link, position).await? {
+    for Entry { id, news } in read_entries(store, shard, connection, position).await? {
         let position = read.unwrap_or_default();
         match news {
             Some(news) if news.before < position => {
-                *read = Some(handle_loss(store, shard, link, position).await?);
+                *read = Some(handle_loss(store, shard, connection, position).await?);
                 return Ok(());
             }
             Some(news) => tell(store, shard, position, id, news),
@@ -209,14 +211,14 @@ fn tell(store: &RedisStore, shard: usize, position: EventId, id: EventId, news: 
 async fn handle_loss(
     store: &RedisStore,
     shard: usize,
-    link: &Link,
+    connection: &RedisConnection,
     position: EventId,
 ) -> Result<EventId, StoreError> {
     let progress = &store.progress[shard];
     let mut common = EventId::START;
     let (mut entries, mut lost) = (Vec::new(), BTreeMap::<ChannelName, EventId>::new());
     for (entry, Remembered { channel, last }) in progress.newest_first() {
-        if !has_entry(store, shard, link, entry).await? {
+        if !has_entry(store, shard, connection, entry).await? {
             entries.push(entry);
             let newest = lost.entry(channel).or_default();
             *newest = last.max(*newest);
@@ -247,20 +249,20 @@ async fn handle_loss(
 async fn has_entry(
     store: &RedisStore,
     shard: usize,
-    link: &Link,
+    connection: &RedisConnection,
     entry: EventId,
 ) -> Result<bool, StoreError> {
     let (key, entry) = (store.keys.firehose(shard), entry.to_string());
     let words = [key.as_str(), &entry, &entry].map(Value::from).into();
     let slot = store.keys.slot(shard);
-    let found = link.command("XRANGE", slot, words, store.config.timeout).await;
-    Ok(!array(found.map_err(|error| link.down(&error))?)?.is_empty())
+    let found = connection.command("XRANGE", slot, words, store.config.timeout).await;
+    Ok(!array(found.map_err(|error| connection.down(&error))?)?.is_empty())
 }
 
 async fn read_entries(
     store: &RedisStore,
     shard: usize,
-    link: &Link,
+    connection: &RedisConnection,
     position: EventId,
 ) -> Result<Vec<Entry>, StoreError> {
     let words =
@@ -269,15 +271,15 @@ async fn read_entries(
     let place = [store.keys.firehose(shard), position.to_string()];
     let words = words.chain(place.iter().map(|word| Value::from(word.as_str()))).collect();
     let timeout = BLOCK + ANSWER_TIME_MAX;
-    let answer = link.command("XREAD", store.keys.slot(shard), words, timeout).await;
+    let answer = connection.command("XREAD", store.keys.slot(shard), words, timeout).await;
     let answer = match answer {
         Ok(answer) => answer,
         Err(error) => {
             if *error.kind() == ErrorKind::Timeout {
                 // It still occupies the connection.
-                link.reconnect().await;
+                connection.reconnect().await;
             }
-            return Err(link.down(&error));
+            return Err(connection.down(&error));
         }
     };
     let streams = match answer {

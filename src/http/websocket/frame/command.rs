@@ -3,7 +3,7 @@
 use crate::core::cursor::Cursor;
 use crate::core::event::{ChannelName, Event, FieldError};
 use crate::core::ndjson::{Members, event_of};
-use crate::core::resume::Asked;
+use crate::core::resume::ResumeFrom;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -30,14 +30,14 @@ pub struct Frame {
     /// What the client calls it.
     pub reference: Option<Reference>,
     /// What it wants.
-    pub command: Command,
+    pub command: ClientMessage,
 }
 
 /// What a client wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
+pub enum ClientMessage {
     /// Send these channels, each from a place on.
-    Subscribe(Vec<(ChannelName, Asked)>),
+    Subscribe(Vec<(ChannelName, ResumeFrom)>),
     /// Send these no more.
     Unsubscribe(Vec<ChannelName>),
     /// Publish.
@@ -161,7 +161,7 @@ fn reference(said: Option<Value>) -> Result<Option<Reference>, Wrong> {
 }
 
 impl Raw<'_> {
-    fn command(self, event_bytes: usize) -> Result<Command, Wrong> {
+    fn command(self, event_bytes: usize) -> Result<ClientMessage, Wrong> {
         if !TYPES.contains(&&*self.kind) {
             return Err(wrong("type", "is subscribe, unsubscribe, publish or ping"));
         }
@@ -188,11 +188,13 @@ impl Raw<'_> {
             "subscribe" => {
                 let names = names(self.channels)?;
                 let asked = asked(&names, self.after)?;
-                Ok(Command::Subscribe(names.into_iter().zip(asked).collect()))
+                Ok(ClientMessage::Subscribe(names.into_iter().zip(asked).collect()))
             }
-            "unsubscribe" => Ok(Command::Unsubscribe(names(self.channels)?)),
-            "publish" => self.publish(event_bytes).map(|publish| Command::Publish(publish.into())),
-            _ => Ok(Command::Ping),
+            "unsubscribe" => Ok(ClientMessage::Unsubscribe(names(self.channels)?)),
+            "publish" => {
+                self.publish(event_bytes).map(|publish| ClientMessage::Publish(publish.into()))
+            }
+            _ => Ok(ClientMessage::Ping),
         }
     }
 
@@ -242,12 +244,12 @@ fn names(raw: Option<Vec<String>>) -> Result<Vec<ChannelName>, Wrong> {
 /// Where each channel is to begin: a cursor for all in their order, as a stream of several gives it,
 /// or one for each. As on a stream, text that is no cursor of these channels is no mistake: the
 /// client gets a gap.
-fn asked(names: &[ChannelName], after: Option<Value>) -> Result<Vec<Asked>, Wrong> {
+fn asked(names: &[ChannelName], after: Option<Value>) -> Result<Vec<ResumeFrom>, Wrong> {
     match after {
-        None => Ok(vec![Asked::Fresh; names.len()]),
-        Some(Value::String(text)) => match Asked::cursor(text.as_bytes(), names.len()) {
-            Asked::After(Cursor { positions, mark }) => {
-                let one = |position| Asked::After(Cursor { positions: vec![position], mark });
+        None => Ok(vec![ResumeFrom::Now; names.len()]),
+        Some(Value::String(text)) => match ResumeFrom::cursor(text.as_bytes(), names.len()) {
+            ResumeFrom::After(Cursor { positions, mark }) => {
+                let one = |position| ResumeFrom::After(Cursor { positions: vec![position], mark });
                 Ok(positions.into_iter().map(one).collect())
             }
             other => Ok(vec![other; names.len()]),
@@ -256,8 +258,8 @@ fn asked(names: &[ChannelName], after: Option<Value>) -> Result<Vec<Asked>, Wron
             let mut asked = Vec::with_capacity(names.len());
             for name in names {
                 asked.push(match each.remove(name.as_str()) {
-                    None | Some(Value::Null) => Asked::Fresh,
-                    Some(Value::String(text)) => Asked::cursor(text.as_bytes(), 1),
+                    None | Some(Value::Null) => ResumeFrom::Now,
+                    Some(Value::String(text)) => ResumeFrom::cursor(text.as_bytes(), 1),
                     Some(_) => return Err(wrong("after", "holds a cursor that is no string")),
                 });
             }
@@ -289,28 +291,28 @@ mod tests {
 
     #[test]
     fn a_subscription_takes_one_cursor_for_all_or_one_for_each() {
-        let check = |after: &str, expected: [Asked; 2]| {
+        let check = |after: &str, expected: [ResumeFrom; 2]| {
             let text = format!(r#"{{"type":"subscribe","ref":1,"channels":["b","a"]{after}}}"#);
             let frame = parse(&text).unwrap();
             let [b, a] = expected;
-            let expected = Command::Subscribe(vec![(channel("b"), b), (channel("a"), a)]);
+            let expected = ClientMessage::Subscribe(vec![(channel("b"), b), (channel("a"), a)]);
             assert_eq!(frame, Frame { reference: Some(Reference::Number(1)), command: expected });
         };
         let after = |ms| {
             let position = EventId { ms, seq: 0 };
-            Asked::After(Cursor { positions: vec![position], mark: None })
+            ResumeFrom::After(Cursor { positions: vec![position], mark: None })
         };
-        let foreign = || Asked::Foreign("x".to_owned());
-        check("", [Asked::Fresh, Asked::Fresh]);
+        let foreign = || ResumeFrom::Foreign("x".to_owned());
+        check("", [ResumeFrom::Now, ResumeFrom::Now]);
         check(r#","after":"1-0_2-0""#, [after(1), after(2)]);
-        check(r#","after":{"a":"2-0"}"#, [Asked::Fresh, after(2)]);
-        check(r#","after":{"a":null,"b":"x"}"#, [foreign(), Asked::Fresh]);
+        check(r#","after":{"a":"2-0"}"#, [ResumeFrom::Now, after(2)]);
+        check(r#","after":{"a":null,"b":"x"}"#, [foreign(), ResumeFrom::Now]);
         check(r#","after":"x""#, [foreign(), foreign()]);
-        check(r#","after":"""#, [Asked::Fresh, Asked::Fresh]);
+        check(r#","after":"""#, [ResumeFrom::Now, ResumeFrom::Now]);
         // Of another number of channels.
-        let two = || Asked::Foreign("1-0_2-0".to_owned());
+        let two = || ResumeFrom::Foreign("1-0_2-0".to_owned());
         check(r#","after":{"a":"1-0_2-0","b":"1-0_2-0"}"#, [two(), two()]);
-        let one = || Asked::Foreign("1-0".to_owned());
+        let one = || ResumeFrom::Foreign("1-0".to_owned());
         check(r#","after":"1-0""#, [one(), one()]);
         check(r#","after":"0-0""#, [after(0), after(0)]);
     }
@@ -319,14 +321,15 @@ mod tests {
     fn a_publish_is_read_as_a_line_of_a_batch_is() {
         let text = r#"{"type":"publish","channel":"a","data":{"x": 1.50},"event":"e","key":"k",
                        "remove":true,"echo":false,"idempotency_key":"i","ref":"r"}"#;
-        let Frame { reference, command: Command::Publish(publish) } = parse(text).unwrap() else {
+        let Frame { reference, command: ClientMessage::Publish(publish) } = parse(text).unwrap()
+        else {
             panic!("no publish")
         };
         assert_eq!(reference, Some(Reference::Text("r".to_owned())));
         let removal = Event::stored(Some("e"), Some("k"), r#"{"x":1.50}"#).removing_its_key();
         assert_eq!(publish.event, removal);
         let null = parse(r#"{"type":"publish","channel":"a","data":null}"#).unwrap();
-        assert!(matches!(null.command, Command::Publish(one) if &*one.event.data == "null"));
+        assert!(matches!(null.command, ClientMessage::Publish(one) if &*one.event.data == "null"));
         assert!(!publish.echo && publish.idempotency_key.as_deref() == Some("i"));
     }
 

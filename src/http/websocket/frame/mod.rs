@@ -3,5 +3,5 @@
 mod command;
 mod text;
 
-pub use command::{Command, Frame, FrameError, Publish, Reference};
+pub use command::{ClientMessage, Frame, FrameError, Publish, Reference};
 pub use text::{end, error, pong, published, subscribed, unsubscribed};

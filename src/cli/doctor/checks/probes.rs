@@ -2,9 +2,9 @@
 //! browser or a publisher asks first.
 
 use super::super::findings::Fault;
-use super::super::look::{Ask, Look};
-use super::{Examination, FORGOTTEN_AFTER, stranger};
-use crate::client::http::{self, Connection, HttpError};
+use super::super::probe::{Probe, ProbeRequest};
+use super::{Checks, FORGOTTEN_AFTER};
+use crate::client::http::{self, Address, Connection, HttpError};
 use crate::http::probe::FAULT_CHANNEL;
 use bytes::Bytes;
 use hyper::Method;
@@ -13,7 +13,16 @@ use tokio::time::sleep;
 /// Least wait that an edge may ask of the clients of a failing origin, in ms.
 const RETRY_MIN_MS: u64 = 1_000;
 
-impl Examination {
+/// The `Origin` of a page of another site. An origin without a key lets only pages of its own
+/// machine read, so there it is a page of this machine.
+pub(super) fn stranger(url: &Address) -> &'static str {
+    match url.is_loopback() {
+        true => "http://headwater-doctor.localhost",
+        false => "https://headwater-doctor.example",
+    }
+}
+
+impl Checks {
     /// How many streams the origin has begun, where its metrics can be reached.
     pub(super) async fn origin_streams(&self) -> Result<Option<u64>, HttpError> {
         let Some(address) = &self.arguments.admin_url else { return Ok(None) };
@@ -28,18 +37,20 @@ impl Examination {
     pub(super) async fn query(&mut self) -> Result<(), HttpError> {
         let cursor = self.cursor();
         let path = format!("{}?after={cursor}", self.path);
-        let mut look = Look::at(&self.arguments.url, &Ask { path, ..Ask::default() }).await?;
-        let Some(saw) = look.saw() else { return Ok(()) };
-        self.opening(&mut look, &cursor, Fault::QueryDropped, &saw).await;
+        let mut probe =
+            Probe::at(&self.arguments.url, &ProbeRequest { path, ..ProbeRequest::default() })
+                .await?;
+        let Some(report) = probe.report() else { return Ok(()) };
+        self.opening(&mut probe, &cursor, Fault::QueryDropped, &report).await;
         Ok(())
     }
 
     /// Whether the answer to a join, which is true for a second, is kept for longer.
     pub(super) async fn joined_afresh(&mut self) -> Result<(), HttpError> {
-        let ask = Ask { path: self.path.clone(), ..Ask::default() };
-        let first = Look::at(&self.arguments.url, &ask).await?.saw();
+        let ask = ProbeRequest { path: self.path.clone(), ..ProbeRequest::default() };
+        let first = Probe::at(&self.arguments.url, &ask).await?.report();
         sleep(FORGOTTEN_AFTER).await;
-        let second = Look::at(&self.arguments.url, &ask).await?.saw();
+        let second = Probe::at(&self.arguments.url, &ask).await?.report();
         if first.is_some() && first == second {
             let seen = "who joins is given an answer that was made for others seconds ago";
             self.find(Fault::Ttl, seen);
@@ -49,13 +60,15 @@ impl Examination {
 
     pub(super) async fn fault(&mut self) -> Result<(), HttpError> {
         let path = format!("/channels/{FAULT_CHANNEL}");
-        let mut look = Look::at(&self.arguments.url, &Ask { path, ..Ask::default() }).await?;
-        if !look.is_stream() {
-            let seen = format!("a failure of the origin reaches clients as {}", look.status);
+        let mut probe =
+            Probe::at(&self.arguments.url, &ProbeRequest { path, ..ProbeRequest::default() })
+                .await?;
+        if !probe.is_stream() {
+            let seen = format!("a failure of the origin reaches clients as {}", probe.status);
             self.find(Fault::DeadOnError, seen);
             return Ok(());
         }
-        match look.retry().await {
+        match probe.retry().await {
             Some(retry) if retry >= RETRY_MIN_MS => {}
             Some(retry) => {
                 let seen = format!("a failure of the origin is answered with retry: {retry}");

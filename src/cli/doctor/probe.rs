@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::StreamExt;
 
-/// Longest wait for the head of an answer, and for its first block: longer than a hold request,
+/// Longest wait for the head of an answer, and for its first block: longer than a long poll,
 /// and than most segments.
 pub const PATIENCE: Duration = Duration::from_secs(70);
 
@@ -20,7 +20,7 @@ pub const NO_ANSWER: &str = "no answer";
 
 /// What to ask for.
 #[derive(Clone, Debug, Default)]
-pub struct Ask {
+pub struct ProbeRequest {
     /// Path and query.
     pub path: String,
     /// `Last-Event-ID`.
@@ -30,7 +30,7 @@ pub struct Ask {
 }
 
 /// An answer that is being read.
-pub struct Look {
+pub struct Probe {
     /// When it was asked for.
     pub asked_at: Instant,
     /// Its status.
@@ -45,13 +45,13 @@ pub struct Look {
 
 /// What `Headwater-Response` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Saw {
+pub struct OriginReport {
     /// The name of the origin's answer.
     pub name: String,
     /// The HTTP version that reached the origin.
     pub http: String,
     /// Whether the edge asks for finished bodies.
-    pub is_hold: bool,
+    pub is_long_poll: bool,
     /// Whether a cookie reached the origin.
     pub cookie: bool,
 }
@@ -78,12 +78,12 @@ pub enum End {
     Never,
 }
 
-impl Look {
+impl Probe {
     /// Asks, over a connection of its own.
     ///
     /// # Errors
     /// When there is no answer at all.
-    pub async fn at(address: &Address, ask: &Ask) -> Result<Self, HttpError> {
+    pub async fn at(address: &Address, ask: &ProbeRequest) -> Result<Self, HttpError> {
         let mut connection = Connection::open(address).await?;
         let version = connection.version();
         let mut request = connection.request(Method::GET, &ask.path);
@@ -126,19 +126,20 @@ impl Look {
     }
 
     /// What the origin says of the request that reached it.
-    pub fn saw(&self) -> Option<Saw> {
+    pub fn report(&self) -> Option<OriginReport> {
         let mut parts = self.header("headwater-response")?.split(';').map(str::trim);
         let name = parts.next()?.to_owned();
-        let mut saw = Saw { name, http: String::new(), is_hold: false, cookie: false };
+        let mut report =
+            OriginReport { name, http: String::new(), is_long_poll: false, cookie: false };
         for part in parts {
             match part.split_once('=').unwrap_or((part, "")) {
-                ("http", version) => version.clone_into(&mut saw.http),
-                ("mode", mode) => saw.is_hold = mode == "hold",
-                ("cookie", _) => saw.cookie = true,
+                ("http", version) => version.clone_into(&mut report.http),
+                ("mode", mode) => report.is_long_poll = mode == "hold",
+                ("cookie", _) => report.cookie = true,
                 _ => {}
             }
         }
-        Some(saw)
+        Some(report)
     }
 
     /// For how many more seconds the answer may be kept.

@@ -12,7 +12,7 @@ async fn a_hold_answer_waits_for_an_event_and_is_then_true_for_ever() {
     let cursor = [("last-event-id", first.as_str())];
     let held = origin.request(Method::GET, PATH, &cursor, "");
     let publish = async {
-        while origin.metric("headwater_streams_opened_total{kind=\"hold\"}").await == 0.0 {}
+        while origin.metric("headwater_streams_opened_total{kind=\"long_poll\"}").await == 0.0 {}
         origin.publish("a", "2").await
     };
     let (answer, second) = tokio::join!(held, publish);
@@ -35,12 +35,12 @@ async fn a_hold_answer_waits_for_an_event_and_is_then_true_for_ever() {
 
 #[tokio::test]
 async fn a_burst_comes_in_one_answer() {
-    let origin = Origin::with(&["--store", "memory", "--hold-linger", "2s"]);
+    let origin = Origin::with(&["--store", "memory", "--long-poll-linger", "2s"]);
     let first = origin.publish("a", "0").await;
     let cursor = [("last-event-id", first.as_str())];
     let held = origin.request(Method::GET, PATH, &cursor, "");
     let publish = async {
-        while origin.metric("headwater_streams_opened_total{kind=\"hold\"}").await == 0.0 {}
+        while origin.metric("headwater_streams_opened_total{kind=\"long_poll\"}").await == 0.0 {}
         for number in 1..=5 {
             origin.publish("a", &number.to_string()).await;
         }
@@ -51,7 +51,7 @@ async fn a_burst_comes_in_one_answer() {
 
 #[tokio::test]
 async fn an_answer_without_events_moves_the_cursor_and_lets_nobody_spin() {
-    let origin = Origin::with(&["--store", "memory", "--hold-timeout", "300ms"]);
+    let origin = Origin::with(&["--store", "memory", "--long-poll-timeout", "300ms"]);
     let id = origin.publish("a", "1").await;
     let cursor = [("last-event-id", id.as_str())];
     let answer = origin.request(Method::GET, PATH, &cursor, "").await;
@@ -75,7 +75,7 @@ async fn a_fresh_join_and_a_gap_are_true_for_a_second_only() {
 
 #[tokio::test]
 async fn what_is_held_in_memory_is_bounded_and_the_rest_follows() {
-    let origin = Origin::with(&["--store", "memory", "--hold-bytes", "10KiB"]);
+    let origin = Origin::with(&["--store", "memory", "--long-poll-bytes", "10KiB"]);
     let line = format!("{{\"data\":\"{}\"}}\n", "x".repeat(1_000));
     let ids = origin.publish_lines("a", &line.repeat(30)).await;
     let (mut cursor, mut seen) = ("0-0".to_owned(), Vec::new());

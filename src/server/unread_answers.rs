@@ -4,7 +4,7 @@
 //! frames, answers pings, and may still give a stream no room (RFC 9113, section 5.2), for as long as
 //! it likes; hyper then does not ask the body for more. So each body notes when it was asked last.
 
-use crate::http::stream_body::{AnswerBody, BrokenOff};
+use crate::http::stream_body::{ResponseBody, StreamAborted};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;
@@ -14,53 +14,53 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 /// A finished answer is given to HTTP/2 in pieces of this size, so that little of it waits there.
-const PIECE_BYTES: usize = 16 * 1024;
+const CHUNK_BYTES: usize = 16 * 1024;
 
 /// All answers of a connection that are not sent yet.
-pub struct Unsent {
+pub struct UnreadAnswers {
     begun: Instant,
     /// How long a stream may be quiet by itself: its comments come at this pace.
     heartbeat: Duration,
-    answers: Mutex<Vec<Weak<Asked>>>,
+    answers: Mutex<Vec<Weak<LastPoll>>>,
 }
 
 /// When a body was asked for more, in ms since the connection began.
-struct Asked {
+struct LastPoll {
     last: AtomicU64,
     is_stream: bool,
 }
 
 /// An answer of such a connection.
 pub struct Watched {
-    body: AnswerBody,
-    unsent: Arc<Unsent>,
-    asked: Arc<Asked>,
+    body: ResponseBody,
+    unread: Arc<UnreadAnswers>,
+    last_poll: Arc<LastPoll>,
 }
 
-impl Unsent {
+impl UnreadAnswers {
     /// None yet.
     pub fn new(heartbeat: Duration) -> Self {
         Self { begun: Instant::now(), heartbeat, answers: Mutex::default() }
     }
 
     /// Watches one more.
-    pub fn watch(self: &Arc<Self>, body: AnswerBody) -> Watched {
-        let is_stream = matches!(body, AnswerBody::Stream(_));
-        let asked = Arc::new(Asked { last: AtomicU64::new(self.now()), is_stream });
+    pub fn watch(self: &Arc<Self>, body: ResponseBody) -> Watched {
+        let is_stream = matches!(body, ResponseBody::Stream(_));
+        let last_poll = Arc::new(LastPoll { last: AtomicU64::new(self.now()), is_stream });
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         answers.retain(|answer| answer.strong_count() > 0);
-        answers.push(Arc::downgrade(&asked));
-        Watched { body, unsent: self.clone(), asked }
+        answers.push(Arc::downgrade(&last_poll));
+        Watched { body, unread: self.clone(), last_poll }
     }
 
     /// Whether the client has left an answer unread for so long.
     pub fn is_stuck(&self, longest: Duration) -> bool {
         let now = self.now();
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.iter().filter_map(Weak::upgrade).any(|asked| {
-            let quiet = if asked.is_stream { self.heartbeat } else { Duration::ZERO };
+        answers.iter().filter_map(Weak::upgrade).any(|last_poll| {
+            let quiet = if last_poll.is_stream { self.heartbeat } else { Duration::ZERO };
             let longest = (longest + quiet).as_millis() as u64;
-            now > asked.last.load(Ordering::Relaxed) + longest
+            now > last_poll.last.load(Ordering::Relaxed) + longest
         })
     }
 
@@ -71,16 +71,16 @@ impl Unsent {
 
 impl Body for Watched {
     type Data = Bytes;
-    type Error = BrokenOff;
+    type Error = StreamAborted;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        self.asked.last.store(self.unsent.now(), Ordering::Relaxed);
-        if let AnswerBody::Full(bytes) = &mut self.body {
-            let piece = bytes.split_to(bytes.len().min(PIECE_BYTES));
-            return Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))));
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamAborted>>> {
+        self.last_poll.last.store(self.unread.now(), Ordering::Relaxed);
+        if let ResponseBody::Full(bytes) = &mut self.body {
+            let chunk = bytes.split_to(bytes.len().min(CHUNK_BYTES));
+            return Poll::Ready((!chunk.is_empty()).then(|| Ok(Frame::data(chunk))));
         }
         Poll::Ready(ready!(Pin::new(&mut self.body).poll_frame(context)))
     }

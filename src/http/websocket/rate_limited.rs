@@ -11,19 +11,19 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 /// A connection that fails with [`io::ErrorKind::QuotaExceeded`] when bytes come too fast.
-pub struct Paced<S> {
+pub struct RateLimited<S> {
     stream: S,
     limit: DefaultDirectRateLimiter,
 }
 
-impl<S> Paced<S> {
+impl<S> RateLimited<S> {
     /// At most `bytes` a second come in.
     pub fn new(stream: S, bytes: NonZeroU32) -> Self {
         Self { stream, limit: RateLimiter::direct(Quota::per_second(bytes)) }
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Paced<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> RateLimited<S> {
     /// Sends no more, and reads what still comes until the peer has closed too.
     pub async fn discard(&mut self, bytes_max: u64) {
         if self.stream.shutdown().await.is_ok() {
@@ -33,7 +33,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Paced<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for RateLimited<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -53,7 +53,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for RateLimited<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

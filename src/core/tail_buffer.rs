@@ -1,7 +1,7 @@
 //! The recent events of one channel as finished bytes: one append-only run, bounded.
 //!
 //! A reader is a position. Missing a wake-up, starting late and reconnecting are the same call,
-//! [`EventLog::read`], and no reader has a queue here: one that lags gets all that is pending in
+//! [`TailBuffer::read`], and no reader has a queue here: one that lags gets all that is pending in
 //! one piece. A piece is a handle on shared bytes, or, near the head where events still lie one by
 //! one, a copy of at most [`PIECE_BYTES`]; either way a slow reader holds one piece and no more.
 //!
@@ -21,7 +21,7 @@ const EVENT_OVERHEAD_BYTES: usize = 96;
 
 /// The run. Absolute byte offsets count from the first byte ever appended.
 #[derive(Debug)]
-pub struct EventLog {
+pub struct TailBuffer {
     writer: EventWriter,
     base: Option<EventId>,
     beginning: EventId,
@@ -70,7 +70,7 @@ pub struct Piece {
     pub is_end: bool,
 }
 
-impl EventLog {
+impl TailBuffer {
     /// An empty run whose beginning is not known yet, of at most about `bytes_max` bytes.
     pub fn new(writer: EventWriter, bytes_max: usize) -> Self {
         let (entries, blocks) = (VecDeque::new(), VecDeque::new());
@@ -184,7 +184,7 @@ impl EventLog {
         })
     }
 
-    /// As [`EventLog::read`], event by event and without the `id:` lines, for streams of several
+    /// As [`TailBuffer::read`], event by event and without the `id:` lines, for streams of several
     /// channels, whose ids are joined cursors.
     ///
     /// # Errors
@@ -392,7 +392,7 @@ mod tests {
 
     #[test]
     fn a_reader_before_the_run_is_sent_to_the_store() {
-        let mut log = EventLog::new(writer(), 1 << 20);
+        let mut log = TailBuffer::new(writer(), 1 << 20);
         assert!(matches!(log.read(id(0), u64::MAX, 100), Read::BeforeRun));
         log.append(id(4), &[stored(5, "a")]);
         assert!(matches!(log.read(id(3), u64::MAX, 100), Read::BeforeRun));
@@ -404,7 +404,7 @@ mod tests {
     #[test]
     fn events_of_a_joined_block_are_dropped_until_the_rest_fits() {
         let events: Vec<_> = (1..=100).map(|n| stored(n, &"x".repeat(400))).collect();
-        let mut log = EventLog::new(writer(), 1 << 20);
+        let mut log = TailBuffer::new(writer(), 1 << 20);
         log.append(id(0), &events);
         assert_eq!(log.blocks.len(), 1);
         for bytes_max in [20_000, 5_000, 700, 1] {
@@ -421,7 +421,7 @@ mod tests {
 
     #[test]
     fn a_break_in_the_chain_begins_the_run_anew() {
-        let mut log = EventLog::new(writer(), 1 << 20);
+        let mut log = TailBuffer::new(writer(), 1 << 20);
         log.append(id(0), &[stored(1, "a"), stored(2, "b")]);
         log.append(id(3), &[stored(4, "d")]);
         assert!(!log.covers(id(2)));
@@ -430,7 +430,7 @@ mod tests {
 
     #[test]
     fn nothing_is_read_behind_the_end_of_a_channel_until_asked_from_there() {
-        let mut log = EventLog::new(writer(), 1 << 20);
+        let mut log = TailBuffer::new(writer(), 1 << 20);
         let end = StoredEvent { id: id(2), event: Event::end() };
         log.append(id(0), &[stored(1, "a"), end, stored(3, "reopened")]);
         let Read::Events(piece) = log.read(id(0), u64::MAX, usize::MAX) else { panic!() };
@@ -441,7 +441,7 @@ mod tests {
 
     #[test]
     fn an_event_longer_than_the_run_is_still_given() {
-        let mut log = EventLog::new(writer(), 1000);
+        let mut log = TailBuffer::new(writer(), 1000);
         log.append(id(0), &[stored(1, "a"), stored(2, &"x".repeat(100_000))]);
         assert!(!log.covers(id(0)) && log.covers(id(1)));
         let Read::Events(piece) = log.read(id(1), u64::MAX, 10) else { panic!() };
@@ -459,7 +459,7 @@ mod tests {
         ) {
             let events: Vec<_> = (1u64..).zip(&sizes)
                 .map(|(n, size)| stored(n, &"x".repeat(*size))).collect();
-            let mut log = EventLog::new(writer(), window);
+            let mut log = TailBuffer::new(writer(), window);
             let mut previous = id(0);
             for batch in events.chunks(batch) {
                 log.append(previous, batch);

@@ -50,7 +50,7 @@ pub struct Script {
 }
 
 /// A connection.
-pub struct Link {
+pub struct RedisConnection {
     client: Client,
     timeout: Duration,
     silent: AtomicU32,
@@ -82,7 +82,7 @@ impl Script {
     }
 }
 
-impl Link {
+impl RedisConnection {
     /// Begins to connect, and goes on trying for as long as it lives. `timeout`: of each command.
     ///
     /// # Errors

@@ -5,9 +5,9 @@
 //! bytes follow from the cursor and the log alone, its mark included, so the answers of two
 //! origins send all their clients on with one cursor.
 
-use super::Origin;
+use super::AppState;
 use crate::core::caching::{Ending, Freshness};
-use crate::core::resume::Asked;
+use crate::core::resume::ResumeFrom;
 use crate::core::segment::Span;
 use crate::core::sse::{self, ShedReason};
 use crate::hub::Joined;
@@ -18,9 +18,9 @@ use bytes::Bytes;
 use std::future::poll_fn;
 use tokio::time::{Instant, timeout_at};
 
-/// One hold request being answered, for the counters.
+/// One long poll being answered, for the counters.
 struct Counted<'a> {
-    origin: &'a Origin,
+    origin: &'a AppState,
     ending: Ending,
 }
 
@@ -34,15 +34,15 @@ struct Gathered {
     charge: Option<Charge>,
 }
 
-impl Origin {
-    /// The body of a hold answer and how long it is true.
-    pub(super) async fn hold(
+impl AppState {
+    /// The body of a answer of a long poll and how long it is true.
+    pub(super) async fn long_poll(
         &self,
         mut joined: Joined,
-        asked: &Asked,
+        asked: &ResumeFrom,
         lane: u64,
     ) -> Result<(Bytes, Freshness), ShedReason> {
-        self.hub.metrics.opened(JoinKind::Hold);
+        self.hub.metrics.opened(JoinKind::LongPoll);
         let mut counted = Counted { origin: self, ending: Ending::ClientGone };
         let has_news = !joined.prelude.gap_reasons.is_empty() || !joined.prelude.state.is_empty();
         let mut gathered = match self.gather(&mut joined, has_news).await {
@@ -65,11 +65,11 @@ impl Origin {
                 self.hub.memory(needed).await.map_err(|_| ShedReason::Memory)?
             }
         };
-        let is_for_ever = gathered.events > 0 && !has_news && matches!(asked, Asked::After(_));
-        let span = self.hold_span(&joined, &gathered, lane);
+        let is_for_ever = gathered.events > 0 && !has_news && matches!(asked, ResumeFrom::After(_));
+        let span = self.long_poll_span(&joined, &gathered, lane);
         let retry_ms = match is_for_ever {
             true => self.hub.retry_ms(),
-            false => sse::RETRY_EMPTY_HOLD_MS.max(self.hub.retry_ms()),
+            false => sse::RETRY_EMPTY_LONG_POLL_MS.max(self.hub.retry_ms()),
         };
         let Joined { reader, prelude, .. } = joined;
         let mut body = prelude.pieces(span.segment.number, span.ends_at).concat();
@@ -88,10 +88,11 @@ impl Origin {
 
     async fn gather(&self, joined: &mut Joined, has_news: bool) -> Result<Gathered, Lost> {
         let mut gathered = Gathered::default();
-        let wait = if has_news { self.config.hold_linger } else { self.config.hold_timeout };
+        let wait =
+            if has_news { self.config.long_poll_linger } else { self.config.long_poll_timeout };
         let mut deadline = Instant::now() + wait;
-        while gathered.bytes.len() < self.config.hold_bytes {
-            let room = self.config.hold_bytes - gathered.bytes.len();
+        while gathered.bytes.len() < self.config.long_poll_bytes {
+            let room = self.config.long_poll_bytes - gathered.bytes.len();
             let step = poll_fn(|context| joined.reader.poll_next(context, room));
             let Ok(step) = timeout_at(deadline, step).await else { break };
             match step? {
@@ -101,9 +102,9 @@ impl Origin {
                 }
                 Step::Events(delivery) => {
                     if gathered.events == 0 {
-                        let charge = self.hub.memory(2 * self.config.hold_bytes).await;
+                        let charge = self.hub.memory(2 * self.config.long_poll_bytes).await;
                         gathered.charge = charge.ok();
-                        deadline = deadline.min(Instant::now() + self.config.hold_linger);
+                        deadline = deadline.min(Instant::now() + self.config.long_poll_linger);
                     }
                     gathered.bytes.extend_from_slice(&delivery.bytes);
                     gathered.events += delivery.events;
@@ -113,9 +114,9 @@ impl Origin {
         Ok(gathered)
     }
 
-    /// The segment a hold answer is labelled with: with events, the one of its newest event, which
+    /// The segment a answer of a long poll is labelled with: with events, the one of its newest event, which
     /// every origin works out alike; without, until the whole second after now.
-    fn hold_span(&self, joined: &Joined, gathered: &Gathered, lane: u64) -> Span {
+    fn long_poll_span(&self, joined: &Joined, gathered: &Gathered, lane: u64) -> Span {
         let segments = &self.hub.segments;
         if gathered.events == 0 {
             let now = self.hub.clock.now();

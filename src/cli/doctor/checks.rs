@@ -1,16 +1,17 @@
-//! The examination, step by step: ask, look, compare.
+//! The checks of `headwater doctor`, step by step.
 
-mod asks;
+mod probes;
 
 use super::DoctorArguments;
 use super::findings::{Fault, Finding, Report};
-use super::look::{Ask, End, Look, NO_ANSWER, PATIENCE, Saw, SegmentBlock};
-use super::watch::{Diary, Watchers};
+use super::probe::{End, NO_ANSWER, OriginReport, PATIENCE, Probe, ProbeRequest, SegmentBlock};
+use super::subscribers::{ClientTrace, Subscribers};
 use crate::client::http::{self, Address, Connection, HttpError};
 use crate::core::cursor::{Cursor, EventId};
 use crate::core::segment::SEGMENT_MS;
 use hyper::{Method, Version};
 use indicatif::ProgressBar;
+use probes::stranger;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -28,7 +29,7 @@ const PROBES: u64 = 6;
 const PROBE_PAUSE: Duration = Duration::from_millis(700);
 /// A median delay above this is too late for a live stream, and for held answers.
 const DELAY_MAX: Duration = Duration::from_millis(500);
-const DELAY_HELD_MAX: Duration = Duration::from_secs(1);
+const DELAY_LONG_POLL_MAX: Duration = Duration::from_secs(1);
 /// Clients that follow the channel all the time.
 const WATCHERS: usize = 5;
 /// How long after a segment's end everything of it must be forgotten.
@@ -37,17 +38,8 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(3);
 const OPENED_A_SEGMENT_MAX: usize = 4;
 /// Least seconds of freshness that must be left to see whether an answer is kept.
 const FRESH_MIN: u64 = 3;
-/// A page that is not of this deployment. An origin that is open to its own machine lets no page of
-/// another site read, and is right: to it, a page of this machine asks.
-fn stranger(url: &Address) -> &'static str {
-    match url.is_loopback() {
-        true => "http://headwater-doctor.localhost",
-        false => "https://headwater-doctor.example",
-    }
-}
-
-/// An examination that is under way.
-pub struct Examination {
+/// The checks of one run.
+pub struct Checks {
     arguments: DoctorArguments,
     path: String,
     /// A place that every cursor of ours has, told apart by marks.
@@ -57,7 +49,7 @@ pub struct Examination {
     report: Report,
 }
 
-impl Examination {
+impl Checks {
     /// Looks at everything there is.
     ///
     /// # Errors
@@ -85,23 +77,24 @@ impl Examination {
         step("looking for a place to begin");
         examination.find_base().await?;
         step("asking once");
-        let Some(saw) = examination.first_look().await? else { return Ok(examination.report) };
+        let Some(report) = examination.first_probe().await? else { return Ok(examination.report) };
         step("asking in a crowd");
-        let kept = examination.crowd(&saw).await?;
+        let kept = examination.crowd(&report).await?;
         let cursor = examination.cursor();
         let address = examination.arguments.url.clone();
-        let watchers = Watchers::start(&address, &examination.path, Some(&cursor), WATCHERS, run);
+        let subscribers =
+            Subscribers::start(&address, &examination.path, Some(&cursor), WATCHERS, run);
         step("asking with a query");
         examination.query().await?;
         step("asking for what fails");
         examination.fault().await?;
         examination.preflight().await?;
         step("publishing probes");
-        examination.probes(&watchers, saw.is_hold).await?;
+        examination.probes(&subscribers, report.is_long_poll).await?;
         step("waiting for the segment to end");
-        examination.boundary(kept, saw.is_hold).await?;
+        examination.boundary(kept, report.is_long_poll).await?;
         step("reading the clients' diaries");
-        examination.diaries(&watchers.diaries(), saw.is_hold);
+        examination.traces(&subscribers.traces(), report.is_long_poll);
         if let (Some(before), Some(after)) = (before, examination.origin_streams().await?) {
             // An origin that was started again has begun to count anew.
             examination.measure("origin_streams_opened", after.saturating_sub(before));
@@ -141,12 +134,12 @@ impl Examination {
                 self.arguments.publish_url = None;
             }
         }
-        let ask = Ask { path: self.path.clone(), ..Ask::default() };
-        let mut look = Look::at(&self.arguments.url, &ask).await?;
-        if look.shed().is_some() {
+        let ask = ProbeRequest { path: self.path.clone(), ..ProbeRequest::default() };
+        let mut probe = Probe::at(&self.arguments.url, &ask).await?;
+        if probe.shed().is_some() {
             return Ok(());
         }
-        while let Some((block, _)) = look.opening().await {
+        while let Some((block, _)) = probe.opening().await {
             let cursor = block.cursor.and_then(|text| Cursor::parse(&text).ok());
             if let Some(position) = cursor.and_then(|cursor| cursor.positions.first().copied()) {
                 self.base = position;
@@ -174,23 +167,23 @@ impl Examination {
     }
 
     /// One client alone, with everything that a cache should drop.
-    async fn first_look(&mut self) -> Result<Option<Saw>, HttpError> {
+    async fn first_probe(&mut self) -> Result<Option<OriginReport>, HttpError> {
         let headers = vec![
             ("cookie", "headwater-doctor=1".to_owned()),
             ("accept-encoding", "gzip, deflate, br".to_owned()),
             ("origin", stranger(&self.arguments.url).to_owned()),
         ];
         let cursor = self.cursor();
-        let ask = Ask { path: self.path.clone(), cursor: Some(cursor.clone()), headers };
-        let mut look = match Look::at(&self.arguments.url, &ask).await {
+        let ask = ProbeRequest { path: self.path.clone(), cursor: Some(cursor.clone()), headers };
+        let mut probe = match Probe::at(&self.arguments.url, &ask).await {
             Err(HttpError(why)) if why.contains(NO_ANSWER) => {
                 self.find(Fault::Buffering, why);
                 return Ok(None);
             }
-            look => look?,
+            probe => probe?,
         };
-        self.measure("http_version", format!("{:?}", look.version));
-        if let Some(reason) = look.shed() {
+        self.measure("http_version", format!("{:?}", probe.version));
+        if let Some(reason) = probe.shed() {
             let (fault, seen) = match reason {
                 "edge" => (Fault::OriginUnreachable, "the edge has no answer of the origin".into()),
                 _ => (Fault::Shed, format!("the origin has no stream for now: {reason}")),
@@ -198,37 +191,40 @@ impl Examination {
             self.find(fault, seen);
             return Ok(None);
         }
-        if !look.is_stream() {
-            let kind = look.header("content-type").unwrap_or("no content type");
-            let seen = format!("the answer to {} is {} with {kind}", self.path, look.status);
+        if !probe.is_stream() {
+            let kind = probe.header("content-type").unwrap_or("no content type");
+            let seen = format!("the answer to {} is {} with {kind}", self.path, probe.status);
             self.find(Fault::NotAStream, seen);
             return Ok(None);
         }
-        self.headers(&look);
-        let Some(saw) = look.saw() else { return Ok(None) };
-        self.measure("mode", if saw.is_hold { "hold" } else { "stream" });
-        if saw.http == "1.0" {
+        self.headers(&probe);
+        let Some(report) = probe.report() else { return Ok(None) };
+        self.measure("mode", if report.is_long_poll { "hold" } else { "stream" });
+        if report.http == "1.0" {
             self.find(Fault::Http10, "the origin is asked in HTTP/1.0");
         }
-        if saw.cookie && !self.arguments.direct {
+        if report.cookie && !self.arguments.direct {
             self.find(Fault::Cookies, "a cookie reached the origin");
         }
-        if let Some(encoding) = look.encoding() {
+        if let Some(encoding) = probe.encoding() {
             self.find(Fault::Compression, format!("the stream is compressed ({encoding})"));
             // Looked at again without, so that more can be seen.
             let cursor = self.cursor();
-            let ask =
-                Ask { path: self.path.clone(), cursor: Some(cursor.clone()), headers: vec![] };
-            let mut plain = Look::at(&self.arguments.url, &ask).await?;
-            self.opening(&mut plain, &cursor, Fault::KeyWithoutCursor, &saw).await;
+            let ask = ProbeRequest {
+                path: self.path.clone(),
+                cursor: Some(cursor.clone()),
+                headers: vec![],
+            };
+            let mut plain = Probe::at(&self.arguments.url, &ask).await?;
+            self.opening(&mut plain, &cursor, Fault::KeyWithoutCursor, &report).await;
         } else {
-            self.opening(&mut look, &cursor, Fault::KeyWithoutCursor, &saw).await;
+            self.opening(&mut probe, &cursor, Fault::KeyWithoutCursor, &report).await;
         }
-        Ok(Some(saw))
+        Ok(Some(report))
     }
 
-    fn headers(&mut self, look: &Look) {
-        let control = look.headers.get_all("cache-control").iter();
+    fn headers(&mut self, probe: &Probe) {
+        let control = probe.headers.get_all("cache-control").iter();
         let control: Vec<_> = control.filter_map(|value| value.to_str().ok()).collect();
         let control = control.join(", ");
         let is_ours = ["public", "max-age="].iter().all(|ours| control.contains(ours))
@@ -240,18 +236,18 @@ impl Examination {
         if !is_ours {
             self.find(Fault::Rewritten, format!("Cache-Control is {control}"));
         }
-        if look.header("headwater-response").is_none() {
+        if probe.header("headwater-response").is_none() {
             let seen = "Headwater-Response is missing: the edge drops it, or this is no Headwater";
             self.find(Fault::Rewritten, seen);
         }
-        if look.header("set-cookie").is_some() {
+        if probe.header("set-cookie").is_some() {
             self.find(Fault::Rewritten, "the stream sets a cookie");
         }
-        if look.header("access-control-allow-origin").is_none() {
+        if probe.header("access-control-allow-origin").is_none() {
             let page = stranger(&self.arguments.url);
             self.find(Fault::Cors, format!("pages of {page} may not read the stream"));
         }
-        if look.version < Version::HTTP_2 && self.arguments.url.is_tls() {
+        if probe.version < Version::HTTP_2 && self.arguments.url.is_tls() {
             self.find(Fault::Http11, "the edge offers no HTTP/2");
         }
     }
@@ -259,17 +255,17 @@ impl Examination {
     /// The opening block: whether it came at once, and whether it is what was asked for.
     async fn opening(
         &mut self,
-        look: &mut Look,
+        probe: &mut Probe,
         cursor: &str,
         otherwise: Fault,
-        saw: &Saw,
+        report: &OriginReport,
     ) -> Option<SegmentBlock> {
-        let Some((block, after)) = look.opening().await else {
+        let Some((block, after)) = probe.opening().await else {
             let seen = format!("nothing of a stream came within {} s", PATIENCE.as_secs());
             self.find(Fault::Buffering, seen);
             return None;
         };
-        if !saw.is_hold && after > FIRST_BLOCK_MAX {
+        if !report.is_long_poll && after > FIRST_BLOCK_MAX {
             let seen =
                 format!("the first block of a stream came after {:.1} s", after.as_secs_f64());
             self.find(Fault::Buffering, seen);
@@ -288,40 +284,41 @@ impl Examination {
 
     /// Many clients with one cursor; one of them, to be watched to its end. Late in a segment
     /// nothing can be seen of how long answers are kept: then once more in the next one.
-    async fn crowd(&mut self, saw: &Saw) -> Result<Kept, HttpError> {
-        let mut kept = self.crowd_once(saw).await?;
-        let is_late = kept.look.fresh_seconds().is_some_and(|seconds| seconds < FRESH_MIN);
-        if is_late && !saw.is_hold && !self.arguments.direct {
-            kept.look.end(Instant::now() + PATIENCE).await;
-            kept = self.crowd_once(saw).await?;
+    async fn crowd(&mut self, report: &OriginReport) -> Result<Kept, HttpError> {
+        let mut kept = self.crowd_once(report).await?;
+        let is_late = kept.probe.fresh_seconds().is_some_and(|seconds| seconds < FRESH_MIN);
+        if is_late && !report.is_long_poll && !self.arguments.direct {
+            kept.probe.end(Instant::now() + PATIENCE).await;
+            kept = self.crowd_once(report).await?;
         }
         self.still_kept(&kept).await?;
         Ok(kept)
     }
 
-    async fn crowd_once(&mut self, saw: &Saw) -> Result<Kept, HttpError> {
+    async fn crowd_once(&mut self, report: &OriginReport) -> Result<Kept, HttpError> {
         let cursor = self.cursor();
-        let mut asks = JoinSet::new();
+        let mut probes = JoinSet::new();
         for index in 0..self.arguments.clients {
             // As browsers do, and some with a cookie of their own.
             let mut headers = vec![("cache-control", "no-cache".to_owned())];
             if index % 4 == 3 {
                 headers.push(("cookie", format!("headwater-doctor={index}")));
             }
-            let ask = Ask { path: self.path.clone(), cursor: Some(cursor.clone()), headers };
+            let ask =
+                ProbeRequest { path: self.path.clone(), cursor: Some(cursor.clone()), headers };
             let address = self.arguments.url.clone();
-            asks.spawn(async move { (index, Look::at(&address, &ask).await) });
+            probes.spawn(async move { (index, Probe::at(&address, &ask).await) });
         }
         let (mut names, mut with_cookie, mut first) = (HashSet::new(), HashSet::new(), None);
-        while let Some(asked) = asks.join_next().await {
-            let (index, look) = asked.map_err(|error| HttpError(error.to_string()))?;
-            let look = look?;
-            let name = look.saw().map(|saw| saw.name).unwrap_or_default();
+        while let Some(asked) = probes.join_next().await {
+            let (index, probe) = asked.map_err(|error| HttpError(error.to_string()))?;
+            let probe = probe?;
+            let name = probe.report().map(|report| report.name).unwrap_or_default();
             if index % 4 == 3 {
                 with_cookie.insert(name);
             } else {
                 names.insert(name);
-                first = first.or(Some(look));
+                first = first.or(Some(probe));
             }
         }
         let all = names.union(&with_cookie).count() as u64;
@@ -337,35 +334,39 @@ impl Examination {
         if names.len() == 1 && with_cookie.iter().any(|name| !names.contains(name)) {
             self.find(Fault::Cookies, "clients with a cookie do not share with those without");
         }
-        let mut look = first.ok_or_else(|| HttpError("no client had an answer".to_owned()))?;
-        let block = self.opening(&mut look, &cursor, Fault::KeyWithoutCursor, saw).await;
-        Ok(Kept { look, cursor, block })
+        let mut probe = first.ok_or_else(|| HttpError("no client had an answer".to_owned()))?;
+        let block = self.opening(&mut probe, &cursor, Fault::KeyWithoutCursor, report).await;
+        Ok(Kept { probe, cursor, block })
     }
 
     /// Whether an answer is kept for as long as it says.
     async fn still_kept(&mut self, kept: &Kept) -> Result<(), HttpError> {
-        let look = &kept.look;
+        let probe = &kept.probe;
         let is_shared = |finding: &Finding| finding.fault != Fault::NotShared;
         if self.arguments.direct || !self.report.findings.iter().all(is_shared) {
             return Ok(());
         }
-        if look.fresh_seconds().is_none_or(|seconds| seconds < FRESH_MIN) {
+        if probe.fresh_seconds().is_none_or(|seconds| seconds < FRESH_MIN) {
             let skipped = "whether answers are kept as long as they say: the segment is too short";
             self.report.skipped.push(skipped.to_owned());
             return Ok(());
         }
         sleep(Duration::from_secs(FRESH_MIN) / 2).await;
         let cursor = Some(kept.cursor.clone());
-        let ask = Ask { path: self.path.clone(), cursor, headers: vec![] };
-        let again = Look::at(&self.arguments.url, &ask).await?;
-        if again.saw().map(|saw| saw.name) != look.saw().map(|saw| saw.name) {
+        let ask = ProbeRequest { path: self.path.clone(), cursor, headers: vec![] };
+        let again = Probe::at(&self.arguments.url, &ask).await?;
+        if again.report().map(|report| report.name) != probe.report().map(|report| report.name) {
             self.find(Fault::Ttl, "an answer is given up before its max-age has passed");
         }
         Ok(())
     }
 
     /// Events of ours, and when they reach the clients that stay.
-    async fn probes(&mut self, watchers: &Watchers, is_hold: bool) -> Result<(), HttpError> {
+    async fn probes(
+        &mut self,
+        subscribers: &Subscribers,
+        is_long_poll: bool,
+    ) -> Result<(), HttpError> {
         if self.arguments.publish_url.is_none() {
             if self.report.skipped.iter().all(|skipped| !skipped.starts_with("delays")) {
                 let skipped = "delays and order of events: give --publish-url".to_owned();
@@ -375,8 +376,8 @@ impl Examination {
         }
         // What was published first must have come, so that all are there.
         let all_have = |number: u64| {
-            let has = |diary: Diary| diary.probes.iter().any(|(came, _)| *came == number);
-            watchers.diaries().into_iter().all(has)
+            let has = |trace: ClientTrace| trace.probes.iter().any(|(came, _)| *came == number);
+            subscribers.traces().into_iter().all(has)
         };
         let give_up = Instant::now() + PATIENCE;
         while !all_have(0) && Instant::now() < give_up {
@@ -393,14 +394,14 @@ impl Examination {
         while !all_have(PROBES) && Instant::now() < give_up {
             sleep(Duration::from_millis(50)).await;
         }
-        self.delays(&watchers.diaries(), &sent, is_hold);
+        self.delays(&subscribers.traces(), &sent, is_long_poll);
         Ok(())
     }
 
-    fn delays(&mut self, diaries: &[Diary], sent: &[Instant], is_hold: bool) {
+    fn delays(&mut self, traces: &[ClientTrace], sent: &[Instant], is_long_poll: bool) {
         let mut delays: Vec<Duration> = Vec::new();
-        for diary in diaries {
-            let numbers: Vec<u64> = diary.probes.iter().map(|(number, _)| *number).collect();
+        for trace in traces {
+            let numbers: Vec<u64> = trace.probes.iter().map(|(number, _)| *number).collect();
             let expected: Vec<u64> = (0..=PROBES).collect();
             if numbers != expected {
                 self.find(
@@ -408,7 +409,7 @@ impl Examination {
                     format!("of probes 0 to {PROBES} a client got {numbers:?}"),
                 );
             }
-            for (number, came) in diary.probes.iter().filter(|(number, _)| *number > 0) {
+            for (number, came) in trace.probes.iter().filter(|(number, _)| *number > 0) {
                 if let Some(sent) = sent.get(*number as usize - 1) {
                     delays.push(came.saturating_duration_since(*sent));
                 }
@@ -419,24 +420,24 @@ impl Examination {
         let longest = delays.last().copied().unwrap_or_default();
         self.measure("event_delay_p50_ms", median.as_millis() as u64);
         self.measure("event_delay_max_ms", longest.as_millis() as u64);
-        if median > if is_hold { DELAY_HELD_MAX } else { DELAY_MAX } {
+        if median > if is_long_poll { DELAY_LONG_POLL_MAX } else { DELAY_MAX } {
             let seen = format!("half of the events take more than {:.1} s", median.as_secs_f64());
             self.find(Fault::Late, seen);
         }
     }
 
     /// What becomes of an answer at the end of its segment, and after it.
-    async fn boundary(&mut self, kept: Kept, is_hold: bool) -> Result<(), HttpError> {
-        let Kept { mut look, cursor, block: Some(block) } = kept else { return Ok(()) };
+    async fn boundary(&mut self, kept: Kept, is_long_poll: bool) -> Result<(), HttpError> {
+        let Kept { mut probe, cursor, block: Some(block) } = kept else { return Ok(()) };
         let Some(ends_at) = block.ends_at else { return Ok(()) };
-        if is_hold {
+        if is_long_poll {
             // Finished answers are what is wanted here, and true for a minute; but for a join.
             return self.joined_afresh().await;
         }
         let length = ends_at / block.number.saturating_add(1);
         let length = Duration::from_millis(length.min(*SEGMENT_MS.end()));
         self.measure("segment_s", length.as_secs_f64());
-        match look.end(Instant::now() + 2 * length + FORGOTTEN_AFTER).await {
+        match probe.end(Instant::now() + 2 * length + FORGOTTEN_AFTER).await {
             End::Clean { is_closed: true } => {}
             End::Clean { is_closed: false } => {
                 self.find(Fault::Premature, "a stream ended without its closing block");
@@ -445,9 +446,9 @@ impl Examination {
             End::Never => self.find(Fault::Premature, "a stream did not end with its segment"),
         }
         sleep(FORGOTTEN_AFTER).await;
-        let ask = Ask { path: self.path.clone(), cursor: Some(cursor), headers: vec![] };
+        let ask = ProbeRequest { path: self.path.clone(), cursor: Some(cursor), headers: vec![] };
         let is_replayed = async |address: &Address| {
-            let mut again = Look::at(address, &ask).await?;
+            let mut again = Probe::at(address, &ask).await?;
             let block = again.opening().await.map(|(block, _)| block);
             Ok::<_, HttpError>(block.is_some_and(|block| block.ends_at == Some(ends_at)))
         };
@@ -462,22 +463,22 @@ impl Examination {
         Ok(())
     }
 
-    fn diaries(&mut self, diaries: &[Diary], is_hold: bool) {
-        for diary in diaries {
-            if let Some(why) = &diary.closed {
+    fn traces(&mut self, traces: &[ClientTrace], is_long_poll: bool) {
+        for trace in traces {
+            if let Some(why) = &trace.closed {
                 self.find(Fault::DeadOnError, format!("a client was ended for good: {why}"));
             }
-            if let Some(why) = diary.cut.first() {
+            if let Some(why) = trace.cut.first() {
                 self.find(Fault::Premature, format!("a client's stream was cut: {why}"));
             }
             let second = Duration::from_secs(1);
-            let most = diary.opened.iter().map(|first| {
+            let most = trace.opened.iter().map(|first| {
                 let within = |at: &&Instant| **at >= *first && **at < *first + second;
-                diary.opened.iter().filter(within).count()
+                trace.opened.iter().filter(within).count()
             });
             let most = most.max().unwrap_or_default();
             // A held answer ends with every event, and those of ours are further apart.
-            if most > OPENED_A_SEGMENT_MAX + if is_hold { 2 } else { 0 } {
+            if most > OPENED_A_SEGMENT_MAX + if is_long_poll { 2 } else { 0 } {
                 self.find(Fault::Loop, format!("a client came back {most} times within a second"));
             }
         }
@@ -486,7 +487,7 @@ impl Examination {
 
 /// An answer that is watched to its end.
 struct Kept {
-    look: Look,
+    probe: Probe,
     cursor: String,
     block: Option<SegmentBlock>,
 }

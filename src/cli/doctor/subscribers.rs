@@ -9,14 +9,14 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// All of them.
-pub struct Watchers {
+pub struct Subscribers {
     clients: JoinSet<()>,
-    diaries: Vec<Arc<Mutex<Diary>>>,
+    traces: Vec<Arc<Mutex<ClientTrace>>>,
 }
 
 /// What one of them saw.
 #[derive(Clone, Debug, Default)]
-pub struct Diary {
+pub struct ClientTrace {
     /// When each response began.
     pub opened: Vec<Instant>,
     /// Numbers of the probes that came, and when.
@@ -28,7 +28,7 @@ pub struct Diary {
     is_closing: bool,
 }
 
-impl Watchers {
+impl Subscribers {
     /// `count` clients that begin after `cursor`; `run` tells our probes from other events.
     pub fn start(
         address: &Address,
@@ -37,31 +37,31 @@ impl Watchers {
         count: usize,
         run: u64,
     ) -> Self {
-        let mut watchers = Self { clients: JoinSet::new(), diaries: Vec::new() };
+        let mut subscribers = Self { clients: JoinSet::new(), traces: Vec::new() };
         for _ in 0..count {
-            let diary = Arc::new(Mutex::new(Diary::default()));
-            watchers.diaries.push(diary.clone());
+            let trace = Arc::new(Mutex::new(ClientTrace::default()));
+            subscribers.traces.push(trace.clone());
             let mut source = EventSource::new(address.clone(), path, cursor);
-            watchers.clients.spawn(async move {
+            subscribers.clients.spawn(async move {
                 loop {
                     let signal = source.next().await;
-                    diary.lock().unwrap_or_else(PoisonError::into_inner).note(signal, run);
+                    trace.lock().unwrap_or_else(PoisonError::into_inner).note(signal, run);
                 }
             });
         }
-        watchers
+        subscribers
     }
 
     /// What they saw so far.
-    pub fn diaries(&self) -> Vec<Diary> {
-        let copy = |diary: &Arc<Mutex<Diary>>| {
-            diary.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn traces(&self) -> Vec<ClientTrace> {
+        let copy = |trace: &Arc<Mutex<ClientTrace>>| {
+            trace.lock().unwrap_or_else(PoisonError::into_inner).clone()
         };
-        self.diaries.iter().map(copy).collect()
+        self.traces.iter().map(copy).collect()
     }
 }
 
-impl Diary {
+impl ClientTrace {
     fn note(&mut self, signal: Signal, run: u64) {
         match signal {
             Signal::Opened => {
