@@ -1,5 +1,44 @@
 //! Headwater: the SSE-first broadcast origin for CDN fan-out.
 //!
+//! # Embedding an origin
+//!
+//! ```
+//! use headwater::client::http::Address;
+//! use headwater::client::{EventSource, Signal};
+//! use headwater::event::{ChannelName, Event};
+//! use headwater::{Config, Headwater, Listeners, Shutdown, StoreAddress};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut config = Config::default();
+//! config.store.address = StoreAddress::Memory;
+//! let origin = Headwater::open(config).await?;
+//! // Port 0: the system chooses a free port.
+//! let listeners = Listeners::bind(&["127.0.0.1:0".parse()?], &[])?;
+//! let address: Address = listeners.urls()[0].parse()?;
+//! let publisher = origin.publisher();
+//! let shutdown = Shutdown::default();
+//! let running = tokio::spawn(origin.run(listeners, shutdown.clone()));
+//!
+//! let prices = ChannelName::parse("prices")?;
+//! let ids = publisher.publish(&prices, vec![Event::new(None, None, "1.07".to_owned(), false)]).await?;
+//! let mut events = EventSource::new(address, "/channels/prices", Some("0-0"));
+//! let message = loop {
+//!     match events.next().await {
+//!         // The stream also has control events, such as `segment`.
+//!         Signal::Message(message) if message.kind == "message" => break message,
+//!         _ => {}
+//!     }
+//! };
+//! assert_eq!((message.data, message.last_event_id), ("1.07".to_owned(), ids[0].to_string()));
+//!
+//! drop(events);
+//! shutdown.stop();
+//! running.await??;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Code map
 //!
 //! Each folder imports only folders that stand above it in this list; the table in
@@ -37,17 +76,38 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+#[doc(hidden)]
 pub mod access;
+#[doc(hidden)]
 pub mod cli;
 pub mod client;
+#[doc(hidden)]
 pub mod core;
+#[doc(hidden)]
 pub mod demo;
+#[doc(hidden)]
 pub mod edge_config;
+#[doc(hidden)]
 pub mod http;
+#[doc(hidden)]
 pub mod hub;
+#[doc(hidden)]
 pub mod limits;
+#[doc(hidden)]
 pub mod origin;
+#[doc(hidden)]
 pub mod server;
+#[doc(hidden)]
 pub mod store;
+#[doc(hidden)]
 pub mod sync;
+#[doc(hidden)]
 pub mod telemetry;
+
+pub use core::event;
+pub use origin::{
+    Config, Error, Headwater, Listeners, MemoryConfig, Publisher, RedisOptions, Shutdown,
+    StoreAddress, StoreConfig,
+};
+pub use server::Stopped;
+pub use server::listener::ListenAddress;

@@ -29,8 +29,7 @@ const FETCH_PAUSE_MIN: Duration = Duration::from_secs(10);
 pub type Fetch =
     Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> + Send + Sync>;
 
-/// What the operator said of tokens.
-#[derive(Default)]
+/// The keys of tokens, and the private channels.
 pub struct AccessConfig {
     /// Keys that do not change.
     pub keys: Vec<Key>,
@@ -46,7 +45,27 @@ pub struct AccessConfig {
     pub edge_secrets: Vec<String>,
 }
 
-/// Decides.
+impl Default for AccessConfig {
+    fn default() -> Self {
+        Self {
+            keys: Vec::new(),
+            has_key_set: false,
+            requirements: Requirements::default(),
+            private: Vec::new(),
+            cookie_name: "headwater".to_owned(),
+            edge_secrets: Vec::new(),
+        }
+    }
+}
+
+impl AccessConfig {
+    /// Whether publishing needs a token: as soon as any key is there to check one.
+    pub fn guards_publishing(&self) -> bool {
+        !self.keys.is_empty() || self.has_key_set
+    }
+}
+
+/// Decides what a token or the edge may do.
 pub struct Access {
     config: AccessConfig,
     fetched: Mutex<Arc<Vec<Key>>>,
@@ -65,7 +84,7 @@ impl Access {
 
     /// Whether publishing needs a token: as soon as any key is there to check one.
     pub fn guards_publishing(&self) -> bool {
-        !self.config.keys.is_empty() || self.config.has_key_set
+        self.config.guards_publishing()
     }
 
     /// Why tokens of a JWKS cannot be checked yet: its keys have never been fetched.

@@ -1,9 +1,8 @@
 //! How much the machine lets a process have: files, of which each connection is one, and memory.
 
-use crate::telemetry::process::{memory_limit, raise_file_limit};
+use crate::server::ServerConfig;
+use crate::telemetry::process::raise_file_limit;
 
-/// Without `--answer-bytes`, one part of so many of the memory is for answers.
-const ANSWER_MEMORY_PARTS: u64 = 4;
 /// The least `--answer-bytes`: some of the largest answers.
 const ANSWER_BYTES_MIN: u64 = 16 * 1024 * 1024;
 /// Files that are not for connections: the log, the listeners, operators and Redis.
@@ -13,19 +12,19 @@ const OVERLOAD_CONNECTIONS: usize = 512;
 /// With fewer files than this, an origin serves hardly anybody.
 const FEW_FILES: usize = 1_024;
 
-/// Bounds the connections by the files that the process may open. Returns how many connections
-/// beyond those are still answered: never so many that no file is left.
-pub fn bound(max_connections: &mut usize) -> usize {
+/// Bounds the connections, and those beyond them that are still answered, by the files that the
+/// process may open.
+pub fn bound(server: &mut ServerConfig) {
     let files = usize::try_from(raise_file_limit()).unwrap_or(usize::MAX);
     if files < FEW_FILES {
         tracing::warn!(files, "this process may open few files only; raise ulimit -n");
     }
     let (possible, overload) = shares(files);
-    if possible < *max_connections {
+    if possible < server.max_connections {
         tracing::info!(files, connections = possible, "the file limit bounds the connections");
-        *max_connections = possible;
+        server.max_connections = possible;
     }
-    overload
+    server.overload_connections = overload;
 }
 
 /// Connections, and those beyond them, for so many files.
@@ -35,15 +34,15 @@ fn shares(files: usize) -> (usize, usize) {
     (files.saturating_sub(SPARE_FILES + overload).max(files / 4), overload)
 }
 
-/// `--answer-bytes`, or what stands for it.
+/// `--answer-bytes`; `None` stands for a part of the memory of the machine.
 ///
 /// # Errors
 /// When it is too little.
-pub fn answer_bytes(asked: u64) -> Result<usize, String> {
+pub fn answer_bytes(asked: u64) -> Result<Option<usize>, String> {
     match asked {
-        0 => Ok((memory_limit() / ANSWER_MEMORY_PARTS) as usize),
+        0 => Ok(None),
         1..ANSWER_BYTES_MIN => Err("--answer-bytes takes at least 16MiB, or 0".to_owned()),
-        bytes => Ok(bytes as usize),
+        bytes => Ok(Some(bytes as usize)),
     }
 }
 

@@ -12,6 +12,7 @@ mod logging;
 mod output;
 mod publish;
 mod serve;
+mod serve_flags;
 mod signals;
 mod tail;
 mod token;
@@ -33,7 +34,7 @@ pub struct Arguments {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Serve channels: take events over HTTP and stream them as cacheable segments
-    Serve(Box<serve::ServeArguments>),
+    Serve(Box<serve_flags::ServeArguments>),
     /// Publish one event, or events from standard input, a line each
     Publish(publish::PublishArguments),
     /// Make a token, for development

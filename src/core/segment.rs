@@ -59,6 +59,12 @@ pub struct Span {
     pub next_number: u64,
 }
 
+impl Default for SegmentClock {
+    fn default() -> Self {
+        Self { length_ms: 30_000, lanes: 1, rejoin_tick_ms: 0 }
+    }
+}
+
 impl SegmentClock {
     /// The segment of `lane` that `now` lies in.
     pub fn segment_at(&self, lane: u64, now: u64) -> Segment {

@@ -15,7 +15,7 @@ use serde_json::json;
 pub const RETRY_BROKEN_MS: u64 = 3_000;
 /// Wait before a reconnect after a planned end, in ms.
 pub const RETRY_PLANNED_MS: u64 = 100;
-/// Wait after a answer of a long poll that moved nobody on, in ms: nobody may spin on one.
+/// Wait after the answer to a long poll that moved nobody on, in ms: nobody may spin on one.
 pub const RETRY_EMPTY_LONG_POLL_MS: u64 = 1_000;
 /// The comment that shows caches and clients that the stream lives: one line, without an empty one
 /// behind it. The heartbeat may stand before any block, and clients that take an empty line for the

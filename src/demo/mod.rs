@@ -6,7 +6,8 @@
 
 use crate::core::event::{ChannelName, Event, Field};
 use crate::hub::Hub;
-use crate::store::{Publication, StoreError};
+use crate::hub::channel::ReadError;
+use crate::store::{Publication, State, StoreError};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -58,7 +59,7 @@ async fn departures(hub: &Hub) {
     loop {
         if board.len() < FLIGHTS {
             let number = 100 + numbers.next().unwrap_or_default() % 900;
-            let flight = Flight::new(number, free_minute(&board, hub.clock.now() / 60_000));
+            let flight = Flight::new(number, free_minute(&board, hub.clock().now() / 60_000));
             surely(hub, "departures", event(&flight.key(), flight.data(), false)).await;
             let place = board.partition_point(|other| other.minute < flight.minute);
             board.insert(place, flight);
@@ -103,14 +104,22 @@ async fn ticker(hub: &Hub) {
     }
 }
 
+async fn state(hub: &Hub, name: &str) -> Result<State, StoreError> {
+    match hub.state(&channel(name)?).await {
+        Ok((state, _)) => Ok(state),
+        Err(ReadError::Store(error)) => Err(error),
+        Err(ReadError::NoMemory(_)) => Err(StoreError::Down("no memory is left".to_owned())),
+    }
+}
+
 async fn last_number(hub: &Hub) -> Result<u64, StoreError> {
-    let state = hub.store.state(&channel("ticker")?).await?;
+    let state = state(hub, "ticker").await?;
     let number = |data: &str| serde_json::from_str::<Value>(data).ok()?["n"].as_u64();
     Ok(state.events.iter().filter_map(|stored| number(&stored.event.data)).max().unwrap_or(0))
 }
 
 async fn clear(hub: &Hub, name: &str) -> Result<(), StoreError> {
-    let state = hub.store.state(&channel(name)?).await?;
+    let state = state(hub, name).await?;
     for stored in state.events {
         let key = stored.event.key.as_ref().map(Field::as_str).unwrap_or_default();
         publish(hub, name, event(key, String::new(), true)).await?;

@@ -101,7 +101,7 @@ impl AppState {
     }
 
     fn check(&self, token: &str, (right, names): (Right, &[ChannelName])) -> Result<Grant, Denied> {
-        let verified = self.access.verify(token, self.hub.clock.wall());
+        let verified = self.access.verify(token, self.hub.clock().wall());
         let grant = verified.map_err(|refusal| match refusal {
             TokenError::Expired => Denied::Expired,
             TokenError::UnknownKey | TokenError::Bad

@@ -9,15 +9,11 @@ use std::time::Duration;
 pub struct HttpConfig {
     /// Quiet time after which a stream sends a comment.
     pub heartbeat: Duration,
-    /// Longest wait for the store, and for memory.
-    pub store_timeout: Duration,
-    /// Most streams over HTTP/2.
-    pub streams_max: usize,
     /// Most bytes of events in one response.
     pub segment_bytes: usize,
     /// Longest wait of a long poll for an event.
     pub long_poll_timeout: Duration,
-    /// How long a answer of a long poll waits for more events after its first.
+    /// How long the answer to a long poll waits for more events after its first.
     pub long_poll_linger: Duration,
     /// Most bytes of events in one answer of a long poll, which is built in memory.
     pub long_poll_bytes: usize,
@@ -60,4 +56,45 @@ pub struct WebSocketLimits {
     pub bytes_per_second: NonZeroU32,
     /// Most channels that a client listens to.
     pub channels: usize,
+}
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(5),
+            segment_bytes: 8 * MIB,
+            long_poll_timeout: Duration::from_secs(20),
+            long_poll_linger: Duration::from_millis(20),
+            long_poll_bytes: MIB,
+            event_bytes: MIB,
+            batch_bytes: 8 * MIB,
+            batch_events: 10_000,
+            publish_buffer: 64 * MIB,
+            body_timeout: Duration::from_secs(30),
+            publish_rates: RatesConfig::default(),
+            websocket: WebSocketLimits::default(),
+            write_timeout: Duration::from_secs(30),
+            cors_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
+            surrogate_keys: false,
+            demo: false,
+        }
+    }
+}
+
+impl Default for WebSocketLimits {
+    fn default() -> Self {
+        const FRAMES: NonZeroU32 = NonZeroU32::new(100).expect("more than 0");
+        const BYTES: NonZeroU32 = NonZeroU32::new(MIB as u32).expect("more than 0");
+        Self {
+            ping: Duration::from_secs(20),
+            message_bytes: 64 * KIB,
+            frames_per_second: FRAMES,
+            bytes_per_second: BYTES,
+            channels: 100,
+        }
+    }
 }

@@ -65,14 +65,13 @@ impl AppState {
         let largest = PAGE_BYTES_MAX.max(self.config.event_bytes);
         let turn = self.turn_to_read().await?;
         let charge = self.hub.memory(PAGE_MEMORY_FACTOR * largest).await?;
-        let store = &self.hub.store;
         let page = match wanted {
             Wanted::After(place) | Wanted::Since { place, .. } => {
-                self.hub.in_time(store.read(name, place, limit)).await
+                self.hub.read(name, place, limit).await
             }
             Wanted::Before(place) => {
                 let place = place.unwrap_or(EventId { ms: u64::MAX, seq: u64::MAX });
-                self.hub.in_time(store.read_back(name, place, limit)).await
+                self.hub.read_back(name, place, limit).await
             }
         }?;
         let turn = self.turn_to_build(turn).await?;
@@ -125,8 +124,8 @@ impl AppState {
             Some(("after", text)) => (Wanted::After(place("after", text)?), limit),
             Some(("before", text)) => (Wanted::Before(Some(place("before", text)?)), limit),
             Some(("since", text)) => {
-                let ms = since(text)?.ms(self.hub.clock.now());
-                let place = self.hub.in_time(self.hub.store.position_before(name, ms)).await?;
+                let ms = since(text)?.ms(self.hub.clock().now());
+                let place = self.hub.position_before(name, ms).await?;
                 (Wanted::Since { ms, place }, limit)
             }
             Some((_, text)) if query.get("limit").is_none() => {
@@ -140,7 +139,7 @@ impl AppState {
     }
 
     pub(super) fn read_answer(&self, body: Bytes, freshness: Freshness) -> HttpResponse {
-        json(StatusCode::OK, body, &freshness.cache_control(self.hub.clock.now()))
+        json(StatusCode::OK, body, &freshness.cache_control(self.hub.clock().now()))
     }
 }
 

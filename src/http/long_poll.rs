@@ -17,11 +17,13 @@ use crate::telemetry::metrics::JoinKind;
 use bytes::Bytes;
 use std::future::poll_fn;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// One long poll being answered, for the counters.
 struct Counted<'a> {
     origin: &'a AppState,
     ending: Ending,
+    _counted: TaskTrackerToken,
 }
 
 /// Events gathered for one answer.
@@ -35,16 +37,17 @@ struct Gathered {
 }
 
 impl AppState {
-    /// The body of a answer of a long poll and how long it is true.
+    /// The body of the answer to a long poll, and how long a cache may keep it.
     pub(super) async fn long_poll(
         &self,
         mut joined: Joined,
         asked: &ResumeFrom,
         lane: u64,
     ) -> Result<(Bytes, Freshness), ShedReason> {
-        self.hub.metrics.opened(JoinKind::LongPoll);
-        let mut counted = Counted { origin: self, ending: Ending::ClientGone };
-        let has_news = !joined.prelude.gap_reasons.is_empty() || !joined.prelude.state.is_empty();
+        self.hub.metrics().opened(JoinKind::LongPoll);
+        let (ending, _counted) = (Ending::ClientGone, self.hub.count_stream());
+        let mut counted = Counted { origin: self, ending, _counted };
+        let has_news = !joined.prelude.gaps.is_empty() || !joined.prelude.state.is_empty();
         let mut gathered = match self.gather(&mut joined, has_news).await {
             Ok(gathered) => gathered,
             Err(lost) => {
@@ -79,7 +82,7 @@ impl AppState {
             sse::closing(&mut body, &cursor, span.next_number, retry_ms);
         }
         counted.ending = if gathered.is_ended { Ending::ChannelEnd } else { Ending::Boundary };
-        self.hub.metrics.sent(gathered.events, body.len());
+        self.hub.metrics().sent(gathered.events, body.len());
         // An ended channel may be opened again.
         let is_final = is_for_ever && !gathered.is_ended;
         let freshness = if is_final { Freshness::Forever } else { Freshness::Second };
@@ -114,12 +117,12 @@ impl AppState {
         Ok(gathered)
     }
 
-    /// The segment a answer of a long poll is labelled with: with events, the one of its newest event, which
+    /// The segment with which the answer to a long poll is labelled: with events, the one of its newest event, which
     /// every origin works out alike; without, until the whole second after now.
     fn long_poll_span(&self, joined: &Joined, gathered: &Gathered, lane: u64) -> Span {
-        let segments = &self.hub.segments;
+        let segments = &self.hub.segments();
         if gathered.events == 0 {
-            let now = self.hub.clock.now();
+            let now = self.hub.clock().now();
             return segments.span_until(lane, now, (now / 1_000 + 1) * 1_000);
         }
         let newest = joined.reader.positions().iter().map(|position| position.ms).max();
@@ -131,6 +134,6 @@ impl AppState {
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.origin.hub.metrics.ended(self.ending);
+        self.origin.hub.metrics().ended(self.ending);
     }
 }

@@ -113,13 +113,19 @@ impl Admission {
 }
 
 impl AppState {
-    /// An origin on a hub.
-    pub fn new(hub: Arc<Hub>, config: HttpConfig, access: Access, clients: Clients) -> Self {
+    /// The HTTP layer on a hub, with at most `streams_max` streams over HTTP/2.
+    pub fn new(
+        hub: Arc<Hub>,
+        config: HttpConfig,
+        access: Access,
+        clients: Clients,
+        streams_max: usize,
+    ) -> Self {
         let publishing = Publishing::new(&config);
         let (clients, responses) = (Arc::new(clients), Responses::default());
         let readiness = Readiness::default();
         let states = States::default();
-        let streams = Arc::new(Semaphore::new(config.streams_max.min(Semaphore::MAX_PERMITS)));
+        let streams = Arc::new(Semaphore::new(streams_max.min(Semaphore::MAX_PERMITS)));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let builds = Arc::new(Semaphore::new((cores / 2).max(1)));
         Self {
@@ -171,6 +177,11 @@ impl AppState {
     /// Quiet time after which a stream sends a comment.
     pub fn heartbeat(&self) -> std::time::Duration {
         self.config.heartbeat
+    }
+
+    /// For how long a client may read nothing of what it is sent.
+    pub fn write_timeout(&self) -> std::time::Duration {
+        self.config.write_timeout
     }
 
     /// Drops what the rate limit no longer needs to know.
@@ -308,7 +319,7 @@ impl AppState {
     /// of the processors are always left for publishes and streams. A store on another machine is
     /// read without one: that costs nothing here but the wait.
     async fn turn_to_read(&self) -> Result<Option<OwnedSemaphorePermit>, Exhausted> {
-        match self.hub.store.is_shared() {
+        match self.hub.shares_store() {
             true => Ok(None),
             false => self.turn_to_build(None).await.map(Some),
         }
@@ -323,7 +334,7 @@ impl AppState {
             return Ok(turn);
         }
         let turn =
-            tokio::time::timeout(self.config.store_timeout, self.builds.clone().acquire_owned())
+            tokio::time::timeout(self.hub.store_timeout(), self.builds.clone().acquire_owned())
                 .await;
         turn.ok().and_then(Result::ok).ok_or(Exhausted)
     }
@@ -367,8 +378,8 @@ impl AppState {
         match Route::parse(request.uri().path())? {
             Route::Metrics => {
                 self.hub.refresh_metrics().await;
-                self.hub.metrics.ready.set(self.ready().await.is_ok().into());
-                let mut answer = text(self.hub.metrics.text());
+                self.hub.metrics().ready.set(self.ready().await.is_ok().into());
+                let mut answer = text(self.hub.metrics().text());
                 let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
                 answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
                 Ok(answer)

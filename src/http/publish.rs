@@ -81,7 +81,7 @@ impl AppState {
             return Err(Problem::method(CHANNEL_METHODS));
         }
         let written = self.authorized_write(request, names, query, client).await;
-        written.inspect_err(|problem| self.hub.metrics.refused(problem.slug))
+        written.inspect_err(|problem| self.hub.metrics().refused(problem.slug))
     }
 
     /// A publish, or the end of a channel, if the request's token allows it.
@@ -261,7 +261,7 @@ impl AppState {
             taken.map_err(|wait| refused(detail, wait))?;
         }
         if rates.has(Quota::NewChannel) {
-            let bounds = self.hub.in_time(self.hub.store.log_state(channel)).await?.bounds;
+            let bounds = self.hub.log_state(channel).await?.bounds;
             if bounds.last == bounds.beginning {
                 let detail = "the publisher makes too many channels (--new-channels-per-subject); \
                               nothing was stored. Publish to a channel that is there already";
@@ -274,14 +274,13 @@ impl AppState {
 
     async fn end(&self, channel: &ChannelName, query: &Query) -> Result<HttpResponse, Problem> {
         query.only("DELETE", &["reopen"])?;
-        let store = &self.hub.store;
         let body = match query.get("reopen") {
             None | Some("0") => {
-                let id = self.hub.settled(store.close(channel)).await?;
+                let id = self.hub.close(channel).await?;
                 json!({ "id": id.to_string() })
             }
             Some("1") => {
-                self.hub.settled(store.reopen(channel)).await?;
+                self.hub.reopen(channel).await?;
                 json!({ "reopened": true })
             }
             Some(_) => {

@@ -76,7 +76,7 @@ impl AppState {
         if let Some(why) = self.access.missing_keys() {
             return Err(keys_missing(&why));
         }
-        self.hub.in_time(self.hub.store.ready()).await?;
+        self.hub.ready().await?;
         Ok(())
     }
 }

@@ -8,7 +8,6 @@ use crate::core::caching::Freshness;
 use crate::core::event::ChannelName;
 use crate::core::event_json::EventJson;
 use crate::core::log_state::Bounds;
-use crate::hub::channel::charged_state;
 use crate::limits::budget::Charge;
 use bytes::Bytes;
 use serde::Serialize;
@@ -64,15 +63,14 @@ impl AppState {
     /// The state as JSON: made once, however many ask for it, for as long as nothing is published.
     async fn shared_state(&self, name: &ChannelName, cell: &StateCell) -> Result<Bytes, Problem> {
         let mut known = cell.lock().await;
-        let store = &*self.hub.store;
-        let log_state = store.log_state(name).await?;
+        let log_state = self.hub.log_state(name).await?;
         let now = (log_state.bounds, log_state.closed);
         if let Some(state) = known.as_ref().filter(|state| state.at == now) {
             return Ok(state.body.clone());
         }
         *known = None;
         let turn = self.turn_to_read().await?;
-        let (state, charge) = charged_state(store, &self.hub.budget, name).await?;
+        let (state, charge) = self.hub.state(name).await?;
         let turn = self.turn_to_build(turn).await?;
         let weight: usize = state.events.iter().map(|stored| stored.event.weight()).sum();
         let name = name.clone();
@@ -81,7 +79,7 @@ impl AppState {
             serde_json::to_vec(&StateJson { events, cursor: state.position.to_string() })
         });
         let body = body.await?;
-        if let Some(copy) = self.hub.budget.keep(body.len()) {
+        if let Some(copy) = self.hub.keep_copy(body.len()) {
             *known = Some(SharedState { at: now, body: body.clone(), _copy: copy });
         }
         Ok(body)

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// Heartbeats fall on a grid of this many ms, so that many streams share one timer.
 const HEARTBEAT_GRID_MS: u64 = 250;
@@ -51,6 +52,7 @@ pub struct StreamBody {
     sent_at: u64,
     unreported: Unreported,
     ending: Option<Ending>,
+    _counted: TaskTrackerToken,
     /// What it holds of its client's share, and of all streams.
     held: (Option<Permit>, Option<OwnedSemaphorePermit>),
 }
@@ -69,16 +71,17 @@ impl StreamBody {
         bytes_max: usize,
     ) -> Self {
         let Joined { reader, span, prelude } = joined;
-        hub.metrics.opened(kind);
+        hub.metrics().opened(kind);
         let heartbeat_ms = heartbeat.as_millis() as u64;
-        let sent_at = hub.clock.now();
+        let sent_at = hub.clock().now();
         Self {
-            end: hub.ends.at(span.ends_at),
-            heartbeat: hub.heartbeats.at(on_grid(sent_at + heartbeat_ms)),
+            end: hub.end_timer(span.ends_at),
+            heartbeat: hub.heartbeat_timer(on_grid(sent_at + heartbeat_ms)),
             ready: prelude.pieces(span.segment.number, span.ends_at).into(),
             bytes_left: bytes_max,
             unreported: Unreported::default(),
             ending: None,
+            _counted: hub.count_stream(),
             held: (None, None),
             reader,
             span,
@@ -109,7 +112,7 @@ impl StreamBody {
         match self.reader.poll_next(context, self.bytes_left) {
             Poll::Ready(Ok(Step::Events(delivery))) => {
                 self.count(delivery.events, delivery.bytes.len());
-                self.sent_at = self.hub.clock.now();
+                self.sent_at = self.hub.clock().now();
                 self.bytes_left = self.bytes_left.saturating_sub(delivery.bytes.len());
                 if self.bytes_left == 0 {
                     self.close(Ending::Full);
@@ -136,12 +139,12 @@ impl StreamBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, StreamAborted>>> {
         while self.heartbeat.poll_fired(context.waker()) {
-            let now = self.hub.clock.now();
+            let now = self.hub.clock().now();
             let is_quiet = now >= self.sent_at + self.heartbeat_ms;
             if is_quiet {
                 self.sent_at = now;
             }
-            self.heartbeat = self.hub.heartbeats.at(on_grid(self.sent_at + self.heartbeat_ms));
+            self.heartbeat = self.hub.heartbeat_timer(on_grid(self.sent_at + self.heartbeat_ms));
             if is_quiet {
                 self.count(0, sse::HEARTBEAT.len());
                 self.report();
@@ -152,11 +155,11 @@ impl StreamBody {
     }
 
     fn count(&mut self, events: u64, bytes: usize) {
-        self.unreported.add(&self.hub.metrics, events, bytes);
+        self.unreported.add(self.hub.metrics(), events, bytes);
     }
 
     fn report(&mut self) {
-        self.unreported.report(&self.hub.metrics);
+        self.unreported.report(self.hub.metrics());
     }
 
     fn close(&mut self, ending: Ending) {
@@ -189,7 +192,7 @@ impl Drop for StreamBody {
     fn drop(&mut self) {
         self.report();
         let gone = if self.hub.is_draining() { Ending::Cut } else { Ending::ClientGone };
-        self.hub.metrics.ended(self.ending.unwrap_or(gone));
+        self.hub.metrics().ended(self.ending.unwrap_or(gone));
     }
 }
 

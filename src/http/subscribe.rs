@@ -89,7 +89,7 @@ impl AppState {
                 return self.shed(request.headers(), ShedReason::Store);
             }
         };
-        joined.prelude.gap_reasons.iter().for_each(|reason| self.hub.metrics.gap(*reason));
+        joined.prelude.gaps.iter().for_each(|gap| self.hub.metrics().gap(gap.reason));
         match mode {
             Mode::Stream => Ok(self.stream(names, *joined, &asked)),
             Mode::LongPoll => match self.long_poll(*joined, &asked, lane).await {
@@ -126,7 +126,7 @@ impl AppState {
     }
 
     fn cache_headers(&self, names: &[ChannelName], freshness: Freshness, headers: &mut HeaderMap) {
-        let now = self.hub.clock.now();
+        let now = self.hub.clock().now();
         headers.insert(CACHE_CONTROL, header(&freshness.cache_control(now)));
         if let Some(left) = freshness.seconds_left(now) {
             headers.insert(FRESH_HEADER, header(&left));
@@ -151,7 +151,7 @@ impl AppState {
     }
 
     fn shed(&self, headers: &HeaderMap, reason: ShedReason) -> Result<HttpResponse, Problem> {
-        self.hub.metrics.shed(reason);
+        self.hub.metrics().shed(reason);
         let retry_ms = spread(SHED_RETRY_MS);
         if !accepts_event_stream(headers) {
             let (slug, detail) = (reason.as_str(), reason.explanation());
@@ -186,7 +186,7 @@ impl AppState {
         let lane: Option<u64> = raw.parse().ok().filter(|lane| *lane < LANES_MAX);
         // An edge may have more lanes than the origin, while the number is being changed: no
         // reason to end its clients for good.
-        lane.map(|lane| lane % self.hub.segments.lanes).ok_or_else(|| {
+        lane.map(|lane| lane % self.hub.segments().lanes).ok_or_else(|| {
             let detail = format!("?lane= takes a whole number from 0 to {}", LANES_MAX - 1);
             Problem::bad_field("lane", detail).with("limit", LANES_MAX - 1)
         })

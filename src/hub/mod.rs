@@ -4,30 +4,32 @@
 //! accepts comes in through [`ChannelRegistry`]. No socket and no header is known here.
 
 pub mod channel;
+mod join;
 pub mod reader;
 pub mod registry;
 
-use crate::core::cursor::{Cursor, EventId};
+pub use join::{Join, Joined, Prelude, Wanted};
+
+use crate::core::cursor::EventId;
 use crate::core::event::ChannelName;
 use crate::core::log_state::LogState;
-use crate::core::resume::{ResumeFrom, Start, StartPlan};
-use crate::core::segment::{Arrival, Segment, SegmentClock, Span};
-use crate::core::sse::{self, Format, GapReason};
-use crate::hub::channel::ReadError;
-use crate::hub::reader::Reader;
-use crate::hub::registry::{ChannelRegistry, Lease};
+use crate::core::segment::SegmentClock;
+use crate::core::sse;
+use crate::hub::channel::{ReadError, charged_state};
+use crate::hub::registry::ChannelRegistry;
 use crate::limits::budget::{Budget, Charge, Exhausted};
-use crate::store::{Publication, Published, Store, StoreError};
+use crate::store::{Page, PageLimit, Publication, Published, State, Store, StoreError};
 use crate::sync::clock::Clock;
-use crate::sync::timers::Timers;
+use crate::sync::lifecycle::{Lifecycle, Stage};
+use crate::sync::timers::{Timer, Timers};
+use crate::sync::waiters::Registration;
 use crate::telemetry::metrics::Metrics;
-use bytes::Bytes;
-use futures_util::future::try_join_all;
 use futures_util::stream::FuturesUnordered;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_stream::StreamExt;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// How long the end of a segment waits for events that the store gave an earlier id. It costs
 /// nobody an event: what comes later is the next response's.
@@ -38,69 +40,25 @@ const SWEEP_PAUSE: Duration = Duration::from_secs(5);
 /// Shared by every connection.
 pub struct Hub {
     /// The time, by the store's clock.
-    pub clock: Clock,
+    clock: Clock,
     /// When responses end.
-    pub segments: SegmentClock,
+    segments: SegmentClock,
     /// Channels in memory.
-    pub registry: Arc<ChannelRegistry>,
+    registry: Arc<ChannelRegistry>,
     /// Where events are kept.
-    pub store: Arc<dyn Store>,
+    store: Arc<dyn Store>,
     /// The ends of responses.
-    pub ends: Timers,
+    ends: Timers,
     /// The next comments of quiet streams.
-    pub heartbeats: Timers,
-    /// What happened so far.
-    pub metrics: Metrics,
+    heartbeats: Timers,
+    metrics: Metrics,
     /// The memory of answers.
-    pub budget: Budget,
+    budget: Budget,
+    /// Longest wait for the store.
     store_timeout: Duration,
-    /// While draining: the instant (ms) by which every response ends; 0 before.
-    drain_by: AtomicU64,
-}
-
-/// What a client wants to read.
-#[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
-    /// The channels, in the order of the URL.
-    pub names: &'a [ChannelName],
-    /// Where the stream begins.
-    pub asked: &'a ResumeFrom,
-    /// Which lane's boundaries end it.
-    pub lane: u64,
-    /// It has no end of its own, where a segment has one.
-    pub is_endless: bool,
-    /// How events are written.
-    pub format: Format,
-}
-
-/// A stream that can begin.
-pub struct Joined {
-    /// Its events.
-    pub reader: Reader,
-    /// When it ends.
-    pub span: Span,
-    /// What the client must be told is missing, and the state.
-    pub prelude: Prelude,
-}
-
-/// What comes before the events.
-pub struct Prelude {
-    /// The cursor the events begin after.
-    pub cursor: Cursor,
-    /// Blocks that tell of gaps.
-    pub gaps: Vec<u8>,
-    /// Their reasons.
-    pub gap_reasons: Vec<GapReason>,
-    /// Blocks of state, a piece a channel; empty where there is none.
-    pub state: Vec<Bytes>,
-}
-
-/// What came of an attempt to join.
-pub enum Join {
-    /// A stream.
-    Stream(Box<Joined>),
-    /// The channels have ended, and the client has all of it.
-    NothingLeft,
+    lifecycle: Arc<Lifecycle>,
+    /// Counts the streams that are being answered, so that a drain can wait for them.
+    streams: TaskTracker,
 }
 
 impl Hub {
@@ -117,7 +75,8 @@ impl Hub {
             ends: Timers::new(clock.clone()),
             heartbeats: Timers::new(clock.clone()),
             metrics: Metrics::new(&store.metrics()),
-            drain_by: AtomicU64::new(0),
+            lifecycle: Arc::default(),
+            streams: TaskTracker::new(),
             clock,
             segments,
             registry,
@@ -130,7 +89,7 @@ impl Hub {
     /// Wakes, ends and sweeps for as long as it is polled.
     pub async fn run(&self) {
         let ends = async {
-            let settle = async |timer: Arc<crate::sync::timers::Timer>| {
+            let settle = async |timer: Arc<Timer>| {
                 let settled = self.store.settle(timer.at());
                 // Late or not, the responses end: their cursors are right either way.
                 tokio::time::timeout(SETTLE_MAX, settled).await.ok();
@@ -157,134 +116,6 @@ impl Hub {
             }
         };
         tokio::join!(ends, heartbeats, sweeps, self.registry.announce());
-    }
-
-    /// Begins a stream.
-    ///
-    /// # Errors
-    /// When the store was needed and does not answer in time, or memory is not given in time.
-    pub async fn join(&self, wanted: Wanted<'_>) -> Result<Join, ReadError> {
-        let mut join = std::pin::pin!(self.join_patiently(wanted));
-        match tokio::time::timeout(self.store_timeout, join.as_mut()).await {
-            Ok(joined) => joined,
-            // The join may have waited for memory, or for another one that did.
-            Err(_) if self.budget.is_short() => Err(Exhausted.into()),
-            Err(_) => Err(too_slow().into()),
-        }
-    }
-
-    /// When a stream would end that is asked for now; `None`: every channel has ended and the client
-    /// has its end. Reads no state.
-    ///
-    /// # Errors
-    /// As [`Hub::join`].
-    pub async fn preview(&self, wanted: Wanted<'_>) -> Result<Option<Span>, StoreError> {
-        let open = |name| self.registry.open(name, wanted.format);
-        let leases: Vec<Lease> = wanted.names.iter().map(open).collect();
-        let span = self.span(wanted.lane, wanted.asked.arrival());
-        let starts = self.in_time(self.beginning(&wanted, &leases, span.segment)).await?;
-        Ok(starts.map(|_| span))
-    }
-
-    /// Begins to read one channel in JSON, for as long as its client stays.
-    ///
-    /// # Errors
-    /// As [`Hub::join`].
-    pub async fn join_for_good(
-        &self,
-        name: &ChannelName,
-        asked: &ResumeFrom,
-    ) -> Result<Join, ReadError> {
-        let names = std::slice::from_ref(name);
-        self.join(Wanted { names, asked, lane: 0, is_endless: true, format: Format::Json }).await
-    }
-
-    async fn join_patiently(&self, wanted: Wanted<'_>) -> Result<Join, ReadError> {
-        let Wanted { names, asked, lane, is_endless, format } = wanted;
-        let leases: Vec<Lease> =
-            names.iter().map(|name| self.registry.open(name, format)).collect();
-        let span = self.span(lane, asked.arrival());
-        let Some(beginning) = self.beginning(&wanted, &leases, span.segment).await? else {
-            return Ok(Join::NothingLeft);
-        };
-        let mut gaps = Vec::new();
-        beginning.gaps.iter().for_each(|gap| sse::gap(&mut gaps, gap));
-        let all_after = beginning.starts.iter().all(|start| matches!(start, Start::After(_)));
-        let (mut positions, mut state) = (Vec::new(), Vec::new());
-        for (lease, start) in leases.iter().zip(&beginning.starts) {
-            positions.push(match start {
-                Start::After(position) => *position,
-                Start::Now => {
-                    let fresh = lease.snapshot_in(span.segment, &*self.store, &self.budget).await?;
-                    state.extend(fresh.state);
-                    fresh.position
-                }
-            });
-        }
-        let cursor = match asked {
-            ResumeFrom::After(cursor) if all_after && !gaps.is_empty() => cursor.clone(),
-            // `0-0` stands for the place before every event, in this log and in any other: a client
-            // that keeps it would not notice that the log is another one when it comes back.
-            ResumeFrom::After(cursor) if all_after => {
-                Cursor { positions: positions.clone(), mark: cursor.mark }
-            }
-            _ => Cursor { positions: positions.clone(), mark: None },
-        };
-        let until_ms = if is_endless { u64::MAX } else { span.ends_at };
-        let leases = leases.into_iter().zip(positions).collect();
-        let reader = Reader::new(self.store.clone(), self.budget.clone(), leases, until_ms);
-        let gap_reasons = beginning.gaps.iter().map(|gap| gap.reason).collect();
-        let prelude = Prelude { cursor, gaps, gap_reasons, state };
-        Ok(Join::Stream(Box::new(Joined { reader, span, prelude })))
-    }
-
-    /// `None`: every channel has ended and the client has its end.
-    async fn beginning(
-        &self,
-        Wanted { names, asked, .. }: &Wanted<'_>,
-        leases: &[Lease],
-        segment: Segment,
-    ) -> Result<Option<StartPlan>, StoreError> {
-        Ok(Some(match asked {
-            ResumeFrom::Now => StartPlan::fresh(names.len()),
-            ResumeFrom::After(cursor)
-                if leases
-                    .iter()
-                    .zip(&cursor.positions)
-                    .all(|(lease, at)| is_in_run(lease, *at)) =>
-            {
-                StartPlan::after(cursor)
-            }
-            ResumeFrom::After(cursor) => {
-                let log_states = self.log_states(names).await?;
-                let has_all = |(at, log_state): (&EventId, &LogState)| {
-                    log_state.closed && *at == log_state.bounds.last
-                };
-                if cursor.positions.iter().zip(&log_states).all(has_all) {
-                    return Ok(None);
-                }
-                StartPlan::decide(cursor, names, &log_states)
-            }
-            ResumeFrom::Foreign(requested) => {
-                StartPlan::foreign(requested, names, &self.log_states(names).await?)
-            }
-            ResumeFrom::Since(since) => {
-                // From the start of the segment, so that all clients of it get the same answer.
-                let since_ms = since.ms(segment.starts_at);
-                let befores = names.iter().map(|name| self.store.position_before(name, since_ms));
-                let befores = try_join_all(befores).await?;
-                let log_states = self.log_states(names).await?;
-                StartPlan::since(since, since_ms, names, &befores, &log_states)
-            }
-            ResumeFrom::Last(count) => {
-                let places = names.iter().map(|name| self.store.position_back(name, *count));
-                StartPlan::at(&try_join_all(places).await?)
-            }
-        }))
-    }
-
-    async fn log_states(&self, names: &[ChannelName]) -> Result<Vec<LogState>, StoreError> {
-        try_join_all(names.iter().map(|name| self.store.log_state(name))).await
     }
 
     /// Brings the gauges up to date.
@@ -315,7 +146,7 @@ impl Hub {
     ///
     /// # Errors
     /// As the store says.
-    pub async fn settled<T>(
+    async fn settled<T>(
         &self,
         answer: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
@@ -342,15 +173,151 @@ impl Hub {
         self.budget.charge_in_time(bytes).await
     }
 
-    /// From now on no response runs over its next boundary.
-    pub fn begin_drain(&self) {
-        let by = self.clock.now() + self.segments.longest_ms();
-        self.drain_by.store(by, Ordering::Relaxed);
-    }
-
     /// Whether the process is about to end.
     pub fn is_draining(&self) -> bool {
-        self.drain_by.load(Ordering::Relaxed) != 0
+        self.lifecycle.has_reached(Stage::Draining)
+    }
+
+    /// The stages in which the process ends. From `Draining` on, no response runs over its next
+    /// boundary.
+    pub fn lifecycle(&self) -> &Arc<Lifecycle> {
+        &self.lifecycle
+    }
+
+    /// Counts a stream for as long as the token lives.
+    pub fn count_stream(&self) -> TaskTrackerToken {
+        self.streams.token()
+    }
+
+    /// The number of streams that are being answered.
+    pub fn open_streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Waits until every stream has ended.
+    pub async fn streams_end(&self) {
+        self.streams.close();
+        self.streams.wait().await;
+    }
+
+    /// The time, by the store's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// When responses end.
+    pub fn segments(&self) -> &SegmentClock {
+        &self.segments
+    }
+
+    /// The metrics of this process.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Longest wait for the store.
+    pub fn store_timeout(&self) -> Duration {
+        self.store_timeout
+    }
+
+    /// Whether other origins use the same store.
+    pub fn shares_store(&self) -> bool {
+        self.store.is_shared()
+    }
+
+    /// The timer of the instant `at` (ms) at which responses end. It fires once the store has
+    /// settled up to that instant.
+    pub fn end_timer(&self, at: u64) -> Registration<Timer> {
+        self.ends.at(at)
+    }
+
+    /// The timer of the instant `at` (ms) at which a quiet stream may send a comment.
+    pub fn heartbeat_timer(&self, at: u64) -> Registration<Timer> {
+        self.heartbeats.at(at)
+    }
+
+    /// A page of the events after `position`.
+    ///
+    /// # Errors
+    /// As [`Hub::in_time`].
+    pub async fn read(
+        &self,
+        name: &ChannelName,
+        position: EventId,
+        limit: PageLimit,
+    ) -> Result<Page, StoreError> {
+        self.in_time(self.store.read(name, position, limit)).await
+    }
+
+    /// A page of the events before `before`, the newest of them.
+    ///
+    /// # Errors
+    /// As [`Hub::in_time`].
+    pub async fn read_back(
+        &self,
+        name: &ChannelName,
+        before: EventId,
+        limit: PageLimit,
+    ) -> Result<Page, StoreError> {
+        self.in_time(self.store.read_back(name, before, limit)).await
+    }
+
+    /// The last position before the instant `ms`.
+    ///
+    /// # Errors
+    /// As [`Hub::in_time`].
+    pub async fn position_before(
+        &self,
+        name: &ChannelName,
+        ms: u64,
+    ) -> Result<EventId, StoreError> {
+        self.in_time(self.store.position_before(name, ms)).await
+    }
+
+    /// How far the log of a channel reaches.
+    ///
+    /// # Errors
+    /// As [`Hub::in_time`].
+    pub async fn log_state(&self, name: &ChannelName) -> Result<LogState, StoreError> {
+        self.in_time(self.store.log_state(name)).await
+    }
+
+    /// The state of a channel, and the charge for the memory that it takes.
+    ///
+    /// # Errors
+    /// When the store does not answer, or memory is not given in time.
+    pub async fn state(&self, name: &ChannelName) -> Result<(State, Charge), ReadError> {
+        charged_state(&*self.store, &self.budget, name).await
+    }
+
+    /// A charge for a copy of `bytes` that is kept for later requests; `None` where memory is
+    /// short.
+    pub fn keep_copy(&self, bytes: usize) -> Option<Charge> {
+        self.budget.keep(bytes)
+    }
+
+    /// Ends a channel; returns the id of its `end` event.
+    ///
+    /// # Errors
+    /// As [`Hub::settled`].
+    pub async fn close(&self, name: &ChannelName) -> Result<EventId, StoreError> {
+        self.settled(self.store.close(name)).await
+    }
+
+    /// Opens a channel that has ended.
+    ///
+    /// # Errors
+    /// As [`Hub::settled`].
+    pub async fn reopen(&self, name: &ChannelName) -> Result<(), StoreError> {
+        self.settled(self.store.reopen(name)).await
+    }
+
+    /// Whether the store would accept a publish.
+    ///
+    /// # Errors
+    /// Why it would not.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        self.in_time(self.store.ready()).await
     }
 
     /// The wait before a client asks again after a planned end, in ms. While an origin drains whose
@@ -362,49 +329,6 @@ impl Hub {
             false => sse::RETRY_PLANNED_MS,
         }
     }
-
-    fn span(&self, lane: u64, arrival: Arrival) -> Span {
-        let now = self.clock.now();
-        let span = self.segments.span(lane, now, arrival);
-        if !self.is_draining() || span.ends_at <= span.segment.ends_at {
-            return span;
-        }
-        self.segments.span_until(lane, now, span.segment.ends_at)
-    }
-}
-
-impl Joined {
-    /// The cursor of all that was handed out so far, marked with the instant `ends_at`.
-    pub fn closing_cursor(reader: &Reader, ends_at: u64) -> String {
-        Cursor { positions: reader.positions(), mark: Some(ends_at) }.to_string()
-    }
-}
-
-impl Prelude {
-    /// The blocks before the events: opening, gaps, state and its closing.
-    pub fn pieces(self, number: u64, ends_at: u64) -> Vec<Bytes> {
-        let cursor = self.cursor.to_string();
-        let has_state = !self.state.is_empty();
-        let mut head = Vec::with_capacity(256);
-        sse::opening(&mut head, (!has_state).then_some(&cursor), number, ends_at);
-        head.extend_from_slice(&self.gaps);
-        let mut pieces = vec![Bytes::from(head)];
-        if has_state {
-            pieces.extend(self.state.into_iter().filter(|state| !state.is_empty()));
-            let mut closing = Vec::with_capacity(128);
-            sse::state_closing(&mut closing, &cursor, number, ends_at);
-            pieces.push(closing.into());
-        }
-        pieces
-    }
-}
-
-/// Whether the run alone shows that the client's place is in the log and more may come after it.
-fn is_in_run(lease: &Lease, position: EventId) -> bool {
-    let log = lease.log();
-    let is_within = log.covers(position) && log.last().is_some_and(|last| position <= last);
-    // Behind an end the store is asked: the channel may have been opened again, or not.
-    is_within && !(log.is_ended() && log.last() == Some(position))
 }
 
 fn too_slow() -> StoreError {

@@ -6,8 +6,8 @@ use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What the operator said of clients.
-#[derive(Clone, Debug, Default)]
+/// The share of each client.
+#[derive(Clone, Debug)]
 pub struct ClientsConfig {
     /// Most connections of one client; 0: no limit.
     pub most: usize,
@@ -15,6 +15,12 @@ pub struct ClientsConfig {
     pub proxies: Vec<Network>,
     /// The header in which they say for whom, in small letters.
     pub header: String,
+}
+
+impl Default for ClientsConfig {
+    fn default() -> Self {
+        Self { most: 0, proxies: Vec::new(), header: "x-forwarded-for".to_owned() }
+    }
 }
 
 /// All clients that hold something.

@@ -1,3 +1,167 @@
-//! An origin, put together.
+//! An origin, assembled: the only way in which the parts are put together.
+//!
+//! `headwater serve`, the tests and programs that embed an origin all use [`Headwater::open`] and
+//! [`Headwater::run`].
 
 pub mod config;
+mod key_set;
+mod listeners;
+
+pub use crate::sync::shutdown::Shutdown;
+pub use config::{Config, MemoryConfig, RedisOptions, StoreAddress, StoreConfig};
+pub use listeners::Listeners;
+
+use crate::access::Access;
+use crate::core::cursor::EventId;
+use crate::core::event::{ChannelName, Event};
+use crate::demo;
+use crate::http::AppState;
+use crate::hub::Hub;
+use crate::hub::registry::ChannelRegistry;
+use crate::limits::budget::Budget;
+use crate::limits::connections::Clients;
+use crate::server::{self, ServerConfig, Stopped};
+use crate::store::local::{Backing, LocalConfig, LocalStore, SEGMENT_BYTES};
+use crate::store::redis::{RedisConfig, RedisStore};
+use crate::store::{Publication, Store};
+use crate::sync::clock::Clock;
+use crate::telemetry::process::memory_limit;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The part of the process's memory that answers may take, where nothing else is configured.
+const ANSWER_MEMORY_PARTS: u64 = 4;
+/// Pause between two sweeps of what is too old.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+
+/// An origin whose store is open. It does nothing until it is [run](Headwater::run).
+pub struct Headwater {
+    app: Arc<AppState>,
+    hub: Arc<Hub>,
+    store: Arc<dyn Store>,
+    server: ServerConfig,
+    token_jwks: Option<String>,
+    is_demo: bool,
+}
+
+/// Why an origin cannot be opened, cannot go on, or does not accept an event; a sentence for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error(String);
+
+/// Publishes into an origin of the same process, without HTTP: no token, rate or limit applies.
+#[derive(Clone)]
+pub struct Publisher(Arc<Hub>);
+
+impl Headwater {
+    /// Opens the store, and starts nothing else.
+    ///
+    /// # Errors
+    /// Says what prevents the store from being opened.
+    pub async fn open(config: Config) -> Result<Self, Error> {
+        let clock = Clock::default();
+        let registry = Arc::new(ChannelRegistry::new(clock.clone(), config.memory.live_bytes));
+        let store = open_store(&config, &clock, &registry).await.map_err(Error)?;
+        let quarter = || (memory_limit() / ANSWER_MEMORY_PARTS) as usize;
+        let answer_bytes = config.memory.answer_bytes.unwrap_or_else(quarter);
+        let timeout = config.store.timeout;
+        let budget = Budget::new(answer_bytes, timeout);
+        let hub = Hub::new(clock, config.segments, registry, store.clone(), timeout, budget);
+        let hub = Arc::new(hub);
+        let is_demo = config.http.demo;
+        let (access, clients) = (Access::new(config.access), Clients::new(config.clients));
+        let streams_max = config.server.max_connections;
+        let app = AppState::new(hub.clone(), config.http, access, clients, streams_max);
+        let (server, token_jwks) = (config.server, config.token_jwks);
+        Ok(Self { app: Arc::new(app), hub, store, server, token_jwks, is_demo })
+    }
+
+    /// A publisher for this process.
+    pub fn publisher(&self) -> Publisher {
+        Publisher(self.hub.clone())
+    }
+
+    /// Serves until `shutdown` says to stop, then drains: the streams end at their boundaries, and
+    /// the store is closed.
+    ///
+    /// # Errors
+    /// When the store can no longer work.
+    pub async fn run(self, listeners: Listeners, shutdown: Shutdown) -> Result<Stopped, Error> {
+        let Self { app, hub, store, server, token_jwks, is_demo } = self;
+        let sweeps = async {
+            loop {
+                tokio::time::sleep(SWEEP_PAUSE).await;
+                store.sweep().await;
+                app.sweep();
+            }
+        };
+        let keys = async {
+            match token_jwks {
+                Some(source) => app.access.keep_keys(key_set::fetch_from(source)).await,
+                None => std::future::pending().await,
+            }
+        };
+        let Listeners { public, admin } = listeners;
+        let stopped = tokio::select! {
+            stopped = server::run(public, admin, app.clone(), server, &shutdown) => stopped,
+            why = store.failed() => return Err(Error(why)),
+            () = hub.run() => Stopped::Drained,
+            () = sweeps => Stopped::Drained,
+            () = keys => Stopped::Drained,
+            () = demo::feed(hub.clone()), if is_demo => Stopped::Drained,
+        };
+        store.stop().await;
+        tracing::info!(?stopped, "stopped");
+        Ok(stopped)
+    }
+}
+
+impl Publisher {
+    /// Stores events in a channel, all or none. Returns their ids once the store has them durably.
+    ///
+    /// # Errors
+    /// When the channel has ended, or the store does not accept the events.
+    pub async fn publish(
+        &self,
+        channel: &ChannelName,
+        events: Vec<Event>,
+    ) -> Result<Vec<EventId>, Error> {
+        let publication = Publication { channel: channel.clone(), events, idempotency: None };
+        let published = self.0.publish(publication).await;
+        published.map(|published| published.ids).map_err(|error| Error(error.to_string()))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Error {}
+
+async fn open_store(
+    config: &Config,
+    clock: &Clock,
+    registry: &Arc<ChannelRegistry>,
+) -> Result<Arc<dyn Store>, String> {
+    let StoreConfig { address, limits, timeout, disk_reserve, redis } = &config.store;
+    let local = |backing| {
+        let (timeout, reserve) = (*timeout, *disk_reserve);
+        let local = LocalConfig { timeout, reserve, segment_bytes: SEGMENT_BYTES };
+        let store = LocalStore::open(backing, local, *limits, clock.clone(), registry.clone());
+        store.map(|store| Arc::new(store) as Arc<dyn Store>)
+    };
+    let store = match address {
+        StoreAddress::Memory => local(Backing::Memory),
+        StoreAddress::Disk(directory) => local(Backing::Directory(directory.clone())),
+        StoreAddress::Redis(url) => {
+            let RedisOptions { prefix, shards, wait_replicas } = redis.clone();
+            let (url, timeout, settings) = (url.clone(), *timeout, config.shared_settings());
+            let redis = RedisConfig { url, prefix, shards, wait_replicas, timeout, settings };
+            let store = RedisStore::open(redis, *limits, clock.clone(), registry.clone()).await;
+            store.map(|store| store as Arc<dyn Store>)
+        }
+    };
+    store.map_err(|error| format!("{error} (--store)"))
+}

@@ -17,7 +17,9 @@ use crate::limits::intake_pace::{Allowance, IntakePace};
 use crate::server::connection::{Connection, Requests, ResponseKind, Switched};
 use crate::server::listener::{Listener, Stream};
 use crate::server::unread_answers::UnreadAnswers;
-use crate::sync::waiters::{HasWaiters, Registration, WaiterList};
+use crate::sync::lifecycle::Stage;
+use crate::sync::shutdown::Shutdown;
+use crate::sync::waiters::Registration;
 use hyper::Version;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -28,8 +30,7 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -70,10 +71,20 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// How long the head of a request may take: a slow one holds a place and sends nothing.
     pub head_timeout: Duration,
-    /// For how long a client may take nothing of what it is sent.
-    pub write_timeout: Duration,
     /// How long a connection without a request stays open.
     pub idle_timeout: Duration,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            max_connections: 50_000,
+            overload_connections: 512,
+            drain_timeout: Duration::from_secs(75),
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+        }
+    }
 }
 
 /// How a run ended.
@@ -85,18 +96,9 @@ pub enum Stopped {
     Cut { connections: usize },
 }
 
-/// What the connections are to do. Goes forward only.
-#[derive(Debug, Default)]
-struct Phase {
-    is_draining: AtomicBool,
-    is_closing: AtomicBool,
-    waiters: WaiterList,
-}
-
 struct Server {
     origin: Arc<AppState>,
     config: ServerConfig,
-    phase: Arc<Phase>,
 }
 
 /// A peer that is connected.
@@ -109,18 +111,15 @@ struct Peer {
 /// Bound sockets, each with whether it is open to this machine without a key.
 type Listeners = [(Listener, bool)];
 
-/// Serves until `stop` says so the first time, then drains until it says so again.
-///
-/// `stop` is asked for a new future each time: a second signal cuts what still runs.
+/// Serves until `shutdown` asks to stop, then drains. If it asks again, what still runs is cut.
 pub async fn run(
     listeners: Vec<Listener>,
     admin: Vec<Listener>,
     origin: Arc<AppState>,
     config: ServerConfig,
-    mut stop: impl AsyncFnMut(),
+    shutdown: &Shutdown,
 ) -> Stopped {
-    let phase = Arc::new(Phase::default());
-    let server = Server { origin: origin.clone(), config, phase: phase.clone() };
+    let server = Server { origin: origin.clone(), config };
     let is_open = !origin.access.guards_publishing();
     let guarded = |listener: Listener| {
         let is_guarded = is_open && listener.is_loopback();
@@ -130,15 +129,15 @@ pub async fn run(
     let admin: Vec<_> = admin.into_iter().map(guarded).collect();
     let serve = async {
         let mut connections = JoinSet::new();
-        server.accept_until(stop(), listeners, &mut connections).await;
+        server.accept_until(shutdown.next(), listeners, &mut connections).await;
         tracing::info!(connections = connections.len(), "draining");
-        origin.hub.begin_drain();
-        phase.begin(&phase.is_draining);
+        let lifecycle = origin.hub.lifecycle();
+        lifecycle.advance(Stage::Draining);
         let is_drained = tokio::select! {
-            ended = timeout(config.drain_timeout, streams_to_end(&origin)) => ended.is_ok(),
-            () = stop() => false,
+            ended = timeout(config.drain_timeout, origin.hub.streams_end()) => ended.is_ok(),
+            () = shutdown.next() => false,
         };
-        phase.begin(&phase.is_closing);
+        lifecycle.advance(Stage::Closing);
         close(connections, is_drained, &origin).await
     };
     tokio::select! {
@@ -225,11 +224,11 @@ impl Server {
     }
 
     fn note_connections(&self, count: usize) {
-        self.origin.hub.metrics.connections_open.set(count as i64);
+        self.origin.hub.metrics().connections_open.set(count as i64);
     }
 
     fn connection(&self, stream: Stream, peer: Peer) -> impl Future<Output = ()> + Send + use<> {
-        let (origin, phase, config) = (self.origin.clone(), self.phase.clone(), self.config);
+        let (origin, config) = (self.origin.clone(), self.config);
         async move {
             let first = poll_fn(|context| stream.poll_peek(context, &mut [0]));
             let Ok(Ok(_)) = timeout(config.idle_timeout, first).await else { return };
@@ -237,14 +236,14 @@ impl Server {
             let Ok(is_h2) = decided.unwrap_or(Ok(false)) else { return };
             if is_h2 {
                 // Few and large: in a box, so that the many small ones stay small.
-                Box::pin(serve_h2(stream, origin, &peer, phase, config)).await;
+                Box::pin(serve_h2(stream, origin, &peer)).await;
                 return;
             }
             let requests = Arc::new(Requests::default());
-            serve_h1(stream, origin.clone(), &peer, phase.clone(), config, &requests).await;
+            serve_h1(stream, origin.clone(), &peer, config, &requests).await;
             if let Some(switched) = requests.take_switched() {
                 // Few and large as well.
-                Box::pin(serve_websocket(*switched, origin, phase)).await;
+                Box::pin(serve_websocket(*switched, origin)).await;
             }
         }
     }
@@ -254,16 +253,16 @@ async fn serve_h1(
     stream: Stream,
     origin: Arc<AppState>,
     peer: &Peer,
-    phase: Arc<Phase>,
     config: ServerConfig,
     requests: &Arc<Requests>,
 ) {
     let head_time = Some(config.head_timeout);
     let pace = IntakePace::default();
     let connection =
-        Connection::new(stream, requests.clone(), head_time, config.write_timeout, pace);
+        Connection::new(stream, requests.clone(), head_time, origin.write_timeout(), pace);
     let caller = peer.caller;
     let requests = requests.clone();
+    let mut stage = Registration::new(origin.hub.lifecycle().clone());
     let service = service_fn(move |mut request| {
         let (origin, requests) = (origin.clone(), requests.clone());
         requests.begin();
@@ -295,11 +294,10 @@ async fn serve_h1(
         .serve_connection(TokioIo::new(connection), service)
         .with_upgrades();
     let mut connection = pin!(connection);
-    let mut waiting = Registration::new(phase);
     let mut is_told = false;
     // How it ended is the client's affair; a stream's own end is counted with the stream.
     let _ended = poll_fn(|context| {
-        if !is_told && waiting.reached(context, |phase| &phase.is_closing) {
+        if !is_told && stage.poll_reached(context, Stage::Closing) {
             is_told = true;
             connection.as_mut().graceful_shutdown();
         }
@@ -309,31 +307,26 @@ async fn serve_h1(
 }
 
 /// Speaks WebSocket on a connection that has shaken hands.
-async fn serve_websocket(switched: Switched, origin: Arc<AppState>, phase: Arc<Phase>) {
+async fn serve_websocket(switched: Switched, origin: Arc<AppState>) {
     let Switched { upgrade, handshake } = switched;
     // The client may have left before the answer was written.
     let Ok(upgraded) = upgrade.await else { return };
-    let mut waiting = Registration::new(phase);
-    let draining = poll_fn(|context| match waiting.reached(context, |phase| &phase.is_draining) {
+    let mut stage = Registration::new(origin.hub.lifecycle().clone());
+    let draining = poll_fn(|context| match stage.poll_reached(context, Stage::Draining) {
         true => Poll::Ready(()),
         false => Poll::Pending,
     });
     Session::new(origin, upgraded, handshake).await.run(draining).await;
 }
 
-async fn serve_h2(
-    stream: Stream,
-    origin: Arc<AppState>,
-    peer: &Peer,
-    phase: Arc<Phase>,
-    config: ServerConfig,
-) {
+async fn serve_h2(stream: Stream, origin: Arc<AppState>, peer: &Peer) {
+    let write_timeout = origin.write_timeout();
     let requests = Arc::new(Requests::default());
     let caller = peer.caller;
     // Frames come whenever they like, so no head is waited for: pings find out who is gone.
     let allowance = Arc::new(Allowance::default());
     let pace = IntakePace::of_frames(allowance.clone());
-    let connection = Connection::new(stream, requests.clone(), None, config.write_timeout, pace);
+    let connection = Connection::new(stream, requests.clone(), None, write_timeout, pace);
     let begun = requests.clone();
     let unread = Arc::new(UnreadAnswers::new(origin.heartbeat()));
     let watched = unread.clone();
@@ -341,6 +334,7 @@ async fn serve_h2(
         true => H2_PROXY_STREAMS_MAX,
         false => H2_STREAMS_MAX,
     };
+    let mut stage = Registration::new(origin.hub.lifecycle().clone());
     let service = service_fn(move |mut request| {
         let (origin, unread) = (origin.clone(), watched.clone());
         begun.begin();
@@ -360,12 +354,11 @@ async fn serve_h2(
         .max_header_list_size(HEAD_BYTES_MAX as u32)
         .serve_connection(TokioIo::new(connection), service);
     let mut connection = pin!(connection);
-    let mut waiting = Registration::new(phase);
     let mut is_told = false;
     let mut looks = tokio::time::interval(UNREAD_PAUSE);
     let _ended = poll_fn(|context| {
         while looks.poll_tick(context).is_ready() {
-            if unread.is_stuck(config.write_timeout) {
+            if unread.is_stuck(write_timeout) {
                 // Only the whole connection can be ended from here; what was read stays read.
                 return Poll::Ready(Ok(()));
             }
@@ -373,7 +366,7 @@ async fn serve_h2(
         loop {
             let ended = connection.as_mut().poll(context);
             let is_sent_away = caller.admission.is_refused() && requests.any();
-            let must_go = is_sent_away || waiting.reached(context, |phase| &phase.is_draining);
+            let must_go = is_sent_away || stage.poll_reached(context, Stage::Draining);
             if is_told || ended.is_ready() || !must_go {
                 return ended;
             }
@@ -383,27 +376,6 @@ async fn serve_h2(
         }
     })
     .await;
-}
-
-impl Phase {
-    fn begin(&self, phase: &AtomicBool) {
-        phase.store(true, Ordering::Release);
-        self.waiters.wake_all();
-    }
-}
-
-impl HasWaiters for Phase {
-    fn waiters(&self) -> &WaiterList {
-        &self.waiters
-    }
-}
-
-impl Registration<Phase> {
-    /// Whether a phase has come; when not, this task is woken once it does.
-    fn reached(&mut self, context: &Context<'_>, phase: fn(&Phase) -> &AtomicBool) -> bool {
-        self.register(context.waker());
-        phase(self.on()).load(Ordering::Acquire)
-    }
 }
 
 /// Looks at the first bytes and leaves them where they are.
@@ -435,15 +407,9 @@ async fn accept(listeners: &Listeners) -> std::io::Result<(Stream, IpAddr, bool)
     .await
 }
 
-async fn streams_to_end(origin: &AppState) {
-    while origin.hub.metrics.streams_open.get() > 0 {
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// Lets idle connections close and answers finish; after a cut, waits for nothing.
 async fn close(mut connections: JoinSet<()>, is_drained: bool, origin: &AppState) -> Stopped {
-    let streams = origin.hub.metrics.streams_open.get();
+    let streams = origin.hub.open_streams();
     if is_drained {
         let all = async { while connections.join_next().await.is_some() {} };
         timeout(CLOSE_TIME_MAX, all).await.ok();
@@ -451,6 +417,6 @@ async fn close(mut connections: JoinSet<()>, is_drained: bool, origin: &AppState
     connections.shutdown().await;
     match is_drained {
         true => Stopped::Drained,
-        false => Stopped::Cut { connections: streams as usize },
+        false => Stopped::Cut { connections: streams },
     }
 }

@@ -48,6 +48,25 @@ pub struct Limits {
     pub idempotency_keys: u64,
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        const MIB: u64 = 1024 * 1024;
+        const HOUR: Duration = Duration::from_secs(60 * 60);
+        Self {
+            retain_age: 24 * HOUR,
+            retain_events: 100_000,
+            retain_bytes: 64 * MIB,
+            channels: 100_000,
+            channel_idle: 7 * 24 * HOUR,
+            keys: 10_000,
+            state_bytes: 8 * MIB,
+            total_bytes: 1024 * MIB,
+            idempotency_age: HOUR / 6,
+            idempotency_keys: 1_000_000,
+        }
+    }
+}
+
 /// One publish: one or more events for one channel, all or nothing.
 #[derive(Clone, Debug)]
 pub struct Publication {

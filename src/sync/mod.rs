@@ -2,5 +2,7 @@
 
 pub mod background;
 pub mod clock;
+pub mod lifecycle;
+pub mod shutdown;
 pub mod timers;
 pub mod waiters;

@@ -15,6 +15,7 @@ const FOLDERS: [(&str, &[&str]); 16] = [
     ("http", &["core", "sync", "access", "limits", "store", "telemetry", "hub"]),
     ("server", &["core", "sync", "limits", "telemetry", "hub", "http"]),
     ("demo", &["core", "sync", "store", "hub"]),
+    ("client", &[]),
     (
         "origin",
         &[
@@ -31,7 +32,6 @@ const FOLDERS: [(&str, &[&str]); 16] = [
         ],
     ),
     ("edge_config", &["core", "access", "limits"]),
-    ("client", &[]),
     (
         "cli",
         &[
@@ -51,7 +51,7 @@ const FOLDERS: [(&str, &[&str]); 16] = [
         ],
     ),
     ("main.rs", &["cli"]),
-    ("lib.rs", &["origin", "client", "core"]),
+    ("lib.rs", &["origin", "client", "core", "server"]),
 ];
 /// What each folder may not name: I/O and time belong to the edges.
 const MAY_NOT_NAME: [(&str, &[&str]); 5] = [

@@ -10,7 +10,7 @@ if (req.http.Headwater-Path) {
   if (req.http.Authorization || req.http.Headwater-Access == "origin") {
     return(pass);
   }
-  # Two heartbeats may be lost; a answer of a long poll may take 20 s to its first byte.
+  # Two heartbeats may be lost; a long poll may take 20 s to its first byte.
   set bereq.between_bytes_timeout = 20s;
   set bereq.first_byte_timeout = 30s;
   unset bereq.http.Cookie;

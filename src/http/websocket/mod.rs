@@ -151,7 +151,7 @@ impl AppState {
     }
 
     fn grant_of(&self, token: &str) -> Result<Grant, CloseReason> {
-        let verified = self.access.verify(token, self.hub.clock.wall());
+        let verified = self.access.verify(token, self.hub.clock().wall());
         verified.map_err(|refusal| match refusal {
             TokenError::UnknownKey | TokenError::Bad if self.access.missing_keys().is_some() => {
                 CloseReason::later("tokens cannot be checked yet (--token-jwks)", RETRY_KEYS_S)

@@ -118,7 +118,8 @@ impl Session {
 
     /// Serves until either side has enough, or `draining` ends.
     pub async fn run(mut self, draining: impl Future<Output = ()>) {
-        let metrics = &self.origin.clone().hub.metrics;
+        let origin = self.origin.clone();
+        let metrics = origin.hub.metrics();
         metrics.websockets_open.inc();
         let end = match &self.handshake.close_reason {
             Some(close_reason) => End::Close(close_reason.clone()),
@@ -159,7 +160,7 @@ impl Session {
     /// Ends when the client's token does.
     fn expiry(&self) -> impl Future<Output = ()> + use<> {
         let until = self.handshake.rights.grant.as_ref().map(|grant| grant.until);
-        let left = until.map(|until| until.saturating_sub(self.origin.hub.clock.wall()));
+        let left = until.map(|until| until.saturating_sub(self.origin.hub.clock().wall()));
         async move {
             match left {
                 Some(left) => sleep(Duration::from_millis(left)).await,
@@ -191,7 +192,7 @@ impl Session {
             let wait = until.wait_time_from(DefaultClock::default().now());
             return Err(End::Close(CloseReason::later(&reason, wait.as_secs() + 1)));
         }
-        self.origin.hub.metrics.websocket_frames_in.inc();
+        self.origin.hub.metrics().websocket_frames_in.inc();
         match message {
             Message::Text(text) => self.dispatch(&text).await,
             Message::Binary(_) => {
@@ -230,7 +231,7 @@ impl Session {
             ClientMessage::Publish(publish) => match self.publish(*publish).await {
                 Ok((ids, repeated)) => self.send(frame::published(reference, ids, repeated)).await,
                 Err(problem) => {
-                    self.origin.hub.metrics.refused(problem.slug);
+                    self.origin.hub.metrics().refused(problem.slug);
                     self.refuse(reference, &problem).await
                 }
             },
@@ -291,9 +292,13 @@ impl Session {
     ) -> Result<crate::hub::reader::Reader, End> {
         let Joined { mut reader, prelude, .. } = joined;
         reader.take_turns(self.turn.clone());
-        let metrics = &self.origin.hub.metrics;
-        prelude.gap_reasons.iter().for_each(|reason| metrics.gap(*reason));
-        for bytes in std::iter::once(prelude.gaps.into()).chain(prelude.state) {
+        let metrics = self.origin.hub.metrics();
+        let mut gaps = Vec::new();
+        for gap in &prelude.gaps {
+            metrics.gap(gap.reason);
+            sse::gap(&mut gaps, gap);
+        }
+        for bytes in std::iter::once(gaps.into()).chain(prelude.state) {
             self.send_events(&bytes).await?;
         }
         self.send(frame::subscribed(reference, name, &prelude.cursor.to_string())).await?;
@@ -349,7 +354,7 @@ impl Session {
         match step {
             Ok(Step::Events(delivery)) => {
                 // The bytes that go out are others: those counted are of streams.
-                self.unreported.add(&self.origin.hub.metrics, delivery.events, 0);
+                self.unreported.add(self.origin.hub.metrics(), delivery.events, 0);
                 self.send_step(index, &delivery.bytes).await
             }
             Ok(Step::Ended) => {
@@ -426,7 +431,7 @@ impl Session {
             return Err(End::Close(CloseReason::policy("no answer to two pings (--ws-ping)")));
         }
         self.unanswered_pings += 1;
-        self.unreported.report(&self.origin.hub.metrics);
+        self.unreported.report(self.origin.hub.metrics());
         self.feed(Message::Ping(Bytes::new())).await?;
         self.flush().await
     }

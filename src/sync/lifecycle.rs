@@ -1,0 +1,53 @@
+//! The stages in which the process ends: one truth for the hub, the server and every connection.
+//!
+//! `tokio_util`'s `CancellationToken` was weighed: each poll of its future takes a lock that all
+//! connections share. A [`Registration`] costs nothing when the same task is polled again.
+
+use crate::sync::waiters::{HasWaiters, Registration, WaiterList};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::Context;
+
+/// A stage; the later ones include the earlier ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Requests are served.
+    Running,
+    /// No connection is accepted, and no response runs over its next boundary.
+    Draining,
+    /// What is left of the connections closes.
+    Closing,
+}
+
+/// The current stage. It only advances.
+#[derive(Debug, Default)]
+pub struct Lifecycle {
+    stage: AtomicU8,
+    waiters: WaiterList,
+}
+
+impl Lifecycle {
+    /// Advances to `stage`, and wakes the connections that wait for it.
+    pub fn advance(&self, stage: Stage) {
+        self.stage.fetch_max(stage as u8, Ordering::AcqRel);
+        self.waiters.wake_all();
+    }
+
+    /// Whether `stage` has begun.
+    pub fn has_reached(&self, stage: Stage) -> bool {
+        self.stage.load(Ordering::Acquire) >= stage as u8
+    }
+}
+
+impl HasWaiters for Lifecycle {
+    fn waiters(&self) -> &WaiterList {
+        &self.waiters
+    }
+}
+
+impl Registration<Lifecycle> {
+    /// Whether `stage` has begun; if not, the task of `context` is woken once it does.
+    pub fn poll_reached(&mut self, context: &Context<'_>, stage: Stage) -> bool {
+        self.register(context.waker());
+        self.on().has_reached(stage)
+    }
+}
