@@ -29,6 +29,7 @@ const FOLDERS: [(&str, &[&str]); 16] = [
             "http",
             "server",
             "demo",
+            "client",
         ],
     ),
     ("edge_config", &["core", "access", "limits"]),
