@@ -1,4 +1,4 @@
-//! `GET /channels/{name}/history` and `/state`: the log and the state as JSON.
+//! `GET /channels/{name}/history`: pages of the log as JSON.
 
 use super::problem::Problem;
 use super::route::Query;
@@ -16,14 +16,15 @@ use hyper::StatusCode;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// Most and usual events in a page.
+/// The highest and the default number of events in a page.
 const PAGE_EVENTS_MAX: usize = 1_000;
 const PAGE_EVENTS_DEFAULT: usize = 100;
-/// Most bytes of events in a page, which is built in memory; one event at least.
+/// A page is built in memory, so it has at most this many bytes of events, but at least one event.
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
-/// A page of more bytes takes long enough to hold up other requests.
+/// A response with more bytes of events than this is built in the background, because building it
+/// takes long enough to delay other requests.
 const LARGE_BYTES: usize = 64 * 1024;
-/// A page and the JSON that is made of it take so many times the bytes of its events.
+/// A page and its JSON together take this many times the bytes of the events.
 const PAGE_MEMORY_FACTOR: usize = 3;
 /// The parameters that say where a page begins or ends.
 const START_PARAMETERS: [&str; 4] = ["after", "before", "since", "last"];
@@ -31,25 +32,26 @@ const HISTORY_PARAMETERS: [&str; 6] = ["after", "before", "since", "last", "limi
 
 #[derive(Serialize)]
 struct PageJson<'a> {
-    /// The oldest first.
+    /// The events, oldest first.
     events: Vec<EventJson<'a>>,
-    /// `?after=` of the next page.
+    /// The value of `?after=` for the next page.
     next: String,
-    /// `?before=` of the page before, where the page was read backwards and there is one.
+    /// The value of `?before=` for the previous page, if this page was read backwards and a
+    /// previous page exists.
     #[serde(skip_serializing_if = "Option::is_none")]
     previous: Option<String>,
-    /// Events that were asked for, up to this place, are no longer kept.
+    /// The low watermark, if the request also covers events up to it, which are no longer kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     trimmed_to: Option<String>,
 }
 
-/// Which page of the log is wanted.
+/// The page of the log that a request is for.
 enum Wanted {
-    /// The first events after a place that the client named.
+    /// The first events after a position that the client gave.
     After(EventId),
-    /// The first events from an instant (ms) on, which is after a place.
+    /// The first events at or after the instant `ms`; `place` is the position before them.
     Since { ms: u64, place: EventId },
-    /// The last events before a place, or of all.
+    /// The last events before a position; `None`: the newest events of the channel.
     Before(Option<EventId>),
 }
 
@@ -85,7 +87,8 @@ impl AppState {
                 let is_short = page.complete && page.events.len() < events;
                 let is_trimmed = is_short && bounds.start() != EventId::START;
                 let is_inside = place.is_some_and(|place| place <= bounds.last);
-                // Nothing is kept before a place inside the log, so the next page begins with it.
+                // `from` is used only for an empty page. If the position lies inside the log, no
+                // event before it is kept, so the next page begins at the start of the log.
                 let from = if is_inside { bounds.start() } else { bounds.last };
                 (from, is_trimmed, is_inside)
             }
@@ -97,15 +100,15 @@ impl AppState {
         let is_final = is_fixed && is_full && !is_trimmed && !page.events.is_empty();
         let weight: usize = page.events.iter().map(|stored| stored.event.weight()).sum();
         let freshness = if is_final { Freshness::FullPage } else { Freshness::Second };
-        let name = name.clone();
+        let of = name.clone();
         let body = built(weight, (turn, charge), move || {
-            let events = page.events.iter().map(|stored| event_json(&name, stored)).collect();
+            let events = page.events.iter().map(|stored| event_json(&of, stored)).collect();
             serde_json::to_vec(&PageJson { events, next, previous, trimmed_to })
         });
-        Ok(self.read_answer(body.await?, freshness))
+        Ok(self.read_answer(name, body.await?, freshness))
     }
 
-    /// The page that a query asks for, and how many events it has at most.
+    /// Reads from the query which page is requested, and how many events it has at most.
     async fn wanted_page(
         &self,
         name: &ChannelName,
@@ -138,13 +141,23 @@ impl AppState {
         })
     }
 
-    pub(super) fn read_answer(&self, body: Bytes, freshness: Freshness) -> HttpResponse {
-        json(StatusCode::OK, body, &freshness.cache_control(self.hub.clock().now()))
+    /// The answer to a read of the history or the state.
+    pub(super) fn read_answer(
+        &self,
+        name: &ChannelName,
+        body: Bytes,
+        freshness: Freshness,
+    ) -> HttpResponse {
+        let cache_control = freshness.cache_control(self.hub.clock().now());
+        let mut answer = json(StatusCode::OK, body, &cache_control);
+        self.surrogate_headers(std::slice::from_ref(name), answer.headers_mut());
+        answer
     }
 }
 
-/// A body made of events of so many bytes: a large one in the background, which keeps its turn and
-/// its memory until it is made, also when its client has left.
+/// Builds a response body from events of `weight` bytes in total. A large body is built in the
+/// background, and the build keeps its permit and its memory charge until it is finished, also when
+/// the client has disconnected.
 pub(super) async fn built(
     weight: usize,
     (turn, charge): (OwnedSemaphorePermit, Charge),

@@ -1,4 +1,5 @@
-//! `GET /channels/{name}/state`: the newest event of each key.
+//! `GET /channels/{name}/state`: the newest event of each key as JSON. Requests for an unchanged
+//! channel share one body.
 
 use super::history::{built, event_json};
 use super::problem::Problem;
@@ -21,15 +22,15 @@ struct StateJson<'a> {
     cursor: String,
 }
 
-/// States that were asked for a moment ago.
+/// The state bodies of channels that were requested recently.
 #[derive(Default)]
 pub(super) struct States(Mutex<HashMap<ChannelName, Arc<StateCell>>>);
 
 type StateCell = AsyncMutex<Option<SharedState>>;
 
-/// A state as JSON, true as long as the log is like this.
+/// A state as JSON. It is current as long as the log has not changed.
 pub(super) struct SharedState {
-    /// From where to where it goes, and whether the channel has ended.
+    /// The bounds of the log for which the state was built, and whether the channel had ended.
     at: (Bounds, bool),
     body: Bytes,
     _copy: Charge,
@@ -41,7 +42,8 @@ impl States {
         cells.entry(name.clone()).or_default().clone()
     }
 
-    /// Forgets those that no request is using. A channel that is popular is made again at once.
+    /// Drops the states that no request is using. The next request for a popular channel builds its
+    /// state again.
     pub(super) fn sweep(&self) {
         let mut cells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         cells.retain(|_, cell| Arc::strong_count(cell) > 1);
@@ -57,10 +59,10 @@ impl AppState {
         query.only("state", &["access_token"])?;
         let cell = self.states.cell(name);
         let body = self.hub.in_time(async { Ok(self.shared_state(name, &cell).await) }).await??;
-        Ok(self.read_answer(body, Freshness::Second))
+        Ok(self.read_answer(name, body, Freshness::Second))
     }
 
-    /// The state as JSON: made once, however many ask for it, for as long as nothing is published.
+    /// Returns the state as JSON. It is built once for all requests until the log changes.
     async fn shared_state(&self, name: &ChannelName, cell: &StateCell) -> Result<Bytes, Problem> {
         let mut known = cell.lock().await;
         let log_state = self.hub.log_state(name).await?;

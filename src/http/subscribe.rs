@@ -135,6 +135,11 @@ impl AppState {
             }
         }
         headers.insert(VARY, HeaderValue::from_static("Last-Event-ID"));
+        self.surrogate_headers(names, headers);
+    }
+
+    /// The keys by which a CDN can purge an answer about these channels (`--surrogate-keys`).
+    pub(super) fn surrogate_headers(&self, names: &[ChannelName], headers: &mut HeaderMap) {
         if self.config.surrogate_keys {
             let keys: Vec<String> = names.iter().map(|name| format!("headwater-{name}")).collect();
             headers.insert("surrogate-key", header(&format!("headwater {}", keys.join(" "))));

@@ -60,6 +60,19 @@ async fn a_stream_has_what_a_cache_needs_and_nothing_that_stops_it() {
     assert_eq!(head.iter().filter(|line| line.starts_with("vary:")).count(), 1);
 }
 
+/// A purge by key must reach the history and the state too: a full page of the history stays in a
+/// cache for an hour.
+#[tokio::test]
+async fn history_and_state_can_be_purged_by_key() {
+    let origin = Origin::with(&["--store", "memory", "--surrogate-keys"]);
+    origin.publish("a", "x").await;
+    for path in ["/channels/a/history", "/channels/a/history?limit=1", "/channels/a/state"] {
+        let answer = origin.get(path).await;
+        assert_eq!(answer.header("surrogate-key"), Some("headwater headwater-a"), "{path}");
+        assert_eq!(answer.header("cache-tag"), Some("headwater,headwater-a"), "{path}");
+    }
+}
+
 #[tokio::test]
 async fn a_long_poll_is_left_to_caches() {
     let origin = Origin::start();
