@@ -7,7 +7,7 @@
 use crate::access::{SECRET, signed};
 use crate::falco::{falco, prepare};
 use crate::kit::{Origin, Random};
-use crate::vcl::{self, AUDIENCE, Credentials, EXPIRES_S, ISSUER};
+use fastly_vcl::{AUDIENCE, Credentials, EXPIRES_S, ISSUER};
 use headwater::access::scope::Right;
 use headwater::access::token::{Key, Requirements};
 use headwater::access::{Access, AccessConfig};
@@ -165,7 +165,7 @@ impl Case {
 
     fn test(&self, number: u64) -> String {
         let (names, private) = (&self.names, self.private.join(", "));
-        let request = vcl::request_for(names, &private, &Credentials::bearer(&self.token));
+        let request = fastly_vcl::request_for(names, &private, &Credentials::bearer(&self.token));
         let title = format!("\"{private}\" and {names}");
         test_of(number, &title, NOW_S, &request, self.verdict())
     }
@@ -202,7 +202,7 @@ fn check_edge(tests: &str, count: u64) {
     prepare(directory.path(), &[]);
     let file = directory.path().join("tests/agreement.test.vcl");
     std::fs::write(&file, tests).expect("it is written");
-    let failures = vcl::failures(&file, count as usize);
+    let failures = fastly_vcl::failures(&file, count as usize);
     assert!(failures.is_empty(), "{} differ\n{}", failures.len(), failures.join("\n"));
     check_falco(directory.path(), count);
 }
@@ -313,7 +313,7 @@ async fn the_edge_looks_for_a_token_where_the_origin_looks() {
     for ((title, sent), number) in places.iter().zip(0..) {
         let verdict = said_by(&origin, sent).await;
         *counts.entry(verdict).or_insert(0) += 1;
-        let request = vcl::request_for("secret", "secret", sent);
+        let request = fastly_vcl::request_for("secret", "secret", sent);
         tests += &test_of(number, title, NOW_S, &request, verdict);
     }
     for verdict in ["granted", "expired", "forbidden", "unauthorized"] {

@@ -109,7 +109,7 @@ fn fastly_gets_one_file_or_the_snippets_as_they_are() {
     let main = edge(&["fastly", "--origin", "o.example.net:8443", "--lanes", "3"]);
     let file = directory.path().join("main.vcl");
     std::fs::write(&file, &main).expect("it is written");
-    assert_eq!(crate::vcl::complaints(&file), [""; 0]);
+    assert_eq!(fastly_vcl::complaints(&file), [""; 0]);
     for wanted in [
         r#".host = "o.example.net""#,
         r#".port = "8443""#,

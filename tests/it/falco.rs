@@ -1,7 +1,7 @@
 //! The Fastly files under falco, the linter and simulator that Fastly's users have.
 //!
 //! It is given the one piece that `headwater edge fastly` prints: falco 1.13 loses the scope of a
-//! subroutine behind an `include`. What it cannot run is told in `vcl/mod.rs`.
+//! subroutine behind an `include`. The crate in `tools/fastly_vcl` checks what it cannot run.
 
 use crate::edge_kit::edge;
 use serde_json::Value;

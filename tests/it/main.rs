@@ -49,7 +49,6 @@ mod stores;
 mod streams;
 mod tidy;
 mod varnish;
-mod vcl;
 mod websocket;
 mod websocket_clients;
 mod websocket_kit;

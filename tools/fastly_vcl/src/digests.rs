@@ -88,6 +88,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+#[cfg(test)]
 /// Plain base64, for the keys and signatures of our own tests.
 pub fn base64_standard(bytes: &[u8]) -> String {
     base64(bytes, STANDARD, true)

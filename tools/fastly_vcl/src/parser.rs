@@ -27,6 +27,7 @@ pub fn program(path: &Path) -> Result<Program, Complaint> {
     Ok(program)
 }
 
+#[cfg(test)]
 /// A bare snippet: statements, and the comments on its first line.
 pub fn snippet(path: &Path) -> Result<(Block, Vec<String>), Complaint> {
     let mut parser = Parser::open(path, 0)?;
@@ -34,6 +35,7 @@ pub fn snippet(path: &Path) -> Result<(Block, Vec<String>), Complaint> {
     Ok((parser.statements_to_end()?, comments))
 }
 
+#[cfg(test)]
 /// Whether a file holds declarations rather than statements.
 pub fn declares(path: &Path) -> Result<bool, Complaint> {
     let parser = Parser::open(path, 0)?;
@@ -41,6 +43,7 @@ pub fn declares(path: &Path) -> Result<bool, Complaint> {
     Ok(matches!(&parser.tokens[0].kind, Kind::Name(word) if words.contains(&word.as_str())))
 }
 
+#[cfg(test)]
 /// A program from a text, for the tests of the interpreter itself.
 pub fn program_from(file: &str, text: &str) -> Result<Program, Complaint> {
     let mut program = Program::default();

@@ -32,6 +32,7 @@ pub struct Outcome {
     pub failures: Vec<String>,
 }
 
+#[cfg(test)]
 /// Runs the one test of a file with a limit met at that place; how many places it came by.
 pub fn run_limited(program: &Program, test: &Program, limit_at: usize) -> (Outcome, usize) {
     let mut outcome = Outcome::default();

@@ -4,9 +4,10 @@
 //! then leaves its text as it is; of the functions on queries it says nothing, so they get the same.
 //! Each place in turn meets such a limit, and nobody may get in by it.
 
-use super::{AUDIENCE, Credentials, EXPIRES_S, ISSUER, main_program, parser, request_for, testing};
-use crate::access::{SECRET, signed};
-use jsonwebtoken::{Algorithm, EncodingKey};
+use super::{
+    AUDIENCE, Credentials, EXPIRES_S, ISSUER, SECRET, main_program, parser, request_for, testing,
+};
+use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
 /// A test that nobody gets in who has these credentials and asks for these channels.
@@ -31,7 +32,8 @@ fn token(scope: impl Into<Value>, other: &[(&str, Value)]) -> String {
     for (name, value) in other {
         claims[*name] = value.clone();
     }
-    signed(Algorithm::HS256, &EncodingKey::from_secret(SECRET.as_bytes()), &claims)
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    encode(&Header::default(), &claims, &key).expect("it is signed")
 }
 
 #[test]
