@@ -1,8 +1,8 @@
-//! Who may publish and who may listen: the keys, the private channels, and what vouches for whom.
+//! Access control: the keys of tokens, the private channels, and the secrets for edge vouching.
 //!
-//! Holds what the operator configured and decides; which header a credential came in is for
-//! `http/access`. Keys of a JWKS are fetched anew from time to time, and when a token names one
-//! that nobody knows: so an issuer may change its keys without a word.
+//! This module verifies tokens and edge secrets; `http/access` finds them in a request. The keys of
+//! a JWKS are fetched every 300 s, and earlier when a token names an unknown key, so an issuer can
+//! change its keys without notice.
 
 pub mod scope;
 pub mod token;
@@ -18,30 +18,33 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// How often the keys of a JWKS are fetched.
+/// The time between two regular fetches of a JWKS.
 const FETCH_PAUSE: Duration = Duration::from_secs(300);
-/// Pause between two tries while no keys were fetched yet: until then no token is good.
+/// The time between two attempts before the first successful fetch, because until then no token of
+/// the JWKS can be checked.
 const FIRST_FETCH_PAUSE: Duration = Duration::from_secs(1);
-/// Shortest pause between two fetches, whatever tokens come in: they cost a stranger nothing.
+/// The shortest time between two later fetches, because any client can send tokens with unknown
+/// keys.
 const FETCH_PAUSE_MIN: Duration = Duration::from_secs(10);
 
-/// Where the text of a JWKS comes from.
+/// Fetches the text of a JWKS document, or returns an error text.
 pub type Fetch =
     Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> + Send + Sync>;
 
-/// The keys of tokens, and the private channels.
+/// The settings of the access control.
 pub struct AccessConfig {
-    /// Keys that do not change.
+    /// The keys that are configured directly and do not change.
     pub keys: Vec<Key>,
-    /// Whether there is a JWKS too.
+    /// Whether keys are also fetched from a JWKS.
     pub has_key_set: bool,
-    /// What tokens must say.
+    /// The claims that tokens must have.
     pub requirements: Requirements,
-    /// Channels that are not for everyone.
+    /// The private channels: reading them needs a token or edge vouching.
     pub private: Vec<Pattern>,
-    /// The cookie a browser's token comes in.
+    /// The name of the cookie that carries the token of a browser.
     pub cookie_name: String,
-    /// What the edge says to vouch for a request; two while one is being replaced.
+    /// The secrets with which the edge vouches for a request. There are two of them while one is
+    /// being replaced.
     pub edge_secrets: Vec<String>,
 }
 
@@ -59,51 +62,54 @@ impl Default for AccessConfig {
 }
 
 impl AccessConfig {
-    /// Whether publishing needs a token: as soon as any key is there to check one.
+    /// Whether publishing needs a token. It does as soon as a key or a JWKS is configured.
     pub fn guards_publishing(&self) -> bool {
         !self.keys.is_empty() || self.has_key_set
     }
 }
 
-/// Decides what a token or the edge may do.
+/// Checks tokens and edge secrets, and decides which channels they open.
 pub struct Access {
     config: AccessConfig,
     fetched: Mutex<Arc<Vec<Key>>>,
-    /// Why no keys have been fetched yet; `None` once some were.
+    /// Why no keys have been fetched yet; `None` after the first successful fetch, or without a
+    /// JWKS.
     missing: Mutex<Option<String>>,
     wanted: Notify,
 }
 
 impl Access {
-    /// With what the operator said.
+    /// Creates the access control with these settings.
     pub fn new(config: AccessConfig) -> Self {
         let missing = config.has_key_set.then(|| "the first fetch is under way".to_owned());
         let missing = Mutex::new(missing);
         Self { config, fetched: Mutex::default(), missing, wanted: Notify::new() }
     }
 
-    /// Whether publishing needs a token: as soon as any key is there to check one.
+    /// Whether publishing needs a token. It does as soon as a key or a JWKS is configured.
     pub fn guards_publishing(&self) -> bool {
         self.config.guards_publishing()
     }
 
-    /// Why tokens of a JWKS cannot be checked yet: its keys have never been fetched.
+    /// The reason for which tokens of a JWKS cannot be checked yet, while its keys have never been
+    /// fetched.
     pub fn missing_keys(&self) -> Option<String> {
         self.missing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The cookie a browser's token comes in.
+    /// The name of the cookie that carries the token of a browser.
     pub fn cookie_name(&self) -> &str {
         &self.config.cookie_name
     }
 
-    /// Whether any of these channels is not for everyone.
+    /// Whether any of these channels is private.
     pub fn is_private(&self, names: &[ChannelName]) -> bool {
         let is_private = |name| self.config.private.iter().any(|pattern| pattern.matches(name));
         names.iter().any(is_private)
     }
 
-    /// Whether a token grants `right` to every channel of these that needs it.
+    /// Whether a grant gives `right` to all these channels. Reading a public channel needs no
+    /// grant.
     pub fn grants(&self, grant: &Grant, right: Right, names: &[ChannelName]) -> bool {
         let is_public = |name: &ChannelName| {
             right == Right::Subscribe && !self.is_private(std::slice::from_ref(name))
@@ -111,10 +117,11 @@ impl Access {
         names.iter().all(|name| is_public(name) || grant.scope.grants(right, name))
     }
 
-    /// Reads a token, at `now` (ms).
+    /// Verifies a token at the time `now`, in ms since the Unix epoch. A token of an unknown key
+    /// starts a new fetch of the JWKS.
     ///
     /// # Errors
-    /// As [`token::verify`].
+    /// Fails for the same reasons as [`token::verify`].
     pub fn verify(&self, token: &str, now: u64) -> Result<Grant, TokenError> {
         let requirements = &self.config.requirements;
         let verified = token::verify(token, &self.config.keys, requirements, now);
@@ -131,14 +138,14 @@ impl Access {
         verified
     }
 
-    /// Whether the edge vouches for a request, by what its header says.
+    /// Whether the edge vouches for a request whose header has the value `said`.
     pub fn is_vouched(&self, said: &[u8]) -> bool {
         let is_it = |secret: &String| verify_slices_are_equal(secret.as_bytes(), said).is_ok();
-        // All of them, so that the time says nothing about which.
+        // All secrets are compared, so that the time does not reveal which one matched.
         self.config.edge_secrets.iter().filter(|secret| is_it(secret)).count() > 0
     }
 
-    /// Fetches keys for as long as it is polled.
+    /// Fetches the keys of the JWKS again and again. This future never completes.
     pub async fn keep_keys(&self, fetch: Fetch) {
         let mut logged = None;
         loop {
@@ -152,9 +159,9 @@ impl Access {
                     *fetched = Arc::new(keys);
                     *self.missing.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 }
-                // Those that were fetched before stay good.
+                // The keys of an earlier fetch stay in use.
                 Err(why) => {
-                    // Each cause once, not each of the attempts.
+                    // A cause is logged when it first occurs, not at every attempt.
                     if logged.as_ref() != Some(&why) {
                         tracing::error!(%why, "the keys of tokens cannot be fetched (--token-jwks)");
                         logged = Some(why.clone());

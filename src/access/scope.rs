@@ -1,40 +1,40 @@
-//! What a token lets its bearer do: the standard `scope` claim (RFC 8693, section 4.2), a list of
+//! The rights that a token grants: the standard `scope` claim (RFC 8693, section 4.2), as a list of
 //! `publish:<pattern>` and `subscribe:<pattern>`.
 //!
-//! A pattern is a channel's name, or a beginning with `*` as its last part: `prices.*` is every
-//! channel below `prices`, `*` is every channel. Nothing else is a pattern, so none means more
-//! than it seems to.
+//! A pattern is the name of a channel, or a prefix with `*` as its last part: `prices.*` matches
+//! every channel below `prices`, and `*` matches every channel. No other pattern is valid, so that
+//! no pattern matches more channels than its text suggests.
 
 use crate::core::event::{ChannelName, FieldError};
 use std::fmt;
 use std::str::FromStr;
 
-/// Channels, by name or by how their names begin.
+/// A pattern of channel names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pattern {
-    /// Every channel.
+    /// Matches every channel.
     All,
-    /// Those whose names begin so, the dot included.
+    /// Matches the channels whose names begin with this text, which ends with a dot.
     Below(Box<str>),
-    /// This one.
+    /// Matches one channel.
     One(ChannelName),
 }
 
-/// What may be done.
+/// An operation on a channel that a token can grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Right {
-    /// Send events, end the channel.
+    /// Publish events, and end or reopen the channel.
     Publish,
     /// Read streams, history and state.
     Subscribe,
 }
 
-/// All that a token grants.
+/// All rights that a token grants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope(Vec<(Right, Pattern)>);
 
 impl Pattern {
-    /// Whether a channel is meant.
+    /// Whether the pattern matches a channel.
     pub fn matches(&self, name: &ChannelName) -> bool {
         match self {
             Self::All => true,
@@ -72,8 +72,8 @@ impl fmt::Display for Pattern {
 }
 
 impl Scope {
-    /// Reads the claim. What is not ours, or no pattern, grants nothing: a token may have rights
-    /// for other services too.
+    /// Parses the claim. Unknown words and invalid patterns are ignored, because a token may have
+    /// rights for other services too.
     pub fn parse(claim: &str) -> Self {
         let right = |word: &str| {
             let (right, pattern) = word.split_once(':')?;
@@ -87,12 +87,12 @@ impl Scope {
         Self(claim.split(' ').filter_map(right).collect())
     }
 
-    /// A scope of these rights.
+    /// Creates a scope of these rights.
     pub fn of(rights: Vec<(Right, Pattern)>) -> Self {
         Self(rights)
     }
 
-    /// Whether it grants a right to a channel.
+    /// Whether the scope grants a right to a channel.
     pub fn grants(&self, right: Right, name: &ChannelName) -> bool {
         self.0.iter().any(|(granted, pattern)| *granted == right && pattern.matches(name))
     }

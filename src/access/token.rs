@@ -1,11 +1,11 @@
-//! Whether a token is to be believed, and what it grants: JSON Web Tokens (RFC 7519) of keys that
-//! the operator has named.
+//! Verifies JSON Web Tokens (RFC 7519) with keys that the operator has configured, and reads what
+//! they grant.
 //!
-//! The key decides the algorithm, never the token: a header that names another one finds no key,
-//! so neither `none` nor a public key taken for a secret gets anywhere. Signatures are the
-//! library's (constant time); times are checked here, as the caller passes `now`. What has only
-//! expired is told apart from what was never good, because its bearer should come back with a new
-//! one.
+//! The key decides the algorithm, never the token: a token with another algorithm finds no key, so
+//! neither `none` nor a public key that is used as a secret is accepted. The library checks
+//! signatures (in constant time); the times are checked here, because the caller passes `now`. An
+//! expired token is distinguished from an invalid one, because its client should come back with a
+//! new token.
 
 use crate::access::scope::Scope;
 use jsonwebtoken::errors::ErrorKind;
@@ -17,60 +17,62 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::fmt;
 
-/// How far the clocks of issuer and origin may be apart, in seconds.
+/// The largest tolerated difference between the clocks of the issuer and the origin, in seconds.
 const LEEWAY_S: u64 = 30;
-/// Longest token that is looked at, in bytes: a request's head holds no more anyway.
+/// The longest token that is accepted, in bytes.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
-/// Shortest secret for HS256, in bytes (RFC 7518, section 3.2).
+/// The shortest secret for HS256, in bytes (RFC 7518, section 3.2).
 pub const SECRET_BYTES_MIN: usize = 32;
 
-/// A key that tokens are signed with. Shows nothing of itself.
+/// A key that verifies the signatures of tokens. Its `Debug` output does not reveal the key.
 pub struct Key {
     algorithm: Algorithm,
     id: Option<String>,
     decoding: DecodingKey,
 }
 
-/// What tokens must say beside their signature.
+/// The claims that a token must have, besides a valid signature.
 #[derive(Clone, Debug, Default)]
 pub struct Requirements {
-    /// `iss`, where one is demanded.
+    /// The required `iss` claim; `None`: any.
     pub issuer: Option<String>,
-    /// `aud`, where one is demanded.
+    /// The required `aud` claim; `None`: any.
     pub audience: Option<String>,
 }
 
-/// What a good token says.
+/// The content of a valid token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// What its bearer may do.
+    /// The rights of its bearer.
     pub scope: Scope,
-    /// `sub`: who that is.
+    /// The `sub` claim, which identifies the bearer.
     pub subject: Option<String>,
-    /// Until when (ms since the Unix epoch) it is good.
+    /// The instant until which the token is valid, with the clock tolerance, in ms since the Unix
+    /// epoch.
     pub until: u64,
 }
 
-/// Why a token is not believed.
+/// The reason for which a token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenError {
-    /// Not a token, or none of ours: wrong signature or algorithm.
+    /// The text is not a token, or its signature is wrong.
     Bad,
-    /// Signed by a key of ours, but a claim is not as it must be. The text says which.
+    /// The signature is right, but a claim is missing or wrong. The text names the claim.
     Claim(&'static str),
-    /// It names a key that nobody knows, or not yet.
+    /// No known key has the key id and the algorithm of the token.
     UnknownKey,
-    /// It was good once.
+    /// The token was valid but has expired.
     Expired,
-    /// It will be good later.
+    /// The token is not valid yet.
     TooEarly,
 }
 
-/// A key cannot be used. The text says why, and nothing of the key.
+/// The reason for which a key cannot be used. The text reveals nothing of the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyError(pub String);
 
-/// The claims as they stand in the token: a claim of a wrong type is told from a wrong signature.
+/// The claims as JSON values, so that a claim of a wrong type can be distinguished from a wrong
+/// signature.
 #[derive(Deserialize)]
 struct Claims {
     #[serde(default)]
@@ -90,16 +92,16 @@ struct Claims {
 type ReadPem = fn(&[u8]) -> jsonwebtoken::errors::Result<DecodingKey>;
 
 impl Key {
-    /// A secret for HS256.
+    /// Creates a key from a secret for HS256.
     ///
     /// # Errors
-    /// When it is so short that it can be guessed.
+    /// Fails when the secret is shorter than [`SECRET_BYTES_MIN`], or is a key in PEM.
     pub fn secret(secret: &[u8]) -> Result<Self, KeyError> {
         if secret.len() < SECRET_BYTES_MIN {
             let why = format!("a secret for HS256 has at least {SECRET_BYTES_MIN} bytes");
             return Err(KeyError(why));
         }
-        // A public key is known to all, and easily taken for the other flag's.
+        // A public key is not secret, and is easily passed to the wrong flag.
         if secret.trim_ascii_start().starts_with(b"-----BEGIN") {
             let why = "this is a key in PEM and no secret; a public one goes to --token-key";
             return Err(KeyError(why.to_owned()));
@@ -108,10 +110,11 @@ impl Key {
         Ok(Self { algorithm: Algorithm::HS256, id: None, decoding })
     }
 
-    /// A public key in PEM, for RS256, ES256 or EdDSA as the key is.
+    /// Creates a key from a public key in PEM. The kind of the key decides between RS256, ES256 and
+    /// EdDSA.
     ///
     /// # Errors
-    /// When it is none of these.
+    /// Fails when the text is not a public key of one of these kinds.
     pub fn public_pem(pem: &[u8]) -> Result<Self, KeyError> {
         let kinds: [(Algorithm, ReadPem); 3] = [
             (Algorithm::RS256, DecodingKey::from_rsa_pem),
@@ -125,10 +128,10 @@ impl Key {
         key.ok_or_else(|| KeyError(why.to_owned()))
     }
 
-    /// The keys of a JWKS document (RFC 7517) that sign with an algorithm of ours.
+    /// Reads the keys of a JWKS document (RFC 7517) that are for a supported algorithm.
     ///
     /// # Errors
-    /// When it is no such document, or has no key for us.
+    /// Fails when the text is not a JWKS document, or has no usable key.
     pub fn set(text: &str) -> Result<Vec<Self>, KeyError> {
         let set: JwkSet = serde_json::from_str(text)
             .map_err(|error| KeyError(format!("not a JWKS document: {error}")))?;
@@ -139,7 +142,8 @@ impl Key {
         }
     }
 
-    /// Secrets are left out: a document that is fetched is no place for them.
+    /// Reads a key of a JWKS document. Secrets are ignored, because a fetched document must not
+    /// contain secrets.
     fn of_jwk(jwk: &Jwk) -> Option<Self> {
         let (algorithm, named) = match &jwk.algorithm {
             AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
@@ -151,7 +155,7 @@ impl Key {
             }
             _ => return None,
         };
-        // What a key is for, where it says so (RFC 7517, sections 4.2 to 4.4).
+        // A key may say for which purpose it is meant (RFC 7517, sections 4.2 to 4.4).
         let common = &jwk.common;
         let is_for_signatures =
             common.public_key_use.as_ref().is_none_or(|of| *of == PublicKeyUse::Signature);
@@ -166,10 +170,10 @@ impl Key {
     }
 }
 
-/// Reads a token, at `now` (ms since the Unix epoch).
+/// Verifies a token at the time `now`, in ms since the Unix epoch.
 ///
 /// # Errors
-/// Says whether its bearer may come back with another one.
+/// Fails when the token is invalid, expired, not valid yet, or signed by an unknown key.
 pub fn verify(
     token: &str,
     keys: &[Key],
@@ -180,7 +184,7 @@ pub fn verify(
         return Err(TokenError::Bad);
     }
     let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Bad)?;
-    // What is critical must be understood (RFC 7515, section 4.1.11), and nothing is.
+    // A critical extension must be understood (RFC 7515, section 4.1.11), and none is supported.
     if header.crit.is_some() {
         return Err(TokenError::Bad);
     }
@@ -196,10 +200,10 @@ pub fn verify(
     check(claims, requirements, now / 1_000)
 }
 
-/// `None`: another key has signed the token, or none.
+/// Returns the claims of a token that was signed by this key; `None` if it was not.
 fn signed_claims(token: &str, key: &Key) -> Option<Result<Claims, TokenError>> {
     let mut validation = Validation::new(key.algorithm);
-    // All of this is checked by `check`, with a clock that is passed in.
+    // The function `check` checks these claims, with the time of its caller.
     validation.validate_exp = false;
     validation.validate_nbf = false;
     validation.validate_aud = false;
@@ -207,7 +211,7 @@ fn signed_claims(token: &str, key: &Key) -> Option<Result<Claims, TokenError>> {
     let data = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation);
     match data {
         Ok(data) => Some(Ok(data.claims)),
-        // The library reads the claims once the signature is found to be good.
+        // The library parses the claims only after the signature was found to be right.
         Err(error) if matches!(error.kind(), ErrorKind::Json(_)) => {
             Some(Err(TokenError::Claim("its claims are not as RFC 7519 has them")))
         }
@@ -251,7 +255,8 @@ fn check(claims: Claims, requirements: &Requirements, now_s: u64) -> Result<Gran
     Ok(Grant { scope, subject, until })
 }
 
-/// RFC 8693 has a string with spaces; several issuers send an array of the words instead.
+/// Reads the `scope` claim. RFC 8693 defines a string of words with spaces between them; several
+/// issuers send an array of words instead.
 fn scope(claim: &Value) -> Result<Scope, TokenError> {
     const WRONG: TokenError =
         TokenError::Claim("its \"scope\" is neither a string nor an array of strings");
@@ -266,10 +271,11 @@ fn scope(claim: &Value) -> Result<Scope, TokenError> {
     }
 }
 
-/// Makes a token for development: HS256, good until `expires_s` (seconds since the Unix epoch).
+/// Creates a token for development, signed with HS256 and valid until `expires_s`, in seconds since
+/// the Unix epoch.
 ///
 /// # Errors
-/// When the secret is too short.
+/// Fails when the secret is too short, or is a key in PEM.
 pub fn mint(
     secret: &[u8],
     scope: &Scope,
@@ -359,7 +365,7 @@ mod tests {
         assert!(at(json!(NOW_S + 99), json!(NOW_S + 30)).is_ok());
         assert_eq!(at(json!(NOW_S + 99), json!(NOW_S + 31)), Err(TokenError::TooEarly));
         assert_eq!(at(json!(1e300), json!(1e300)), Err(TokenError::TooEarly));
-        // Without an end, or with a strange one, it is no token.
+        // A token without a valid `exp` is refused.
         for exp in [Value::Null, json!("1999999999"), json!({}), json!([NOW_S + 60])] {
             let refused = at(exp.clone(), Value::Null);
             assert!(matches!(refused, Err(TokenError::Claim(_))), "{exp}");
@@ -428,7 +434,7 @@ mod tests {
         assert!(Key::secret(b"short").is_err());
         assert!(Key::public_pem(b"-----BEGIN nothing-----").is_err());
         assert!(Key::set("{}").is_err() && Key::set(r#"{"keys":[]}"#).is_err());
-        // A secret in a public document is no key.
+        // A secret in a public document is not accepted as a key.
         assert!(Key::set(r#"{"keys":[{"kty":"oct","k":"MDEyMzQ1Njc4OWFiY2RlZg"}]}"#).is_err());
     }
 }

@@ -1,5 +1,6 @@
-//! Flags about who may publish and who may listen, to an [`AccessConfig`].
+//! The flags for token keys and private channels, and the [`AccessConfig`] that they make.
 
+use super::headings;
 use super::units::switch;
 use crate::access::AccessConfig;
 use crate::access::scope::Pattern;
@@ -14,49 +15,49 @@ use std::str::FromStr;
 
 #[derive(Args, Clone, Debug)]
 pub struct AccessArguments {
-    /// Secret of HS256 tokens, at least 32 bytes, or @FILE that holds it; repeat while changing it
-    #[arg(long = "token-secret", env = "HEADWATER_TOKEN_SECRET", hide_env_values = true)]
+    /// Secret of HS256 tokens, at least 32 bytes, or @FILE that holds it; repeat to rotate it
+    #[arg(help_heading = headings::ACCESS, long = "token-secret", env = "HEADWATER_TOKEN_SECRET", hide_env_values = true)]
     secrets: Vec<Secret>,
     /// Public key of RS256, ES256 or EdDSA tokens, a PEM file; repeat for more
-    #[arg(long = "token-key", env = "HEADWATER_TOKEN_KEY", value_delimiter = ',')]
+    #[arg(help_heading = headings::ACCESS, long = "token-key", env = "HEADWATER_TOKEN_KEY", value_delimiter = ',')]
     public_keys: Vec<PathBuf>,
-    /// Keys of tokens as a JWKS: a file or URL, read again every five minutes and for unknown keys
-    #[arg(long = "token-jwks", env = "HEADWATER_TOKEN_JWKS")]
+    /// File or URL of a JWKS with the keys of tokens; read every five minutes and for unknown keys
+    #[arg(help_heading = headings::ACCESS, long = "token-jwks", env = "HEADWATER_TOKEN_JWKS")]
     key_set: Option<String>,
-    /// What `iss` of every token must be
-    #[arg(long, env = "HEADWATER_TOKEN_ISSUER")]
+    /// Value that the claim `iss` of every token must have
+    #[arg(help_heading = headings::ACCESS, long, env = "HEADWATER_TOKEN_ISSUER")]
     token_issuer: Option<String>,
-    /// What `aud` of every token must be or contain
-    #[arg(long, env = "HEADWATER_TOKEN_AUDIENCE")]
+    /// Value that the claim `aud` of every token must have or contain
+    #[arg(help_heading = headings::ACCESS, long, env = "HEADWATER_TOKEN_AUDIENCE")]
     token_audience: Option<String>,
-    /// Channels that need a token to read: a name, prices.* or *; repeat for more
-    #[arg(long, env = "HEADWATER_PRIVATE", value_delimiter = ',')]
+    /// Channels that can be read only with a token: a name, prices.* or *; repeat for more
+    #[arg(help_heading = headings::ACCESS, long, env = "HEADWATER_PRIVATE", value_delimiter = ',')]
     private: Vec<Pattern>,
-    /// Cookie that a browser's token comes in
-    #[arg(long, env = "HEADWATER_COOKIE_NAME", default_value = "headwater")]
+    /// Name of the cookie that carries a browser's token
+    #[arg(help_heading = headings::ACCESS, long, env = "HEADWATER_COOKIE_NAME", default_value = "headwater")]
     cookie_name: String,
-    /// What the edge says in Headwater-Edge-Auth to vouch for a request, or @FILE; repeat while
-    /// changing it
-    #[arg(long = "edge-auth", env = "HEADWATER_EDGE_AUTH", hide_env_values = true)]
+    /// Secret that the edge sends in Headwater-Edge-Auth to vouch for a request, at least 16 bytes,
+    /// or @FILE that holds it; repeat to rotate it
+    #[arg(help_heading = headings::ACCESS, long = "edge-auth", env = "HEADWATER_EDGE_AUTH", hide_env_values = true)]
     edge_secrets: Vec<Secret>,
-    /// Let everyone publish who reaches an address that is not of this machine
-    #[arg(long, env = "HEADWATER_OPEN_PUBLISH", value_parser = switch())]
+    /// Start without a key on an address that other machines can reach, so that anyone can publish
+    #[arg(help_heading = headings::ACCESS, long, env = "HEADWATER_OPEN_PUBLISH", value_parser = switch())]
     open_publish: bool,
 }
 
-/// Shortest secret of the edge, in bytes.
+/// Least length of a secret of `--edge-auth`, in bytes.
 const EDGE_SECRET_BYTES_MIN: usize = 16;
 
 impl AccessArguments {
-    /// Whether everyone may publish on any address.
+    /// Whether the origin may start without a key on any address (`--open-publish`).
     pub fn is_open(&self) -> bool {
         self.open_publish
     }
 
-    /// Checked values, and where the JWKS comes from.
+    /// Checks the flags. Returns the settings, and the file or URL of the JWKS, if there is one.
     ///
     /// # Errors
-    /// Names the flag.
+    /// Fails when a flag has a wrong value; the text names the flag.
     pub fn finish(self) -> Result<(AccessConfig, Option<String>), String> {
         let mut keys = Vec::new();
         for secret in &self.secrets {
@@ -109,7 +110,7 @@ impl AccessArguments {
     }
 }
 
-/// Whether a key set comes over a network that is not this machine's own, without TLS.
+/// Whether a JWKS comes from another machine without TLS, so that it could be changed on its way.
 fn is_open_to_change(url: &str) -> bool {
     let uri: Option<Uri> = url.starts_with("http://").then(|| url.parse().ok()).flatten();
     uri.is_some_and(|uri| {
@@ -123,15 +124,15 @@ fn flag(name: &str, KeyError(why): &KeyError) -> String {
     format!("{name}: {why}")
 }
 
-/// A secret as it was given; shows nothing of itself.
+/// A secret as it was given in a flag. Its `Debug` output does not contain it.
 #[derive(Clone)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The secret, or the text of the file that `@FILE` names, without the line's end.
+    /// Returns the secret, or the text of the file that `@FILE` names, without its line end.
     ///
     /// # Errors
-    /// When the file cannot be read; names `flag`.
+    /// Fails when the file cannot be read; the text names `flag`.
     pub fn read(&self, flag: &str) -> Result<String, String> {
         let Some(path) = self.0.strip_prefix('@') else { return Ok(self.0.clone()) };
         let text = std::fs::read_to_string(path)

@@ -1,7 +1,8 @@
-//! `headwater bench`: subscribers and a publisher against a running origin, or a cache before it.
+//! `headwater bench` runs subscribers and a publisher against an origin, or a cache in front of it.
 //!
-//! Every event carries a number and the instant it was sent, so each subscriber can say by itself
-//! what came late, twice or not at all. Opened first, published to then, waited for at the end.
+//! Every event carries a number and the instant at which it was sent, so each subscriber detects
+//! late, duplicate and missing events by itself. The command opens all subscribers, then publishes,
+//! and then waits until the last events have arrived.
 
 use super::units::duration;
 use super::{block_on, fail};
@@ -24,49 +25,49 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-/// Connections being opened at once.
+/// Most connections that are being opened at the same time.
 const OPENING_MAX: usize = 256;
-/// How often the publisher sends what is due: at high rates a batch each.
+/// How often the publisher sends the events that are due; with one channel they form one batch.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(5);
-/// How long the last events may take to arrive.
+/// Longest wait for the last events to arrive.
 const ARRIVAL_TIME_MAX: Duration = Duration::from_secs(20);
-/// Quiet time before memory is read, so that it has settled.
+/// Pause before the server's memory is measured, so that it has settled.
 const SETTLE_PAUSE: Duration = Duration::from_secs(2);
-/// Longest latency told apart from longer ones, in microseconds.
+/// Largest latency that is measured, in microseconds; larger ones are counted as this one.
 const LATENCY_US_MAX: u64 = 60_000_000;
-/// Latencies are kept in as many histograms, so that subscribers do not wait for one another.
+/// Number of histograms that share the latencies, so that subscribers rarely wait for a lock.
 const HISTOGRAMS: usize = 16;
 
 #[derive(Args, Debug, Clone)]
 pub struct BenchArguments {
-    /// The origin, or a cache in front of it
+    /// URL of the origin, or of a cache in front of it
     #[arg(long, env = "HEADWATER_URL", default_value = "http://127.0.0.1:8080")]
     url: Address,
-    /// Where to publish, when that is not where the subscribers read [default: --url]
+    /// URL to publish to, if subscribers read from another server [default: --url]
     #[arg(long)]
     publish_url: Option<Address>,
-    /// The origin's admin listener; with it, the server's CPU and memory are measured too
+    /// URL of the origin's admin listener; with it, the server's CPU and memory are measured too
     #[arg(long, env = "HEADWATER_ADMIN_URL")]
     admin_url: Option<Address>,
-    /// Bearer token that the origin asks for
+    /// Bearer token for the requests to the origin
     #[arg(long, env = "HEADWATER_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Channel to use; with several, what their names begin with
+    /// Channel to use; with several channels, the prefix of their names
     #[arg(long, default_value = "bench")]
     channel: String,
     /// Number of channels that subscribers and events are spread over (count)
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     channels: u64,
-    /// Number of subscribers, a connection each (count)
+    /// Number of subscribers, each with its own connection (count)
     #[arg(long, default_value_t = 100)]
     subscribers: u64,
-    /// Events published a second (count)
+    /// Events published per second, over all channels (count)
     #[arg(long, default_value_t = 10)]
     rate: u64,
-    /// Bytes of data in each event (count, at least 60)
+    /// Number of bytes in the data of each event (count, at least 60)
     #[arg(long, default_value_t = 200)]
     size: usize,
-    /// How long to publish (time)
+    /// How long events are published (time)
     #[arg(long, default_value = "10s", value_parser = duration)]
     duration: Duration,
     /// Subscribe over WebSockets instead of streams
@@ -77,9 +78,9 @@ pub struct BenchArguments {
     json: bool,
 }
 
-/// What all subscribers together saw.
+/// The measurements of all subscribers together.
 struct Seen {
-    /// Stands in every event: what another run has published to the channel is not counted.
+    /// The number of this run. Every event has it, so that events of other runs are not counted.
     run: u32,
     begun: Instant,
     open: AtomicU64,
@@ -89,12 +90,12 @@ struct Seen {
     gap_events: AtomicU64,
     reconnects: AtomicU64,
     broken: AtomicU64,
-    /// Microseconds since `begun`.
+    /// When the newest event arrived, in microseconds since `begun`.
     last_delivery: AtomicU64,
     latencies: [Mutex<Histogram<u64>>; HISTOGRAMS],
 }
 
-/// Which events are a subscriber's: those whose number leaves the same rest as its index.
+/// The events of a subscriber: their numbers and its index have the same remainder modulo `step`.
 #[derive(Clone, Copy)]
 struct Place {
     index: u64,
@@ -177,7 +178,7 @@ async fn subscriber(
     mut lasts: watch::Receiver<Option<u64>>,
     opening: Arc<Semaphore>,
 ) {
-    // Never closed.
+    // The semaphore is never closed.
     let mut permit = opening.acquire_owned().await.ok();
     let mut number = None;
     loop {
@@ -212,7 +213,7 @@ async fn subscriber(
     }
 }
 
-/// As `subscriber`; a socket has no planned ends, so whatever ends it is a fault.
+/// Does the same as `subscriber` over a WebSocket, which has no planned end: any end is a fault.
 async fn socket_subscriber(
     place: Place,
     url: Address,
@@ -248,7 +249,7 @@ async fn socket_subscriber(
     }
 }
 
-/// Publishes what is due every few milliseconds. Returns the number of the last event.
+/// Publishes the events that are due every few milliseconds. Returns the number of the last event.
 async fn publish(arguments: &BenchArguments, seen: &Seen) -> Result<u64, HttpError> {
     let url = arguments.publish_url.as_ref().unwrap_or(&arguments.url);
     let mut agent = Agent::new(url.clone());
@@ -265,7 +266,7 @@ async fn publish(arguments: &BenchArguments, seen: &Seen) -> Result<u64, HttpErr
         if due == published {
             continue;
         }
-        // One channel gets all of them in one batch, several get theirs one by one.
+        // With one channel, all due events form one batch; with several, each event is a request.
         let at_once = if arguments.channels == 1 { due - published } else { 1 };
         while published < due {
             let lines = published + 1..=published + at_once;
@@ -288,7 +289,7 @@ async fn publish(arguments: &BenchArguments, seen: &Seen) -> Result<u64, HttpErr
 }
 
 impl BenchArguments {
-    /// Where the subscriber of this index reads, and the event of this number goes.
+    /// The path for the subscriber with this index, and for the event with this number.
     fn path(&self, number: u64) -> String {
         format!("/channels/{}", self.channel(number))
     }
@@ -302,7 +303,8 @@ impl BenchArguments {
 }
 
 impl Place {
-    /// Whether the last of `published` events that go to this subscriber's channel has come.
+    /// Whether the subscriber has received the last of the `published` events of its channel.
+    /// `seen`: the highest number that it has received.
     fn has_all(self, seen: Option<u64>, published: Option<u64>) -> bool {
         let Some(published) = published else { return false };
         let behind = (published + self.step - self.index % self.step) % self.step;
@@ -338,14 +340,14 @@ impl Seen {
         self.begun.elapsed().as_micros() as u64
     }
 
-    /// A line of a batch: `[run, number, sent at, padding]` of `size` bytes.
+    /// A line of a batch; its data is `[run, number, sent at (µs), padding]` and has `size` bytes.
     fn event(&self, number: u64, size: usize) -> String {
         let head = format!("[{},{number},{},\"", self.run, self.micros());
         let padding = size.saturating_sub(head.len() + 2);
         format!("{{\"data\":{head}{:x<padding$}\"]}}\n", "")
     }
 
-    /// Takes an event in. Returns the highest number seen so far.
+    /// Counts a received event. Returns the highest number that the subscriber has received so far.
     fn note(&self, place: Place, before: Option<u64>, data: &str) -> Option<u64> {
         let mut parts = data.trim_start_matches('[').splitn(4, ',').map(str::parse::<u64>);
         let (Some(Ok(run)), Some(Ok(number)), Some(Ok(sent_at))) =
@@ -379,7 +381,7 @@ impl Seen {
     }
 }
 
-/// What the server used so far, by its own metrics; zero when it is not asked.
+/// CPU time and memory of the server according to its metrics; zero without `--admin-url`.
 async fn server(arguments: &BenchArguments) -> Result<Server, HttpError> {
     let Some(admin) = &arguments.admin_url else { return Ok(Server::default()) };
     let mut connection = Connection::open(admin).await?;
@@ -405,7 +407,7 @@ fn report(
 ) -> Value {
     let mut latencies = lock(&seen.latencies[0]).clone();
     for other in &seen.latencies[1..] {
-        // Made alike, so they add up.
+        // All histograms have the same bounds, so adding them cannot fail.
         latencies.add(&*lock(other)).unwrap_or_default();
     }
     let ms = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
@@ -457,7 +459,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Shown when standard error is a terminal, and only then.
+/// A progress bar, which is visible only when standard error is a terminal.
 fn bar(length: u64, template: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(template);
     ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))

@@ -1,19 +1,20 @@
-//! How much the machine lets a process have: files, of which each connection is one, and memory.
+//! The limits of the machine: how many files the process may open, of which each connection is one,
+//! and how much memory it may use.
 
 use crate::server::ServerConfig;
 use crate::telemetry::process::raise_file_limit;
 
-/// The least `--answer-bytes`: some of the largest answers.
+/// Least value of `--answer-bytes`, in bytes: room for several of the largest responses.
 const ANSWER_BYTES_MIN: u64 = 16 * 1024 * 1024;
-/// Files that are not for connections: the log, the listeners, operators and Redis.
+/// Files that connections may not use: the log, the listeners, operators and Redis need them.
 const SPARE_FILES: usize = 64;
-/// Connections over `--max-connections` that are still answered, with the advice to come back.
+/// Connections over `--max-connections` that are still answered: their streams are shed.
 const OVERLOAD_CONNECTIONS: usize = 512;
-/// With fewer files than this, an origin serves hardly anybody.
+/// With fewer files than this, an origin can serve only a few clients.
 const FEW_FILES: usize = 1_024;
 
-/// Bounds the connections, and those beyond them that are still answered, by the files that the
-/// process may open.
+/// Limits the served connections, and the additional ones that are shed, by the number of files
+/// that the process may open.
 pub fn bound(server: &mut ServerConfig) {
     let files = usize::try_from(raise_file_limit()).unwrap_or(usize::MAX);
     if files < FEW_FILES {
@@ -27,17 +28,17 @@ pub fn bound(server: &mut ServerConfig) {
     server.overload_connections = overload;
 }
 
-/// Connections, and those beyond them, for so many files.
+/// The connections to serve, and the additional ones to shed, for this number of files.
 fn shares(files: usize) -> (usize, usize) {
     let overload = OVERLOAD_CONNECTIONS.min(files / 4);
-    // Where hardly any file is spare, a quarter is for clients.
+    // With very few files, a quarter of them is still for clients.
     (files.saturating_sub(SPARE_FILES + overload).max(files / 4), overload)
 }
 
-/// `--answer-bytes`; `None` stands for a part of the memory of the machine.
+/// Checks `--answer-bytes`. `None` stands for a part of the memory of the machine.
 ///
 /// # Errors
-/// When it is too little.
+/// Fails when the value is less than 16 MiB, but not 0.
 pub fn answer_bytes(asked: u64) -> Result<Option<usize>, String> {
     match asked {
         0 => Ok(None),

@@ -1,4 +1,4 @@
-//! `headwater check`, `backup` and `restore`: the directory of the embedded store, from outside.
+//! `headwater check`, `backup` and `restore` work on the directory of the embedded store directly.
 
 use super::fail;
 use crate::store::local::copy::{self, Report};
@@ -20,7 +20,7 @@ pub struct CopyArguments {
     to: PathBuf,
 }
 
-/// Exit status 1: something is damaged.
+/// Prints a report about a log. The exit status is 1 when the log is damaged or cannot be read.
 pub fn check(arguments: CheckArguments) -> ExitCode {
     let CheckArguments { directory } = arguments;
     match copy::check(&directory) {

@@ -1,4 +1,4 @@
-//! `headwater edge`: the shipped configuration of a cache, filled in, on standard output.
+//! `headwater edge` prints the shipped configuration of a cache, with the values of a deployment.
 
 use super::units::duration;
 use super::{fail, misused};
@@ -23,17 +23,17 @@ pub struct EdgeArguments {
 enum Edge {
     /// A VCL for varnishd -f
     Varnish(VarnishArguments),
-    /// A whole nginx.conf for nginx -c
+    /// A complete nginx.conf for nginx -c
     Nginx(NginxArguments),
-    /// A squid.conf for squid -f, which needs an nginx with --profile squid on both sides
+    /// A squid.conf for squid -f; needs an nginx with --profile squid on both sides of Squid
     Squid(SquidArguments),
-    /// A custom VCL, or with --snippets the snippets and a Terraform configuration
+    /// A custom VCL for Fastly, or with --snippets VCL snippets and a Terraform configuration
     Fastly(FastlyArguments),
 }
 
 #[derive(Args, Debug)]
 struct DeploymentArguments {
-    /// Where the origin is, as the edge sees it (HOST:PORT)
+    /// Address of the origin, as seen from the edge (HOST:PORT)
     #[arg(long)]
     origin: HostPort,
     /// The origin's --lanes
@@ -51,10 +51,10 @@ struct VarnishArguments {
     /// The origin's --long-poll-timeout (time)
     #[arg(long, default_value = "20s", value_parser = duration)]
     long_poll_timeout: Duration,
-    /// The origin's --private: channels whose requests are passed as they come; repeat for more
+    /// The origin's --private: channels whose requests bypass the cache; repeat for more
     #[arg(long, value_delimiter = ',')]
     private: Vec<Pattern>,
-    /// Address or network (10.0.0.0/8) that may PURGE; repeat for more [default: this machine]
+    /// Address or network (10.0.0.0/8) that may send PURGE; repeat for more [default: this machine]
     #[arg(long)]
     purge_from: Vec<Network>,
     /// The origin's --cors-origin; repeat for more
@@ -64,16 +64,16 @@ struct VarnishArguments {
 
 #[derive(Args, Debug)]
 struct SquidArguments {
-    /// Where nginx listens for Squid: the nginx's --inner-listen (HOST:PORT)
+    /// Address where nginx listens for Squid: the --inner-listen of that nginx (HOST:PORT)
     #[arg(long)]
     origin: HostPort,
-    /// Where Squid listens: a port, or ADDRESS:PORT [default: 127.0.0.1:3128]
+    /// Address where Squid listens: a port, or ADDRESS:PORT [default: 127.0.0.1:3128]
     #[arg(long, value_parser = listen)]
     listen: Option<String>,
     /// The origin's --long-poll-timeout (time)
     #[arg(long, default_value = "20s", value_parser = duration)]
     long_poll_timeout: Duration,
-    /// The origin's --private: channels whose answers are not shared; repeat for more
+    /// The origin's --private: channels whose responses are not shared; repeat for more
     #[arg(long, value_delimiter = ',')]
     private: Vec<Pattern>,
 }
@@ -82,36 +82,37 @@ struct SquidArguments {
 struct NginxArguments {
     #[command(flatten)]
     deployment: DeploymentArguments,
-    /// What nginx does with streams
+    /// How nginx handles streams
     #[arg(long, value_enum)]
     profile: NginxProfile,
-    /// Where nginx listens: a port, or ADDRESS:PORT [default: 80, with TLS 443]
+    /// Address where nginx listens: a port, or ADDRESS:PORT [default: 80, with TLS 443]
     #[arg(long, value_parser = listen)]
     listen: Option<String>,
-    /// Certificate chain, a PEM file; with it, nginx speaks TLS and HTTP/2
+    /// Certificate chain, a PEM file; switches TLS and HTTP/2 on
     #[arg(long, requires = "certificate_key", value_parser = word)]
     certificate: Option<String>,
-    /// The certificate's key, a PEM file
+    /// Private key of the certificate, a PEM file
     #[arg(long, requires = "certificate", value_parser = word)]
     certificate_key: Option<String>,
-    /// Directory of nginx's cache, with --profile collapse [default: /var/cache/headwater]
+    /// Directory of the cache of nginx, with --profile collapse [default: /var/cache/headwater]
     #[arg(long, value_parser = word)]
     cache_dir: Option<String>,
     /// The origin's --long-poll-timeout (time)
     #[arg(long, default_value = "20s", value_parser = duration)]
     long_poll_timeout: Duration,
-    /// Where the Squid is, with --profile squid (HOST:PORT) [default: 127.0.0.1:3128]
+    /// Address of Squid, with --profile squid (HOST:PORT) [default: 127.0.0.1:3128]
     #[arg(long)]
     squid: Option<HostPort>,
-    /// Where nginx listens for Squid, with --profile squid: a port of 127.0.0.1, or ADDRESS:PORT
-    /// [default: 127.0.0.1:3129]
+    /// Address where nginx listens for Squid, with --profile squid: a port of 127.0.0.1, or
+    /// ADDRESS:PORT [default: 127.0.0.1:3129]
     #[arg(long, value_parser = listen)]
     inner_listen: Option<String>,
     /// The origin's --cors-origin, with --profile collapse or squid; repeat for more
     #[arg(long = "cors-origin", value_parser = web_origin)]
     cors_origins: Vec<String>,
-    /// Most requests of one client address at once, over HTTP/1.1 connections; above it streams are
-    /// shed and other requests are refused [default: no limit] (count)
+    /// Most requests of one client address at once, which over HTTP/1.1 are its connections;
+    /// further streams are shed and other requests refused [default: 1000 with --profile collapse,
+    /// else no limit] (count)
     #[arg(long)]
     max_connections_per_client: Option<NonZeroU32>,
 }
@@ -126,20 +127,20 @@ struct FastlyArguments {
     /// Host name that browsers use, for the Terraform configuration
     #[arg(long, requires = "snippets", value_parser = word)]
     domain: Option<String>,
-    /// Directory to write the snippets and the Terraform configuration to; made if it is missing
+    /// Directory for the snippets and the Terraform configuration; created if it is missing
     #[arg(long)]
     snippets: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum NginxProfile {
-    /// One origin request for an event, up to half a second late
+    /// One origin request for each event, which arrives up to half a second late
     Collapse,
-    /// Each client an origin request, nothing late
+    /// One origin request for each client, without a delay
     Stream,
-    /// TLS and HTTP/2 in front of Varnish; --origin is the Varnish
+    /// TLS and HTTP/2 in front of Varnish; --origin is the address of Varnish
     Varnish,
-    /// In front of Squid and behind it; --origin is the origin, --squid the Squid
+    /// In front of Squid and behind it; --origin is the origin, --squid the address of Squid
     Squid,
 }
 
@@ -192,7 +193,7 @@ pub fn run(arguments: EdgeArguments) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Whether a server would ask itself.
+/// Whether a server that listens at `listen` would send its requests to itself.
 fn is_itself(origin: &HostPort, listen: &str) -> bool {
     let origin = origin.to_string();
     origin == listen || origin == format!("127.0.0.1:{listen}")
@@ -232,7 +233,7 @@ fn write_all(directory: &Path, files: &[(String, String)]) -> std::io::Result<()
     Ok(())
 }
 
-/// A port, or an address and a port.
+/// Checks that the text is a port, or an address and a port.
 fn listen(text: &str) -> Result<String, String> {
     let is_port = text.parse().is_ok_and(|port: u16| port > 0);
     match is_port || text.parse::<SocketAddr>().is_ok() || text.parse::<HostPort>().is_ok() {
@@ -249,7 +250,8 @@ fn segment(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// An origin of pages as browsers write it: a scheme and a host, in small letters, without a path.
+/// Checks an origin of web pages: scheme and host in lower case without a path, as browsers send
+/// it.
 fn web_origin(text: &str) -> Result<String, String> {
     let is_plain =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._:[]".contains(&byte);
@@ -262,7 +264,7 @@ fn web_origin(text: &str) -> Result<String, String> {
     }
 }
 
-/// A value that stays one word in a configuration file.
+/// Checks that a value is a single word in a configuration file.
 fn word(text: &str) -> Result<String, String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-:[]*@+".contains(&byte);
     if text.is_empty() || !text.bytes().all(is_plain) {

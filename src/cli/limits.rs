@@ -1,5 +1,6 @@
-//! Flags about how much clients may have and send, to the values that bound them.
+//! The flags that limit clients and publishers, and the checked limits that they make.
 
+use super::headings;
 use super::units::{bytes, duration, positive};
 use crate::http::WebSocketLimits;
 use crate::limits::client_address::Network;
@@ -12,65 +13,66 @@ use std::time::Duration;
 
 #[derive(Args, Clone, Debug)]
 pub struct LimitArguments {
-    /// Most connections served at once; above it streams and WebSockets are shed, other requests are
-    /// answered, and the connection is closed after that (count)
-    #[arg(long, env = "HEADWATER_MAX_CONNECTIONS", default_value_t = 50_000)]
+    /// Most connections served at once; over the limit streams and WebSockets are shed, other
+    /// requests are answered, and the connection is closed after its response (count)
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_MAX_CONNECTIONS", default_value_t = 50_000)]
     pub max_connections: usize,
-    /// Most connections of one client, by its address or IPv6 /64; 0 = no limit (count)
-    #[arg(long, env = "HEADWATER_MAX_CONNECTIONS_PER_CLIENT", default_value_t = 0)]
+    /// Most connections of one client (an IPv4 address or an IPv6 /64); 0 = no limit (count)
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_MAX_CONNECTIONS_PER_CLIENT", default_value_t = 0)]
     max_connections_per_client: usize,
-    /// Proxy or cache that connects for clients, as 10.0.0.0/8; repeat for more. Each of its requests
-    /// counts for the client that --client-header names, except requests whose answer is shared
-    #[arg(long = "trusted-proxy", env = "HEADWATER_TRUSTED_PROXY", value_delimiter = ',')]
+    /// Address or network (10.0.0.0/8) of a proxy or cache; repeat for more. Each of its requests
+    /// counts for the client that --client-header names, except requests whose response may be
+    /// shared
+    #[arg(help_heading = headings::LIMITS, long = "trusted-proxy", env = "HEADWATER_TRUSTED_PROXY", value_delimiter = ',')]
     trusted_proxies: Vec<Network>,
-    /// Header in which trusted proxies say for whom they ask, as Fastly-Client-IP
-    #[arg(long, env = "HEADWATER_CLIENT_HEADER", default_value = "X-Forwarded-For")]
+    /// Header in which trusted proxies send the address of the client, such as Fastly-Client-IP
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_CLIENT_HEADER", default_value = "X-Forwarded-For")]
     client_header: HeaderName,
-    /// Longest time that the head of a request may take (time)
-    #[arg(long, env = "HEADWATER_HEAD_TIMEOUT", default_value = "10s", value_parser = duration)]
+    /// Longest time that the head of a request may take to arrive (time)
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_HEAD_TIMEOUT", default_value = "10s", value_parser = duration)]
     head_timeout: Duration,
-    /// How long a connection stays open without a request; longer than what the cache or load
-    /// balancer in front keeps its idle connections for (time)
-    #[arg(long, env = "HEADWATER_IDLE_TIMEOUT", default_value = "75s", value_parser = duration)]
+    /// Longest time that a connection stays open without a request; must be longer than the cache
+    /// or load balancer in front keeps its idle connections (time)
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_IDLE_TIMEOUT", default_value = "75s", value_parser = duration)]
     idle_timeout: Duration,
-    /// Longest time that the body of a publish may take (time)
-    #[arg(long, env = "HEADWATER_BODY_TIMEOUT", default_value = "30s", value_parser = duration)]
+    /// Longest time that the body of a publish may take to arrive (time)
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_BODY_TIMEOUT", default_value = "30s", value_parser = duration)]
     body_timeout: Duration,
-    /// Longest time that a client may take nothing of what it is sent (time)
-    #[arg(long, env = "HEADWATER_WRITE_TIMEOUT", default_value = "30s", value_parser = duration)]
+    /// Longest time that a client may read none of the data that is sent to it (time)
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_WRITE_TIMEOUT", default_value = "30s", value_parser = duration)]
     write_timeout: Duration,
-    /// Most events a second, and at once, into one channel of this origin; 0 = no limit (count)
-    #[arg(long, env = "HEADWATER_PUBLISH_RATE", default_value_t = 0)]
+    /// Most events per second, and at once, into one channel at this origin; 0 = no limit (count)
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_PUBLISH_RATE", default_value_t = 0)]
     publish_rate: u32,
-    /// Most events a second, and at once, from all tokens with one `sub`; 0 = no limit (count)
-    #[arg(long, env = "HEADWATER_PUBLISH_RATE_PER_SUBJECT", default_value_t = 0)]
+    /// Most events per second, and at once, from tokens with the same `sub`; 0 = no limit (count)
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_PUBLISH_RATE_PER_SUBJECT", default_value_t = 0)]
     publish_rate_per_subject: u32,
-    /// Most channels that tokens with one `sub` make at this origin at once; they are given back evenly
-    /// over --channel-idle; 0 = no limit (count)
-    #[arg(long, env = "HEADWATER_NEW_CHANNELS_PER_SUBJECT", default_value_t = 0)]
+    /// Most new channels at once from tokens with the same `sub`, at this origin; the allowance
+    /// is restored evenly over --channel-idle; 0 = no limit (count)
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_NEW_CHANNELS_PER_SUBJECT", default_value_t = 0)]
     new_channels_per_subject: u32,
-    /// Most publishes with an Idempotency-Key from tokens with one `sub` at this origin at once; they
-    /// are given back evenly over --idempotency-age; 0 = no limit (count)
-    #[arg(long, env = "HEADWATER_IDEMPOTENCY_KEYS_PER_SUBJECT", default_value_t = 0)]
+    /// Most publishes at once with an Idempotency-Key from tokens with the same `sub`, at this
+    /// origin; the allowance is restored evenly over --idempotency-age; 0 = no limit (count)
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_IDEMPOTENCY_KEYS_PER_SUBJECT", default_value_t = 0)]
     idempotency_keys_per_subject: u32,
-    /// Most channels that one WebSocket listens to (count)
-    #[arg(long, env = "HEADWATER_MAX_WS_CHANNELS", default_value_t = 100)]
+    /// Most channels that one WebSocket subscribes to (count)
+    #[arg(help_heading = headings::WEBSOCKET, long, env = "HEADWATER_MAX_WS_CHANNELS", default_value_t = 100)]
     max_ws_channels: usize,
-    /// Most bytes of one message that comes in over a WebSocket (size)
-    #[arg(long, env = "HEADWATER_MAX_WS_MESSAGE", default_value = "64KiB", value_parser = bytes)]
+    /// Most bytes of one message from a client over a WebSocket (size)
+    #[arg(help_heading = headings::WEBSOCKET, long, env = "HEADWATER_MAX_WS_MESSAGE", default_value = "64KiB", value_parser = bytes)]
     max_ws_message: u64,
-    /// Most messages a second that come in over one WebSocket (count)
-    #[arg(long, env = "HEADWATER_WS_FRAME_RATE", default_value = "100")]
+    /// Most messages per second from a client over one WebSocket (count)
+    #[arg(help_heading = headings::WEBSOCKET, long, env = "HEADWATER_WS_FRAME_RATE", default_value = "100")]
     ws_frame_rate: NonZeroU32,
-    /// Most bytes a second that come in over one WebSocket (size)
-    #[arg(long, env = "HEADWATER_WS_BYTE_RATE", default_value = "1MiB", value_parser = bytes)]
+    /// Most bytes per second from a client over one WebSocket (size)
+    #[arg(help_heading = headings::WEBSOCKET, long, env = "HEADWATER_WS_BYTE_RATE", default_value = "1MiB", value_parser = bytes)]
     ws_byte_rate: u64,
-    /// Pause between two pings of a WebSocket; who leaves two unanswered is let go (time)
-    #[arg(long, env = "HEADWATER_WS_PING", default_value = "20s", value_parser = duration)]
+    /// Time between two pings of a WebSocket, which is closed after two unanswered pings (time)
+    #[arg(help_heading = headings::WEBSOCKET, long, env = "HEADWATER_WS_PING", default_value = "20s", value_parser = duration)]
     ws_ping: Duration,
 }
 
-/// Checked values.
+/// The limits of clients and publishers, after the checks.
 pub struct ClientLimits {
     pub clients: ClientsConfig,
     pub head_timeout: Duration,
@@ -82,10 +84,11 @@ pub struct ClientLimits {
 }
 
 impl LimitArguments {
-    /// Checked values; how long a channel and an idempotency key are remembered.
+    /// Checks the flags, and returns the limits. The allowances of new channels and idempotency
+    /// keys are restored over `channel_idle` and `idempotency_age`.
     ///
     /// # Errors
-    /// Names the flag.
+    /// Fails when a flag has a wrong value; the text names the flag.
     pub fn finish(
         &self,
         channel_idle: Duration,

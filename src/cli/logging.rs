@@ -1,4 +1,4 @@
-//! What `serve` writes to its log.
+//! The log of `serve`, on standard error.
 
 use std::io::IsTerminal;
 use tracing::Level;
@@ -6,8 +6,8 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Libraries warn of single frames of single clients, so that one client could fill the log: at the
-/// usual levels, only their errors are written.
+/// Starts the log. Libraries log warnings about single frames of single clients, so one client
+/// could fill the log; therefore only their errors are logged, unless `level` is debug or trace.
 pub fn start_log(level: Level) {
     let of_libraries = if level > Level::INFO { level } else { Level::ERROR };
     let targets = Targets::new().with_default(of_libraries).with_target("headwater", level);

@@ -1,5 +1,5 @@
-//! The command line: flags in, finished values out. One file a command; the first line of each
-//! flag's help is what `--help` shows, with its unit.
+//! The command line. Each command has its own file, which reads the flags, checks them and runs the
+//! command. The doc comment of a flag is its text in `--help` and names its unit.
 
 mod access;
 mod bench;
@@ -7,6 +7,7 @@ mod capacity;
 mod copies;
 mod doctor;
 mod edge;
+mod headings;
 mod limits;
 mod logging;
 mod output;
@@ -33,32 +34,32 @@ pub struct Arguments {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Serve channels: take events over HTTP and stream them as cacheable segments
+    /// Serve channels: accept events over HTTP and stream them as cacheable segments
     Serve(Box<serve_flags::ServeArguments>),
-    /// Publish one event, or events from standard input, a line each
+    /// Publish one event, or each line of standard input as an event
     Publish(publish::PublishArguments),
-    /// Make a token, for development
+    /// Make a token for development
     Token(token::TokenArguments),
-    /// Print a channel's events as they come; reconnects and keeps its place
+    /// Print a channel's events as they arrive; reconnects and resumes after the last event
     Tail(tail::TailArguments),
-    /// Print the configuration of a cache in front: Varnish, nginx, Squid or Fastly
+    /// Print the configuration of a cache in front of an origin: Varnish, nginx, Squid or Fastly
     Edge(edge::EdgeArguments),
-    /// Look at a deployment from outside, and say what is wrong with its cache
+    /// Examine a deployment from outside, and report what is wrong with its cache
     Doctor(doctor::DoctorArguments),
-    /// Read every record of a log on disk and say what is damaged
+    /// Read every record of a log on disk, and report damage
     Check(copies::CheckArguments),
-    /// Copy a log on disk, also while it is served
+    /// Copy a log on disk, also while an origin serves it
     Backup(copies::CopyArguments),
-    /// Copy a backup to where it can be served, and note in every channel what it lacks
+    /// Copy a backup to a new directory, and note in every channel that later events are lost
     Restore(copies::CopyArguments),
-    /// Open subscribers, publish at a rate, and measure what arrives
+    /// Open subscribers, publish events at a fixed rate, and measure their delivery
     Bench(bench::BenchArguments),
 }
 
-/// The exit status of every mistake in flags and variables, as clap has it for those that it finds.
+/// The exit status of errors in flags and variables. clap exits with the same status.
 const EXIT_USAGE: u8 = 2;
 
-/// Reads the command line and runs what it asks for.
+/// Reads the command line and runs its command.
 pub fn start() -> ExitCode {
     let variables = Variables::of(&Arguments::command());
     if let Some(error) = variables.misspelt(std::env::vars_os().map(|(name, _)| name)) {
@@ -67,7 +68,7 @@ pub fn start() -> ExitCode {
     match Arguments::try_parse() {
         Ok(arguments) => run(arguments),
         Err(error) => {
-            // What was not printed could not be said in another way either.
+            // If the error cannot be printed, there is no other way to report it.
             error.print().unwrap_or_default();
             if error.use_stderr()
                 && let Some(note) = variable_behind(&error.to_string())
@@ -100,14 +101,14 @@ fn variable_behind(text: &str) -> Option<String> {
     Variables::of(&Arguments::command()).behind(text, &typed, is_set)
 }
 
-/// Says what is wrong with the flags, and which variable set a flag that nobody typed.
+/// Prints an error about flags, and the variable that set a flag that is not on the command line.
 fn misused(error: &str) -> ExitCode {
     let note = variable_behind(error).map(|note| format!(" ({note})")).unwrap_or_default();
     eprintln!("headwater: {error}{note}");
     ExitCode::from(EXIT_USAGE)
 }
 
-/// A refusal of the origin as a sentence; anything else as it came.
+/// Turns a problem document (RFC 9457) into a sentence, and returns any other text unchanged.
 fn readable(answer: &str) -> String {
     let problem: serde_json::Value = serde_json::from_str(answer).unwrap_or_default();
     match ["title", "detail"].map(|name| problem[name].as_str()) {
@@ -116,13 +117,13 @@ fn readable(answer: &str) -> String {
     }
 }
 
-/// Says what went wrong, once.
+/// Prints an error and returns the exit status of a failure.
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {
     eprintln!("headwater: {error}");
     ExitCode::FAILURE
 }
 
-/// A runtime for the client commands.
+/// Runs the future of a client command on a new runtime.
 fn block_on<T>(future: impl Future<Output = T>) -> Result<T, std::io::Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     Ok(runtime.block_on(future))

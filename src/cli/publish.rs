@@ -1,7 +1,7 @@
-//! `headwater publish`: one event from the command line, or a line each from standard input.
+//! `headwater publish` publishes one event from the command line, or each line of standard input.
 //!
-//! Lines go out as they come, those that wait together as one batch. Every batch carries an
-//! idempotency key, so one whose answer was lost is sent again and still stored once.
+//! Lines are sent as they arrive; lines that are ready together form one batch. Every batch has an
+//! idempotency key, so a batch whose response was lost is sent again and still stored only once.
 
 use super::{block_on, fail, misused, readable};
 use crate::client::agent::Agent;
@@ -19,12 +19,12 @@ use std::time::Duration;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader, Split};
 use tokio::time::timeout;
 
-/// Most lines and bytes in a batch.
+/// The number of lines, and of bytes, at which a batch takes no further line.
 const BATCH_LINES_MAX: usize = 1_000;
 const BATCH_BYTES_MAX: usize = 256 * 1024;
-/// How long a batch waits for its next line.
+/// Longest wait of a batch for its next line.
 const LINGER: Duration = Duration::from_millis(5);
-/// How often a batch is sent again before it is given up, and the pause between.
+/// How often a batch is sent before the command fails, and the pause after each attempt.
 const TRIES: u32 = 10;
 const TRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -32,21 +32,21 @@ const TRY_PAUSE: Duration = Duration::from_secs(1);
 pub struct PublishArguments {
     /// Channel to publish to
     channel: String,
-    /// The event's data; without it events are read from standard input, a line each
+    /// Data of the event; without it, each line of standard input is an event
     data: Option<String>,
     /// Type of the events
     #[arg(long)]
     event: Option<String>,
-    /// Key whose state the event becomes
+    /// Key of the events; the newest event of a key is the state of this key
     #[arg(long)]
     key: Option<String>,
-    /// Take the key out of the state. The event is delivered like any other; it may lack DATA
+    /// Remove the key from the state; the event is delivered like any other, and DATA is optional
     #[arg(long)]
     remove: bool,
-    /// The origin
+    /// URL of the origin
     #[arg(long, env = "HEADWATER_URL", default_value = "http://127.0.0.1:8080")]
     url: Address,
-    /// Bearer token that the origin asks for
+    /// Bearer token for the requests to the origin
     #[arg(long, env = "HEADWATER_TOKEN", hide_env_values = true)]
     token: Option<String>,
 }
@@ -57,13 +57,13 @@ struct Publisher {
     batches: u64,
 }
 
-/// Lines that go out together.
+/// Lines that are sent in one request.
 #[derive(Default)]
 struct Batch {
-    /// An object each.
+    /// The JSON object of each line.
     lines: Vec<String>,
     bytes: usize,
-    /// What is wrong with the line after them, where it cannot be sent.
+    /// Why the line that follows cannot be sent; `None` when the batch has no such line.
     bad: Option<String>,
 }
 
@@ -74,7 +74,7 @@ pub fn run(arguments: PublishArguments) -> ExitCode {
     let published = block_on(async {
         let address = arguments.url.clone().with_token(arguments.token.clone());
         let mut publisher = Publisher::new(address);
-        // A removal needs no data.
+        // An event that removes its key needs no data.
         let data = arguments.data.as_deref().or(arguments.remove.then_some(""));
         match data {
             Some(data) => publisher.publish_one(&arguments, data).await.map(|id| println!("{id}")),
@@ -132,8 +132,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// Sends lines, and returns how many there are. When the origin refuses one of them, those before
-    /// it are sent all the same, as they would be if they had come earlier.
+    /// Sends lines, and returns their number. When the origin refuses one of the lines, the lines
+    /// before it are still sent, as if they had arrived earlier.
     async fn send_batch(
         &mut self,
         path: &str,
@@ -156,7 +156,7 @@ impl Publisher {
         Err(not_stored(stored + good.len() + 1, &refused.text))
     }
 
-    /// Sends until the origin has it, or has refused it.
+    /// Sends a body until the origin has stored or refused it, but not more often than `TRIES`.
     async fn send_surely(
         &mut self,
         path: &str,
@@ -196,10 +196,10 @@ impl Publisher {
     }
 }
 
-/// What the origin says of a publish that it refuses.
+/// Why a publish failed.
 struct Refused {
     text: String,
-    /// The line of the batch at fault, counted from 1.
+    /// The line of the batch that is at fault, counted from 1.
     line: Option<usize>,
 }
 
@@ -212,7 +212,7 @@ impl Refused {
 }
 
 impl Batch {
-    /// The lines that are there, or the first one that comes.
+    /// Waits for a line, and reads the lines that follow it without a pause.
     async fn read(
         input: &mut Split<impl AsyncBufRead + Unpin>,
         arguments: &PublishArguments,
@@ -265,12 +265,12 @@ fn not_stored(line: usize, why: &str) -> HttpError {
     HttpError(format!("line {line} was not published: {why}; {stored}"))
 }
 
-/// Refused for what it is, so that it would be refused again.
+/// Whether the origin would refuse the same request again.
 fn is_final(status: StatusCode) -> bool {
     status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS
 }
 
-/// Shown when standard error is a terminal, and only then.
+/// A progress bar, which is visible only when standard error is a terminal.
 fn progress_bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{spinner} {human_pos} events  {per_sec}  {elapsed}");
     let bar = ProgressBar::new_spinner();

@@ -2,6 +2,7 @@
 
 use super::access::{AccessArguments, Secret};
 use super::capacity;
+use super::headings;
 use super::limits::{ClientLimits, LimitArguments};
 use super::units::{bytes, duration, positive, switch};
 use crate::core::segment::{LANES_MAX, SEGMENT_MS, SegmentClock};
@@ -16,150 +17,151 @@ use std::time::Duration;
 
 #[derive(Args, Debug)]
 pub struct ServeArguments {
-    /// Address that clients, publishers and caches connect to: HOST:PORT, :PORT for all addresses of
-    /// this machine, or unix:PATH; repeat for more
-    #[arg(long, env = "HEADWATER_LISTEN", default_value = "127.0.0.1:8080", value_delimiter = ',')]
+    /// Address that clients, publishers and caches connect to: HOST:PORT, :PORT for all addresses
+    /// of this machine, or unix:PATH; repeat for more
+    #[arg(help_heading = headings::LISTEN, long, env = "HEADWATER_LISTEN", default_value = "127.0.0.1:8080", value_delimiter = ',')]
     pub(super) listen: Vec<ListenAddress>,
-    /// Address of /metrics, /healthz and /readyz for operators, written in the same way
-    #[arg(
-        long,
+    /// Address of /metrics, /healthz and /readyz for operators, in the same form as --listen
+    #[arg(help_heading = headings::LISTEN, long,
         env = "HEADWATER_ADMIN_LISTEN",
         default_value = "127.0.0.1:8081",
         value_delimiter = ','
     )]
     pub(super) admin_listen: Vec<ListenAddress>,
-    /// Where events are kept: disk:<directory>, memory, or a redis://, rediss://, redis-sentinel://
+    /// Store of the events: disk:<directory>, memory, or a redis://, rediss://, redis-sentinel://
     /// or redis-cluster:// URL; or @FILE that holds it
-    #[arg(
-        long,
+    #[arg(help_heading = headings::STORAGE, long,
         env = "HEADWATER_STORE",
         default_value = "disk:./headwater-data",
         hide_env_values = true
     )]
     pub(super) store: Secret,
-    /// What all keys in Redis begin with; deployments that share a Redis differ in it
-    #[arg(long, env = "HEADWATER_REDIS_PREFIX", default_value = "headwater")]
+    /// Prefix of all keys in Redis; deployments that share a Redis must have different prefixes
+    #[arg(help_heading = headings::REDIS, long, env = "HEADWATER_REDIS_PREFIX", default_value = "headwater")]
     pub(super) redis_prefix: String,
-    /// Number of shards that channels are spread over in Redis; fixed for a prefix (1 to 64)
-    #[arg(long, env = "HEADWATER_REDIS_SHARDS", default_value_t = 4)]
+    /// Number of shards that channels are spread over in Redis; fixed for each prefix (1 to 64)
+    #[arg(help_heading = headings::REDIS, long, env = "HEADWATER_REDIS_SHARDS", default_value_t = 4)]
     pub(super) redis_shards: usize,
-    /// Replicas of Redis that must have an event before it is acknowledged (count)
-    #[arg(long, env = "HEADWATER_REDIS_WAIT_REPLICAS", default_value_t = 0)]
+    /// Number of Redis replicas that must have an event before it is acknowledged (count)
+    #[arg(help_heading = headings::REDIS, long, env = "HEADWATER_REDIS_WAIT_REPLICAS", default_value_t = 0)]
     pub(super) redis_wait_replicas: u32,
-    /// Longest wait for the store before a publish is refused or a stream put off (time)
-    #[arg(long, env = "HEADWATER_STORE_TIMEOUT", default_value = "2s", value_parser = duration)]
+    /// Longest wait for the store before a publish is refused or a stream is shed (time)
+    #[arg(help_heading = headings::STORAGE, long, env = "HEADWATER_STORE_TIMEOUT", default_value = "2s", value_parser = duration)]
     pub(super) store_timeout: Duration,
     /// Length of a segment; responses end at whole multiples of it (time, 1s to 10m)
-    #[arg(long, env = "HEADWATER_SEGMENT", default_value = "30s", value_parser = duration)]
+    #[arg(help_heading = headings::SEGMENTS, long, env = "HEADWATER_SEGMENT", default_value = "30s", value_parser = duration)]
     pub(super) segment: Duration,
-    /// Number of lanes that split the wave of reconnects at a boundary (1 to 64)
-    #[arg(long, env = "HEADWATER_LANES", default_value_t = 1)]
+    /// Number of lanes, which spread the reconnects of clients over several boundaries (1 to 64)
+    #[arg(help_heading = headings::SEGMENTS, long, env = "HEADWATER_LANES", default_value_t = 1)]
     pub(super) lanes: u64,
-    /// Where a client that broke off rejoins the crowd; 0 = at the boundary (time; 1s behind a CDN)
-    #[arg(long, env = "HEADWATER_REJOIN_TICK", default_value = "0", value_parser = duration)]
+    /// Time between rejoin ticks, which end the streams of clients that were disconnected, so that
+    /// these share responses again; 0 = only at the boundary (time; 1s behind a CDN)
+    #[arg(help_heading = headings::SEGMENTS, long, env = "HEADWATER_REJOIN_TICK", default_value = "0", value_parser = duration)]
     pub(super) rejoin_tick: Duration,
-    /// Quiet time after which a stream sends a comment (time)
-    #[arg(long, env = "HEADWATER_HEARTBEAT", default_value = "5s", value_parser = duration)]
+    /// Time without data after which a stream sends a comment (time)
+    #[arg(help_heading = headings::SEGMENTS, long, env = "HEADWATER_HEARTBEAT", default_value = "5s", value_parser = duration)]
     pub(super) heartbeat: Duration,
-    /// Most events sent in one response, at least --max-event; the event that reaches it is still sent
-    /// whole, then the response ends early and the client goes on from there (size)
-    #[arg(long, env = "HEADWATER_SEGMENT_BYTES", default_value = "8MiB", value_parser = bytes)]
+    /// Most bytes of events in one response, at least --max-event; the event that reaches the limit
+    /// is still sent whole, then the response ends early and the client resumes after it (size)
+    #[arg(help_heading = headings::SEGMENTS, long, env = "HEADWATER_SEGMENT_BYTES", default_value = "8MiB", value_parser = bytes)]
     pub(super) segment_bytes: u64,
-    /// Longest wait of a ?mode=long poll for an event (time)
-    #[arg(long, env = "HEADWATER_LONG_POLL_TIMEOUT", default_value = "20s", value_parser = duration)]
+    /// Longest wait of a long poll (?mode=hold) for an event (time)
+    #[arg(help_heading = headings::SEGMENTS, long, env = "HEADWATER_LONG_POLL_TIMEOUT", default_value = "20s", value_parser = duration)]
     pub(super) long_poll_timeout: Duration,
-    /// How long a ?mode=answer of a long poll waits for more events after its first (time)
-    #[arg(long, env = "HEADWATER_LONG_POLL_LINGER", default_value = "20ms", value_parser = duration)]
+    /// Longest wait of a long poll (?mode=hold) for more events after its first one (time)
+    #[arg(help_heading = headings::SEGMENTS, long, env = "HEADWATER_LONG_POLL_LINGER", default_value = "20ms", value_parser = duration)]
     pub(super) long_poll_linger: Duration,
-    /// Most events in one ?mode=answer of a long poll, which is built in memory; the event that reaches it is
-    /// still sent whole (size)
-    #[arg(long, env = "HEADWATER_LONG_POLL_BYTES", default_value = "1MiB", value_parser = bytes)]
+    /// Most bytes of events in the response to a long poll (?mode=hold), which is built in memory;
+    /// the event that reaches the limit is still sent whole (size)
+    #[arg(help_heading = headings::SEGMENTS, long, env = "HEADWATER_LONG_POLL_BYTES", default_value = "1MiB", value_parser = bytes)]
     pub(super) long_poll_bytes: u64,
-    /// Drop events older than this (time)
-    #[arg(long, env = "HEADWATER_RETAIN_AGE", default_value = "24h", value_parser = duration)]
+    /// Age at which events are dropped (time)
+    #[arg(help_heading = headings::RETENTION, long, env = "HEADWATER_RETAIN_AGE", default_value = "24h", value_parser = duration)]
     pub(super) retain_age: Duration,
     /// Most events kept in a channel (count)
-    #[arg(long, env = "HEADWATER_RETAIN_EVENTS", default_value_t = 100_000)]
+    #[arg(help_heading = headings::RETENTION, long, env = "HEADWATER_RETAIN_EVENTS", default_value_t = 100_000)]
     pub(super) retain_events: u64,
     /// Most bytes of events kept in a channel (size)
-    #[arg(long, env = "HEADWATER_RETAIN_BYTES", default_value = "64MiB", value_parser = bytes)]
+    #[arg(help_heading = headings::RETENTION, long, env = "HEADWATER_RETAIN_BYTES", default_value = "64MiB", value_parser = bytes)]
     pub(super) retain_bytes: u64,
     /// Most channels in the store (count)
-    #[arg(long, env = "HEADWATER_MAX_CHANNELS", default_value_t = 100_000)]
+    #[arg(help_heading = headings::STORAGE, long, env = "HEADWATER_MAX_CHANNELS", default_value_t = 100_000)]
     pub(super) max_channels: u64,
-    /// Forget a channel that has had no event, no state and no publish for this long (time)
-    #[arg(long, env = "HEADWATER_CHANNEL_IDLE", default_value = "7d", value_parser = duration)]
+    /// Time after which a channel without events, state and publishes is forgotten (time)
+    #[arg(help_heading = headings::RETENTION, long, env = "HEADWATER_CHANNEL_IDLE", default_value = "7d", value_parser = duration)]
     pub(super) channel_idle: Duration,
     /// Most keys in the state of one channel (count)
-    #[arg(long, env = "HEADWATER_MAX_KEYS", default_value_t = 10_000)]
+    #[arg(help_heading = headings::RETENTION, long, env = "HEADWATER_MAX_KEYS", default_value_t = 10_000)]
     pub(super) max_keys: u64,
     /// Most bytes in the state of one channel (size)
-    #[arg(long, env = "HEADWATER_MAX_STATE_BYTES", default_value = "8MiB", value_parser = bytes)]
+    #[arg(help_heading = headings::RETENTION, long, env = "HEADWATER_MAX_STATE_BYTES", default_value = "8MiB", value_parser = bytes)]
     pub(super) max_state_bytes: u64,
     /// Most bytes of events and state in the whole store (size)
-    #[arg(long, env = "HEADWATER_MAX_STORE_BYTES", default_value = "1GiB", value_parser = bytes)]
+    #[arg(help_heading = headings::STORAGE, long, env = "HEADWATER_MAX_STORE_BYTES", default_value = "1GiB", value_parser = bytes)]
     pub(super) max_store_bytes: u64,
-    /// Refuse publishes while less space than this is free on the disk of the store (size)
-    #[arg(long, env = "HEADWATER_DISK_RESERVE", default_value = "32MiB", value_parser = bytes)]
+    /// Least free space on the disk of the store; below it publishes are refused (size)
+    #[arg(help_heading = headings::STORAGE, long, env = "HEADWATER_DISK_RESERVE", default_value = "32MiB", value_parser = bytes)]
     pub(super) disk_reserve: u64,
 
-    /// How long an Idempotency-Key is remembered (time)
-    #[arg(long, env = "HEADWATER_IDEMPOTENCY_AGE", default_value = "10m", value_parser = duration)]
+    /// Time for which an Idempotency-Key is remembered (time)
+    #[arg(help_heading = headings::RETENTION, long, env = "HEADWATER_IDEMPOTENCY_AGE", default_value = "10m", value_parser = duration)]
     pub(super) idempotency_age: Duration,
     /// Most Idempotency-Keys remembered at once (count)
-    #[arg(long, env = "HEADWATER_MAX_IDEMPOTENCY_KEYS", default_value_t = 1_000_000)]
+    #[arg(help_heading = headings::RETENTION, long, env = "HEADWATER_MAX_IDEMPOTENCY_KEYS", default_value_t = 1_000_000)]
     pub(super) max_idempotency_keys: u64,
-    /// Most bytes of one event's data; at most --segment-bytes, --max-batch and --retain-bytes (size)
-    #[arg(long, env = "HEADWATER_MAX_EVENT", default_value = "1MiB", value_parser = bytes)]
+    /// Most bytes of one event's data; at most --segment-bytes, --max-batch and --retain-bytes
+    /// (size)
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_MAX_EVENT", default_value = "1MiB", value_parser = bytes)]
     pub(super) max_event: u64,
     /// Most bytes of one NDJSON batch (size)
-    #[arg(long, env = "HEADWATER_MAX_BATCH", default_value = "8MiB", value_parser = bytes)]
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_MAX_BATCH", default_value = "8MiB", value_parser = bytes)]
     pub(super) max_batch: u64,
     /// Most events in one NDJSON batch (count)
-    #[arg(long, env = "HEADWATER_MAX_BATCH_EVENTS", default_value_t = 10_000)]
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_MAX_BATCH_EVENTS", default_value_t = 10_000)]
     pub(super) max_batch_events: usize,
-    /// Most bytes of publishes being read at once (size)
-    #[arg(long, env = "HEADWATER_PUBLISH_BUFFER", default_value = "64MiB", value_parser = bytes)]
+    /// Most bytes of publishes that are being read at the same time (size)
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_PUBLISH_BUFFER", default_value = "64MiB", value_parser = bytes)]
     pub(super) publish_buffer: u64,
-    /// Most bytes of recent events in memory, over all channels (size)
-    #[arg(long, env = "HEADWATER_LIVE_BYTES", default_value = "256MiB", value_parser = bytes)]
+    /// Most bytes of events in the tail buffers in memory, over all channels (size)
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_LIVE_BYTES", default_value = "256MiB", value_parser = bytes)]
     pub(super) live_bytes: u64,
-    /// Most bytes of answers, of pages of old events and of states in memory, over all requests; 0 = a
-    /// quarter of the memory of the machine or its container (size)
-    #[arg(long, env = "HEADWATER_ANSWER_BYTES", default_value = "0", value_parser = bytes)]
+    /// Most bytes of responses, of pages of old events and of states in memory, over all requests;
+    /// 0 = a quarter of the memory of the machine or its container (size)
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_ANSWER_BYTES", default_value = "0", value_parser = bytes)]
     pub(super) answer_bytes: u64,
     #[command(flatten)]
     pub(super) limits: LimitArguments,
-    /// How long a stopping process waits for its streams to reach their boundary (time)
-    #[arg(long, env = "HEADWATER_DRAIN_TIMEOUT", default_value = "75s", value_parser = duration)]
+    /// Longest wait of a stopping process for its streams to reach their boundary (time)
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_DRAIN_TIMEOUT", default_value = "75s", value_parser = duration)]
     pub(super) drain_timeout: Duration,
-    /// Origin whose pages may read the channels, as https://example.com; repeat for more. A loopback
-    /// address without a key lets pages of this machine read beside them, and no others [default: all]
-    #[arg(long = "cors-origin", env = "HEADWATER_CORS_ORIGIN", value_delimiter = ',')]
+    /// Origin whose pages may read the channels, such as https://example.com; repeat for more.
+    /// Without a key, a loopback address also lets the pages of this machine read, and no other
+    /// pages [default: all]
+    #[arg(help_heading = headings::LISTEN, long = "cors-origin", env = "HEADWATER_CORS_ORIGIN", value_delimiter = ',')]
     pub(super) cors_origins: Vec<String>,
-    /// Host that a listener on a loopback address answers to beside localhost while there is no key,
-    /// as live.example.com; repeat for more
-    #[arg(long = "allowed-host", env = "HEADWATER_ALLOWED_HOST", value_delimiter = ',')]
+    /// Host name that a listener on a loopback address without a key accepts in addition to
+    /// localhost, such as live.example.com; repeat for more
+    #[arg(help_heading = headings::LISTEN, long = "allowed-host", env = "HEADWATER_ALLOWED_HOST", value_delimiter = ',')]
     pub(super) allowed_hosts: Vec<String>,
     #[command(flatten)]
     pub(super) access: AccessArguments,
-    /// Send Surrogate-Key and Cache-Tag, for purging at a CDN
-    #[arg(long, env = "HEADWATER_SURROGATE_KEYS", value_parser = switch())]
+    /// Send the headers Surrogate-Key and Cache-Tag, with which a CDN can purge a channel
+    #[arg(help_heading = headings::SEGMENTS, long, env = "HEADWATER_SURROGATE_KEYS", value_parser = switch())]
     pub(super) surrogate_keys: bool,
-    /// Feed the channels departures and ticker, and show them at /
-    #[arg(long, env = "HEADWATER_DEMO", value_parser = switch())]
+    /// Publish demo events to the channels departures and ticker, and show them at /
+    #[arg(help_heading = headings::DEMO, long, env = "HEADWATER_DEMO", value_parser = switch())]
     pub(super) demo: bool,
-    /// Least severe messages on standard error: error, warn, info or debug
-    #[arg(long, env = "HEADWATER_LOG", default_value = "info")]
+    /// Lowest severity of the messages on standard error: error, warn, info or debug
+    #[arg(help_heading = headings::DEMO, long, env = "HEADWATER_LOG", default_value = "info")]
     pub(super) log: tracing::Level,
 }
 
 impl ServeArguments {
-    /// The settings of the origin. Checks the flags and does nothing else: no socket and no clock is
-    /// used here, and no file but those of secrets and keys.
+    /// Checks the flags, and returns the settings of the origin. It uses no socket and no clock,
+    /// and reads no files except those of secrets and keys.
     ///
     /// # Errors
-    /// Names the flag that is wrong.
+    /// Fails when a flag has a wrong value; the text names the flag.
     pub(super) fn config(&self) -> Result<Config, String> {
         let bounds = self.limits.finish(self.channel_idle, self.idempotency_age)?;
         let (access, token_jwks) = self.access.clone().finish()?;
@@ -246,7 +248,7 @@ fn http_config(arguments: &ServeArguments, bounds: &ClientLimits) -> Result<Http
     })
 }
 
-/// As clients write them in `Host`: a name, with or without a port.
+/// Checks hosts, which must be written as in the header `Host`: a name, with or without a port.
 fn allowed_hosts(hosts: &[String]) -> Result<Vec<String>, String> {
     match hosts.iter().find(|host| host.is_empty() || host.contains(['/', '*', '@', ' '])) {
         Some(host) => Err(format!(
@@ -256,7 +258,8 @@ fn allowed_hosts(hosts: &[String]) -> Result<Vec<String>, String> {
     }
 }
 
-/// As browsers write them in `Origin`: anything else would never be found equal.
+/// Checks origins, which must be written as in the header `Origin`, because they are compared with
+/// it.
 fn cors_origins(origins: &[String]) -> Result<Vec<String>, String> {
     for origin in origins {
         let authority = origin.split_once("://").map(|(_, authority)| authority);

@@ -1,24 +1,25 @@
-//! What the process does with signals.
+//! The signals that the process handles.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that the process acts on, and those that it must survive.
+/// The signals that stop the process, and the signals that it must survive.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     ignored: [(&'static str, Signal); 3],
-    /// A write over the limit of a file's size: the write itself fails too, and that is handled.
+    /// The signal of a write beyond the size limit of a file. It is ignored, because the write also
+    /// fails with an error, which is handled.
     _file_size: Signal,
 }
 
-/// SIGXFSZ, for which tokio has no name; 25 on every Linux but MIPS and PA-RISC.
+/// The number of SIGXFSZ, for which tokio has no name: 25 on every Linux except MIPS and PA-RISC.
 const FILE_SIZE: i32 = 25;
 
 impl Signals {
-    /// Takes them over from now on.
+    /// Installs the handlers, so that from now on none of these signals ends the process by itself.
     ///
     /// # Errors
-    /// When the system has no room for a handler.
+    /// Fails when the system cannot install a handler.
     pub fn listen() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -32,7 +33,7 @@ impl Signals {
         })
     }
 
-    /// Ends with the next SIGTERM or SIGINT: both ask the process to stop.
+    /// Completes at the next SIGTERM or SIGINT, which both request a stop.
     pub async fn next(&mut self) {
         let Self { terminate, interrupt, ignored: [one, two, three], .. } = self;
         loop {

@@ -1,4 +1,4 @@
-//! `headwater tail`: a channel's events on standard output, as they come.
+//! `headwater tail` prints a channel's events on standard output as they arrive.
 
 use super::output::reader_gone;
 use super::{block_on, fail, readable};
@@ -11,35 +11,35 @@ use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-/// This command has one token and cannot ask for another, so it does not try again.
+/// The command has one token and cannot get another one, so it ends when the token has expired.
 const TOKEN_EXPIRED: &str =
     "the token has expired: start again with a new one (--token or HEADWATER_TOKEN)";
 
 #[derive(Args, Debug)]
 pub struct TailArguments {
-    /// Channel to read; several with commas between
+    /// Channel to read; several channels are separated by commas
     channel: String,
-    /// Begin after this cursor; 0-0 for everything that is kept [default: the state of a channel
+    /// Start after this cursor; 0-0 for everything that is kept [default: the state of a channel
     /// with keys, else the current segment]
     #[arg(long)]
     after: Option<String>,
-    /// Begin at this instant: 2026-11-25T20:00:00Z, Unix seconds, or -5m for five minutes before the
-    /// running segment began
+    /// Start at this instant: 2026-11-25T20:00:00Z, Unix seconds, or -5m for five minutes before
+    /// the running segment began
     #[arg(long, allow_hyphen_values = true, conflicts_with = "after")]
     since: Option<String>,
-    /// Begin with so many of the newest events of each channel (1 to 1000)
+    /// Start with this number of the newest events of each channel (1 to 1000)
     #[arg(long, conflicts_with_all = ["after", "since"])]
     last: Option<u64>,
-    /// Stop after so many events
+    /// Stop after this number of events
     #[arg(long)]
     count: Option<u64>,
     /// Print each event as a JSON object with channel, id, event, key, data and removed
     #[arg(long)]
     json: bool,
-    /// The origin, or a cache in front of it
+    /// URL of the origin, or of a cache in front of it
     #[arg(long, env = "HEADWATER_URL", default_value = "http://127.0.0.1:8080")]
     url: Address,
-    /// Bearer token that the origin asks for
+    /// Bearer token for the requests to the origin
     #[arg(long, env = "HEADWATER_TOKEN", hide_env_values = true)]
     token: Option<String>,
 }
@@ -80,7 +80,7 @@ async fn tail(arguments: TailArguments) -> Result<(), String> {
                     false => printed += 1,
                 }
                 if print(&message, arguments.json).is_err() {
-                    // The reader of our output has gone.
+                    // The reader of standard output has closed its pipe.
                     return Ok(());
                 }
             }
@@ -121,7 +121,7 @@ fn print(message: &Message, as_json: bool) -> std::io::Result<()> {
     out.flush()
 }
 
-/// A text without what a terminal obeys: a publisher may write to the channel, not to the screen.
+/// Escapes control characters, so that a publisher cannot send control sequences to the terminal.
 fn harmless(text: &str) -> String {
     let is_plain = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
     let mut shown = String::with_capacity(text.len());
@@ -134,8 +134,8 @@ fn harmless(text: &str) -> String {
     shown
 }
 
-/// The object of an event, with the cursor to go on from as its id. A control event has its own type
-/// and its data as text.
+/// The JSON object of an event; its id is the cursor from which a stream resumes. The object of a
+/// control event has the type of that event, and its data as text.
 fn object(message: &Message) -> Value {
     let sent: Value = serde_json::from_str(&message.data).unwrap_or_default();
     let is_event = message.kind == "message";

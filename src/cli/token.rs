@@ -1,4 +1,4 @@
-//! `headwater token`: makes a token, for development and for a publisher on the same machine.
+//! `headwater token` makes a token for development, or for a publisher on the same machine.
 
 use super::access::Secret;
 use super::units::duration;
@@ -12,25 +12,25 @@ use std::time::Duration;
 
 #[derive(Args, Debug)]
 pub struct TokenArguments {
-    /// Secret that the origin has too, or @FILE that holds it
+    /// Secret that the origin has as --token-secret, or @FILE that holds it
     #[arg(long, env = "HEADWATER_TOKEN_SECRET", hide_env_values = true)]
     token_secret: Secret,
-    /// Channels it may publish to: a name, prices.* or *; repeat for more
+    /// Channels that the token may publish to: a name, prices.* or *; repeat for more
     #[arg(long)]
     publish: Vec<Pattern>,
-    /// Channels it may read; repeat for more
+    /// Channels that the token may read: a name, prices.* or *; repeat for more
     #[arg(long)]
     subscribe: Vec<Pattern>,
-    /// How long it is good (time)
+    /// How long the token is valid (time)
     #[arg(long, default_value = "1h", value_parser = duration)]
     ttl: Duration,
-    /// Whose it is, for the origin's limits and logs
+    /// Subject of the token (`sub`), for the origin's limits and logs
     #[arg(long)]
     subject: Option<String>,
-    /// What the origin demands as --token-issuer
+    /// Issuer that the origin requires (its --token-issuer)
     #[arg(long, env = "HEADWATER_TOKEN_ISSUER")]
     token_issuer: Option<String>,
-    /// What the origin demands as --token-audience
+    /// Audience that the origin requires (its --token-audience)
     #[arg(long, env = "HEADWATER_TOKEN_AUDIENCE")]
     token_audience: Option<String>,
 }

@@ -1,12 +1,12 @@
-//! Durations and sizes as people write them: `30s`, `500ms`, `64KiB`.
+//! Parsers for durations and sizes in the form in which users write them: `30s`, `500ms`, `64KiB`.
 
 use clap::builder::BoolishValueParser;
 use std::time::Duration;
 
-/// Longer than anybody waits, and short enough that no clock overflows where it is added to one.
+/// Longest duration of a flag: adding it to an instant does not overflow any clock.
 const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
-/// Reads `30s`, `500ms`, `1h 30m`; `0` too.
+/// Parses a duration such as `30s`, `500ms`, `1h 30m` or `0`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
@@ -19,21 +19,21 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads `64KiB`, `8MiB`, `1GiB` or a plain number of bytes.
+/// Parses a size such as `64KiB`, `8MiB` or `1GiB`, or a plain number of bytes.
 pub fn bytes(text: &str) -> Result<u64, String> {
     let size = text.parse::<bytesize::ByteSize>();
     size.map(|size| size.as_u64()).map_err(|error| format!("{error}; write it as 64KiB or 8MiB"))
 }
 
-/// Reads what a variable switches on or off: 1 or 0, yes or no, true or false, on or off.
+/// The parser of switches in variables: 1 or 0, yes or no, true or false, on or off.
 pub fn switch() -> BoolishValueParser {
     BoolishValueParser::new()
 }
 
-/// A time that must not be zero.
+/// Checks that the duration of a flag is not zero.
 ///
 /// # Errors
-/// Names the flag.
+/// Fails when it is zero; the text names the flag.
 pub fn positive(time: Duration, flag: &str) -> Result<Duration, String> {
     match time.is_zero() {
         true => Err(format!("{flag} takes more than 0")),

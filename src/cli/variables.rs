@@ -1,20 +1,20 @@
-//! The environment variables that stand for flags: a misspelt one is refused, and an error about a
-//! flag that nobody typed names the variable that it came from.
+//! The environment variables that set flags. A misspelt variable is refused, and an error about a
+//! flag that is not on the command line names the variable that set it.
 
 use clap::Command;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-/// How the names of our variables begin.
+/// The prefix of the names of all variables of Headwater.
 const PREFIX: &str = "HEADWATER_";
-/// How alike two names must be for one to be taken for a misspelling of the other, from 0 to 1.
+/// Least similarity (0 to 1) at which one name counts as a misspelling of another.
 const LIKENESS_MIN: f64 = 0.7;
 
-/// The variable of every flag, of all commands.
+/// The flag of each variable, for the flags of all commands.
 pub struct Variables(BTreeMap<String, String>);
 
 impl Variables {
-    /// Those of `command` and of its subcommands.
+    /// Collects the variables of `command` and of all its subcommands.
     pub fn of(command: &Command) -> Self {
         let mut known = BTreeMap::new();
         let mut open = vec![command];
@@ -30,13 +30,13 @@ impl Variables {
         Self(known)
     }
 
-    /// What is wrong with the variables that are set, where one is none of ours.
+    /// The error for the first variable in `set` that has our prefix but belongs to no flag.
     pub fn misspelt(&self, set: impl Iterator<Item = OsString>) -> Option<String> {
         let ours = set.filter_map(|name| name.into_string().ok());
         let mut unknown =
             ours.filter(|name| name.starts_with(PREFIX) && !self.0.contains_key(name));
         let name = unknown.next()?;
-        // Every name begins alike; the rest decides.
+        // The common prefix would make all names similar, so only the rest is compared.
         let rest = |name: &str| name.trim_start_matches(PREFIX).to_owned();
         let likeness =
             |known: &&String| strsim::normalized_damerau_levenshtein(&rest(known), &rest(&name));
@@ -49,7 +49,8 @@ impl Variables {
         Some(format!("there is no variable {name}; {hint}"))
     }
 
-    /// For each flag that `text` names and that was not typed: the variable that set it.
+    /// A note about the flags in `text` that were set by variables: it names these variables. Flags
+    /// among the words `typed` on the command line are left out.
     pub fn behind(
         &self,
         text: &str,

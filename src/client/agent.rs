@@ -10,28 +10,28 @@ use hyper::{Method, Response, StatusCode, Uri};
 /// Most redirects that one request follows; browsers follow 20.
 const REDIRECTS_MAX: usize = 5;
 
-/// The agent.
+/// A user agent for one server, with the connection that is open.
 pub struct Agent {
     address: Address,
     connection: Option<Connection>,
 }
 
 impl Agent {
-    /// An agent that is not yet connected.
+    /// Creates an agent, which is not yet connected.
     pub fn new(address: Address) -> Self {
         Self { address, connection: None }
     }
 
-    /// Closes the connection, and with it the body of an answer that is still arriving.
+    /// Closes the connection, and with it the body of a response that is still arriving.
     pub fn disconnect(&mut self) {
         self.connection = None;
     }
 
-    /// Sends a request and waits for the head of its answer, over redirects. The body of the answer
-    /// arrives for as long as the agent sends nothing else.
+    /// Sends a request, follows redirects, and waits for the head of the response. The body of the
+    /// response arrives as long as the agent sends no other request.
     ///
     /// # Errors
-    /// When there is no connection, it breaks, or the redirects lead nowhere.
+    /// Fails when there is no connection, the connection breaks, or a redirect cannot be followed.
     pub async fn send(
         &mut self,
         method: Method,
@@ -55,15 +55,15 @@ impl Agent {
                 self.connection = Some(connection);
                 return Ok(answer);
             };
-            // The answer's body is not read, so the connection ends here.
+            // The body of a redirect is not read, so its connection is closed.
             (address, path) = redirected(&address, &location)?;
         }
         Err(HttpError(format!("{} redirects more than {REDIRECTS_MAX} times", self.address)))
     }
 }
 
-/// Where an answer sends its request. A `303` is an answer to be read in another place, and not the
-/// request's new place.
+/// The `Location` of a redirect. A `303` is not followed, because it refers to another resource and
+/// is not the new address of the request.
 fn location(answer: &Response<Incoming>) -> Option<String> {
     let is_redirect = matches!(
         answer.status(),
@@ -76,8 +76,8 @@ fn location(answer: &Response<Incoming>) -> Option<String> {
     location.to_str().ok().map(str::to_owned)
 }
 
-/// The address and path of a `Location`: an address, or a path that begins with `/`. A token goes to
-/// the host that it was given for, and to no other.
+/// The address and path of a `Location`, which is a URL or a path that begins with `/`. The token
+/// is sent only to the host for which it was given.
 fn redirected(address: &Address, location: &str) -> Result<(Address, String), HttpError> {
     let bad =
         || HttpError(format!("{address} redirects to {location:?}, which is no HTTP address"));
@@ -115,7 +115,7 @@ mod tests {
         for wrong in ["ftp://a/", "//b.example/", "x y", ""] {
             assert!(to(wrong).is_err(), "{wrong:?}");
         }
-        // Never from an encrypted connection to one that everybody can read.
+        // A token never goes from an encrypted connection to an unencrypted one.
         let from = https.with_token(Some("t".to_owned()));
         let (address, _) = redirected(&from, "http://a.example/").unwrap();
         assert_eq!(address, "http://a.example".parse().unwrap());

@@ -1,5 +1,5 @@
-//! As much of an HTTP client as the commands and the tests need, on hyper: HTTP/1.1, and over TLS
-//! HTTP/2 where the server has it, as browsers do.
+//! A small HTTP client for the commands and the tests, on hyper. Like a browser, it uses HTTP/2
+//! over TLS where the server offers it, and HTTP/1.1 otherwise.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -21,12 +21,13 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// Longest wait for a connection.
+/// Longest time for opening a connection.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
-/// Most bytes of an answer that is read whole.
+/// Most bytes of a body that [`text`] reads.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Where a server is, `http://host:port` or `https://host:port`, and what to show it.
+/// The address of a server, `http://host:port` or `https://host:port`, and the token for its
+/// requests.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     is_tls: bool,
@@ -35,11 +36,11 @@ pub struct Address {
     token: Option<String>,
 }
 
-/// A request could not be made or answered. The text says why.
+/// Why a request could not be sent or got no usable response.
 #[derive(Clone, Debug)]
 pub struct HttpError(pub String);
 
-/// One connection, closed when dropped.
+/// A connection to a server. It is closed when it is dropped.
 pub struct Connection {
     sender: Sender,
     address: Address,
@@ -74,8 +75,8 @@ impl FromStr for Address {
                     80
                 }
             }
-            // A port that is none would otherwise silently be another one; a name and a password
-            // have no place here.
+            // An invalid port is refused, not replaced by the default port. A user name and a
+            // password are not supported.
             _ => uri
                 .port_u16()
                 .filter(|_| !authority.contains('@'))
@@ -92,7 +93,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Without the token.
+/// Shows the address without its token.
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -100,15 +101,15 @@ impl fmt::Debug for Address {
 }
 
 impl Address {
-    /// The same, with a bearer token in every request.
+    /// The same address, with a bearer token that every request carries.
     #[must_use]
     pub fn with_token(mut self, token: Option<String>) -> Self {
         self.token = token;
         self
     }
 
-    /// The same, with the token of `other` where that is no secret to it: the same host, and not
-    /// one that is asked without TLS after the other was asked with it.
+    /// The same address, with the token of `other` if the host is the same and the connection is
+    /// not less secure: a token for an `https` address is never sent to an `http` address.
     #[must_use]
     pub fn with_token_of(self, other: &Self) -> Self {
         let is_safe = self.host == other.host && (self.is_tls || !other.is_tls);
@@ -116,19 +117,20 @@ impl Address {
         self.with_token(token)
     }
 
-    /// Whether it is this machine, by a name that no DNS server gives.
+    /// Whether the host is this machine: a loopback address or `localhost`, which need no DNS
+    /// server.
     pub fn is_loopback(&self) -> bool {
         let host = self.host.trim_start_matches('[').trim_end_matches(']');
         let is_address = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
         is_address || host == "localhost"
     }
 
-    /// Whether it is reached over TLS.
+    /// Whether connections to the address use TLS.
     pub fn is_tls(&self) -> bool {
         self.is_tls
     }
 
-    /// Why a TLS connection failed, and what to do about it.
+    /// The error of a TLS connection, with advice where the cause is known.
     fn tls_failed(error: impl fmt::Display) -> HttpError {
         let why = error.to_string();
         let hint = match () {
@@ -147,18 +149,19 @@ impl Address {
 }
 
 impl Connection {
-    /// Connects.
+    /// Opens a connection. Over TLS it uses HTTP/2 if the server supports it.
     ///
     /// # Errors
-    /// When nobody listens there or answers in time, or its certificate is not to be trusted.
+    /// Fails when the server does not accept the connection in time, or its certificate is not
+    /// trusted.
     pub async fn open(address: &Address) -> Result<Self, HttpError> {
         Self::open_with(address, &[b"h2", b"http/1.1"]).await
     }
 
-    /// Connects for HTTP/1.1, which alone can become another protocol here.
+    /// Opens a connection with HTTP/1.1, which is the only version that a WebSocket can start from.
     ///
     /// # Errors
-    /// As [`Connection::open`].
+    /// Fails in the same cases as [`Connection::open`].
     pub async fn open_http1(address: &Address) -> Result<Self, HttpError> {
         Self::open_with(address, &[b"http/1.1"]).await
     }
@@ -194,7 +197,7 @@ impl Connection {
     {
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(failed)?;
-        // It ends with its sender, or here; what goes wrong on it the sender reports.
+        // The task ends when the sender or the `Connection` is dropped. The sender reports errors.
         let connection = connection.with_upgrades();
         let driver = tokio::spawn(async move { connection.await.unwrap_or_default() });
         let (sender, driver) = (Sender::Http1(sender), driver.abort_handle());
@@ -212,12 +215,12 @@ impl Connection {
         Ok(Self { sender, address: address.clone(), driver })
     }
 
-    /// The server that it leads to.
+    /// The address of the server.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Whether another request may go over it.
+    /// Whether the connection can carry another request.
     pub fn is_open(&self) -> bool {
         match &self.sender {
             Sender::Http1(sender) => !sender.is_closed(),
@@ -225,7 +228,7 @@ impl Connection {
         }
     }
 
-    /// What is spoken on it.
+    /// The HTTP version of the connection.
     pub fn version(&self) -> Version {
         match self.sender {
             Sender::Http1(_) => Version::HTTP_11,
@@ -233,7 +236,7 @@ impl Connection {
         }
     }
 
-    /// A request to this server.
+    /// Begins a request to this server, which carries the token of its address.
     pub fn request(&self, method: Method, path: &str) -> hyper::http::request::Builder {
         let mut request = Request::builder().method(method);
         if let Some(token) = &self.address.token {
@@ -245,10 +248,10 @@ impl Connection {
         }
     }
 
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request and waits for the head of its response.
     ///
     /// # Errors
-    /// When the connection breaks first, or the request cannot be written.
+    /// Fails when the request cannot be written, or the connection breaks before the head arrives.
     pub async fn send(
         &mut self,
         request: hyper::http::request::Builder,
@@ -268,7 +271,8 @@ impl Connection {
     }
 }
 
-/// What this machine trusts, read once; `SSL_CERT_FILE` names another list.
+/// The TLS settings. They trust the certificate authorities of this machine, which are read once;
+/// `SSL_CERT_FILE` names another list.
 fn tls() -> Result<Arc<ClientConfig>, HttpError> {
     static CONFIG: OnceLock<Result<Arc<ClientConfig>, HttpError>> = OnceLock::new();
     let config = || {
@@ -292,10 +296,10 @@ impl Drop for Connection {
     }
 }
 
-/// The whole body as text.
+/// Reads the whole body as text.
 ///
 /// # Errors
-/// When it does not arrive whole, is too large, or is not UTF-8.
+/// Fails when the body does not arrive whole, is larger than 64 MiB, or is not UTF-8.
 pub async fn text(response: Response<Incoming>) -> Result<String, HttpError> {
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
     let body = body.map_err(|error| HttpError(error.to_string()))?.to_bytes();

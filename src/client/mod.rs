@@ -1,9 +1,9 @@
-//! An `EventSource` for programs: what a browser does, without the browser.
+//! An `EventSource` for programs, which behaves like the one of a browser.
 //!
-//! `tail`, `bench` and the tests read streams through this one client, so what they show is what
-//! native clients see: it reconnects after the time the stream gave, sends the last id it saw,
-//! dispatches only what has data, and ends for good on anything but a `200` event stream (WHATWG
-//! HTML, section 9.2). Blocks are parsed by `sse-stream`.
+//! `tail`, `bench`, `doctor` and the tests read streams through this client, so they receive what a
+//! browser receives. The client reconnects after the time that the stream gave, sends the last id
+//! that it received, dispatches only SSE events with data, and ends permanently on any response
+//! other than a `200` event stream (WHATWG HTML, section 9.2). `sse-stream` parses the SSE events.
 
 pub mod agent;
 pub mod http;
@@ -21,44 +21,44 @@ use tokio::time::Instant;
 use tokio_stream::StreamExt;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Wait before a reconnect until a stream says otherwise; browsers take 2 to 5 s.
+/// Wait before a reconnect until a stream sets another time; browsers wait 2 to 5 s.
 const RETRY_DEFAULT: Duration = Duration::from_secs(3);
 
-/// One event as `EventSource` dispatches it.
+/// An event as `EventSource` dispatches it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The type; `message` when the block named none.
+    /// The type; `message` when the SSE event has none.
     pub kind: String,
-    /// The data.
+    /// The data; its lines are separated by LF.
     pub data: String,
-    /// The last id seen, whether in this block or before.
+    /// The last id that was received, with this event or before it.
     pub last_event_id: String,
 }
 
-/// What happens to an event source.
+/// An event, or a change in the state of an event source.
 #[derive(Debug)]
 pub enum Signal {
     /// A response began.
     Opened,
-    /// An event.
+    /// An event arrived.
     Message(Message),
-    /// The response ended; the next one is asked for after this time. What the browser shows as
-    /// an `error` with `readyState` 0.
+    /// The response ended, or there was none; the next request follows after this time. A browser
+    /// reports this as an `error` with `readyState` 0.
     Reconnecting { after: Duration, why: Interruption },
-    /// It is over; nothing more comes. `readyState` 2.
+    /// The source has ended permanently, and no signal follows. The `readyState` in a browser is 2.
     Closed { status: Option<StatusCode>, why: String },
 }
 
 /// Why a response ended.
 #[derive(Debug)]
 pub enum Interruption {
-    /// Its body ended.
+    /// Its body ended cleanly.
     End,
-    /// The connection broke, or could not be made.
+    /// The connection broke, or could not be made; the text is the reason.
     Broken(String),
 }
 
-/// A source of events.
+/// A stream of events from one path of a server. It reconnects by itself.
 pub struct EventSource {
     agent: Agent,
     path: String,
@@ -74,7 +74,8 @@ enum State {
 }
 
 impl EventSource {
-    /// A source that connects when it is first asked for a signal. `cursor`: where to begin.
+    /// Creates a source, which connects at the first call of [`EventSource::next`]. The stream
+    /// begins after `cursor`.
     pub fn new(address: Address, path: impl Into<String>, cursor: Option<&str>) -> Self {
         Self {
             agent: Agent::new(address),
@@ -85,24 +86,25 @@ impl EventSource {
         }
     }
 
-    /// The last id seen: where a later source would go on.
+    /// The last id that was received. A later source can resume from it.
     pub fn last_event_id(&self) -> &str {
         &self.last_event_id
     }
 
-    /// Breaks the connection off, as a client does that loses its network. The next signal comes
-    /// from a new connection, after `after`.
+    /// Breaks the connection off, as the loss of a network does. The source connects again after
+    /// the time `after`.
     pub fn disconnect(&mut self, after: Duration) {
         self.agent.disconnect();
         self.state = State::Waiting { until: Instant::now() + after };
     }
 
-    /// Moves to another server; takes effect with the next reconnect.
+    /// Moves to another server. This takes effect at the next reconnect.
     pub fn move_to(&mut self, address: Address) {
         self.agent = Agent::new(address);
     }
 
-    /// The next thing that happens. Cancel safe: a call that is dropped loses no event.
+    /// Waits for the next signal; after [`Signal::Closed`] there is none, and the wait never ends.
+    /// Cancellation-safe: a call that is dropped loses no event.
     pub async fn next(&mut self) -> Signal {
         loop {
             match &mut self.state {
@@ -127,7 +129,7 @@ impl EventSource {
     }
 
     async fn open(&mut self) -> Signal {
-        // Should this call be dropped half-way, the next one begins anew.
+        // If this call is dropped before its response arrives, the next call sends a new request.
         let response = match self.request().await {
             Ok(response) => response,
             Err(HttpError(why)) => return self.reconnect(Interruption::Broken(why)),
@@ -187,7 +189,7 @@ mod tests {
     use sse_stream::SseByteStream;
     use std::convert::Infallible;
 
-    /// The messages that a client gets from these chunks.
+    /// The messages that a client receives from these chunks.
     fn read(chunks: Vec<Bytes>) -> Vec<Message> {
         let mut source = EventSource::new("http://x".parse().expect("an address"), "/", None);
         let chunks = chunks.into_iter().map(Ok::<_, Infallible>);

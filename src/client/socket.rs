@@ -1,4 +1,5 @@
-//! A WebSocket for programs: listens to one channel, as `bench` does to measure it.
+//! A WebSocket client for programs. It subscribes to one channel, as `bench` does for its
+//! measurements.
 
 use super::http::{Address, Connection, HttpError};
 use futures_util::SinkExt;
@@ -14,37 +15,37 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
-/// What is read at once.
+/// Size of the read buffer, in bytes.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
 
-/// An open socket.
+/// An open WebSocket.
 pub struct Socket {
     wire: WebSocketStream<TokioIo<Upgraded>>,
 }
 
-/// A frame that concerns who listens.
+/// A message from the origin to a subscriber.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Frame {
-    /// Subscribed: from here on events follow.
+    /// The subscription is acknowledged; events follow.
     Ack,
-    /// An event.
+    /// An event of the channel.
     Event {
-        /// Its data.
+        /// The data of the event.
         data: String,
     },
-    /// Something is missing.
+    /// Events are missing.
     Gap,
-    /// What is of no interest here.
+    /// Any other message.
     #[serde(other)]
     Other,
 }
 
 impl Socket {
-    /// Connects to `/ws`.
+    /// Connects to `/ws` and makes the handshake.
     ///
     /// # Errors
-    /// When nobody listens there, or shakes no hands.
+    /// Fails when there is no connection, or the server refuses the handshake.
     pub async fn open(address: &Address) -> Result<Self, HttpError> {
         let mut connection = Connection::open_http1(address).await?;
         let request = connection.request(Method::GET, "/ws").header(CONNECTION, "Upgrade");
@@ -57,30 +58,31 @@ impl Socket {
         }
         let upgraded = hyper::upgrade::on(answer).await;
         let upgraded = upgraded.map_err(|error| HttpError(error.to_string()))?;
-        // Thousands of these are opened at once; the library's own 128 KiB each would be a gigabyte.
+        // With the library's 128 KiB each, the thousands of sockets of `bench` would take a
+        // gigabyte.
         let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
         let upgraded = TokioIo::new(upgraded);
         let wire = WebSocketStream::from_raw_socket(upgraded, Role::Client, Some(config)).await;
         Ok(Self { wire })
     }
 
-    /// Asks for a channel, from now on.
+    /// Subscribes to a channel, without a cursor.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// Fails when the connection is broken.
     pub async fn subscribe(&mut self, channel: &str) -> Result<(), HttpError> {
         let frame = json!({ "type": "subscribe", "channels": [channel] });
         let sent = self.wire.send(Message::text(frame.to_string())).await;
         sent.map_err(|error| HttpError(error.to_string()))
     }
 
-    /// The next frame; `None` when there are no more. Cancel safe.
+    /// Waits for the next message; `None` when the connection has ended. Cancellation-safe.
     pub async fn next(&mut self) -> Option<Frame> {
         loop {
             match self.wire.next().await?.ok()? {
                 Message::Text(text) => return serde_json::from_str(&text).ok(),
                 Message::Close(_) => return None,
-                // Pings are answered with the next read.
+                // The library answers pings during the next read.
                 _ => {}
             }
         }

@@ -1,8 +1,8 @@
-//! `serve --demo`: an airport's departures board and a price ticker that run by themselves.
+//! The events of `serve --demo`: the departures board of an airport, and a price ticker.
 //!
-//! Both are published through the hub, as any publisher's events are; nothing here is known
-//! elsewhere. The ticker numbers its prices without a break, across restarts too, so that a page can
-//! see that none is missing and none comes twice.
+//! Both publish through the hub like any other publisher. The ticker numbers its prices without
+//! gaps, also across restarts, so that a page can check that no price is missing and none arrives
+//! twice.
 
 use crate::core::event::{ChannelName, Event, Field};
 use crate::hub::Hub;
@@ -17,7 +17,7 @@ use std::time::Duration;
 const BOARD_PAUSE: Duration = Duration::from_millis(900);
 const TICKER_PAUSE: Duration = Duration::from_millis(100);
 const FLIGHTS: usize = 12;
-/// The board shows flights of this many minutes: several times what its flights take up.
+/// The span of the departure times, in minutes: several times what the flights of the board need.
 const DEPARTURES_MINUTES: u64 = 240;
 const FAULT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -43,16 +43,16 @@ struct Flight {
     stage: usize,
 }
 
-/// Publishes for as long as it is polled.
+/// Publishes the events of the demo until the future is dropped.
 pub async fn feed(hub: Arc<Hub>) {
     tokio::join!(departures(&hub), ticker(&hub));
 }
 
 async fn departures(hub: &Hub) {
-    // The earliest first.
+    // The flights by departure time, the earliest first.
     let mut board: VecDeque<Flight> = VecDeque::new();
     let mut numbers = (random() % 900) as u32..;
-    // A board left by an earlier run is cleared, so that no flight stays for ever.
+    // Flights of an earlier run are removed, because no later event would remove them.
     while let Err(error) = clear(hub, "departures").await {
         pause_after(&error).await;
     }
@@ -68,7 +68,7 @@ async fn departures(hub: &Hub) {
         tokio::time::sleep(BOARD_PAUSE).await;
         let early = random() as usize % FLIGHTS / 2;
         board[early].stage += 1;
-        // With its last stage a flight leaves the state as well.
+        // The event of the last stage also removes the flight's key from the state.
         let flight = &board[early];
         let is_gone = flight.stage + 1 == STAGES.len();
         let event = event(&flight.key(), flight.data(), is_gone);
@@ -77,7 +77,7 @@ async fn departures(hub: &Hub) {
     }
 }
 
-/// A minute of the next hours at which no flight of the board leaves, nor shortly before or after.
+/// A minute of the next hours that is more than three minutes apart from every departure.
 fn free_minute(board: &VecDeque<Flight>, now: u64) -> u64 {
     let is_free = |minute: &u64| board.iter().all(|other| other.minute.abs_diff(*minute) > 3);
     let first = random() % DEPARTURES_MINUTES;
@@ -127,7 +127,7 @@ async fn clear(hub: &Hub, name: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Publishes, again and again while the store is down.
+/// Publishes an event, and repeats this until the store accepts it.
 async fn surely(hub: &Hub, name: &str, event: Event) {
     while let Err(error) = publish(hub, name, event.clone()).await {
         pause_after(&error).await;

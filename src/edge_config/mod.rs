@@ -1,7 +1,8 @@
 //! The shipped edge configurations, filled in for a deployment.
 //!
-//! The files in `vcl/`, `nginx/` and `deploy/` are whole and true as they stand; they are compiled
-//! in, and a deployment only replaces the values they stand there with. Pure: text in, text out.
+//! The files in `vcl/`, `nginx/` and `deploy/` are complete configurations with default values.
+//! They are compiled in, and only these values are replaced by those of a deployment. There is no
+//! I/O here.
 
 use crate::access::scope::Pattern;
 use crate::limits::client_address::Network;
@@ -24,7 +25,7 @@ const NGINX_PARTS: [(&str, &str); 7] = [
     ("common.conf", include_str!("../../nginx/common.conf")),
 ];
 const FASTLY_MAIN: &str = include_str!("../../vcl/fastly/main.vcl");
-/// In the order of a request's way through Fastly; `headwater.tf` has the type of each.
+/// The snippets in the order in which a request passes them; `headwater.tf` has the type of each.
 const FASTLY_SNIPPETS: [(&str, &str); 10] = [
     ("init", include_str!("../../vcl/fastly/init.vcl")),
     ("private", include_str!("../../vcl/fastly/private.vcl")),
@@ -38,13 +39,13 @@ const FASTLY_SNIPPETS: [(&str, &str); 10] = [
     ("deliver", include_str!("../../vcl/fastly/deliver.vcl")),
 ];
 const FASTLY_TERRAFORM: &str = include_str!("../../vcl/fastly/headwater.tf");
-/// Longer than any response by as much as a slow client may lag behind.
+/// How much longer than a segment a response may take, because a slow client may lag behind.
 const SEND_SLACK: Duration = Duration::from_secs(30);
-/// How much longer than a long poll nginx waits: for those who wait with it, and for its end.
+/// How much longer than a long poll nginx waits: in collapsed requests (lock), and for data (read).
 const LOCK_SLACK: Duration = Duration::from_secs(5);
 const READ_SLACK: Duration = Duration::from_secs(10);
 
-/// `host:port`, as every configuration language here takes it.
+/// A `host:port` that is valid in all configuration languages used here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
     /// A name or an address; IPv6 in brackets.
@@ -53,93 +54,93 @@ pub struct HostPort {
     pub port: u16,
 }
 
-/// What of a deployment every edge must know.
+/// The properties of a deployment that every edge needs.
 #[derive(Clone, Debug)]
 pub struct Deployment {
-    /// Where the origin is, as the edge sees it.
+    /// The address of the origin, as seen from the edge.
     pub origin: HostPort,
     /// The origin's `--lanes`.
     pub lanes: u64,
 }
 
-/// A service of Fastly.
+/// The values of a Fastly service.
 #[derive(Clone, Debug)]
 pub struct Fastly {
-    /// What every edge must know.
+    /// The properties that every edge needs.
     pub deployment: Deployment,
     /// The origin's `--cors-origin`.
     pub cors_origins: Vec<String>,
 }
 
-/// A Varnish of its own.
+/// The values of a Varnish.
 #[derive(Clone, Debug)]
 pub struct Varnish {
-    /// What every edge must know.
+    /// The properties that every edge needs.
     pub deployment: Deployment,
     /// The origin's `--segment`.
     pub segment: Duration,
     /// The origin's `--long-poll-timeout`.
     pub long_poll_timeout: Duration,
-    /// The origin's `--private`: channels whose requests are passed as they come.
+    /// The origin's `--private`: channels whose requests bypass the cache.
     pub private: Vec<Pattern>,
-    /// Who may PURGE.
+    /// The addresses that may send PURGE.
     pub purge_from: Vec<Network>,
     /// The origin's `--cors-origin`.
     pub cors_origins: Vec<String>,
 }
 
-/// A Squid, which stands between the listeners of an nginx with [`Profile::Squid`].
+/// The values of a Squid, which stands between the listeners of an nginx with [`Profile::Squid`].
 #[derive(Clone, Debug)]
 pub struct Squid {
-    /// Where nginx listens for it.
+    /// The address where nginx listens for Squid.
     pub origin: HostPort,
-    /// Where it listens: a port, or an address and a port.
+    /// The port, or address and port, where Squid listens.
     pub listen: Option<String>,
     /// The origin's `--long-poll-timeout`.
     pub long_poll_timeout: Duration,
-    /// The origin's `--private`: channels whose answers are not shared.
+    /// The origin's `--private`: channels whose responses are not shared.
     pub private: Vec<Pattern>,
 }
 
-/// What nginx does with streams.
+/// How nginx handles streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// `?mode=hold` behind its cache.
+    /// nginx sends long polls (`?mode=hold`) to the origin, and caches the responses.
     Collapse,
-    /// Each client an origin request.
+    /// Each client has an origin request of its own.
     Stream,
-    /// TLS and HTTP/2 in front of Varnish.
+    /// nginx serves TLS and HTTP/2 in front of Varnish.
     Varnish,
-    /// In front of Squid and behind it.
+    /// nginx stands in front of Squid and behind it.
     Squid,
 }
 
-/// An nginx.
+/// The values of an nginx.
 #[derive(Clone, Debug)]
 pub struct Nginx {
-    /// What every edge must know; with [`Profile::Varnish`] the origin is the Varnish.
+    /// The properties that every edge needs; with [`Profile::Varnish`] the origin is the Varnish.
     pub deployment: Deployment,
-    /// What it does with streams.
+    /// How nginx handles streams.
     pub profile: Profile,
-    /// Where it listens: a port, or an address and a port.
+    /// The port, or address and port, where nginx listens.
     pub listen: Option<String>,
     /// The certificate chain and its key, as PEM files.
     pub tls: Option<(String, String)>,
-    /// Where its cache is.
+    /// The directory of the cache of nginx.
     pub cache_dir: Option<String>,
     /// The origin's `--long-poll-timeout`.
     pub long_poll_timeout: Duration,
-    /// Where the Squid is, with [`Profile::Squid`].
+    /// The address of Squid, with [`Profile::Squid`].
     pub squid: Option<HostPort>,
-    /// Where nginx listens for that Squid.
+    /// The port, or address and port, where nginx listens for that Squid.
     pub inner_listen: Option<String>,
     /// The origin's `--cors-origin`, with [`Profile::Squid`] and [`Profile::Collapse`].
     pub cors_origins: Vec<String>,
-    /// Most requests of one client at once.
+    /// Most requests of one client address at once.
     pub client_connections: Option<NonZeroU32>,
 }
 
-/// A whole VCL that `varnishd -f` takes.
+/// A complete VCL for `varnishd -f`.
 pub fn varnish(wanted: &Varnish) -> String {
     let origin = &wanted.deployment.origin;
     let mut text = fill(
@@ -184,7 +185,7 @@ pub fn varnish(wanted: &Varnish) -> String {
     text
 }
 
-/// A regular expression for the names that a pattern means, at the place where a name begins.
+/// A regular expression for the names that a pattern matches; it is used where a name begins.
 fn expression(pattern: &Pattern) -> String {
     let text = pattern.to_string().replace('.', "[.]");
     match text.strip_suffix('*') {
@@ -193,7 +194,7 @@ fn expression(pattern: &Pattern) -> String {
     }
 }
 
-/// A whole `squid.conf` that `squid -f` takes.
+/// A complete `squid.conf` for `squid -f`.
 pub fn squid(wanted: &Squid) -> String {
     let HostPort { host, port } = &wanted.origin;
     let read_timeout = seconds(wanted.long_poll_timeout + READ_SLACK);
@@ -208,7 +209,7 @@ pub fn squid(wanted: &Squid) -> String {
         ],
     );
     if !wanted.private.is_empty() {
-        // POSIX expressions, which have no assertions.
+        // Squid uses POSIX expressions, which have no look-ahead assertions.
         let channels = wanted.private.iter().map(|pattern| {
             let text = pattern.to_string().replace('.', "[.]");
             match text.strip_suffix('*') {
@@ -222,7 +223,7 @@ pub fn squid(wanted: &Squid) -> String {
     text
 }
 
-/// A whole `nginx.conf` that `nginx -c` takes.
+/// A complete `nginx.conf` for `nginx -c`.
 pub fn nginx(wanted: &Nginx) -> String {
     let frame = fill(NGINX_FRAME, &[("collapse.conf", wanted.profile.file().to_owned())]);
     let text = with_includes(&frame, nginx_include);
@@ -232,7 +233,7 @@ pub fn nginx(wanted: &Nginx) -> String {
         (format!("server 127.0.0.1:{shipped}"), format!("server {origin}")),
         (format!("default 127.0.0.1:{shipped}"), format!("default {origin}")),
     ];
-    // Lanes shift the ends of streams, and a collapsed answer has none.
+    // Lanes shift the boundaries of streams, and a long poll has no boundary.
     if wanted.profile != Profile::Collapse {
         values.push(("* \"\";".to_owned(), split_lanes(wanted.deployment.lanes)));
     }
@@ -279,7 +280,7 @@ pub fn nginx(wanted: &Nginx) -> String {
     values.iter().fold(text, |text, (from, to)| fill(&text, &[(from.as_str(), to.clone())]))
 }
 
-/// A key for each origin of pages that may read.
+/// The shipped map of web origins, and its replacement: a cache key for each origin that may read.
 fn pages(profile: Profile, cors_origins: &[String]) -> Option<(String, String)> {
     const PAGES: &str = "map $http_origin $headwater_page {\n";
     if cors_origins.is_empty() {
@@ -289,13 +290,13 @@ fn pages(profile: Profile, cors_origins: &[String]) -> Option<(String, String)> 
     let shipped = format!("{PAGES}        default {others};\n");
     let mut pages = PAGES.to_owned();
     for (origin, number) in cors_origins.iter().zip(1..) {
-        // An expression, because nginx bounds the length of plain values.
+        // A regular expression, because nginx limits the length of plain values.
         pages += &format!("        \"~^{}$\" &page={number};\n", literal(origin));
     }
     Some((shipped, pages + "        default \"\";\n"))
 }
 
-/// An expression for an origin of web pages.
+/// A regular expression for an origin of web pages.
 fn literal(origin: &str) -> String {
     origin
         .chars()
@@ -303,7 +304,7 @@ fn literal(origin: &str) -> String {
         .collect()
 }
 
-/// What stands on both sides of nginx.
+/// The values of [`Profile::Squid`] for both sides of Squid.
 fn around_squid(wanted: &Nginx) -> Vec<(String, String)> {
     let wait = |slack| format!("{}s;", seconds(wanted.long_poll_timeout + slack));
     let mut values = vec![
@@ -314,7 +315,7 @@ fn around_squid(wanted: &Nginx) -> Vec<(String, String)> {
         values.push(("server 127.0.0.1:3128".to_owned(), format!("server {squid}")));
     }
     if let Some(inner) = &wanted.inner_listen {
-        // A port alone would be open to everybody.
+        // A port without an address would be open to other machines.
         let host = if inner.contains(':') { "" } else { "127.0.0.1:" };
         values.push(("listen 127.0.0.1:3129;".to_owned(), format!("listen {host}{inner};")));
     }
@@ -325,7 +326,7 @@ fn around_squid(wanted: &Nginx) -> Vec<(String, String)> {
     values
 }
 
-/// One custom VCL with everything in it.
+/// One custom VCL with all parts included.
 pub fn fastly(wanted: &Fastly) -> String {
     let text = with_includes(FASTLY_MAIN, fastly_include);
     let origin = &wanted.deployment.origin;
@@ -337,7 +338,7 @@ pub fn fastly(wanted: &Fastly) -> String {
             (r#".port = "443""#, format!(r#".port = "{port}""#)),
         ],
     );
-    // Host names the port only where it is not the usual one of TLS.
+    // The header `Host` has the port only when it is not 443, the default of TLS.
     let authority = if *port == 443 { host.clone() } else { origin.to_string() };
     let text = fill(
         &text,
@@ -349,7 +350,7 @@ pub fn fastly(wanted: &Fastly) -> String {
     fastly_settings(&text, wanted)
 }
 
-/// The snippets and a Terraform configuration that installs them: names and texts of files.
+/// The names and texts of files: the snippets, and a Terraform configuration that installs them.
 pub fn fastly_files(wanted: &Fastly, domain: Option<&str>) -> Vec<(String, String)> {
     let mut files: Vec<(String, String)> = FASTLY_SNIPPETS
         .map(|(name, text)| (format!("{name}.vcl"), text.to_owned()))
@@ -379,7 +380,7 @@ fn fastly_include(line: &str) -> Option<&'static str> {
     FASTLY_SNIPPETS.iter().find(|(part, _)| *part == name).map(|(_, text)| *text)
 }
 
-/// The line that says where nginx listens, and what it becomes.
+/// The shipped `listen` line of nginx, and its replacement.
 fn listen(wanted: &Nginx) -> (String, String) {
     if wanted.profile == Profile::Varnish {
         let at = wanted.listen.as_deref().unwrap_or("443");
@@ -397,12 +398,12 @@ fn listen(wanted: &Nginx) -> (String, String) {
     ("listen 80;".to_owned(), lines)
 }
 
-/// The shares of `split_clients`, of equal size but for rounding.
+/// The lines of `split_clients`: all lanes have equal shares, except for rounding.
 fn split_lanes(lanes: u64) -> String {
     if lanes <= 1 {
         return "* \"\";".to_owned();
     }
-    // The first lane takes the rest, as lane 0 is also where clients go that choose none.
+    // Lane 0 takes the rest, because it also has the clients that choose no lane.
     let share = 100.0 / lanes as f64;
     let shares = (1..lanes).map(|lane| format!("{share:.2}% &lane={lane};\n        "));
     shares.chain(["* &lane=0;".to_owned()]).collect::<String>()
@@ -419,7 +420,7 @@ impl Profile {
     }
 }
 
-/// Replaces each shipped value, wherever it stands. The tests hold that each of them does.
+/// Replaces each shipped value wherever it occurs. The tests check that each of them occurs.
 fn fill(text: &str, values: &[(&str, String)]) -> String {
     values.iter().fold(text.to_owned(), |text, (from, to)| {
         debug_assert!(text.contains(from), "{from:?} is not in the shipped file");
@@ -427,7 +428,7 @@ fn fill(text: &str, values: &[(&str, String)]) -> String {
     })
 }
 
-/// Puts the text of each included file in the place of its line, as deep as the line stood.
+/// Replaces each include line by the text of the included file, with the indentation of that line.
 fn with_includes(text: &str, included: fn(&str) -> Option<&'static str>) -> String {
     let mut whole = String::new();
     for line in text.split_inclusive('\n') {
@@ -450,7 +451,7 @@ fn nginx_include(line: &str) -> Option<&'static str> {
     NGINX_PARTS.iter().find(|(part, _)| *part == name).map(|(_, text)| *text)
 }
 
-/// Whole seconds, rounded up.
+/// A duration in whole seconds, rounded up.
 fn seconds(time: Duration) -> u64 {
     time.as_millis().div_ceil(1_000) as u64
 }
@@ -479,7 +480,7 @@ fn acl_entry(Network { address, bits }: &Network) -> String {
 }
 
 impl HostPort {
-    /// Without the brackets of an IPv6 address.
+    /// The host without the brackets of an IPv6 address.
     fn bare_host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
     }

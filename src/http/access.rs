@@ -1,7 +1,8 @@
-//! What a request carries to show who sent it, and what comes of it.
+//! Finds the credentials of a request, and decides whether it may read or publish.
 //!
-//! A bearer token stands for its bearer alone, so what it opens is never shared; a request that
-//! the edge vouches for is answered like a public one, and costs the origin one answer for all.
+//! A bearer token is valid for its bearer only, so a response that a token opens is never shared. A
+//! request that the edge vouches for is answered like a request for a public channel, so one
+//! response of the origin serves all clients.
 
 use super::problem::Problem;
 use super::readiness::keys_missing;
@@ -13,36 +14,37 @@ use crate::core::event::ChannelName;
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, HeaderMap, HeaderName, HeaderValue};
 
-/// By which the edge vouches for a request.
+/// The header with which the edge vouches for a request.
 pub const EDGE_AUTH: HeaderName = HeaderName::from_static("headwater-edge-auth");
 
-/// What the bearer of a token that was good once is told.
+/// The error text for an expired token.
 pub(super) const EXPIRED: &str = "the token has expired, get a new one";
 
-/// Whom an answer is for.
+/// The clients that may receive a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
-    /// Everyone: a cache may share it.
+    /// All clients may receive it, so a cache may share it.
     Everyone,
-    /// Who asked, and nobody else.
+    /// Only the client that sent the request may receive it.
     Bearer,
 }
 
-/// Why a request is not served.
+/// The reason for which a request is not served.
 pub enum Denied {
-    /// Its bearer may come back with a newer token.
+    /// The token has expired, and the client may come back with a newer one.
     Expired,
-    /// No token can be checked before the keys are fetched.
+    /// The token cannot be checked before the keys are fetched.
     NotYet(Problem),
-    /// For good.
+    /// The request is refused, and repeating it will not help.
     Refused(Problem),
 }
 
-/// Most cookies of one name that are tried: a browser sends one for each path and domain.
+/// The most cookies of one name that are tried: a browser sends one for each path and domain.
 const COOKIES_MAX: usize = 4;
 
 impl AppState {
-    /// Whether these channels may be read, and whom the answer is for.
+    /// Decides whether a request may read these channels, and which clients may receive the
+    /// response.
     pub(super) fn may_read(
         &self,
         headers: &HeaderMap,
@@ -57,7 +59,8 @@ impl AppState {
             return Ok(Audience::Everyone);
         }
         let wanted = (Right::Subscribe, names);
-        // What the client says itself comes before what its browser sends along.
+        // A token that the client sends itself takes precedence over cookies, which the browser
+        // adds.
         if let Some(token) = bearer(headers).or(query.get("access_token")) {
             return self.check(token, wanted).map(|_| Audience::Bearer);
         }
@@ -66,7 +69,7 @@ impl AppState {
         for token in cookies(headers, name) {
             match self.check(token, wanted) {
                 Ok(_) => return Ok(Audience::Bearer),
-                // The bearer of an expired one should come back with a newer one.
+                // `Expired` and `NotYet` replace `Refused`, because the client may come back later.
                 Err(Denied::Expired) => refused = Some(Denied::Expired),
                 Err(Denied::NotYet(problem)) => refused = Some(Denied::NotYet(problem)),
                 Err(denied) => refused = refused.or(Some(denied)),
@@ -80,9 +83,9 @@ impl AppState {
         }))
     }
 
-    /// Whether a channel may be written to. Only the header counts: a cookie would let any site
-    /// that its owner visits publish in their name, and a query is written into logs. Says whose
-    /// token it was, where one is needed.
+    /// Decides whether a request may write to a channel. Returns the grant of its token, or `None`
+    /// if publishing needs no token. Only the `Authorization` header counts: with a cookie, any
+    /// site that a user visits could publish in the user's name, and a query is written to logs.
     pub(super) fn may_publish(
         &self,
         headers: &HeaderMap,
@@ -118,7 +121,7 @@ impl AppState {
     }
 }
 
-/// The explanation that the answer to a refused token carries.
+/// The error text for a refused token.
 pub(super) fn explanation(refusal: TokenError) -> String {
     match refusal {
         TokenError::Expired => EXPIRED.to_owned(),
@@ -132,7 +135,7 @@ pub(super) fn explanation(refusal: TokenError) -> String {
     }
 }
 
-/// A good token that does not grant what its bearer wants.
+/// The problem `scope`: a valid token does not grant this right to these channels.
 pub(super) fn out_of_scope(right: Right, names: &[ChannelName]) -> Problem {
     let word = if right == Right::Publish { "publish" } else { "subscribe" };
     let wanted: Vec<String> = names.iter().map(|name| format!("{word}:{name}")).collect();
@@ -141,7 +144,7 @@ pub(super) fn out_of_scope(right: Right, names: &[ChannelName]) -> Problem {
     Problem::new(status, "scope", title, detail)
 }
 
-/// Keeps what is for one reader out of every cache.
+/// Marks a response for one client only, so that no cache stores it.
 pub(super) fn keep_private(answer: &mut HttpResponse) {
     let headers = answer.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
@@ -156,9 +159,9 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// The values of all cookies of a name. Browsers send several where their paths or domains differ.
-///
-/// Only the first few: each may be a signature to be checked.
+/// The values of the first few cookies of a name. Browsers send several where their paths or
+/// domains differ. The number is limited because each value may be a token whose signature must be
+/// checked.
 pub(super) fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
     let pairs = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     let cookies = pairs.flat_map(|value| value.split(';')).filter_map(move |pair| {

@@ -4,57 +4,57 @@ use crate::limits::rates::RatesConfig;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// What a client is sent, and may send.
+/// The limits, times and options of requests and responses.
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
-    /// Quiet time after which a stream sends a comment.
+    /// The time after which a stream that has sent nothing sends a comment.
     pub heartbeat: Duration,
-    /// Most bytes of events in one response.
+    /// The bytes of events after which a stream ends early.
     pub segment_bytes: usize,
-    /// Longest wait of a long poll for an event.
+    /// The longest time that a long poll waits for an event.
     pub long_poll_timeout: Duration,
-    /// How long the answer to a long poll waits for more events after its first.
+    /// How long a long poll waits for more events after its first one.
     pub long_poll_linger: Duration,
-    /// Most bytes of events in one answer of a long poll, which is built in memory.
+    /// The most bytes of events in the response to a long poll, which is built in memory.
     pub long_poll_bytes: usize,
-    /// Most bytes of one event's data.
+    /// The most bytes of data in one event.
     pub event_bytes: usize,
-    /// Most bytes of a batch.
+    /// The most bytes in a batch.
     pub batch_bytes: usize,
-    /// Most events in a batch.
+    /// The most events in a batch.
     pub batch_events: usize,
-    /// Most bytes of publishes being read at once.
+    /// The most bytes of memory for publish bodies that are being read at the same time.
     pub publish_buffer: usize,
-    /// Longest time that the body of a publish may take.
+    /// The longest time for the body of a publish to arrive.
     pub body_timeout: Duration,
-    /// How fast events may come in.
+    /// The rate limits for publishing.
     pub publish_rates: RatesConfig,
-    /// What a WebSocket may do.
+    /// The limits of each WebSocket.
     pub websocket: WebSocketLimits,
-    /// Longest time that a client may take nothing of what it is sent.
+    /// The longest time for which a client may leave its response unread.
     pub write_timeout: Duration,
-    /// Origins that may read; empty: all.
+    /// The web origins whose pages may read responses; empty: all origins.
     pub cors_origins: Vec<String>,
-    /// Hosts that a listener without a key answers to on a loopback address, beside its own.
+    /// The host names that a loopback listener without a key accepts, beside its own.
     pub allowed_hosts: Vec<String>,
-    /// Send `Surrogate-Key` and `Cache-Tag`.
+    /// Whether to send `Surrogate-Key` and `Cache-Tag`.
     pub surrogate_keys: bool,
-    /// Serve the demo page at `/`.
+    /// Whether to serve the demo page at `/`.
     pub demo: bool,
 }
 
-/// What a WebSocket may do.
+/// The limits of one WebSocket.
 #[derive(Clone, Copy, Debug)]
 pub struct WebSocketLimits {
-    /// Pause between two pings.
+    /// The time between two pings of the origin.
     pub ping: Duration,
-    /// Most bytes of a message from a client.
+    /// The most bytes in a message from the client.
     pub message_bytes: usize,
-    /// Most messages a second from a client.
+    /// The most messages a second from the client.
     pub frames_per_second: NonZeroU32,
-    /// Most bytes a second from a client.
+    /// The most bytes a second from the client.
     pub bytes_per_second: NonZeroU32,
-    /// Most channels that a client listens to.
+    /// The most channels that the client may be subscribed to at the same time.
     pub channels: usize,
 }
 

@@ -1,5 +1,5 @@
-//! What the Fetch standard's CORS protocol is told: which pages may read an answer, and what they
-//! may send.
+//! The headers of the CORS protocol (Fetch standard): which pages may read a response, and which
+//! headers they may send.
 
 use super::route::Route;
 use super::{AppState, CHANNEL_METHODS, HttpResponse, READ_METHODS};
@@ -11,28 +11,30 @@ use hyper::header::{
 };
 use hyper::{Response, StatusCode};
 
-/// Headers that a page may read beside those that every page may.
+/// The response headers that a page may read, beside those that CORS always allows.
 const EXPOSED: &str = "Headwater-Shed, Headwater-Response, Headwater-Fresh";
-/// Headers that a page may send when its preflight asks for none, or for too many.
+/// The request headers that a page may send if its preflight lists none, or too many.
 const TAKEN: &str = "Last-Event-ID, Cache-Control, Content-Type, Idempotency-Key, Authorization";
-/// Longest list of requested headers that a preflight gets back, in bytes.
+/// The longest list of requested headers that the response to a preflight repeats, in bytes.
 const REQUESTED_BYTES_MAX: usize = 1024;
 
-/// Which pages may read an answer.
+/// The pages that may read a response.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Readers {
-    /// The page's origin, as the browser sent it.
+    /// The `Origin` header of the request.
     pub asked: Option<HeaderValue>,
-    /// The answer depends on it, whatever `--cors-origin` says.
+    /// Whether the response depends on `Origin` also without `--cors-origin`.
     pub varies: bool,
-    /// A page of another site, which may read nothing here.
+    /// Whether no page may read the response, because a page of another site sent the request, or
+    /// because it is for an unknown host.
     pub is_shut_out: bool,
-    /// A page of this machine, which may read here beside those of `--cors-origin`.
+    /// Whether a page of this machine sent the request. Such a page may read the response even if
+    /// `--cors-origin` does not name it.
     pub is_local: bool,
 }
 
 impl AppState {
-    /// Adds the headers that name the pages which may read an answer.
+    /// Adds the headers that name the pages that may read the response.
     pub(super) fn allow_origin(&self, readers: &Readers, headers: &mut HeaderMap) {
         let allowed = &self.config.cors_origins;
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
@@ -51,14 +53,15 @@ impl AppState {
         };
         if let Some(origin) = readers.asked.as_ref().filter(is_allowed) {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            // Without it no browser shows a page the answer to a request with credentials.
+            // Without this header, no page can read the response to a request with credentials.
             headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
     }
 }
 
-/// The answer to a preflight. The headers that are asked for are allowed, because tracing libraries
-/// add their own to every request of a page; `allow_origin` says which pages this is for.
+/// The response to a preflight. All requested headers are allowed, because tracing libraries add
+/// headers of their own to every request of a page; `allow_origin` decides which pages may send
+/// them.
 pub(super) fn preflight(route: Option<&Route>, asked: &HeaderMap) -> HttpResponse {
     let methods = match route {
         Some(Route::Channels(_)) | None => CHANNEL_METHODS,

@@ -141,7 +141,7 @@ impl AppState {
         })
     }
 
-    /// The answer to a read of the history or the state.
+    /// Builds the response to a request for the history or the state.
     pub(super) fn read_answer(
         &self,
         name: &ChannelName,

@@ -1,8 +1,9 @@
-//! The memory of all publishes that are being read, and each publisher's share of it.
+//! Limits the memory that publish bodies take while they are read, in total and per publisher.
 //!
-//! No publisher waits for another one: where there is no room, it is refused and comes again. One
-//! publisher may have a quarter, and a part is kept for small bodies, so that neither one slow
-//! publisher nor many large batches shut the others out.
+//! A publish that does not fit is refused at once, and the publisher repeats it; no publisher waits
+//! for another one. One publisher may use at most a quarter of the memory, and an eighth is
+//! reserved for small bodies, so that neither one slow publisher nor many large batches block the
+//! others.
 
 use super::problem::Problem;
 use crate::limits::client_address::Client;
@@ -11,25 +12,26 @@ use std::collections::hash_map::Entry;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Unit in which the memory is counted, in bytes.
+/// The memory is counted in units of this many bytes.
 const UNIT_BYTES: usize = 1024;
-/// Bodies up to this size (bytes) may use the part that is kept for them.
+/// A body up to this size, in bytes, may use the memory that is reserved for small bodies.
 pub const SMALL_BYTES: usize = 64 * 1024;
-/// One part of so many is kept for small bodies.
+/// The memory is divided into this many parts, of which one is reserved for small bodies.
 const SMALL_PARTS: usize = 8;
-/// One publisher may have one part of so many.
+/// The memory is divided into this many parts, of which one publisher may use at most one.
 const SHARE_PARTS: usize = 4;
 
-/// The publisher of a request: by the `sub` of its token, else by its address.
+/// The publisher of a request, identified by the `sub` of its token, or without one by the address
+/// of the client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Publisher {
-    /// By its token.
+    /// The `sub` claim of the token.
     Subject(String),
-    /// By its address.
+    /// The client, by its address.
     Client(Client),
 }
 
-/// The memory.
+/// The memory for publish bodies, and how much of it each publisher uses.
 pub struct Intake {
     general: Semaphore,
     small: Semaphore,
@@ -37,7 +39,7 @@ pub struct Intake {
     shares: Mutex<HashMap<Publisher, usize>>,
 }
 
-/// What one body has of it, for as long as the body is needed.
+/// The memory that one body has reserved. Dropping it releases the memory.
 pub struct Room<'a> {
     intake: &'a Intake,
     publisher: Publisher,
@@ -46,7 +48,9 @@ pub struct Room<'a> {
 }
 
 impl Intake {
-    /// `bytes`: all of it; `largest`: most bytes that one publish needs.
+    /// Creates a limit of `bytes` in total. `largest` is the most memory, in bytes, that one
+    /// publish needs; the limit for large bodies and the share of a publisher are at least this
+    /// large.
     pub fn new(bytes: usize, largest: usize) -> Self {
         let small = bytes / SMALL_PARTS;
         Self {
@@ -57,7 +61,7 @@ impl Intake {
         }
     }
 
-    /// Room for a body that has not begun.
+    /// Starts a reservation for the body of one publish, with 0 bytes.
     pub fn room(&self, publisher: Publisher) -> Room<'_> {
         Room { intake: self, publisher, bytes: 0, permits: Vec::new() }
     }
@@ -68,11 +72,12 @@ impl Intake {
 }
 
 impl Room<'_> {
-    /// Takes room for more bytes. The memory counts in units of all that came, not of each piece: a
-    /// body in chunks of one byte takes no more.
+    /// Reserves memory for more bytes of the body. The total size of the body is rounded up to
+    /// whole units, not the size of each chunk, so a body in chunks of one byte takes no more
+    /// memory.
     ///
     /// # Errors
-    /// `503` where there is none now.
+    /// Fails with `503` when the publisher has used up its share, or when no memory is left.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
         let units = |length: usize| length.div_ceil(UNIT_BYTES) as u32;
         let more = units(self.bytes + bytes) - units(self.bytes);

@@ -1,9 +1,10 @@
-//! `?mode=hold`: the same blocks as a finished body, for caches that hand out nothing before its
-//! end (nginx, most CDNs without streaming collapse).
+//! Long polls (`?mode=hold`): the SSE events of a stream as one complete body, for caches that
+//! deliver a response only when it is complete (nginx, most CDNs without streaming collapse).
 //!
-//! The answer ends with its first events, or after a wait. One with events is true for ever: its
-//! bytes follow from the cursor and the log alone, its mark included, so the answers of two
-//! origins send all their clients on with one cursor.
+//! The response ends with its first events, or after a timeout. A response with events never
+//! becomes outdated: all its bytes, including the mark in its last cursor, follow from the cursor
+//! of the request and from the log. The clients of two origins therefore continue with the same
+//! cursor.
 
 use super::AppState;
 use crate::core::caching::{Ending, Freshness};
@@ -19,25 +20,25 @@ use std::future::poll_fn;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// One long poll being answered, for the counters.
+/// Counts a long poll while it is being answered. Dropping it reports how the long poll ended.
 struct Counted<'a> {
     origin: &'a AppState,
     ending: Ending,
     _counted: TaskTrackerToken,
 }
 
-/// Events gathered for one answer.
+/// The events that were collected for one response.
 #[derive(Default)]
 struct Gathered {
     bytes: Vec<u8>,
     events: u64,
     is_ended: bool,
-    /// The memory that they and the answer take, from the first event on.
+    /// The memory charge for the events and the response; requested at the first event.
     charge: Option<Charge>,
 }
 
 impl AppState {
-    /// The body of the answer to a long poll, and how long a cache may keep it.
+    /// Waits for events and returns the response body, and how long a cache may keep it.
     pub(super) async fn long_poll(
         &self,
         mut joined: Joined,
@@ -61,7 +62,8 @@ impl AppState {
         let state: usize = joined.prelude.state.iter().map(Bytes::len).sum();
         let charge = match gathered.charge.take() {
             Some(charge) if state == 0 => charge,
-            // The answer is put together from the state, which all joins share.
+            // The state, which all joins share, is copied into the response, so the charge must
+            // cover it too.
             kept => {
                 drop(kept);
                 let needed = state + 2 * gathered.bytes.len();
@@ -83,7 +85,7 @@ impl AppState {
         }
         counted.ending = if gathered.is_ended { Ending::ChannelEnd } else { Ending::Boundary };
         self.hub.metrics().sent(gathered.events, body.len());
-        // An ended channel may be opened again.
+        // A response that ends with the channel is not final, because the channel can be reopened.
         let is_final = is_for_ever && !gathered.is_ended;
         let freshness = if is_final { Freshness::Forever } else { Freshness::Second };
         Ok((charge.hold(body), freshness))
@@ -117,8 +119,9 @@ impl AppState {
         Ok(gathered)
     }
 
-    /// The segment with which the answer to a long poll is labelled: with events, the one of its newest event, which
-    /// every origin works out alike; without, until the whole second after now.
+    /// The segment number and the end that the response contains. With events they are those of the
+    /// segment of the newest event, which all origins compute alike. Without events the end is the
+    /// next whole second.
     fn long_poll_span(&self, joined: &Joined, gathered: &Gathered, lane: u64) -> Span {
         let segments = &self.hub.segments();
         if gathered.events == 0 {

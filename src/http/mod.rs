@@ -1,7 +1,7 @@
-//! Requests in, answers out: which path, which method, which headers every answer carries.
+//! The HTTP layer: it routes requests by path and method, and sets the headers of all responses.
 //!
-//! One file an answer. Status codes stand only in this folder; what is true about channels and
-//! time is decided further in.
+//! Each kind of response has a file of its own. Only this folder chooses status codes; the folders
+//! below it, such as `hub` and `core`, decide about channels and time.
 
 mod access;
 mod config;
@@ -47,73 +47,74 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The page of `serve --demo`.
+/// The page that `serve --demo` serves at `/`.
 const DEMO_PAGE: &str = include_str!("../demo/page.html");
 const CHANNEL_METHODS: &str = "GET, HEAD, POST, DELETE, OPTIONS";
 const READ_METHODS: &str = "GET, HEAD, OPTIONS";
 
 type HttpResponse = Response<ResponseBody>;
 
-/// What every request is answered with.
+/// The state that all requests share.
 pub struct AppState {
-    /// Channels, segments and the store.
+    /// The channels, the segments and the store.
     pub hub: Arc<Hub>,
-    /// Who may do what.
+    /// The access control: keys, private channels and edge secrets.
     pub access: Access,
-    /// What each client holds.
+    /// The permits that each client holds.
     pub clients: Arc<Clients>,
     config: HttpConfig,
     publishing: Publishing,
     responses: Responses,
     readiness: Readiness,
     states: States,
-    /// A permit for each answer that is being built.
+    /// One permit for each large response that is being built.
     builds: Arc<Semaphore>,
-    /// A permit for each stream over HTTP/2.
+    /// One permit for each request for a stream over HTTP/2.
     streams: Arc<Semaphore>,
 }
 
-/// What is asked of one request beside what it says itself.
+/// Whether a request is within the limits, and on which kind of listener it arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// Served.
+    /// The request is served.
     Normal,
-    /// One connection too many: streams are sent away for a while.
+    /// The origin has too many connections or HTTP/2 streams: a request for a stream is shed.
     Overloaded,
-    /// One too many of one client: as well, and it may not publish either.
+    /// The client is over the limit: a request for a stream is shed, any other request is refused.
     OverLimit,
-    /// On the admin listener.
+    /// The request arrived on the admin listener.
     Admin,
 }
 
-/// Who sent a request, as far as its connection shows.
+/// The sender of a request, as far as the connection identifies it.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller {
-    /// What is asked of it.
+    /// Whether requests of the connection are within the limits.
     pub admission: Admission,
     /// The address of the peer.
     pub address: IpAddr,
-    /// The listener is open to this machine without a key, so pages of other sites are kept out.
+    /// Whether the listener serves only this machine and needs no key, so that pages of other sites
+    /// must be blocked.
     pub is_guarded: bool,
 }
 
-/// The client of one request, and what it holds.
+/// The client of one request, and its permit.
 struct Sender {
     admission: Admission,
-    /// Its part of its client's share.
+    /// The permit of this request, if it counts against the limit of its client.
     permit: Option<Permit>,
     client: Client,
 }
 
 impl Admission {
-    /// Whether there is no room for this one.
+    /// Whether the request is over a limit of the origin or of its client.
     pub fn is_refused(self) -> bool {
         matches!(self, Self::Overloaded | Self::OverLimit)
     }
 }
 
 impl AppState {
-    /// The HTTP layer on a hub, with at most `streams_max` streams over HTTP/2.
+    /// Creates the HTTP layer for a hub, with at most `streams_max` streams over HTTP/2.
     pub fn new(
         hub: Arc<Hub>,
         config: HttpConfig,
@@ -160,12 +161,14 @@ impl AppState {
             }
         };
         let mut answer = answered.unwrap_or_else(Problem::into_response);
-        // Operators' programs read the admin listener, and no page does.
+        // The admin listener serves programs of operators, not web pages, so it needs no CORS
+        // headers.
         if admission != Admission::Admin {
             self.allow_origin(&readers, answer.headers_mut());
         }
         let is_switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        // A proxy that passes a handshake on may pass everything after it on too, as it comes.
+        // A proxy that forwards a handshake may forward all later bytes without parsing them, so a
+        // connection after a failed handshake is closed.
         let may_be_piped = asks_for_socket && !is_switched;
         let must_close = self.hub.is_draining() || admission.is_refused() || may_be_piped;
         if must_close && version < Version::HTTP_2 && !is_switched {
@@ -174,25 +177,26 @@ impl AppState {
         answer
     }
 
-    /// Quiet time after which a stream sends a comment.
+    /// The time after which a stream that has sent nothing sends a comment.
     pub fn heartbeat(&self) -> std::time::Duration {
         self.config.heartbeat
     }
 
-    /// For how long a client may read nothing of what it is sent.
+    /// The longest time for which a client may leave its response unread.
     pub fn write_timeout(&self) -> std::time::Duration {
         self.config.write_timeout
     }
 
-    /// Drops what the rate limit no longer needs to know.
+    /// Drops unused entries of the rate limits and state bodies that no request is using.
     pub fn sweep(&self) {
         self.publishing.sweep();
         self.states.sweep();
     }
 
-    /// Counts what comes through a proxy for the client that it is for. What a client holds by
-    /// itself is counted with its connection. A request whose answer may be shared is not counted:
-    /// a cache sends it for all clients that ask for the same, so a refusal would be shared too.
+    /// Counts a request through a proxy, or over HTTP/2, against the limit of its client. A direct
+    /// HTTP/1.1 connection is counted when it is accepted instead. A request through a proxy whose
+    /// response may be shared is not counted: a cache sends it for all clients with the same
+    /// request, so a refusal would be shared too.
     async fn admit(
         &self,
         request: Request<Incoming>,
@@ -201,13 +205,14 @@ impl AppState {
     ) -> Result<HttpResponse, Problem> {
         let &Caller { admission, address, .. } = caller;
         let is_proxy = self.clients.is_proxy(address);
-        // Over HTTP/2 one connection carries many streams, and each is one more that is held.
+        // One HTTP/2 connection carries many streams, so each request is counted by itself.
         if admission != Admission::Normal || !is_proxy && request.version() != Version::HTTP_2 {
             let of = Sender { admission, permit: None, client: Client::at(address) };
             return self.route(request, host, of).await;
         }
         let values = request.headers().get_all(self.clients.header()).iter();
-        // A proxy adds to what its client wrote: bytes that are no text may hide nothing behind them.
+        // A proxy appends to the header that its client sent. Invalid UTF-8 in the client's part
+        // must not hide the part of the proxy, so invalid bytes are replaced.
         let said: Vec<_> = values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
         let said = said.iter().map(AsRef::as_ref);
         let client = self.clients.client(address, said);
@@ -223,15 +228,15 @@ impl AppState {
         let of = Sender { admission, permit, client };
         let mut answer = self.route(request, host, of).await?;
         if admission == Admission::OverLimit {
-            // It is about one client, and no cache may give it to another one.
+            // The refusal concerns one client, so a cache must not give it to another one.
             access::keep_private(&mut answer);
         }
         Ok(answer)
     }
 
-    /// Whether the answer to a request is the same for everyone, so that a cache may share it.
+    /// Whether the response to a request is the same for all clients, so that a cache may share it.
     fn is_shareable(&self, request: &Request<Incoming>) -> bool {
-        // Caches pass a request with credentials on for its client alone.
+        // A cache forwards a request with credentials for one client only.
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         if !is_read || request.headers().contains_key(AUTHORIZATION) {
             return false;
@@ -253,12 +258,12 @@ impl AppState {
     ) -> Result<HttpResponse, Problem> {
         let path = request.uri().path();
         let is_options = request.method() == Method::OPTIONS;
-        // About the server as a whole (RFC 9110, section 9.3.7).
+        // `OPTIONS *` is about the server as a whole (RFC 9110, section 9.3.7).
         if is_options && path == "*" {
             return Ok(cors::preflight(None, request.headers()));
         }
         let route = Route::parse(path)?;
-        // A load balancer may ask with any of these, and needs the one answer.
+        // A load balancer may use GET, HEAD or OPTIONS for its checks, and needs the same status.
         if is_options && !matches!(route, Route::Health | Route::Ready) {
             return Ok(cors::preflight(Some(&route), request.headers()));
         }
@@ -315,9 +320,9 @@ impl AppState {
         }
     }
 
-    /// A turn to read many events and to build an answer from them. Few do so at once, so that some
-    /// of the processors are always left for publishes and streams. A store on another machine is
-    /// read without one: that costs nothing here but the wait.
+    /// Waits for a permit to read many events and to build a response from them. The permits are
+    /// few, so that some processors are always left for publishes and streams. Reading a store on
+    /// another machine needs no permit (`None`), because this process only waits for it.
     async fn turn_to_read(&self) -> Result<Option<OwnedSemaphorePermit>, Exhausted> {
         match self.hub.shares_store() {
             true => Ok(None),
@@ -325,7 +330,7 @@ impl AppState {
         }
     }
 
-    /// The turn that a request has, or one to build its answer.
+    /// Returns the permit that a request already has, or waits for one to build its response.
     async fn turn_to_build(
         &self,
         turn: Option<OwnedSemaphorePermit>,
@@ -339,8 +344,9 @@ impl AppState {
         turn.ok().and_then(Result::ok).ok_or(Exhausted)
     }
 
-    /// A permit for a stream over HTTP/2, where a connection carries many: all together are no more
-    /// than connections.
+    /// Takes a permit for a stream over HTTP/2. One connection carries many streams, so all HTTP/2
+    /// streams together are limited to the maximum number of connections. If no permit is free, the
+    /// request is [`Admission::Overloaded`].
     fn stream_permit(
         &self,
         version: Version,
@@ -356,7 +362,7 @@ impl AppState {
         }
     }
 
-    /// Whom an answer that is no stream is for.
+    /// Returns which clients may receive a response that is not a stream, or why it is refused.
     fn audience_of(
         &self,
         request: &Request<Incoming>,
@@ -391,8 +397,8 @@ impl AppState {
     }
 }
 
-/// Refuses a body in a transfer coding that nothing here decodes (RFC 9112, section 6.1): the
-/// library looks for `chunked` at the end of the list and leaves the codings before it alone.
+/// Refuses a request with a transfer coding other than `chunked` (RFC 9112, section 6.1): hyper
+/// only looks for `chunked` at the end of the list and does not decode the codings before it.
 fn only_chunks(request: &Request<Incoming>) -> Result<(), Problem> {
     let lines = request.headers().get_all(TRANSFER_ENCODING).iter();
     let codings = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
@@ -406,8 +412,8 @@ fn only_chunks(request: &Request<Incoming>) -> Result<(), Problem> {
     Err(problem.with("field", "Transfer-Encoding"))
 }
 
-/// The whole answer to a client whose request's head did not arrive in time, as it goes on the
-/// wire: hyper has no answer for that.
+/// The complete response, as bytes on the wire, for a client whose request head did not arrive in
+/// time. It is built here because hyper sends no response in this case.
 pub fn too_slow_a_head() -> Vec<u8> {
     let detail = "the request's head did not arrive in time; send it in one piece";
     let title = "The request was too slow";
@@ -451,7 +457,7 @@ fn json(status: StatusCode, body: Bytes, cache_control: &str) -> HttpResponse {
     answer
 }
 
-/// Text of our own making, which a header can always hold.
+/// Makes a header value from text of this program, which is always a valid value.
 fn header(value: &str) -> HeaderValue {
     HeaderValue::from_str(value).unwrap_or(HeaderValue::from_static(""))
 }

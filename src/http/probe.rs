@@ -1,9 +1,10 @@
-//! What `headwater doctor` must be able to see from the far side of a cache.
+//! Lets `headwater doctor` observe, from behind a cache, how requests reach the origin.
 //!
-//! `Headwater-Response` names the origin's answer, so that two clients can tell whether they were
-//! given one and the same, and says how the request for it arrived: which HTTP version, which mode,
-//! and whether a cache let through what it should have dropped. It repeats nothing that a client
-//! sent, so it is safe in a shared answer. [`FAULT_CHANNEL`] fails on purpose.
+//! The header `Headwater-Response` names each response of the origin, so that two clients can tell
+//! whether they received the same response. It also says how the request arrived: the HTTP version,
+//! the mode, and whether a cache forwarded headers that it should have dropped. It repeats no value
+//! that a client sent, so it is safe in a shared response. Streams of [`FAULT_CHANNEL`] fail on
+//! purpose.
 
 use crate::core::event::ChannelName;
 use hyper::header::{ACCEPT_ENCODING, COOKIE, HeaderName, HeaderValue};
@@ -11,30 +12,31 @@ use hyper::{Request, Version};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The header, an RFC 8941 token with parameters: `r5f3c1a-42;http=1.1;mode=stream`.
+/// The header that names a response: an RFC 8941 token with parameters, such as
+/// `r5f3c1a07-42;http=1.1;mode=stream`.
 pub const RESPONSE_HEADER: HeaderName = HeaderName::from_static("headwater-response");
-/// A channel whose streams always fail with `503`, so that anyone can see what the edge in front
-/// makes of a failing origin. It takes no events.
+/// A channel whose streams always fail with `503`, so that the behaviour of a cache with a failing
+/// origin can be observed. It takes no events.
 pub const FAULT_CHANNEL: &str = "headwater.fault";
 
-/// What a publisher to it is told.
+/// The error text for a publish to [`FAULT_CHANNEL`].
 pub const TAKES_NO_EVENTS: &str = "this channel takes no events, it is there to fail";
 
-/// Names answers. One a process.
+/// Generates the names of responses. Each process has one.
 pub struct Responses {
     run: u64,
     count: AtomicU64,
 }
 
 impl Default for Responses {
-    /// A name that no other process will have.
+    /// Starts with a random number, so that two processes do not generate the same names.
     fn default() -> Self {
         Self { run: RandomState::new().build_hasher().finish(), count: AtomicU64::new(0) }
     }
 }
 
 impl Responses {
-    /// The next answer's name, and how its request arrived.
+    /// The header value of the next response: its name, and how its request arrived.
     pub fn next<B>(&self, request: &Request<B>, mode: &str) -> HeaderValue {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let version = match request.version() {
@@ -49,7 +51,7 @@ impl Responses {
     }
 }
 
-/// Whether a stream of these channels is to fail.
+/// Whether [`FAULT_CHANNEL`] is one of these channels.
 pub fn is_fault(names: &[ChannelName]) -> bool {
     names.iter().any(|name| name.as_str() == FAULT_CHANNEL)
 }

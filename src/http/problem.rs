@@ -1,4 +1,5 @@
-//! Errors as RFC 9457 `application/problem+json`: a stable `type`, what happened, and what to do.
+//! Error responses as RFC 9457 `application/problem+json`. Each has a stable `type`, and says what
+//! happened and what to do about it.
 
 use crate::http::stream_body::ResponseBody;
 use crate::hub::channel::ReadError;
@@ -10,12 +11,12 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
-/// An answer that says no.
+/// An error response.
 #[derive(Clone, Debug)]
 pub struct Problem {
-    /// The status code.
+    /// The HTTP status code.
     pub status: StatusCode,
-    /// The last part of the `type`; never changes its meaning.
+    /// The last part of the `type`. The meaning of a slug never changes.
     pub slug: &'static str,
     title: &'static str,
     detail: String,
@@ -24,11 +25,11 @@ pub struct Problem {
     allow: Option<&'static str>,
 }
 
-/// Seconds after which a publisher may try again when the store is down.
+/// Seconds after which a client may try again when the store did not answer.
 const RETRY_STORE_S: u64 = 2;
 
 impl Problem {
-    /// A problem; `detail` says what to do about it.
+    /// Creates a problem; `detail` says what is wrong and what to do about it.
     pub fn new(
         status: StatusCode,
         slug: &'static str,
@@ -40,23 +41,23 @@ impl Problem {
         Self { status, slug, title, detail, members, retry_after_s, allow }
     }
 
-    /// `400` about one part of the request.
+    /// `400`: one part of the request, named by `field`, is wrong.
     pub fn bad_field(field: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad-field", "A part of the request is wrong", detail)
             .with("field", field)
     }
 
-    /// `400` about a whole frame.
+    /// `400`: a WebSocket message cannot be read.
     pub fn bad_frame(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad-frame", "The frame cannot be read", detail)
     }
 
-    /// `401`: a token is missing, or not to be believed.
+    /// `401`: a token is missing or not valid.
     pub fn unauthorized(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "token", "A good token is needed", detail)
     }
 
-    /// `429`: one client holds more than its share.
+    /// `429`: the client has too many connections.
     pub fn over_limit() -> Self {
         let detail = "this client has too many connections (--max-connections-per-client); \
                       close some, and send it again";
@@ -64,12 +65,12 @@ impl Problem {
             .retry_after(10)
     }
 
-    /// `404` for a path.
+    /// `404`: nothing exists at this path.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "There is nothing here", detail)
     }
 
-    /// `415` with the content coding that is taken.
+    /// `415`: the content coding of the body is not supported.
     pub fn encoding(coding: &str) -> Self {
         let detail = format!(
             "Content-Encoding: {coding} is not taken here; send the body as it is, or as gzip"
@@ -78,7 +79,7 @@ impl Problem {
         Self::new(status, "content-encoding", title, detail).with("field", "Content-Encoding")
     }
 
-    /// `413` with the limit.
+    /// `413`: the data is longer than `limit` bytes, which `flag` sets.
     pub fn too_large(what: &str, limit: usize, flag: &str) -> Self {
         let detail =
             format!("{what} may be at most {limit} bytes long; send less at once, or raise {flag}");
@@ -86,46 +87,47 @@ impl Problem {
             .with("limit", limit)
     }
 
-    /// `413` for more events at once than a rate ever lets in.
+    /// `413`: one request has more events than its rate limit ever admits at once.
     pub fn too_many(what: &str, limit: u32, flag: &str) -> Self {
         let detail = format!("{what} at once ({flag}); send smaller batches, or raise it");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too much at once", detail)
             .with("limit", limit)
     }
 
-    /// `405` with what is allowed.
+    /// `405`: the path does not take this method; `allow` lists the methods that it takes.
     pub fn method(allow: &'static str) -> Self {
         let detail = format!("this path takes {allow}");
         let status = StatusCode::METHOD_NOT_ALLOWED;
         Self { allow: Some(allow), ..Self::new(status, "method", "Not this method", detail) }
     }
 
-    /// `503`: try again later.
+    /// `503`: the request cannot be served now, and may be repeated after `retry_after_s` seconds.
     pub fn unavailable(slug: &'static str, detail: impl Into<String>, retry_after_s: u64) -> Self {
         let title = "Not now";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, slug, title, detail).retry_after(retry_after_s)
     }
 
-    /// Adds a member to the body.
+    /// Adds a member to the JSON body.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.members.insert(name.to_owned(), value.into());
         self
     }
 
-    /// Says when to try again.
+    /// Sets the number of seconds after which the client may try again.
     #[must_use]
     pub fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after_s = Some(seconds);
         self
     }
 
-    /// The body.
+    /// The body as JSON text.
     pub fn json(&self) -> String {
         self.value().to_string()
     }
 
-    /// The body as an object. With what the headers say of an answer, where there are none.
+    /// The body as a JSON object. It includes `retry_after`, because a WebSocket message has no
+    /// headers.
     pub fn value(&self) -> Value {
         let mut body = json!({
             "type": format!("urn:headwater:problem:{}", self.slug),
@@ -142,7 +144,7 @@ impl Problem {
         body
     }
 
-    /// The whole answer. No cache keeps it, but for the second in which a herd may share it.
+    /// The complete HTTP response, which no cache may store.
     pub fn into_response(self) -> Response<ResponseBody> {
         let mut response = Response::new(ResponseBody::Full(self.json().into()));
         *response.status_mut() = self.status;
@@ -153,7 +155,7 @@ impl Problem {
             headers.insert(RETRY_AFTER, seconds.into());
         }
         if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
-            // RFC 9110, section 12.5.3.
+            // A `415` lists the supported codings (RFC 9110, section 12.5.3).
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
         if self.status == StatusCode::UNAUTHORIZED {

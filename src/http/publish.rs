@@ -1,8 +1,8 @@
-//! `POST` and `DELETE /channels/{name}`: events in, and the end of a channel.
+//! `POST` and `DELETE /channels/{name}`: publishes events, and ends or reopens a channel.
 //!
-//! What a publisher sends is read up to a limit and checked before the store sees it. The memory
-//! of all publishes being read is bounded too: many large ones at once wait for nobody, they are
-//! sent away.
+//! A body is read up to a size limit, and its events are checked before they reach the store. The
+//! memory for all bodies that are being read is limited too: a publish that does not fit is refused
+//! and does not wait for others.
 
 use super::intake::{Intake, Publisher, Room, SMALL_BYTES};
 use super::problem::Problem;
@@ -31,25 +31,25 @@ use std::time::Duration;
 use tokio::task::block_in_place;
 use tokio::time::Instant;
 
-/// Most bytes of a refused body that are still read, and the longest time for it.
+/// The most bytes of a refused body that are still read, and the longest time for reading them.
 const DISCARDED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(5);
-/// A large body that comes more slowly than this (bytes a second), after a while, is refused: it
-/// holds memory that others could use.
+/// A large body that arrives more slowly than this, in bytes a second, is refused after a grace
+/// period, because it occupies memory that other publishes could use.
 const SPEED_MIN: u64 = 16 * 1024;
 const SPEED_GRACE: Duration = Duration::from_secs(5);
-/// Most members of a gzip body (RFC 1952, section 2.2); compressors write one.
+/// The most members that a gzip body may have (RFC 1952, section 2.2); compressors write one.
 const GZIP_MEMBERS_MAX: usize = 16;
-/// How much of a compressed body is decoded at once.
+/// The most bytes that one decoding step of a gzip body produces.
 const GUNZIP_BYTES: usize = 64 * 1024;
 
-/// What limits all publishes together.
+/// The limits that all publishes share: the memory for their bodies, and the rates.
 pub(super) struct Publishing {
     intake: Intake,
     rates: Rates,
 }
 
-/// What kind of body a publish has.
+/// Whether the body of a publish is a single event or a batch.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shape {
     Single,
@@ -59,7 +59,7 @@ enum Shape {
 impl Publishing {
     pub fn new(config: &HttpConfig) -> Self {
         let rates = Rates::new(config.publish_rates);
-        // A compressed body and its decoded text are in memory together.
+        // A compressed body and its decoded text are in memory at the same time.
         let largest = 2 * config.batch_bytes.max(config.event_bytes);
         Self { intake: Intake::new(config.publish_buffer, largest), rates }
     }
@@ -84,7 +84,7 @@ impl AppState {
         written.inspect_err(|problem| self.hub.metrics().refused(problem.slug))
     }
 
-    /// A publish, or the end of a channel, if the request's token allows it.
+    /// Publishes events, or ends or reopens a channel, if the token of the request grants this.
     async fn authorized_write(
         &self,
         request: Request<Incoming>,
@@ -143,7 +143,7 @@ impl AppState {
         Ok(accepted(shape, &published))
     }
 
-    /// The whole body, decoded.
+    /// Reads and decodes the whole body. Returns it with the memory that it has reserved.
     async fn read_body<'a>(
         &self,
         mut body: Incoming,
@@ -171,7 +171,8 @@ impl AppState {
                 return Err(too_large());
             }
             if let Err(problem) = room.grow(data.len()) {
-                // A publisher that still sends would not see the answer.
+                // The memory is released, and the rest of the body is discarded, because a
+                // publisher that is still sending would not read the response.
                 drop((bytes, room));
                 discard(&mut body).await;
                 return Err(problem);
@@ -210,7 +211,7 @@ impl AppState {
             Shape::Batch(separator) => {
                 let (events, event_bytes) = (self.config.batch_events, self.config.event_bytes);
                 let limits = BatchLimits { events, event_bytes };
-                // Other tasks of this thread go on elsewhere while a large one is parsed.
+                // While a large batch is parsed, other threads run the tasks of this thread.
                 let parsed = match text.len() > SMALL_BYTES {
                     true => block_in_place(|| parse_batch(text, separator, limits)),
                     false => parse_batch(text, separator, limits),
@@ -241,7 +242,8 @@ impl AppState {
         })
     }
 
-    /// What the publisher may still make of channels and idempotency keys.
+    /// Checks whether the publisher may use one more idempotency key and create one more channel.
+    /// Publishes without a token have no such quotas.
     pub(super) async fn check_quotas(
         &self,
         channel: &ChannelName,
@@ -308,8 +310,9 @@ fn json_answer(status: StatusCode, body: &serde_json::Value) -> HttpResponse {
     json(status, body.to_string().into(), &Freshness::Never.cache_control(0))
 }
 
-/// The media types of batches. Only the last has a registration (RFC 7464); the others are in use
-/// for one and the same thing.
+/// Reads from `Content-Type` whether the body is a batch. Of the media types of batches only
+/// `application/json-seq` is registered (RFC 7464); the others are names in use for the same
+/// format.
 fn shape(headers: &HeaderMap) -> Shape {
     let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -326,7 +329,8 @@ fn shape(headers: &HeaderMap) -> Shape {
     }
 }
 
-/// Whether a single event is to remove its key.
+/// Whether a single event removes its key. The parameters of a single event are refused for a
+/// batch.
 fn removes_key(query: &Query, shape: Shape) -> Result<bool, Problem> {
     if let (Shape::Batch(_), Some(name)) =
         (shape, ["event", "key", "remove"].into_iter().find(|name| query.get(name).is_some()))
@@ -361,7 +365,7 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, Problem> {
     }
 }
 
-/// Decodes a body; `None`: it is longer than `limit` bytes.
+/// Decodes a gzip body. Returns `None` when the decoded body is longer than `limit` bytes.
 async fn gunzip(bytes: &[u8], limit: usize, room: &mut Room<'_>) -> Result<Option<Bytes>, Problem> {
     let not_gzip = |why: &dyn std::fmt::Display| {
         let detail = format!("the body is not gzip as Content-Encoding says: {why}");
@@ -369,12 +373,12 @@ async fn gunzip(bytes: &[u8], limit: usize, room: &mut Room<'_>) -> Result<Optio
     };
     let (mut decoded, mut piece) = (BytesMut::new(), vec![0; GUNZIP_BYTES]);
     let mut rest = bytes;
-    // Each member costs time even if it is empty, and a body could have very many.
+    // Each member costs time even if it is empty, and a body could have very many members.
     for _ in 0..GZIP_MEMBERS_MAX {
         let mut decoder = GzDecoder::new(rest);
         loop {
-            // Input without output takes long where there is much of it, and other requests shall not
-            // wait for it.
+            // A long input without any output takes a long time to decode, and other requests must
+            // not wait for it.
             let read = match rest.len() > SMALL_BYTES {
                 true => block_in_place(|| decoder.read(&mut piece)),
                 false => decoder.read(&mut piece),
@@ -398,7 +402,7 @@ async fn gunzip(bytes: &[u8], limit: usize, room: &mut Room<'_>) -> Result<Optio
     Err(not_gzip(&format!("it has more than {GZIP_MEMBERS_MAX} members")))
 }
 
-/// The next piece of a body; a large one must come at some speed.
+/// Reads the next chunk of a body. A body larger than 64 KiB must arrive at a minimum rate.
 async fn next_frame(
     body: &mut Incoming,
     came: usize,
@@ -408,7 +412,7 @@ async fn next_frame(
         return Ok(body.frame().await);
     }
     let at_this_speed = begun + Duration::from_millis(came as u64 * 1_000 / SPEED_MIN);
-    // Nor may one that was fast before stop for longer.
+    // A body that was faster so far may not pause for longer than the grace period either.
     let until = at_this_speed.min(Instant::now()) + SPEED_GRACE;
     tokio::time::timeout_at(until, body.frame()).await.map_err(|_| {
         let detail = format!(
@@ -427,7 +431,7 @@ fn body_cut(error: hyper::Error) -> Problem {
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    // What is no text is refused with its first look, as what is empty.
+    // A value that is not text is read as an empty key, which is refused.
     let text = value.to_str().unwrap_or_default();
     match Idempotency::is_key(text) {
         true => Ok(Some(text)),
@@ -474,8 +478,9 @@ fn slow_body(longest: Duration) -> Problem {
     Problem::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "The request was too slow", detail)
 }
 
-/// Reads on what is refused, for a while, and keeps none of it. Varnish sends a whole body before
-/// it reads the answer, and knows none where the connection is closed under its hands.
+/// Reads and discards the rest of a refused body for a limited time. Varnish reads the response
+/// only after it has sent the whole body, and loses the response if the connection is closed
+/// before.
 async fn discard(body: &mut Incoming) {
     if body.size_hint().lower() > DISCARDED_BYTES_MAX {
         return;

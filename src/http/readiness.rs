@@ -1,26 +1,27 @@
-//! Whether this origin should be sent work: what `/readyz` says, and why not.
+//! `/readyz`: whether this origin is ready for requests, and the reason if it is not.
 
 use super::problem::Problem;
 use super::{AppState, HttpResponse, text};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// An origin that was not ready stays so for this long: a load balancer shall not follow every
-/// hiccup.
+/// An origin that becomes unready stays so for at least this time, so that a load balancer does not
+/// react to every short fault.
 const STEADY_TIME: Duration = Duration::from_secs(1);
-/// Seconds after which an origin that is not ready may be asked again.
+/// Value of `Retry-After`, in seconds, when the origin is not ready.
 const RETRY_S: u64 = 1;
 
-/// Why it is not ready, and why connections cannot be accepted.
+/// The reason for which the origin is not ready, and the one for which it accepts no connections.
 #[derive(Default)]
 pub(super) struct Readiness {
-    /// Since when it is not ready, and why.
+    /// Since when the origin has been unready, and why; `None` while it is ready.
     bad: Mutex<Option<(Instant, Problem)>>,
     accept_fault: Mutex<Option<String>>,
 }
 
 impl Readiness {
-    /// A connection was accepted, or could not be. A change is logged, not each of thousands.
+    /// Records that a connection was accepted (`None`), or the error if it could not be. Only a
+    /// change is logged, because there may be thousands of equal errors.
     fn accepted(&self, fault: Option<&std::io::Error>) {
         let mut known = self.accept_fault.lock().unwrap_or_else(PoisonError::into_inner);
         match (fault, &*known) {
@@ -37,7 +38,8 @@ impl Readiness {
         self.accept_fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The verdict; one that is good only once the last bad one is old enough.
+    /// Returns the verdict. A good verdict counts only when [`STEADY_TIME`] has passed since the
+    /// origin became unready.
     fn steady(&self, verdict: Result<(), Problem>, now: Instant) -> Result<(), Problem> {
         let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
         match (verdict, &*bad) {
@@ -53,7 +55,7 @@ impl Readiness {
 }
 
 impl AppState {
-    /// Notes whether connections can be accepted; `fault` says why not.
+    /// Records whether connections can be accepted; `fault` is the error if they cannot.
     pub fn note_accept(&self, fault: Option<&std::io::Error>) {
         self.readiness.accepted(fault);
     }
@@ -67,7 +69,7 @@ impl AppState {
         Ok(text("ready\n".to_owned()))
     }
 
-    /// Whether a publish would be accepted and a stream could be served.
+    /// Checks whether a publish would be accepted and a stream could be served.
     async fn verdict(&self) -> Result<(), Problem> {
         if let Some(why) = self.readiness.accept_fault() {
             let detail = format!("connections cannot be accepted ({why}); raise ulimit -n");
@@ -81,7 +83,7 @@ impl AppState {
     }
 }
 
-/// No token can be checked yet.
+/// The problem `keys`: tokens cannot be checked yet, because no keys have been fetched.
 pub(super) fn keys_missing(why: &str) -> Problem {
     let detail = format!(
         "the keys that tokens are checked with could not be fetched yet (--token-jwks: {why}); \

@@ -1,11 +1,12 @@
-//! What a request's path and query ask for. Pure: text in, a finished value or a [`Problem`] out.
+//! Parses the path and the query of a request. The functions here have no side effects: they take
+//! text and return a parsed value or a [`Problem`].
 
 use super::problem::Problem;
 use crate::core::cursor::CHANNELS_PER_STREAM_MAX;
 use crate::core::event::ChannelName;
 use percent_encoding::percent_decode_str;
 
-/// What a path stands for.
+/// The resource that a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// `/`
@@ -18,7 +19,7 @@ pub enum Route {
     Metrics,
     /// `/ws`
     WebSocket,
-    /// `/channels/{name}`, or several names with commas between.
+    /// `/channels/{name}`, or several names that are separated by commas.
     Channels(Vec<ChannelName>),
     /// `/channels/{name}/history`
     History(ChannelName),
@@ -26,7 +27,7 @@ pub enum Route {
     State(ChannelName),
 }
 
-/// The parameters of a query, in their order.
+/// The parameters of a query string, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query(Vec<Parameter>);
 
@@ -38,10 +39,10 @@ struct Parameter {
 }
 
 impl Route {
-    /// Reads a path.
+    /// Parses a path.
     ///
     /// # Errors
-    /// `400` where a channel's name is at fault, `404` for other paths.
+    /// Fails with `400` when a channel name is invalid, and with `404` when the path is unknown.
     pub fn parse(path: &str) -> Result<Self, Problem> {
         let Some(rest) = path.strip_prefix("/channels/") else {
             return match path {
@@ -99,7 +100,8 @@ fn channel_names(raw: &str) -> Result<Vec<ChannelName>, Problem> {
 }
 
 impl Query {
-    /// Reads a query string. Nothing is refused here: a refused stream would end its `EventSource`.
+    /// Parses a query string. It accepts any text, because refusing the request for a stream would
+    /// end its `EventSource`.
     pub fn parse(raw: &str) -> Self {
         let parameter = |pair: &str| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -112,16 +114,18 @@ impl Query {
         Self(raw.split('&').filter(|pair| !pair.is_empty()).map(parameter).collect())
     }
 
-    /// The first value of a parameter; an empty one counts as none.
+    /// The first value of a parameter; `None` where it is missing or empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         let first = self.0.iter().find(|parameter| parameter.name == name)?;
         Some(first.value.as_str()).filter(|value| !value.is_empty())
     }
 
-    /// Checks that `what` was sent these parameters only, each once and in UTF-8.
+    /// Checks that the query has only parameters from `known`, each at most once and in UTF-8.
+    /// `what` is the name of the operation in the error text.
     ///
     /// # Errors
-    /// `400`; for an unknown parameter it names the one that was probably meant.
+    /// Fails with `400` otherwise. For an unknown parameter the error text names the known one that
+    /// was probably meant.
     pub fn only(&self, what: &str, known: &[&'static str]) -> Result<(), Problem> {
         for (index, Parameter { name, is_utf8, .. }) in self.0.iter().enumerate() {
             let Some(field) = known.iter().find(|known| *known == name) else {
@@ -138,14 +142,14 @@ impl Query {
     }
 }
 
-/// Longest part of an unknown parameter's name that an answer repeats, in characters.
+/// The most characters of an unknown parameter's name that an error text repeats.
 const NAME_CHARS_MAX: usize = 40;
-/// How alike two names must be for one to be taken for a misspelling of the other, from 0 to 1: two
-/// of three letters.
+/// A name counts as a misspelling of another one if their similarity, from 0 to 1, is at least
+/// this. Two equal letters out of three are enough.
 const LIKENESS_MIN: f64 = 0.6;
 
 fn unknown_parameter(name: &str, what: &str, known: &[&'static str]) -> Problem {
-    // First, because the comparison takes time for each pair of letters.
+    // The name is cut first, because the comparison takes time for each pair of letters.
     let name: String = name.chars().take(NAME_CHARS_MAX).collect();
     let likeness = |known: &&str| strsim::normalized_damerau_levenshtein(known, &name);
     let nearest = known.iter().map(|known| (likeness(known), known));

@@ -1,12 +1,12 @@
-//! Which host a request is sent to, and which web page sent it.
+//! Determines the host that a request is for, and the site of the web page that sent it.
 //!
-//! Without a key every client of the origin may publish, and a listener on a loopback address
-//! is reached by this machine only; but every page that is open in a browser on this machine sends
-//! requests from there. Such a listener therefore refuses hosts that it does not know (a page whose
-//! own name leads to this machine, by DNS rebinding) and changes by pages of other sites, and it
-//! lets those pages read nothing. What a proxy sends is none of a page's requests: no page can set
-//! `Via` at all (Fetch standard, "forbidden request-header"), nor another of these headers on a
-//! request to another site without a preflight.
+//! Without a key every client may publish. A listener on a loopback address is reachable only from
+//! this machine, but every page that is open in a browser on this machine can send requests to it.
+//! Without a key, such a listener therefore refuses unknown hosts (DNS rebinding: a page whose own
+//! name resolves to this machine), refuses changes by pages of other sites, and lets those pages
+//! read nothing. A request with the headers of a proxy does not come from a page directly: a page
+//! cannot set `Via` at all (Fetch standard, "forbidden request-header"), nor `Forwarded` or
+//! `X-Forwarded-For` on a request to another site without a preflight.
 
 use super::cors::Readers;
 use super::problem::Problem;
@@ -16,27 +16,28 @@ use hyper::http::uri::Authority;
 use hyper::{Method, Request, StatusCode, Version};
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The host that a proxy was asked for.
+/// The host in the request that a proxy received.
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Whose page sent a request. A browser sends cookies along, whoever asks for it.
+/// The site of the page that sent a request. It matters because a browser adds cookies to a
+/// request, whichever page sends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Site {
-    /// No page, but a program.
+    /// The headers name no page of another site; as a rule a program sent the request.
     NoPage,
-    /// A page of this host, or of an origin that the operator named.
+    /// A page of this host, or of an origin in `--cors-origin`, sent the request.
     Ours,
-    /// Any other page: what it sends itself counts, a cookie does not.
+    /// Any other page sent the request: a token that the page sends counts, a cookie does not.
     Strange,
 }
 
 /// The host and port that a request is for (RFC 9112, section 3.2; RFC 9113, section 8.3.1).
 ///
 /// # Errors
-/// `400` where it is missing, is there twice, or is no host.
+/// Fails with `400` when the host is missing, given twice, contradictory or invalid.
 pub(super) fn host<B>(request: &Request<B>) -> Result<String, Problem> {
     let bad = |detail: &str| Problem::bad_field("Host", detail);
     let mut hosts = request.headers().get_all(HOST).iter();
@@ -66,15 +67,15 @@ pub(super) fn host<B>(request: &Request<B>) -> Result<String, Problem> {
     }
 }
 
-/// `host[:port]`, and nothing else.
+/// Parses `host[:port]` and accepts nothing else.
 fn authority(raw: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(raw).ok()?;
     let parsed: Authority = text.parse().ok()?;
     let port = text.strip_prefix(parsed.host())?;
     let is_port = match port.strip_prefix(':') {
         None => port.is_empty(),
-        // A port is digits alone, and `u16` also takes a sign.
         Some("") => true,
+        // A port consists of digits only, but the parser of `u16` also accepts a sign.
         Some(port) => !port.starts_with('+') && parsed.port_u16().is_some(),
     };
     let is_host = match parsed.host().strip_prefix('[').and_then(|v6| v6.strip_suffix(']')) {
@@ -84,7 +85,8 @@ fn authority(raw: &[u8]) -> Option<String> {
     (is_port && is_host).then(|| text.to_owned())
 }
 
-/// Whether a host, with or without a port, is a name of this machine that no DNS server gives.
+/// Whether a host, with or without a port, is a loopback address or a `localhost` name. DNS
+/// rebinding cannot use these names, because they do not come from a DNS server.
 fn is_loopback(authority: &str) -> bool {
     let host = without_port(authority);
     if let Some(v6) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
@@ -102,13 +104,14 @@ fn without_port(authority: &str) -> &str {
     }
 }
 
-/// The host of a page's origin.
+/// The host and port in the `Origin` header of a page.
 fn page_host(origin: &HeaderValue) -> Option<&str> {
     origin.to_str().ok()?.split_once("://").map(|(_, authority)| authority)
 }
 
-/// Whether a page's origin has the scheme by which the proxy in front was reached, where that says
-/// so: a page of `http://` can be changed on its way, and is not one of `https://`.
+/// Whether the origin of a page has the scheme in `X-Forwarded-Proto`, with which the client
+/// reached the proxy; without this header, any scheme is accepted. A page from `http://` can be
+/// changed in transit, so it does not count as a page of the `https://` site.
 fn is_of_scheme(origin: &HeaderValue, headers: &HeaderMap) -> bool {
     let scheme = origin.to_str().ok().and_then(|origin| Some(origin.split_once("://")?.0));
     let reached_by = headers.get(FORWARDED_PROTO).and_then(|value| value.to_str().ok());
@@ -122,14 +125,14 @@ fn is_from_proxy(headers: &HeaderMap) -> bool {
 }
 
 impl AppState {
-    /// Whose page sent a request to `host`.
+    /// Determines the site of the page that sent a request to `host`.
     pub(super) fn site(&self, headers: &HeaderMap, host: &str) -> Site {
         let Some(origin) = headers.get(ORIGIN) else {
             let is_cross = headers.get(FETCH_SITE).is_some_and(|site| site == "cross-site");
             return if is_cross { Site::Strange } else { Site::NoPage };
         };
-        // No page can set this header on the handshake of a WebSocket, nor on another request to
-        // another site without a preflight.
+        // No page can set `X-Forwarded-Host` on the handshake of a WebSocket, nor on another
+        // request to another site without a preflight.
         let forwarded = headers.get(FORWARDED_HOST).and_then(|value| value.to_str().ok());
         let is_host = |one: &str, other: &str| !one.is_empty() && one.eq_ignore_ascii_case(other);
         let is_own = is_of_scheme(origin, headers)
@@ -143,8 +146,8 @@ impl AppState {
         }
     }
 
-    /// Says who may read the answer to a request, and, of one to a listener that is open to this
-    /// machine, whether it is allowed: if not, a `403` names the flag to give.
+    /// Determines which pages may read the response to a request, and whether a guarded listener
+    /// allows the request. If it does not, the `403` names the flag that would allow it.
     pub(super) fn guard<B>(
         &self,
         request: &Request<B>,
@@ -180,7 +183,7 @@ impl AppState {
     }
 }
 
-/// Whether a page sent the request that this machine itself serves, as in development.
+/// Whether the request came from a page that this machine itself serves, as in development.
 pub(super) fn is_local_page(headers: &HeaderMap) -> bool {
     headers.get(ORIGIN).and_then(page_host).is_some_and(is_loopback)
 }
@@ -198,7 +201,7 @@ fn unknown_host(host: &str) -> Problem {
 fn foreign_page(origin: Option<&HeaderValue>) -> Problem {
     let key = "start it with a key (--token-secret, --token-key, --token-jwks)";
     let detail = match origin.and_then(|origin| origin.to_str().ok()) {
-        // A file, or a frame in a sandbox. It has no name that a flag could take.
+        // The page is a file or a sandboxed frame. Its origin has no name that a flag could allow.
         Some("null") => format!(
             "without a key this origin refuses requests of a page that is opened as a file or in a \
              sandbox (Origin: null); serve the page over HTTP, or {key}"

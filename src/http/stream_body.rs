@@ -1,8 +1,9 @@
-//! A reader and the end of its segment as an HTTP body.
+//! The bodies of HTTP responses, above all the body of a stream.
 //!
-//! The body is polled by its connection and pulls: it holds the blocks before the first event and
-//! nothing else. It ends cleanly only where its cursor is right; any other end is an error, which
-//! makes hyper break the transfer off, so that no cache keeps it.
+//! The connection polls the body of a stream when it can send, and the body then reads the next
+//! events from the hub. The body buffers only the opening SSE events and the closing one. It ends
+//! cleanly only where its cursor is right. Any other end is an error, which makes hyper break off
+//! the transfer, so that no cache keeps the response.
 
 use crate::core::caching::Ending;
 use crate::core::segment::Span;
@@ -23,23 +24,25 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// Heartbeats fall on a grid of this many ms, so that many streams share one timer.
+/// The times of heartbeats are rounded up to multiples of this, in ms, so that many streams share
+/// one timer.
 const HEARTBEAT_GRID_MS: u64 = 250;
-/// A reader that has not taken all of its segment this long (ms) after its end goes on in the
-/// next response instead: its cursor is right wherever it stands.
+/// A stream that still sends events of its segment this long after the end of the segment, in ms,
+/// is closed. The client continues in the next response, because the cursor is right at every
+/// event.
 const OVERRUN_MS: u64 = 5_000;
 
-/// The body of any answer.
+/// The body of any response.
 pub enum ResponseBody {
-    /// Finished bytes.
+    /// A complete body.
     Full(Bytes),
-    /// Nothing, where the same request with GET has a stream.
+    /// No body, in the response to a HEAD request for a stream.
     Head,
-    /// A stream.
+    /// The body of a stream.
     Stream(Box<StreamBody>),
 }
 
-/// A live stream.
+/// The body of one stream.
 pub struct StreamBody {
     hub: Arc<Hub>,
     reader: Reader,
@@ -53,16 +56,17 @@ pub struct StreamBody {
     unreported: Unreported,
     ending: Option<Ending>,
     _counted: TaskTrackerToken,
-    /// What it holds of its client's share, and of all streams.
+    /// The permit of the stream's client, and the permit for a stream over HTTP/2.
     held: (Option<Permit>, Option<OwnedSemaphorePermit>),
 }
 
-/// The transfer is broken off, for this reason.
+/// The error that makes hyper break off the transfer, with its reason.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamAborted(pub Ending);
 
 impl StreamBody {
-    /// A stream that begins now.
+    /// Creates the body of a stream that begins now. After `bytes_max` bytes of events it ends
+    /// early.
     pub fn new(
         hub: Arc<Hub>,
         joined: Joined,
@@ -91,7 +95,8 @@ impl StreamBody {
         }
     }
 
-    /// Holds a place of its client's share, and a permit of all streams over HTTP/2, until it ends.
+    /// Keeps the permit of the client and the permit for a stream over HTTP/2 until the stream
+    /// ends.
     pub fn keep(&mut self, permit: Option<Permit>, stream: Option<OwnedSemaphorePermit>) {
         self.held = (permit, stream);
     }
@@ -107,7 +112,8 @@ impl StreamBody {
         if self.ending.is_some() {
             return Poll::Ready(None);
         }
-        // Asked before the reader: once the alarm has rung, the reader finds all before the end.
+        // The timer is polled before the reader: once the timer has fired, the reader finds every
+        // event before the end.
         let is_over = self.end.poll_fired(context.waker());
         match self.reader.poll_next(context, self.bytes_left) {
             Poll::Ready(Ok(Step::Events(delivery))) => {

@@ -1,7 +1,8 @@
-//! `GET /channels/{name}`: a cacheable stream, or the reason why there is none right now.
+//! `GET /channels/{name}`: a cacheable stream or long poll, or a shed response.
 //!
-//! Native `EventSource` ends for good on anything but a `200`, so a fault that will pass is a
-//! short, collapsible `200` that sends the client away for a while.
+//! A native `EventSource` never reconnects after a status other than `200`. A request that cannot
+//! be served because of a temporary fault is therefore shed: it gets a short `200`, which caches
+//! can collapse and which makes the client come back later.
 
 use super::probe;
 use super::problem::Problem;
@@ -23,16 +24,17 @@ use hyper::{Method, Request, Response, StatusCode};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::RangeInclusive;
 
-/// Waits that a client is sent away with, in ms: spread, so that a crowd does not come back as one.
+/// The range of `retry` in shed responses, in ms. The values are random, so that clients that were
+/// shed together do not come back at the same time.
 const SHED_RETRY_MS: RangeInclusive<u64> = 5_000..=15_000;
 
-/// Most events that `?last=` takes.
+/// The highest value of `?last=`.
 const LAST_EVENTS_MAX: u64 = 1_000;
-/// The media type of streams. The format is UTF-8 in any case (WHATWG HTML, section 9.2.4), but some
-/// clients decode a text without `charset` as Latin-1.
+/// The media type of streams. The format is always UTF-8 (WHATWG HTML, section 9.2.4), but some
+/// clients decode text without `charset` as Latin-1.
 const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 
-/// How the stream is delivered.
+/// How events are delivered (`?mode=`).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Stream,
@@ -84,7 +86,8 @@ impl AppState {
                 return self.shed(request.headers(), ShedReason::Memory);
             }
             Err(ReadError::Store(error)) => {
-                // The store logs each of its faults once. This line would come once for each client.
+                // The store logs each of its faults once. This line is written for each client, so
+                // it is for debugging only.
                 tracing::debug!(%error, "a stream cannot begin");
                 return self.shed(request.headers(), ShedReason::Store);
             }
@@ -138,7 +141,7 @@ impl AppState {
         self.surrogate_headers(names, headers);
     }
 
-    /// The keys by which a CDN can purge an answer about these channels (`--surrogate-keys`).
+    /// Adds the keys by which a CDN can purge a response about these channels (`--surrogate-keys`).
     pub(super) fn surrogate_headers(&self, names: &[ChannelName], headers: &mut HeaderMap) {
         if self.config.surrogate_keys {
             let keys: Vec<String> = names.iter().map(|name| format!("headwater-{name}")).collect();
@@ -147,7 +150,7 @@ impl AppState {
         }
     }
 
-    /// Tells `EventSource` to stop.
+    /// The `204` that makes an `EventSource` stop, because all its channels have ended.
     fn nothing_left(&self, names: &[ChannelName]) -> HttpResponse {
         let mut answer = Response::new(ResponseBody::Full(Default::default()));
         *answer.status_mut() = StatusCode::NO_CONTENT;
@@ -170,7 +173,8 @@ impl AppState {
         Ok(answer)
     }
 
-    /// Sends away for a while whose token has expired: the next one may be on its way.
+    /// Sheds a client whose token has expired, because it may soon have a newer one. A client that
+    /// does not accept a stream gets `401`.
     pub(super) fn put_off(&self, request: &Request<Incoming>) -> Result<HttpResponse, Problem> {
         if !accepts_event_stream(request.headers()) {
             return Err(Problem::unauthorized(super::access::EXPIRED));
@@ -189,8 +193,8 @@ impl AppState {
     fn lane(&self, query: &Query) -> Result<u64, Problem> {
         let Some(raw) = query.get("lane") else { return Ok(0) };
         let lane: Option<u64> = raw.parse().ok().filter(|lane| *lane < LANES_MAX);
-        // An edge may have more lanes than the origin, while the number is being changed: no
-        // reason to end its clients for good.
+        // While the number of lanes is being changed, a cache may use more lanes than the origin.
+        // An error status would end the `EventSource` of its clients.
         lane.map(|lane| lane % self.hub.segments().lanes).ok_or_else(|| {
             let detail = format!("?lane= takes a whole number from 0 to {}", LANES_MAX - 1);
             Problem::bad_field("lane", detail).with("limit", LANES_MAX - 1)
@@ -231,9 +235,9 @@ fn format(query: &Query) -> Result<Format, Problem> {
     }
 }
 
-/// Where the stream begins. An `EventSource` sends the query of its URL with every reconnect, so
-/// what a client has reached comes before the place at which it once began. A lower one that is
-/// bad does no harm there either: it is not looked at.
+/// Determines where the stream begins. An `EventSource` sends the query of its URL with every
+/// reconnect, so the cursor that the client has reached takes precedence over the position at which
+/// it first began. Values of lower precedence are ignored, even if they are invalid.
 fn asked(headers: &HeaderMap, query: &Query, channels: usize) -> Result<ResumeFrom, Problem> {
     let mut sent = headers.get_all("last-event-id").iter().map(HeaderValue::as_bytes);
     let from_header = match (sent.next(), sent.next()) {
@@ -251,19 +255,19 @@ fn asked(headers: &HeaderMap, query: &Query, channels: usize) -> Result<ResumeFr
     Ok(ResumeFrom::Last(last(text)?))
 }
 
-/// Reads `?since=`.
+/// Parses `?since=`.
 ///
 /// # Errors
-/// `400`.
+/// Fails with `400` when the text is neither an instant nor a duration.
 pub(super) fn since(text: &str) -> Result<Since, Problem> {
     let bad = |error| Problem::bad_field("since", format!("?since= {error}"));
     text.parse().map_err(|error: NotATime| bad(error))
 }
 
-/// Reads `?last=`.
+/// Parses `?last=`.
 ///
 /// # Errors
-/// `400`.
+/// Fails with `400` when the text is not a whole number from 1 to 1,000.
 pub(super) fn last(text: &str) -> Result<u64, Problem> {
     let count = text.parse().ok().filter(|count| (1..=LAST_EVENTS_MAX).contains(count));
     count.ok_or_else(|| {
@@ -283,7 +287,7 @@ fn accepts_event_stream(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Any value of the range, each as likely. Good enough to spread a crowd, not to keep a secret.
+/// A random value of the range. It is random enough to spread reconnects, but not for secrets.
 fn spread(range: RangeInclusive<u64>) -> u64 {
     let random = RandomState::new().build_hasher().finish();
     range.start() + random % (range.end() - range.start() + 1)

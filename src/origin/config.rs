@@ -1,4 +1,4 @@
-//! The settings of an origin, grouped by the part that owns them.
+//! The settings of an origin, grouped by the module that uses them.
 
 use crate::access::AccessConfig;
 use crate::core::segment::SegmentClock;
@@ -16,74 +16,75 @@ const MIB: u64 = 1024 * 1024;
 /// `docs/reference/flags.md` says what each of them means.
 #[derive(Default)]
 pub struct Config {
-    /// Where events are kept, and how many.
+    /// The store, and the limits of what it keeps.
     pub store: StoreConfig,
-    /// When responses end.
+    /// The length of segments and the lanes, which determine when responses end.
     pub segments: SegmentClock,
-    /// What a client receives, and may send.
+    /// The limits and timeouts of requests and responses.
     pub http: HttpConfig,
     /// The keys of tokens, and the private channels.
     pub access: AccessConfig,
     /// A file or URL with the keys of tokens as a JWKS (RFC 7517).
     pub token_jwks: Option<String>,
-    /// The share of each client.
+    /// The most connections of one client, and the trusted proxies.
     pub clients: ClientsConfig,
-    /// Connections and their timeouts.
+    /// The limit of connections, and their timeouts.
     pub server: ServerConfig,
-    /// The memory that channels and answers may take.
+    /// The memory that channels and responses may take.
     pub memory: MemoryConfig,
 }
 
-/// Where events are kept, and how many.
+/// The store, and the limits of what it keeps.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
-    /// Which store.
+    /// The kind of store, and where it is.
     pub address: StoreAddress,
-    /// How much is kept.
+    /// How many events, channels and keys are kept.
     pub limits: Limits,
     /// Longest wait for the store before a request is answered without it.
     pub timeout: Duration,
-    /// Publishes are refused while fewer bytes are free on the disk of the store.
+    /// Least free space on the disk of the store, in bytes; below it publishes are refused.
     pub disk_reserve: u64,
-    /// How Redis is used, where it is the store.
+    /// The settings of Redis, if it is the store.
     pub redis: RedisOptions,
 }
 
-/// The memory that channels and answers may take, in bytes.
+/// The memory that channels and responses may take, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryConfig {
-    /// Most bytes of recent events in memory.
+    /// Most bytes in the tail buffers of all channels.
     pub live_bytes: usize,
-    /// Most bytes of answers in memory; `None`: a quarter of the memory that the process may use.
+    /// Most bytes of responses in memory; `None`: a quarter of the memory that the process may use.
     pub answer_bytes: Option<usize>,
 }
 
-/// Which store.
+/// The kind of store, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreAddress {
-    /// `memory`
+    /// `memory`: events are kept in memory only.
     Memory,
-    /// `disk:<directory>`
+    /// `disk:<directory>`: events are kept in a log in this directory.
     Disk(PathBuf),
-    /// `redis://…`, `rediss://…`, `redis-sentinel://…` or `redis-cluster://…`
+    /// `redis://…`, `rediss://…`, `redis-sentinel://…` or `redis-cluster://…`: events are kept in
+    /// the Redis at this URL.
     Redis(String),
 }
 
-/// How Redis is used.
+/// The settings of Redis as a store.
 #[derive(Clone, Debug)]
 pub struct RedisOptions {
-    /// The beginning of all keys.
+    /// The prefix of all keys.
     pub prefix: String,
-    /// Number of shards.
+    /// Number of shards that channels are spread over.
     pub shards: usize,
-    /// Replicas that must have a publish before it is acknowledged.
+    /// Number of replicas that must have a publish before it is acknowledged.
     pub wait_replicas: u32,
 }
 
 impl Config {
-    /// The settings, by their flags, that all origins on one Redis should have in common.
-    /// Otherwise their segments end at different instants, and each of them trims the same channels
-    /// in its own way.
+    /// The settings that all origins on one Redis should have in common, each with its flag.
+    /// Otherwise their segments end at different instants, and each origin trims the same channels
+    /// by other limits.
     pub fn shared_settings(&self) -> Vec<(&'static str, String)> {
         let SegmentClock { length_ms, lanes, rejoin_tick_ms } = self.segments;
         let Limits { retain_age, retain_events, retain_bytes, .. } = self.store.limits;

@@ -1,11 +1,11 @@
-//! Reads the keys of tokens (a JWKS, RFC 7517) from a file or over HTTP.
+//! Reads a JWKS (RFC 7517), which has the keys of tokens, from a file or over HTTP.
 
 use crate::access::Fetch;
 use crate::client::http::{self, Address, Connection};
 use bytes::Bytes;
 use hyper::{Method, Uri};
 
-/// Fetches the text of the JWKS at a URL, or in a file.
+/// Returns a function that reads the text of the JWKS at a URL or in a file.
 pub fn fetch_from(source: String) -> Fetch {
     Box::new(move || {
         let source = source.clone();

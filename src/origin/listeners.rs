@@ -3,20 +3,21 @@
 use super::Error;
 use crate::server::listener::{ListenAddress, Listener};
 
-/// Bound sockets: where channels are served, and where operators read metrics and health.
+/// The bound sockets of an origin: for channels, and for operators.
 #[derive(Debug)]
 pub struct Listeners {
-    /// Sockets of clients, publishers and caches.
+    /// Sockets for clients, publishers and caches.
     pub public: Vec<Listener>,
-    /// Sockets of `/metrics`, `/healthz` and `/readyz`.
+    /// Sockets for `/metrics`, `/healthz` and `/readyz`.
     pub admin: Vec<Listener>,
 }
 
 impl Listeners {
-    /// Binds these addresses, in a runtime of tokio. With port 0 the system chooses a free port.
+    /// Binds these addresses. Must be called in a tokio runtime. With port 0 the system chooses a
+    /// free port.
     ///
     /// # Errors
-    /// Names the address that cannot be bound, and the reason.
+    /// Fails when an address cannot be bound; the text names the address and the reason.
     pub fn bind(public: &[ListenAddress], admin: &[ListenAddress]) -> Result<Self, Error> {
         Ok(Self {
             public: bind_all(public, "--listen")?,
@@ -24,7 +25,7 @@ impl Listeners {
         })
     }
 
-    /// The base URLs of the public sockets, as `http://127.0.0.1:8080`.
+    /// The base URLs of the public sockets, such as `http://127.0.0.1:8080`.
     pub fn urls(&self) -> Vec<String> {
         self.public.iter().map(Listener::to_string).collect()
     }

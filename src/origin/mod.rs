@@ -1,4 +1,4 @@
-//! An origin, assembled: the only way in which the parts are put together.
+//! Assembles an origin from its parts. No other module does this.
 //!
 //! `headwater serve`, the tests and programs that embed an origin all use [`Headwater::open`] and
 //! [`Headwater::run`].
@@ -30,12 +30,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The part of the process's memory that answers may take, where nothing else is configured.
+/// Responses may take the memory of the process divided by this number, unless configured
+/// otherwise.
 const ANSWER_MEMORY_PARTS: u64 = 4;
-/// Pause between two sweeps of what is too old.
+/// Pause between two sweeps, which remove what is too old.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
-/// An origin whose store is open. It does nothing until it is [run](Headwater::run).
+/// An origin whose store is open. It serves no requests until [`Headwater::run`] is called.
 pub struct Headwater {
     app: Arc<AppState>,
     hub: Arc<Hub>,
@@ -45,11 +46,12 @@ pub struct Headwater {
     is_demo: bool,
 }
 
-/// Why an origin cannot be opened, cannot go on, or does not accept an event; a sentence for people.
+/// Why an origin cannot be opened, cannot continue, or does not accept an event, as a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error(String);
 
-/// Publishes into an origin of the same process, without HTTP: no token, rate or limit applies.
+/// Publishes into an origin of the same process, without HTTP. It needs no token, and the rates and
+/// size limits of HTTP publishes do not apply.
 #[derive(Clone)]
 pub struct Publisher(Arc<Hub>);
 
@@ -57,7 +59,7 @@ impl Headwater {
     /// Opens the store, and starts nothing else.
     ///
     /// # Errors
-    /// Says what prevents the store from being opened.
+    /// Fails when the store cannot be opened; the text says why.
     pub async fn open(config: Config) -> Result<Self, Error> {
         let clock = Clock::default();
         let registry = Arc::new(ChannelRegistry::new(clock.clone(), config.memory.live_bytes));
@@ -76,16 +78,16 @@ impl Headwater {
         Ok(Self { app: Arc::new(app), hub, store, server, token_jwks, is_demo })
     }
 
-    /// A publisher for this process.
+    /// Returns a publisher for code in the same process.
     pub fn publisher(&self) -> Publisher {
         Publisher(self.hub.clone())
     }
 
-    /// Serves until `shutdown` says to stop, then drains: the streams end at their boundaries, and
-    /// the store is closed.
+    /// Serves until `shutdown` requests a stop, then drains: the streams end at their boundaries,
+    /// and the store is closed.
     ///
     /// # Errors
-    /// When the store can no longer work.
+    /// Fails when the store can no longer work.
     pub async fn run(self, listeners: Listeners, shutdown: Shutdown) -> Result<Stopped, Error> {
         let Self { app, hub, store, server, token_jwks, is_demo } = self;
         let sweeps = async {
@@ -117,10 +119,11 @@ impl Headwater {
 }
 
 impl Publisher {
-    /// Stores events in a channel, all or none. Returns their ids once the store has them durably.
+    /// Stores events in a channel, either all of them or none. Returns their ids once the store has
+    /// them durably.
     ///
     /// # Errors
-    /// When the channel has ended, or the store does not accept the events.
+    /// Fails when the channel has ended, or the store does not accept the events.
     pub async fn publish(
         &self,
         channel: &ChannelName,

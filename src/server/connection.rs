@@ -1,12 +1,14 @@
-//! One accepted connection as hyper reads and writes it.
+//! One accepted connection, as hyper reads and writes it. It adds three rules to those of hyper.
 //!
-//! Three things that hyper leaves open are decided here. A request's head must arrive within a
-//! time of its own, much shorter than the time a cache may keep an idle connection, and whoever is
-//! too slow is told so. A client that closes its sending side after a request still gets its
-//! answer (`nc -N` does, and old HTTP clients; hyper's `half_close`), while the same thing on a
-//! stream is taken for a client that went away, because waiting for a write to fail would keep its
-//! place for seconds. And a stream that must be broken off over HTTP/1.0 ends with a reset: its
-//! body has no length and no last chunk, so after a plain close a cache would take it for whole.
+//! A request head must arrive within a timeout of its own, which is much shorter than the time for
+//! which a cache may keep an idle connection open. A client that is too slow receives a `408`.
+//!
+//! A client that closes its sending side after a request still gets a complete response (`nc -N`
+//! and old HTTP clients do this; hyper's `half_close`). During a stream, the same event counts as a
+//! disconnect, because waiting for a failed write would keep the permit for seconds.
+//!
+//! A stream that must be broken off over HTTP/1.0 ends with a reset. Its body has no length and no
+//! last chunk, so after a normal close a cache would treat it as complete.
 
 use crate::http::websocket::Handshake;
 use crate::limits::intake_pace::IntakePace;
@@ -21,10 +23,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// Bytes the kernel takes ahead of a slow client: what lags stays in the shared log instead.
+/// The number of unsent bytes that the kernel accepts for a slow client. The events after them stay
+/// in the shared log.
 const UNSENT_BYTES: u32 = 32 * 1024;
 
-/// The connection.
+/// An accepted connection.
 pub struct Connection {
     stream: Stream,
     requests: Arc<Requests>,
@@ -34,35 +37,35 @@ pub struct Connection {
     is_shut: bool,
 }
 
-/// What the service tells the socket of the requests on it.
+/// The state of the requests on a connection, which the HTTP service reports to the connection.
 #[derive(Default)]
 pub struct Requests {
     begun: AtomicU64,
     is_answering: AtomicBool,
     is_streaming: AtomicBool,
-    /// Closing is what ends the stream.
+    /// Whether only the close of the connection marks the end of the stream.
     is_unbounded: AtomicBool,
     switched: Mutex<Option<Box<Switched>>>,
 }
 
-/// A connection that speaks another protocol from now on, once its answer is written.
+/// A connection that changes to the WebSocket protocol after its response is written.
 pub struct Switched {
-    /// Gives the connection.
+    /// Resolves to the connection.
     pub upgrade: OnUpgrade,
-    /// Whose it is.
+    /// The handshake of the client.
     pub handshake: Arc<Handshake>,
 }
 
-/// What an answer is to its connection.
+/// What a response means for its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseKind {
-    /// Finished bytes.
+    /// A complete body.
     Finished,
-    /// A stream whose end is marked.
+    /// A stream with a marked end.
     Stream,
-    /// A stream that ends with the connection, as in HTTP/1.0.
+    /// A stream whose end is the end of the connection, as in HTTP/1.0.
     UnboundedStream,
-    /// The last one: what comes from here on is no request.
+    /// The last response: the bytes after it are WebSocket frames, not requests.
     Switch,
 }
 
@@ -72,14 +75,14 @@ struct SlowHead {
 }
 
 impl Requests {
-    /// A request's head was read.
+    /// Records that the head of a request was read.
     pub fn begin(&self) {
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.is_streaming.store(false, Ordering::Relaxed);
         self.is_answering.store(true, Ordering::Release);
     }
 
-    /// Its answer is known.
+    /// Records the kind of the response to the request.
     pub fn answered(&self, answered: ResponseKind) {
         self.is_unbounded.store(answered == ResponseKind::UnboundedStream, Ordering::Relaxed);
         let is_streaming = matches!(answered, ResponseKind::Stream | ResponseKind::UnboundedStream);
@@ -87,27 +90,30 @@ impl Requests {
         self.is_answering.store(answered == ResponseKind::Switch, Ordering::Release);
     }
 
-    /// The connection is to be another's.
+    /// Records that the connection changes to the WebSocket protocol.
     pub fn switch(&self, switched: Switched) {
         *self.switched.lock().unwrap_or_else(PoisonError::into_inner) = Some(switched.into());
     }
 
-    /// Whose the connection is to be, once.
+    /// Takes the record of [`Requests::switch`], if there is one.
     pub fn take_switched(&self) -> Option<Box<Switched>> {
         self.switched.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Whether a request was read.
+    /// Whether the head of any request was read.
     pub fn any(&self) -> bool {
         self.begun.load(Ordering::Relaxed) > 0
     }
 }
 
 impl Connection {
-    /// Takes a connection over. `head_time`: how long a request's head may take, where bytes from
-    /// the client are requests and nothing else. `unread_time`: for how long a client may leave
-    /// bytes unread before it is cut off; hyper has no write timeout, and does not poll a body
-    /// while its client does not read. `pace`: how fast the client's bytes are read.
+    /// Wraps an accepted connection.
+    ///
+    /// `head_time` is the longest time for the head of a request; `None` where the client also
+    /// sends other bytes, as in HTTP/2. `unread_time` is the longest time for which the client may
+    /// leave bytes unread before the kernel closes the connection: hyper has no write timeout, and
+    /// does not poll a body while the client does not read. `pace` limits how fast the bytes of the
+    /// client are read.
     pub fn new(
         stream: Stream,
         requests: Arc<Requests>,
@@ -127,7 +133,7 @@ impl Connection {
         };
         ready!(slow.sleep.as_mut().poll(context));
         let answer = crate::http::too_slow_a_head();
-        // The last word to a client that may not be reading: one try.
+        // The client may not be reading, so writing the response is tried once, without waiting.
         self.stream.try_write(&answer).ok();
         Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the request's head took too long"))
     }
@@ -136,7 +142,7 @@ impl Connection {
         let is_answering = self.requests.is_answering.load(Ordering::Acquire);
         let Some(head_time) = self.head_time.filter(|_| !is_answering) else { return };
         let begun = self.requests.begun.load(Ordering::Relaxed);
-        // That of an earlier request may still be there, where the next one follows at once.
+        // The timer of an earlier request may still exist if the next one follows at once.
         if self.slow_head.as_ref().is_some_and(|slow| slow.begun == begun) {
             return;
         }
@@ -144,8 +150,8 @@ impl Connection {
         self.slow_head = Some(SlowHead { begun, sleep });
     }
 
-    /// Hyper reads nothing while it answers, so here the connection learns that its client went
-    /// away: a stream ends, and what is being made for the client is dropped.
+    /// Checks whether the client has disconnected while hyper answers, because hyper does not read
+    /// during this time. The error ends a stream, and drops a response that is being built.
     fn look_for_client(&self, context: &mut Context<'_>) -> io::Result<()> {
         let is_streaming = self.requests.is_streaming.load(Ordering::Relaxed);
         if !is_streaming && !self.requests.is_answering.load(Ordering::Relaxed) {
@@ -155,7 +161,7 @@ impl Connection {
             // A client that waits for a finished answer may have closed its sending side.
             Poll::Ready(Ok(0)) if is_streaming => Err(io::ErrorKind::ConnectionAborted.into()),
             Poll::Ready(Err(error)) => Err(error),
-            // Pending, or the beginning of a next request.
+            // No bytes have arrived, or the beginning of the next request has.
             _ => Ok(()),
         }
     }

@@ -1,4 +1,5 @@
-//! Where the server listens, and the streams that it accepts: TCP and Unix sockets alike.
+//! The addresses on which the server listens, and the connections that it accepts: over TCP and
+//! over Unix sockets.
 
 use rustix::net::{RecvFlags, recv};
 use std::fmt;
@@ -14,15 +15,15 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
-/// Connections that may wait to be accepted. After a boundary all clients reconnect at once, and a
-/// client that finds the queue full loses a second; the kernel makes it no longer than
-/// `net.core.somaxconn`.
+/// The length of the queue of connections that wait to be accepted. After a boundary all clients
+/// reconnect at once, and a client that finds the queue full loses a second. The kernel limits the
+/// length to `net.core.somaxconn`.
 const BACKLOG: u32 = 65_535;
 
 /// An address to listen on, as the operator wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
-    /// `host:port`; without a host all addresses of this machine.
+    /// `host:port`. An empty host means all addresses of this machine.
     Tcp { host: String, port: u16 },
     /// `unix:/path`
     Unix(PathBuf),
@@ -31,22 +32,22 @@ pub enum ListenAddress {
 /// A bound socket.
 #[derive(Debug)]
 pub enum Listener {
-    /// With the address that it has.
+    /// A TCP socket, with the address to which it is bound.
     Tcp(TcpListener, SocketAddr),
-    /// With the file that it is; dropping it removes the file.
+    /// A Unix socket, with its file; dropping the listener removes the file.
     Unix(UnixListener, SocketFile),
 }
 
-/// The file of a Unix socket.
+/// The file of a Unix socket. Dropping it removes the file.
 #[derive(Debug)]
 pub struct SocketFile(PathBuf);
 
-/// An accepted stream.
+/// An accepted connection.
 #[derive(Debug)]
 pub enum Stream {
-    /// Over TCP.
+    /// A connection over TCP.
     Tcp(TcpStream),
-    /// Over a Unix socket.
+    /// A connection over a Unix socket.
     Unix(UnixStream),
 }
 
@@ -85,16 +86,17 @@ impl fmt::Display for ListenAddress {
 }
 
 impl ListenAddress {
-    /// Binds every socket that the address means: a name may have several addresses.
+    /// Binds one socket for each address: a host name may have several addresses.
     ///
     /// # Errors
-    /// Says what stands in the way: no such name, an address in use, no right to it.
+    /// Fails when no socket can be bound: the name is unknown, the address is in use, or the
+    /// process has no right to it.
     pub fn bind(&self) -> io::Result<Vec<Listener>> {
         match self {
             Self::Unix(path) => Ok(vec![bind_unix(path)?]),
             Self::Tcp { host, port } if host.is_empty() => {
                 let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port));
-                // A machine without IPv6 has IPv4 alone.
+                // A machine without IPv6 has only IPv4.
                 let bound = bind_tcp(v6);
                 let v4 = || bind_tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, *port)));
                 Ok(vec![bound.or_else(|_| v4())?])
@@ -110,7 +112,8 @@ impl ListenAddress {
                     }
                 }
                 match (bound.is_empty(), failed) {
-                    // `localhost` is often an IPv6 address too, on a machine that has no IPv6.
+                    // One bound address is enough: `localhost` often has an IPv6 address also on a
+                    // machine without IPv6.
                     (true, Some(error)) => Err(error),
                     (true, None) => Err(io::ErrorKind::NotFound.into()),
                     (false, _) => Ok(bound),
@@ -124,7 +127,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
     let connection = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     connection.set_reuseaddr(true)?;
     if address.is_ipv6() {
-        // `[::]` takes IPv4 as well, whatever the machine's default is.
+        // `[::]` accepts IPv4 as well, whatever the default of the machine is.
         let v6_alone = address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         socket2::SockRef::from(&connection).set_only_v6(v6_alone)?;
     }
@@ -134,8 +137,8 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
     Ok(Listener::Tcp(listener, address))
 }
 
-/// A file that a process left behind when it was killed is taken over; one that still has a listener
-/// is not.
+/// Binds a Unix socket. A file that a killed process left behind is replaced; a file that still has
+/// a listener is not.
 fn bind_unix(path: &Path) -> io::Result<Listener> {
     let is_socket = std::fs::metadata(path).is_ok_and(|file| file.file_type().is_socket());
     if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
@@ -151,10 +154,11 @@ impl Drop for SocketFile {
 }
 
 impl Listener {
-    /// The next connection, and the address of its peer: of a Unix socket this machine's.
+    /// Accepts the next connection, and returns it with the address of its peer. The peer of a Unix
+    /// socket has the IPv4 loopback address.
     ///
     /// # Errors
-    /// When the process is out of descriptors, or the peer has left already.
+    /// Fails when the process has no file descriptor left, or the peer has already disconnected.
     pub fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(Stream, IpAddr)>> {
         match self {
             Self::Tcp(listener, _) => listener.poll_accept(context).map(|accepted| {
@@ -166,7 +170,7 @@ impl Listener {
         }
     }
 
-    /// Whether only this machine reaches it.
+    /// Whether only this machine can reach the listener.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Tcp(_, address) => address.ip().to_canonical().is_loopback(),
@@ -174,13 +178,13 @@ impl Listener {
         }
     }
 
-    /// Whether a web browser on this machine reaches it, and other machines do not.
+    /// Whether a web browser on this machine can reach the listener, and other machines cannot.
     pub fn is_loopback(&self) -> bool {
         matches!(self, Self::Tcp(..)) && self.is_local()
     }
 }
 
-/// As it goes into a URL: `http://127.0.0.1:8080`, `unix:/run/headwater.sock`.
+/// The address of the listener as a URL: `http://127.0.0.1:8080`, `unix:/run/headwater.sock`.
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -191,8 +195,9 @@ impl fmt::Display for Listener {
 }
 
 impl Stream {
-    /// How the kernel treats a slow peer: it takes `unsent` bytes ahead of it, and cuts it off when
-    /// it takes nothing for `unread_time`. A hint: a Unix socket knows none of it.
+    /// Sets how the kernel treats a slow peer: it accepts about `unsent` bytes that are not sent
+    /// yet, and closes the connection when the peer takes no bytes for `unread_time`. Errors are
+    /// ignored, and a Unix socket has none of these options.
     pub fn bound(&self, unsent: u32, unread_time: Duration) {
         if let Self::Tcp(stream) = self {
             let connection = socket2::SockRef::from(stream);
@@ -202,15 +207,16 @@ impl Stream {
         }
     }
 
-    /// Ends with a reset instead of a plain close.
+    /// Makes the connection end with a reset instead of a normal close.
     pub fn reset_on_close(&self) {
         self.connection().set_linger(Some(Duration::ZERO)).ok();
     }
 
-    /// Looks at the next bytes and leaves them where they are; 0: the peer has closed its side.
+    /// Copies the next bytes into `buffer` without consuming them. Returns 0 when the peer has
+    /// closed its side.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// Fails when the connection has failed.
     pub fn poll_peek(
         &self,
         context: &mut Context<'_>,
@@ -234,10 +240,10 @@ impl Stream {
         }
     }
 
-    /// Writes what the kernel takes at once.
+    /// Writes as many bytes as the kernel accepts without waiting, and returns their number.
     ///
     /// # Errors
-    /// When it takes nothing.
+    /// Fails when the kernel accepts no bytes.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),

@@ -1,8 +1,9 @@
-//! Accepts connections and drains them; the only place that listens.
+//! Accepts connections, serves them, and drains them when the process stops.
 //!
-//! [`run`] is given its listeners and the signal to stop. A connection speaks HTTP/1.1 or, by its first bytes, HTTP/2 (h2c with prior knowledge).
-//! Draining is "accept no more, wait for the boundary": streams end by themselves, so nothing is
-//! cut and no client notices more than a reconnect.
+//! [`run`] receives its listeners and the shutdown signal. A connection uses HTTP/1.1, or HTTP/2 if
+//! its first bytes are the HTTP/2 preface (h2c with prior knowledge). While draining, the server
+//! accepts no connections and waits for the next boundary, at which the streams end as planned. No
+//! stream is cut, and clients only reconnect.
 
 pub mod connection;
 pub mod listener;
@@ -35,43 +36,47 @@ use std::time::Duration;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-/// Most bytes of a request's head, and about what hyper queues for a slow client.
+/// The most bytes in the head of a request, and about the number of bytes that hyper queues for a
+/// slow client.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
-/// Most HTTP/2 streams on a connection; of a trusted proxy, which sends the requests of many clients
-/// over few connections, more.
+/// The most HTTP/2 streams on a connection. A trusted proxy sends the requests of many clients over
+/// few connections, so it has a higher limit.
 const H2_STREAMS_MAX: u32 = 100;
 const H2_PROXY_STREAMS_MAX: u32 = 10_000;
-/// How often a connection looks for answers that its client does not read.
+/// How often an HTTP/2 connection checks for responses that its client does not read.
 const UNREAD_PAUSE: Duration = Duration::from_millis(500);
-/// Most bytes that wait in an HTTP/2 stream for a client that does not read: what lags stays in
-/// the shared log. With hyper's 400 KiB, one connection of 5,000 such streams held 2 GB.
+/// The most bytes that wait in an HTTP/2 stream for a client that does not read; the events after
+/// them stay in the shared log. With hyper's default of 400 KiB, one connection with 5,000 such
+/// streams used 2 GB.
 const H2_UNSENT_BYTES: usize = 16 * 1024;
-/// Most connections of operators.
+/// The most connections on the admin listeners.
 const ADMIN_CONNECTIONS: usize = 512;
-/// How long connections without a stream may take to close when the process ends.
+/// The longest time for connections without a stream to close when the process ends.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
-/// How long the rest of HTTP/2's beginning may take after its first byte: all of it comes in one
-/// packet, and while it does not, the connection is looked at again and again.
+/// The longest time for the rest of the HTTP/2 preface after its first byte. It normally arrives in
+/// one packet; while it is incomplete, the connection is checked every 10 ms.
 const PREFACE_TIME_MAX: Duration = Duration::from_secs(1);
-/// Pause after a connection could not be accepted: out of descriptors, most likely, and some must
-/// close first.
+/// The pause after a connection could not be accepted. Most likely the process has no file
+/// descriptor left, and other connections must close first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How HTTP/2 begins (RFC 9113, section 3.4).
+/// The first bytes of an HTTP/2 connection (RFC 9113, section 3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What `run` needs beside the origin.
+/// The limits and timeouts of the server.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerConfig {
-    /// Most connections served at once.
+    /// The most connections that are served at the same time.
     pub max_connections: usize,
-    /// Connections beyond those that are still answered, with the advice to come back later; more
-    /// are closed at once, so that files are left for the log and for operators.
+    /// The number of connections above `max_connections` that are still answered, with the advice
+    /// to come back later. Further connections are closed at once, so that file descriptors are
+    /// left for the log and for operators.
     pub overload_connections: usize,
-    /// How long a stopping process waits for its streams.
+    /// The longest time that a stopping process waits for its streams to end.
     pub drain_timeout: Duration,
-    /// How long the head of a request may take: a slow one holds a place and sends nothing.
+    /// The longest time for the head of a request to arrive, because a slow request occupies a
+    /// connection.
     pub head_timeout: Duration,
-    /// How long a connection without a request stays open.
+    /// The time for which a connection without a request stays open.
     pub idle_timeout: Duration,
 }
 
@@ -87,12 +92,12 @@ impl Default for ServerConfig {
     }
 }
 
-/// How a run ended.
+/// How the server stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// Every stream reached its end.
+    /// Every stream reached its planned end.
     Drained,
-    /// So many connections were cut.
+    /// Streams were cut; `connections` is their number.
     Cut { connections: usize },
 }
 
@@ -101,17 +106,18 @@ struct Server {
     config: ServerConfig,
 }
 
-/// A peer that is connected.
+/// The peer of a connection.
 struct Peer {
     caller: Caller,
-    /// What the connection holds of its client's share.
+    /// The permit of the connection's client.
     _permit: Option<Permit>,
 }
 
-/// Bound sockets, each with whether it is open to this machine without a key.
+/// The bound sockets, each with a flag: whether it serves only this machine and needs no key.
 type Listeners = [(Listener, bool)];
 
-/// Serves until `shutdown` asks to stop, then drains. If it asks again, what still runs is cut.
+/// Serves until the first signal of `shutdown`, then drains. A second signal cuts the streams that
+/// are still open.
 pub async fn run(
     listeners: Vec<Listener>,
     admin: Vec<Listener>,
@@ -165,13 +171,13 @@ impl Server {
                     };
                     self.spawn(stream, address, is_guarded, connections);
                 }
-                // Forgets finished connections, so the set stays as big as the load.
+                // Finished connections are removed, so that the set only has open ones.
                 Some(_) = connections.join_next() => self.note_connections(connections.len()),
             }
         }
     }
 
-    /// Answers operators until the very end: they watch the drain here.
+    /// Serves the admin listeners until the process ends, so that operators can observe the drain.
     async fn serve_admin(&self, admin: &Listeners) -> Stopped {
         let (mut connections, mut oldest_first) = (JoinSet::new(), VecDeque::new());
         loop {
@@ -181,7 +187,7 @@ impl Server {
             };
             while connections.try_join_next().is_some() {}
             oldest_first.retain(|connection: &AbortHandle| !connection.is_finished());
-            // The oldest one ends, so that nobody shuts operators out by connecting.
+            // The oldest connection is closed, so that idle connections cannot block operators.
             if oldest_first.len() == ADMIN_CONNECTIONS
                 && let Some(oldest) = oldest_first.pop_front()
             {
@@ -204,7 +210,7 @@ impl Server {
         if count >= self.config.max_connections.saturating_add(self.config.overload_connections) {
             return;
         }
-        // Of a proxy it is the requests that are counted, each for whom it is for.
+        // A proxy's connection is not counted; each of its requests is counted for its client.
         let clients = &self.origin.clients;
         let acquired = match clients.is_proxy(address) {
             true => Acquired::Granted(None),
@@ -235,14 +241,15 @@ impl Server {
             let decided = timeout(PREFACE_TIME_MAX, speaks_h2(&stream)).await;
             let Ok(is_h2) = decided.unwrap_or(Ok(false)) else { return };
             if is_h2 {
-                // Few and large: in a box, so that the many small ones stay small.
+                // These connections are few and their futures large. The box keeps the futures of
+                // the many other connections small.
                 Box::pin(serve_h2(stream, origin, &peer)).await;
                 return;
             }
             let requests = Arc::new(Requests::default());
             serve_h1(stream, origin.clone(), &peer, config, &requests).await;
             if let Some(switched) = requests.take_switched() {
-                // Few and large as well.
+                // WebSockets are boxed for the same reason.
                 Box::pin(serve_websocket(*switched, origin)).await;
             }
         }
@@ -266,7 +273,8 @@ async fn serve_h1(
     let service = service_fn(move |mut request| {
         let (origin, requests) = (origin.clone(), requests.clone());
         requests.begin();
-        // In a box: a request's future is many times larger than an idle stream's connection.
+        // The future of a request is boxed because it is many times larger than the connection of
+        // an idle stream.
         Box::pin(async move {
             let version = request.version();
             let upgrade = hyper::upgrade::on(&mut request);
@@ -295,7 +303,7 @@ async fn serve_h1(
         .with_upgrades();
     let mut connection = pin!(connection);
     let mut is_told = false;
-    // How it ended is the client's affair; a stream's own end is counted with the stream.
+    // The result of the connection is ignored; the end of a stream is counted by its body.
     let _ended = poll_fn(|context| {
         if !is_told && stage.poll_reached(context, Stage::Closing) {
             is_told = true;
@@ -306,10 +314,10 @@ async fn serve_h1(
     .await;
 }
 
-/// Speaks WebSocket on a connection that has shaken hands.
+/// Serves a WebSocket after its handshake.
 async fn serve_websocket(switched: Switched, origin: Arc<AppState>) {
     let Switched { upgrade, handshake } = switched;
-    // The client may have left before the answer was written.
+    // The client may have disconnected before the response was written.
     let Ok(upgraded) = upgrade.await else { return };
     let mut stage = Registration::new(origin.hub.lifecycle().clone());
     let draining = poll_fn(|context| match stage.poll_reached(context, Stage::Draining) {
@@ -323,7 +331,8 @@ async fn serve_h2(stream: Stream, origin: Arc<AppState>, peer: &Peer) {
     let write_timeout = origin.write_timeout();
     let requests = Arc::new(Requests::default());
     let caller = peer.caller;
-    // Frames come whenever they like, so no head is waited for: pings find out who is gone.
+    // HTTP/2 frames may arrive at any time, so there is no timeout for heads; pings detect clients
+    // that have disconnected.
     let allowance = Arc::new(Allowance::default());
     let pace = IntakePace::of_frames(allowance.clone());
     let connection = Connection::new(stream, requests.clone(), None, write_timeout, pace);
@@ -359,7 +368,8 @@ async fn serve_h2(stream: Stream, origin: Arc<AppState>, peer: &Peer) {
     let _ended = poll_fn(|context| {
         while looks.poll_tick(context).is_ready() {
             if unread.is_stuck(write_timeout) {
-                // Only the whole connection can be ended from here; what was read stays read.
+                // Only the whole connection can be closed from here. Responses that the client has
+                // already read are not affected.
                 return Poll::Ready(Ok(()));
             }
         }
@@ -370,7 +380,8 @@ async fn serve_h2(stream: Stream, origin: Arc<AppState>, peer: &Peer) {
             if is_told || ended.is_ready() || !must_go {
                 return ended;
             }
-            // GOAWAY: what runs goes on, what is new goes elsewhere.
+            // Sends GOAWAY: running requests continue, and the client opens a new connection for
+            // further ones.
             is_told = true;
             connection.as_mut().graceful_shutdown();
         }
@@ -378,7 +389,7 @@ async fn serve_h2(stream: Stream, origin: Arc<AppState>, peer: &Peer) {
     .await;
 }
 
-/// Looks at the first bytes and leaves them where they are.
+/// Whether the connection begins with the HTTP/2 preface. The bytes are not consumed.
 async fn speaks_h2(stream: &Stream) -> std::io::Result<bool> {
     let mut seen = [0; H2_PREFACE.len()];
     loop {
@@ -389,12 +400,13 @@ async fn speaks_h2(stream: &Stream) -> std::io::Result<bool> {
         if count == H2_PREFACE.len() {
             return Ok(true);
         }
-        // The bytes seen so far keep the socket readable, so wait for more of them by time.
+        // The bytes that have arrived keep the socket readable, so the rest is awaited by time.
         sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// The next connection of any listener, and whether that one is guarded.
+/// Accepts the next connection of any listener. Also returns the address of the peer, and whether
+/// the listener is guarded.
 async fn accept(listeners: &Listeners) -> std::io::Result<(Stream, IpAddr, bool)> {
     poll_fn(|context| {
         for (listener, is_guarded) in listeners {
@@ -407,7 +419,8 @@ async fn accept(listeners: &Listeners) -> std::io::Result<(Stream, IpAddr, bool)
     .await
 }
 
-/// Lets idle connections close and answers finish; after a cut, waits for nothing.
+/// Closes all connections. After a drain, idle connections may close and responses may finish
+/// first; otherwise all connections are cut at once.
 async fn close(mut connections: JoinSet<()>, is_drained: bool, origin: &AppState) -> Stopped {
     let streams = origin.hub.open_streams();
     if is_drained {

@@ -1,8 +1,9 @@
-//! Answers over HTTP/2, watched for clients that do not read.
+//! Detects HTTP/2 clients that do not read their responses.
 //!
-//! The kernel says of an HTTP/1.1 connection how long its bytes lie unread. An HTTP/2 client reads
-//! frames, answers pings, and may still give a stream no room (RFC 9113, section 5.2), for as long as
-//! it likes; hyper then does not ask the body for more. So each body notes when it was asked last.
+//! On an HTTP/1.1 connection the kernel limits how long bytes may stay unread. An HTTP/2 client can
+//! read frames and answer pings, and still keep the flow-control window of a stream closed (RFC
+//! 9113, section 5.2) for any time; hyper then does not poll the body. Each body therefore records
+//! when it was last polled.
 
 use crate::http::stream_body::{ResponseBody, StreamAborted};
 use bytes::Bytes;
@@ -13,24 +14,26 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-/// A finished answer is given to HTTP/2 in pieces of this size, so that little of it waits there.
+/// A complete response is given to hyper in chunks of this size, so that little of it waits in
+/// hyper's send buffer.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// All answers of a connection that are not sent yet.
+/// All responses of a connection that are not completely sent yet.
 pub struct UnreadAnswers {
     begun: Instant,
-    /// How long a stream may be quiet by itself: its comments come at this pace.
+    /// The longest time for which a stream has nothing to send; after it, the stream sends a
+    /// comment.
     heartbeat: Duration,
     answers: Mutex<Vec<Weak<LastPoll>>>,
 }
 
-/// When a body was asked for more, in ms since the connection began.
+/// When hyper last polled a body, in ms since the connection began.
 struct LastPoll {
     last: AtomicU64,
     is_stream: bool,
 }
 
-/// An answer of such a connection.
+/// The body of a response whose polls are recorded.
 pub struct Watched {
     body: ResponseBody,
     unread: Arc<UnreadAnswers>,
@@ -38,12 +41,13 @@ pub struct Watched {
 }
 
 impl UnreadAnswers {
-    /// None yet.
+    /// Creates the record of a connection without responses. `heartbeat` is the longest time for
+    /// which a stream has nothing to send.
     pub fn new(heartbeat: Duration) -> Self {
         Self { begun: Instant::now(), heartbeat, answers: Mutex::default() }
     }
 
-    /// Watches one more.
+    /// Adds a response, and returns its body with a record of its polls.
     pub fn watch(self: &Arc<Self>, body: ResponseBody) -> Watched {
         let is_stream = matches!(body, ResponseBody::Stream(_));
         let last_poll = Arc::new(LastPoll { last: AtomicU64::new(self.now()), is_stream });
@@ -53,7 +57,8 @@ impl UnreadAnswers {
         Watched { body, unread: self.clone(), last_poll }
     }
 
-    /// Whether the client has left an answer unread for so long.
+    /// Whether the client has left a response unread for longer than `longest`; for a stream, the
+    /// heartbeat time is added.
     pub fn is_stuck(&self, longest: Duration) -> bool {
         let now = self.now();
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);

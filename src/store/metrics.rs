@@ -1,4 +1,5 @@
-//! What operators see of a store. The handles are shared: the store counts, `metrics.rs` shows.
+//! The metrics of a store. The store updates shared handles, which are registered here and exported
+//! by `metrics.rs`.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -7,48 +8,50 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use std::sync::atomic::AtomicU64;
 
-/// Upper bounds of the commit times, in seconds: a page cache to a disk that hangs.
+/// Upper bounds of the histogram of commit times, in seconds. They range from a write to the page
+/// cache to a disk that hangs.
 const COMMIT_SECONDS: [f64; 12] =
     [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0];
 
-/// A gauge in seconds or of a part of a whole.
+/// A gauge with a fractional value: seconds or a ratio.
 type Fraction = Gauge<f64, AtomicU64>;
 
-/// What went wrong.
+/// The kinds of faults of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreFault {
-    /// A commit failed.
+    /// A commit failed, or Redis could not be reached.
     Write,
-    /// A commit took more than a second.
+    /// A commit took more than a second, or Redis did not confirm it.
     Stall,
-    /// A record, or a part of an index, was damaged when it was read.
+    /// A record or a part of an index was damaged when it was read.
     Damaged,
-    /// Events are gone that were acknowledged or read before.
+    /// Events that were acknowledged or read before are gone.
     Lost,
 }
 
-/// Counters and gauges of one store.
+/// The counters and gauges of one store.
 #[derive(Clone, Debug)]
 pub struct StoreMetrics {
-    /// 1: a publish would be accepted.
+    /// 1 while a publish would be accepted, otherwise 0.
     pub up: Gauge,
-    /// How long commits took.
+    /// Histogram of the duration of commits.
     pub commit_seconds: Histogram,
-    /// Bytes of events and state, and the events.
+    /// Bytes of the events and states that are kept.
     pub bytes: Gauge,
-    /// How many events are kept.
+    /// Number of events that are kept.
     pub events: Gauge,
-    /// [`StoreMetrics::bytes`] as a part of `--max-store-bytes`.
+    /// [`StoreMetrics::bytes`] divided by `--max-store-bytes`.
     pub fill: Fraction,
-    /// Bytes of the files.
+    /// Bytes of the files of the log.
     pub file_bytes: Gauge,
     /// Free bytes on the disk.
     pub free_bytes: Gauge,
-    /// The clock of Redis less that of this machine.
+    /// The clock of Redis minus the clock of this machine, in seconds.
     pub clock_offset_seconds: Fraction,
-    /// How long ago the publish was stored in Redis that was read last, when it was read.
+    /// The age of the publish that was read last from Redis, when it was read, in seconds.
     pub lag_seconds: Fraction,
-    /// How many settings differ from those of the origin that was started last on the same Redis.
+    /// Number of settings that differ from those of the origin that was started last on the same
+    /// Redis.
     pub settings_differ: Gauge,
     faults: Family<[(&'static str, &'static str); 1], Counter>,
 }
@@ -68,7 +71,7 @@ impl Default for StoreMetrics {
             settings_differ: Gauge::default(),
             faults: Family::default(),
         };
-        // A counter that is there from the start shows its first increase.
+        // A counter that exists from the start shows its first increase.
         for kind in [StoreFault::Write, StoreFault::Stall, StoreFault::Damaged, StoreFault::Lost] {
             metrics.faults.get_or_create(&[("kind", kind.as_str())]).inc_by(0);
         }
@@ -88,12 +91,12 @@ impl StoreFault {
 }
 
 impl StoreMetrics {
-    /// Something went wrong.
+    /// Counts a fault.
     pub fn fault(&self, kind: StoreFault) {
         self.faults.get_or_create(&[("kind", kind.as_str())]).inc();
     }
 
-    /// Shows all of it under `store`.
+    /// Registers all metrics with the prefix `store`.
     pub fn register(&self, registry: &mut Registry) {
         let own = registry.sub_registry_with_prefix("store");
         own.register("up", "Whether a publish would be accepted", self.up.clone());

@@ -1,9 +1,10 @@
-//! Where events are kept. One trait; every store passes one conformance suite (`tests/it`).
+//! The stores in which an origin keeps its events: on disk, in memory or in Redis. All of them
+//! implement the trait [`Store`] and pass the same conformance suite (`tests/it`).
 //!
-//! A store gives ids, keeps events and the state made of them, and tells the hub of every event
-//! that it has accepted, in order, with the id of the event before it: a break in that chain is
-//! how a lost event is noticed. Everything a reader needs beyond the hub's recent run is read
-//! from here in bounded pages.
+//! A store assigns ids, keeps the events and the state that results from them, and passes every
+//! accepted event to the hub in order, together with the id of the event before it. The hub detects
+//! a lost event by a break in that chain. Events that are older than the hub's tail buffer are read
+//! from the store in bounded pages.
 
 pub mod local;
 mod metrics;
@@ -20,31 +21,31 @@ use std::pin::Pin;
 use std::time::Duration;
 use xxhash_rust::xxh3::Xxh3;
 
-/// What a store promises, later.
+/// The future that a method of [`Store`] returns.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// How much is kept, and how much is accepted. A limit on growth each; `Duration`s and bytes.
+/// The limits on what a store keeps and accepts.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Events older than this are dropped.
+    /// Events that are older than this are dropped.
     pub retain_age: Duration,
-    /// Most events kept in a channel.
+    /// Maximum number of events kept in a channel.
     pub retain_events: u64,
-    /// Most bytes of events kept in a channel.
+    /// Maximum bytes of events kept in a channel.
     pub retain_bytes: u64,
-    /// Most channels; a name costs memory for as long as it is known.
+    /// Maximum number of channels. A channel name costs memory until the channel is forgotten.
     pub channels: u64,
-    /// A channel without events, state and publishes for this long is forgotten.
+    /// A channel that has no events and no state is forgotten after this time without a publish.
     pub channel_idle: Duration,
-    /// Most keys in one channel's state; every fresh join is sent all of it.
+    /// Maximum number of keys in the state of a channel. Every fresh join receives the whole state.
     pub keys: u64,
-    /// Most bytes of one channel's state.
+    /// Maximum bytes of the state of a channel.
     pub state_bytes: u64,
-    /// Most bytes of events and state in the whole store.
+    /// Maximum bytes of events and state in the whole store.
     pub total_bytes: u64,
-    /// How long an idempotency key is remembered.
+    /// How long the store remembers an idempotency key.
     pub idempotency_age: Duration,
-    /// Most idempotency keys remembered at once.
+    /// Maximum number of idempotency keys that are remembered at a time.
     pub idempotency_keys: u64,
 }
 
@@ -67,31 +68,32 @@ impl Default for Limits {
     }
 }
 
-/// One publish: one or more events for one channel, all or nothing.
+/// A publish of one or more events to one channel. The store accepts all of the events or none.
 #[derive(Clone, Debug)]
 pub struct Publication {
-    /// Where to.
+    /// The channel that the events are published to.
     pub channel: ChannelName,
-    /// At least one.
+    /// The events, at least one.
     pub events: Vec<Event>,
-    /// The publisher's key for this publish, and a digest of all that it said.
+    /// The publisher's idempotency key and the digest of the publish, if the publisher sent a key.
     pub idempotency: Option<Idempotency>,
 }
 
-/// What makes a repeated publish recognisable.
+/// An idempotency key with the digest of its publish, by which a repeated publish is recognized.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idempotency {
-    /// The `Idempotency-Key`.
+    /// The value of the `Idempotency-Key` header.
     pub key: String,
-    /// Digest of what was published with it.
+    /// The digest of everything that was published with the key.
     pub digest: u128,
 }
 
-/// What an idempotency key may be.
+/// The rule for idempotency keys, as error messages state it.
 pub const IDEMPOTENCY_KEY_RULE: &str = "takes 1 to 256 characters of visible ASCII";
 
 impl Idempotency {
-    /// A key, and a digest of all that its publish says, so that it cannot stand for two.
+    /// Returns the key with a digest of the whole publish. Because of the digest, one key cannot
+    /// stand for two different publishes.
     pub fn of(
         key: String,
         is_batch: bool,
@@ -101,7 +103,8 @@ impl Idempotency {
         body: &[u8],
     ) -> Self {
         let mut digest = Xxh3::new();
-        // An earlier version knew no removal: without one the digest is the same as it was.
+        // Earlier versions had no removal. Without a removal the digest is the same as in those
+        // versions.
         digest.update(&[u8::from(is_batch) | u8::from(removes_key) << 1]);
         for text in [kind.unwrap_or_default(), of_key.unwrap_or_default()] {
             digest.update(&(text.len() as u64).to_be_bytes());
@@ -111,10 +114,11 @@ impl Idempotency {
         Self { key, digest: digest.digest128() }
     }
 
-    /// As [`Idempotency::of`], for one event; the same as if it had come in a body of its own.
+    /// Like [`Idempotency::of`], for a single event. The result equals that of a publish whose body
+    /// is the data of this event.
     ///
     /// # Errors
-    /// What a key may be.
+    /// Returns [`IDEMPOTENCY_KEY_RULE`] when the key does not satisfy it.
     pub fn of_event(key: String, event: &Event) -> Result<Self, &'static str> {
         if !Self::is_key(&key) {
             return Err(IDEMPOTENCY_KEY_RULE);
@@ -126,8 +130,9 @@ impl Idempotency {
         Ok(Self::of(key, false, kind.as_deref(), of_key.as_deref(), removes_key, data))
     }
 
-    /// The same key of one publisher, by the `sub` of its token: no publisher can take a key that
-    /// another one is about to use. An empty text is every publisher without one.
+    /// Restricts the key to one subject (the `sub` of the publisher's token), so that a publisher
+    /// cannot use a key that another publisher is about to use. All publishers with an empty
+    /// subject share their keys.
     #[must_use]
     pub fn of_subject(self, subject: &str) -> Self {
         if subject.is_empty() {
@@ -135,151 +140,160 @@ impl Idempotency {
         }
         let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, subject.as_bytes());
         let hash: String = hash.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-        // A key that comes in has no control characters.
+        // A key from a request has no control characters, so it cannot equal a key of this form.
         Self { key: format!("\u{1}of {hash} {}", self.key), ..self }
     }
 
-    /// Whether a text can be a key.
+    /// Whether a text is valid as an idempotency key.
     pub fn is_key(text: &str) -> bool {
         (1..=FIELD_BYTES_MAX).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
     }
 }
 
-/// An accepted publish: the ids of its events, in order.
+/// The result of an accepted publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// One id an event.
+    /// One id for each event, in the order of the events.
     pub ids: Vec<EventId>,
-    /// Whether this was a repetition, and nothing was stored.
+    /// Whether the publish was a repetition. In this case nothing was stored.
     pub repeated: bool,
 }
 
-/// Why a publish, a close or a read failed. Except for [`StoreError::Unclear`], nothing is stored
-/// after one.
+/// The reason why a publish, a close or a read failed. After every error except
+/// [`StoreError::Unclear`], nothing was stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreError {
     /// The channel has ended.
     Closed,
-    /// Nothing was ever published to the channel, or it was forgotten.
+    /// The channel never had a publish, or the store has forgotten it.
     NoChannel,
-    /// The idempotency key was used for something else.
+    /// The idempotency key was used for a different publish.
     KeyReused,
-    /// A limit is reached; what was not stored can be tried again once something was dropped.
+    /// A limit is reached. The publish can succeed later, after something was dropped.
     Limit { what: &'static str, limit: u64, flag: &'static str },
-    /// The store cannot be reached or written. Nothing was stored. The text is for the operator.
+    /// The store cannot be reached, read or written. Nothing was stored. The text is for the
+    /// operator.
     Down(String),
-    /// The store did not say what became of the command: it may have been carried out.
+    /// The store did not confirm the command, so the command may have been carried out.
     Unclear(String),
 }
 
-/// Consecutive events of one channel.
+/// A page: consecutive events of one channel.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
-    /// The events after the given place.
+    /// The events of the page, oldest first.
     pub events: Vec<StoredEvent>,
-    /// Whether that was all there is.
+    /// Whether the log has no further events in the direction of the read.
     pub complete: bool,
-    /// From where to where the log goes. When events after the given place are missing, the page
-    /// has a hole before it; a place later than the last means that the log has lost events.
+    /// The bounds of the channel's log. They show whether events directly after the requested
+    /// position are no longer kept. A requested position after `bounds.last` means that the log has
+    /// lost events.
     pub bounds: Bounds,
     /// Whether the channel has ended.
     pub closed: bool,
 }
 
-/// The newest event of each key, oldest first.
+/// The state of a channel: the newest event of each key, oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct State {
-    /// The place in the log at which it was taken.
+    /// The position in the log at which the state was taken.
     pub position: EventId,
-    /// The events.
+    /// The newest event of each key, oldest first.
     pub events: Vec<StoredEvent>,
 }
 
-/// Most of one page.
+/// The maximum size of a page.
 #[derive(Clone, Copy, Debug)]
 pub struct PageLimit {
-    /// Most events.
+    /// Maximum number of events.
     pub events: usize,
-    /// Most bytes, but one event at least.
+    /// Maximum bytes of event text. A page has at least one event even if that event is larger.
     pub bytes: usize,
 }
 
-/// Told of everything that a store accepts. Calls for one channel come in the order of its ids.
+/// Receives everything that a store accepts. The calls for one channel come in the order of its
+/// ids.
 pub trait Listener: Send + Sync + 'static {
-    /// `events` follow the event `previous` of `channel`, with nothing between.
+    /// Receives `events` of `channel`, which directly follow the event `previous`.
     fn appended(&self, channel: &ChannelName, previous: EventId, events: &[StoredEvent]);
-    /// Something may have been missed: everything in memory is to be read again.
+    /// The listener may have missed events, so everything that it has in memory must be read again.
     fn lost_place(&self);
 }
 
-/// A place to keep events.
+/// A store of events.
 pub trait Store: Send + Sync + 'static {
-    /// Accepts a publish, durably where the store is durable.
+    /// Accepts a publish. In a durable store the events are durable when the future completes.
     fn publish(&self, publication: Publication) -> StoreFuture<'_, Result<Published, StoreError>>;
-    /// Ends a channel. Returns the id of its `end` event, the first one when it had ended already.
-    /// A channel that nobody has published to is refused, and nothing is stored.
+    /// Ends a channel and returns the id of its `end` event. For a channel that has already ended,
+    /// this is the id of the existing `end` event. Fails with [`StoreError::NoChannel`] and stores
+    /// nothing when the channel does not exist.
     fn close<'a>(
         &'a self,
         channel: &'a ChannelName,
     ) -> StoreFuture<'a, Result<EventId, StoreError>>;
-    /// Lets an ended channel take events again; does nothing to an open one. A channel that nobody
-    /// has published to is refused.
+    /// Reopens an ended channel for publishes and leaves an open channel as it is. Fails with
+    /// [`StoreError::NoChannel`] when the channel does not exist.
     fn reopen<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, Result<(), StoreError>>;
-    /// What a channel's log looks like; all zero for one that nobody has published to.
+    /// Returns the bounds and the status of a channel's log. For a channel that does not exist, all
+    /// bounds are the beginning of the store.
     fn log_state<'a>(
         &'a self,
         channel: &'a ChannelName,
     ) -> StoreFuture<'a, Result<LogState, StoreError>>;
-    /// The last place in a channel before the instant `ms`.
+    /// Returns the last position in a channel before the instant `ms`. In an ended channel this
+    /// position is always before the `end` event.
     fn position_before<'a>(
         &'a self,
         channel: &'a ChannelName,
         ms: u64,
     ) -> StoreFuture<'a, Result<EventId, StoreError>>;
-    /// The events after `position`.
+    /// Returns the events after `position`, within `limit`.
     fn read<'a>(
         &'a self,
         channel: &'a ChannelName,
         position: EventId,
         limit: PageLimit,
     ) -> StoreFuture<'a, Result<Page, StoreError>>;
-    /// The newest events before `before`, oldest first. `complete` says that none that is kept lies
-    /// before them.
+    /// Returns the newest events before `before`, oldest first. `complete` is true when the store
+    /// keeps no older events.
     fn read_back<'a>(
         &'a self,
         channel: &'a ChannelName,
         before: EventId,
         limit: PageLimit,
     ) -> StoreFuture<'a, Result<Page, StoreError>>;
-    /// The place after which the newest `count` events of publishers lie, or all that are kept.
+    /// Returns the position that is followed by the newest `count` events of publishers, or by all
+    /// events if the store keeps fewer. The `end` event of a channel does not count.
     fn position_back<'a>(
         &'a self,
         channel: &'a ChannelName,
         count: u64,
     ) -> StoreFuture<'a, Result<EventId, StoreError>>;
-    /// A channel's state.
+    /// Returns the state of a channel.
     fn state<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, Result<State, StoreError>>;
-    /// Ends once the listener was told of everything with an id before the instant `ms`, which
-    /// has passed by the store's clock.
+    /// Completes once the listener has received every event with an id before the instant `ms`, and
+    /// this instant has passed by the clock of the store.
     fn settle(&self, ms: u64) -> StoreFuture<'_, ()>;
-    /// Whether the store can be read and written.
+    /// Fails when the store cannot be read or written.
     fn ready(&self) -> StoreFuture<'_, Result<(), StoreError>>;
-    /// Its counters and gauges, brought up to date.
+    /// Returns the counters and gauges of the store, brought up to date.
     fn metrics(&self) -> StoreMetrics;
-    /// Ends once the store has failed for good, with the reason: only a new process helps.
+    /// Completes with the reason when the store has failed permanently, so that the process must be
+    /// restarted.
     fn failed(&self) -> StoreFuture<'_, String> {
         Box::pin(std::future::pending())
     }
-    /// Drops what is too old; called every second. A store that sees to it by itself does nothing.
+    /// Drops what is too old. The origin calls it every second. A store that drops old events by
+    /// other means does nothing here.
     fn sweep(&self) -> StoreFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
-    /// Whether other origins have the same events.
+    /// Whether other origins can use the same events.
     fn is_shared(&self) -> bool {
         false
     }
-    /// Ends the store's own tasks; what it accepted is kept.
+    /// Stops the tasks of the store. Accepted events are kept.
     fn stop(&self) -> StoreFuture<'_, ()>;
 }
 

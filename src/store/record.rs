@@ -1,6 +1,6 @@
-//! How an event is stored, on disk and in Redis, byte by byte. What one version writes the next
-//! reads: each record begins with its version, and a version that this code does not know is an
-//! error, not a guess.
+//! The encoding of an event on disk and in Redis, byte by byte. Later versions must read the
+//! records of earlier ones. Each record begins with its version, and reading a record of an unknown
+//! version fails.
 
 use crate::core::cursor::EventId;
 use crate::core::event::{Event, Field};
@@ -10,21 +10,21 @@ const VERSION: u8 = 1;
 /// without data removes its key, so all other events are still written as version 1.
 const VERSION_REMOVAL: u8 = 2;
 
-/// The record is not one that this version reads.
+/// The record is damaged or has a version that this code does not read.
 #[derive(Debug)]
 pub struct Unreadable;
 
-/// Reads fields one after the other.
+/// Reads the fields of a record one after the other.
 pub struct Reader<'a>(&'a [u8]);
 
-/// The bytes of an event: see [`append_event`].
+/// Encodes an event; see [`append_event`].
 pub fn write_event(event: &Event) -> Vec<u8> {
     let mut out = Vec::with_capacity(5 + event.weight());
     append_event(&mut out, event);
     out
 }
 
-/// Appends `version, type length, key length (u16, 0 = none), type, key, data`.
+/// Appends the encoded event: `version, type length, key length (u16, 0 = none), type, key, data`.
 pub fn append_event(out: &mut Vec<u8>, event: &Event) {
     let kind = event.kind.as_ref().map_or("", Field::as_str);
     let key = event.key.as_ref().map_or("", Field::as_str);
@@ -58,7 +58,7 @@ impl<'a> Reader<'a> {
         Self(bytes)
     }
 
-    /// Whether all was read.
+    /// Whether all bytes were read.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -114,7 +114,7 @@ mod tests {
         }
     }
 
-    /// The bytes of version 1, written down: a change that breaks old files fails here.
+    /// The literal bytes of version 1. A change that makes old files unreadable fails here.
     #[test]
     fn version_1_stays_readable() {
         let event = b"\x01\x00\x05\x00\x02priceEU{\"bid\":1}";

@@ -1,4 +1,4 @@
-//! The checks of `headwater doctor`, step by step.
+//! The checks of `headwater doctor`, in the order in which they run.
 
 mod probes;
 
@@ -19,30 +19,30 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// How many steps there are, for the progress bar.
+/// Number of steps, for the progress bar.
 pub const STEPS: u64 = 8;
-/// A first block that takes longer is held back somewhere. The shortest segment that is not, lasts
-/// two seconds.
+/// Latest arrival of the first block of a stream that is not buffered. A buffered block arrives at
+/// the end of its stream, as a rule two seconds or more after the request.
 const FIRST_BLOCK_MAX: Duration = Duration::from_millis(1_500);
-/// Probes published, and the pause between two: longer than nginx's polling, or they come in twos.
+/// Number of probes; the pause between two is longer than nginx's polling, so they arrive singly.
 const PROBES: u64 = 6;
 const PROBE_PAUSE: Duration = Duration::from_millis(700);
-/// A median delay above this is too late for a live stream, and for held answers.
+/// Largest acceptable median delay of events, in streams and in long polls.
 const DELAY_MAX: Duration = Duration::from_millis(500);
 const DELAY_LONG_POLL_MAX: Duration = Duration::from_secs(1);
-/// Clients that follow the channel all the time.
+/// Number of subscribers, which follow the channel during the whole examination.
 const WATCHERS: usize = 5;
-/// How long after a segment's end everything of it must be forgotten.
+/// Time after the end of a segment by which no cache may hand out its responses any more.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3);
-/// Responses a client may need for one segment, with two to spare for stragglers' short ones.
+/// Most responses that a client may open within a second, with a reserve of two for disconnects.
 const OPENED_A_SEGMENT_MAX: usize = 4;
-/// Least seconds of freshness that must be left to see whether an answer is kept.
+/// Least remaining freshness, in seconds, for a check whether a cache keeps a response.
 const FRESH_MIN: u64 = 3;
-/// The checks of one run.
+/// One examination: its settings, and its report so far.
 pub struct Checks {
     arguments: DoctorArguments,
     path: String,
-    /// A place that every cursor of ours has, told apart by marks.
+    /// The position of all cursors of this examination, which differ only in their marks.
     base: EventId,
     run: u64,
     marks: u64,
@@ -50,15 +50,15 @@ pub struct Checks {
 }
 
 impl Checks {
-    /// Looks at everything there is.
+    /// Runs all checks, and returns the report.
     ///
     /// # Errors
-    /// When there is no answer to look at.
+    /// Fails when a server gives no response that could be examined.
     pub async fn run(
         mut arguments: DoctorArguments,
         progress: ProgressBar,
     ) -> Result<Report, HttpError> {
-        // Where no bar can be drawn, a line for each step shows that it goes on.
+        // Where no progress bar can be drawn, a line for each step shows the progress.
         let step = |text: &'static str| {
             progress.inc(1);
             progress.set_message(text);
@@ -96,13 +96,13 @@ impl Checks {
         step("reading the clients' diaries");
         examination.traces(&subscribers.traces(), report.is_long_poll);
         if let (Some(before), Some(after)) = (before, examination.origin_streams().await?) {
-            // An origin that was started again has begun to count anew.
+            // The counter of the origin begins at zero again after a restart.
             examination.measure("origin_streams_opened", after.saturating_sub(before));
         }
         Ok(examination.report)
     }
 
-    /// A cursor that only we have: the mark moves no position, and is in every key.
+    /// A cursor that no other client has: its mark moves no position, but is part of the cache key.
     fn cursor(&mut self) -> String {
         self.marks += 1;
         Cursor { positions: vec![self.base], mark: Some(self.marks) }.to_string()
@@ -119,8 +119,8 @@ impl Checks {
         self.report.measured.push((name, value.into()));
     }
 
-    /// Where there is a publisher, just before an event of ours, so that held requests for what
-    /// comes after are answered at once.
+    /// Chooses the position of the cursors. With a publisher it lies just before an event of this
+    /// examination, so that long polls after it are answered at once.
     async fn find_base(&mut self) -> Result<(), HttpError> {
         match self.publish(0).await {
             Ok(Some(id)) => {
@@ -149,7 +149,7 @@ impl Checks {
         Ok(())
     }
 
-    /// Publishes a probe; its id, or `None` without a publisher.
+    /// Publishes a probe, and returns its id, or `None` without a publisher.
     async fn publish(&self, number: u64) -> Result<Option<EventId>, HttpError> {
         let Some(address) = &self.arguments.publish_url else { return Ok(None) };
         let mut connection = Connection::open(address).await?;
@@ -166,7 +166,7 @@ impl Checks {
         }
     }
 
-    /// One client alone, with everything that a cache should drop.
+    /// Sends one request with all headers that a cache should drop, and examines the response.
     async fn first_probe(&mut self) -> Result<Option<OriginReport>, HttpError> {
         let headers = vec![
             ("cookie", "headwater-doctor=1".to_owned()),
@@ -208,7 +208,7 @@ impl Checks {
         }
         if let Some(encoding) = probe.encoding() {
             self.find(Fault::Compression, format!("the stream is compressed ({encoding})"));
-            // Looked at again without, so that more can be seen.
+            // A second request without `Accept-Encoding` gets a stream that can be read.
             let cursor = self.cursor();
             let ask = ProbeRequest {
                 path: self.path.clone(),
@@ -252,7 +252,7 @@ impl Checks {
         }
     }
 
-    /// The opening block: whether it came at once, and whether it is what was asked for.
+    /// Reads the opening block, and checks that it came at once and has the requested cursor.
     async fn opening(
         &mut self,
         probe: &mut Probe,
@@ -282,8 +282,8 @@ impl Checks {
         Some(block)
     }
 
-    /// Many clients with one cursor; one of them, to be watched to its end. Late in a segment
-    /// nothing can be seen of how long answers are kept: then once more in the next one.
+    /// Sends one request from many clients, and returns one response, to be watched to its end.
+    /// Repeats this if the segment ends too soon to check how long the cache keeps responses.
     async fn crowd(&mut self, report: &OriginReport) -> Result<Kept, HttpError> {
         let mut kept = self.crowd_once(report).await?;
         let is_late = kept.probe.fresh_seconds().is_some_and(|seconds| seconds < FRESH_MIN);
@@ -299,7 +299,7 @@ impl Checks {
         let cursor = self.cursor();
         let mut probes = JoinSet::new();
         for index in 0..self.arguments.clients {
-            // As browsers do, and some with a cookie of their own.
+            // Browsers send this header. Every fourth client also has a cookie of its own.
             let mut headers = vec![("cache-control", "no-cache".to_owned())];
             if index % 4 == 3 {
                 headers.push(("cookie", format!("headwater-doctor={index}")));
@@ -339,7 +339,7 @@ impl Checks {
         Ok(Kept { probe, cursor, block })
     }
 
-    /// Whether an answer is kept for as long as it says.
+    /// Checks that the cache keeps a response for as long as its `max-age` allows.
     async fn still_kept(&mut self, kept: &Kept) -> Result<(), HttpError> {
         let probe = &kept.probe;
         let is_shared = |finding: &Finding| finding.fault != Fault::NotShared;
@@ -361,7 +361,7 @@ impl Checks {
         Ok(())
     }
 
-    /// Events of ours, and when they reach the clients that stay.
+    /// Publishes probes, and measures when they reach the subscribers.
     async fn probes(
         &mut self,
         subscribers: &Subscribers,
@@ -374,7 +374,7 @@ impl Checks {
             }
             return Ok(());
         }
-        // What was published first must have come, so that all are there.
+        // Once all subscribers have received the first probe, all of them are connected.
         let all_have = |number: u64| {
             let has = |trace: ClientTrace| trace.probes.iter().any(|(came, _)| *came == number);
             subscribers.traces().into_iter().all(has)
@@ -426,12 +426,12 @@ impl Checks {
         }
     }
 
-    /// What becomes of an answer at the end of its segment, and after it.
+    /// Checks that a response ends with its segment, and is not handed out after it.
     async fn boundary(&mut self, kept: Kept, is_long_poll: bool) -> Result<(), HttpError> {
         let Kept { mut probe, cursor, block: Some(block) } = kept else { return Ok(()) };
         let Some(ends_at) = block.ends_at else { return Ok(()) };
         if is_long_poll {
-            // Finished answers are what is wanted here, and true for a minute; but for a join.
+            // A cache may keep a finished long poll for a minute, but not that of a fresh join.
             return self.joined_afresh().await;
         }
         let length = ends_at / block.number.saturating_add(1);
@@ -477,7 +477,7 @@ impl Checks {
                 trace.opened.iter().filter(within).count()
             });
             let most = most.max().unwrap_or_default();
-            // A held answer ends with every event, and those of ours are further apart.
+            // Each event ends a long poll, and at most two probes are published within a second.
             if most > OPENED_A_SEGMENT_MAX + if is_long_poll { 2 } else { 0 } {
                 self.find(Fault::Loop, format!("a client came back {most} times within a second"));
             }
@@ -485,7 +485,7 @@ impl Checks {
     }
 }
 
-/// An answer that is watched to its end.
+/// A response that is watched to its end.
 struct Kept {
     probe: Probe,
     cursor: String,

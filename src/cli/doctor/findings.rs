@@ -1,71 +1,71 @@
-//! What `headwater doctor` can find, in words: what was seen, and what to change.
+//! The findings of `headwater doctor` as text: what was observed, and what to change.
 
 use crate::client::http::Address;
 use serde_json::{Map, Value, json};
 
-/// One thing that is wrong, or worth knowing.
+/// A fault of the deployment, or a note about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What kind.
+    /// The kind of the finding.
     pub fault: Fault,
-    /// What was seen.
+    /// The text that says what was observed.
     pub seen: String,
 }
 
 /// The kinds of findings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Not a `200` event stream.
+    /// The response is not a `200` event stream.
     NotAStream,
-    /// The edge has no answer of the origin.
+    /// The edge gets no response from the origin.
     OriginUnreachable,
-    /// The origin has no stream for now, and says why.
+    /// The origin shed the request, and gave a reason.
     Shed,
-    /// A probe was not accepted.
+    /// The publish of a probe was refused.
     ProbeRefused,
-    /// Without a token anyone may publish.
+    /// Anyone can publish without a token.
     OpenPublish,
-    /// A header of the origin is missing or changed.
+    /// A header of the origin is missing or changed, or the edge sets a cookie.
     Rewritten,
     /// The body is compressed.
     Compression,
-    /// Nothing arrives before the end.
+    /// The body is buffered: its first block arrives late or not at all.
     Buffering,
-    /// The edge speaks HTTP/1.0 to the origin.
+    /// The edge uses HTTP/1.0 for its requests to the origin.
     Http10,
-    /// Cookies reach the origin, or split the cache.
+    /// Cookies reach the origin, or are part of the cache key.
     Cookies,
-    /// Clients with one cursor do not share an answer.
+    /// Clients with the same cursor do not share a response.
     NotShared,
-    /// Clients with different cursors do.
+    /// Clients with different cursors share a response.
     KeyWithoutCursor,
-    /// `?after=` does not arrive.
+    /// The parameter `?after=` does not reach the origin.
     QueryDropped,
-    /// A finished answer is handed out for a moment.
+    /// A finished response is handed out once more.
     Grace,
-    /// An answer is kept longer or shorter than its max-age.
+    /// A response is kept longer or shorter than its `max-age`.
     Ttl,
-    /// A failing origin ends `EventSource` for good.
+    /// A failure of the origin ends `EventSource` permanently.
     DeadOnError,
-    /// The answer for a failing origin does not say when to come back.
+    /// The response for a failing origin has no `retry:`, or one that is too short.
     NoRetry,
-    /// The browser's question before a request is not answered.
+    /// The CORS preflight of a browser is not answered as it should be.
     Preflight,
-    /// Pages of other origins may not read.
+    /// Pages of other origins may not read the stream.
     Cors,
-    /// Events come late.
+    /// Events arrive late.
     Late,
-    /// Events come twice, out of order or not at all.
+    /// Events arrive twice, out of order, or not at all.
     NotOnce,
     /// Responses are cut before their segment ends.
     Premature,
-    /// Clients come back again and again.
+    /// Clients reconnect again and again.
     Loop,
-    /// Browsers get HTTP/1.1.
+    /// Browsers get HTTP/1.1 instead of HTTP/2.
     Http11,
 }
 
-/// The code of each kind, and what to do about it.
+/// The code of each kind of finding, and what to change.
 const WORDS: [(Fault, &str, &str); 24] = [
     (
         Fault::OriginUnreachable,
@@ -214,17 +214,17 @@ const WORDS: [(Fault, &str, &str); 24] = [
 ];
 
 impl Fault {
-    /// The word in `--json`; never changes its meaning.
+    /// The code of the finding in `--json`. A code never changes its meaning.
     pub fn code(self) -> &'static str {
         self.words().0
     }
 
-    /// Whether clients suffer from it; the others are worth knowing.
+    /// Whether the finding is a problem for clients; otherwise it is a note.
     pub fn is_problem(self) -> bool {
         !matches!(self, Self::Cors | Self::Http11 | Self::OpenPublish)
     }
 
-    /// What to do about it.
+    /// What to change in the deployment.
     pub fn change(self) -> &'static str {
         self.words().1
     }
@@ -236,7 +236,7 @@ impl Fault {
 }
 
 impl Finding {
-    /// For `--json`.
+    /// The finding as an object for `--json`.
     pub fn json(&self) -> Value {
         json!({
             "code": self.fault.code(),
@@ -247,19 +247,19 @@ impl Finding {
     }
 }
 
-/// What was found.
+/// The result of an examination.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// What is wrong.
+    /// The problems and notes.
     pub findings: Vec<Finding>,
-    /// What was measured, in order.
+    /// The names and values that were measured, in order.
     pub measured: Vec<(&'static str, Value)>,
-    /// What could not be looked at, and why.
+    /// The checks that did not run, and why.
     pub skipped: Vec<String>,
 }
 
 impl Report {
-    /// For `--json`.
+    /// The report as an object for `--json`.
     pub fn json(&self, url: &Address) -> Value {
         let measured: Map<String, Value> =
             self.measured.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();

@@ -1,8 +1,8 @@
-//! `headwater doctor`: looks at a deployment from where its clients are, and says what is wrong.
+//! `headwater doctor` examines a deployment from the side of its clients, and reports faults.
 //!
-//! Everything is found from outside: the origin names each of its answers (`Headwater-Response`),
-//! and every opening block says which cursor it answers and when it ends. So a few clients with
-//! cursors that nobody else has show what the cache in between does.
+//! It needs no access to the cache. The origin names each of its responses (`Headwater-Response`),
+//! and every opening block has the cursor of its request and the end of its stream. A few clients
+//! with cursors that no other client uses therefore show what the cache in between does.
 
 mod checks;
 mod findings;
@@ -24,25 +24,26 @@ const EXIT_UNREACHABLE: u8 = 3;
 
 #[derive(Args, Debug, Clone)]
 pub struct DoctorArguments {
-    /// Where clients connect: the public URL of the edge
+    /// URL that clients connect to: the public URL of the edge
     url: Address,
-    /// Channel to look at; with --publish-url, events are published to it
+    /// Channel to examine; with --publish-url, events are published to it
     #[arg(long, default_value = "headwater.doctor", value_parser = channel)]
     channel: String,
-    /// Where to publish probes; without it nothing is published and delays are not measured
+    /// URL to publish probes to; without it nothing is published and delays are not measured
     #[arg(long)]
     publish_url: Option<Address>,
     /// Bearer token for publishing
     #[arg(long, env = "HEADWATER_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// The origin's admin listener, where it can be reached: its own count of streams is reported
+    /// URL of the origin's admin listener, if it can be reached; its count of streams is reported
     #[arg(long)]
     admin_url: Option<Address>,
-    /// Clients that ask for the same thing at once (count)
+    /// Number of clients that send the same request at once (count)
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(2..=1000))]
     clients: u64,
-    /// There is no cache in the way, or one that is not to share (nginx/stream.conf). A bare origin
-    /// has one finding, dead-on-error: only an edge can keep a failure from ending an EventSource
+    /// Do not expect shared responses: there is no cache, or a cache that does not share them
+    /// (nginx/stream.conf). An origin without an edge still has one finding, dead-on-error: only an
+    /// edge can keep a failure from ending an EventSource
     #[arg(long)]
     direct: bool,
     /// Print the report as JSON

@@ -1,4 +1,4 @@
-//! One request through the edge, and everything that can be seen of its answer.
+//! One request of `headwater doctor` through the edge, and the properties of its response.
 
 use crate::client::http::{Address, Connection, HttpError};
 use bytes::Bytes;
@@ -11,57 +11,57 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::StreamExt;
 
-/// Longest wait for the head of an answer, and for its first block: longer than a long poll,
+/// Longest wait for the head of a response, and for its first block. It is longer than a long poll
 /// and than most segments.
 pub const PATIENCE: Duration = Duration::from_secs(70);
 
-/// How the text begins where not even a head came in time.
+/// The beginning of the error text when no head of a response came in time.
 pub const NO_ANSWER: &str = "no answer";
 
-/// What to ask for.
+/// A request to send.
 #[derive(Clone, Debug, Default)]
 pub struct ProbeRequest {
-    /// Path and query.
+    /// The path and query.
     pub path: String,
-    /// `Last-Event-ID`.
+    /// The value of `Last-Event-ID`.
     pub cursor: Option<String>,
-    /// More headers.
+    /// Additional headers.
     pub headers: Vec<(&'static str, String)>,
 }
 
-/// An answer that is being read.
+/// A response that is being read.
 pub struct Probe {
-    /// When it was asked for.
+    /// When its request was sent.
     pub asked_at: Instant,
-    /// Its status.
+    /// The status of the response.
     pub status: StatusCode,
-    /// Its headers.
+    /// The headers of the response.
     pub headers: HeaderMap,
-    /// Which HTTP the edge speaks to us.
+    /// The HTTP version between this client and the edge.
     pub version: Version,
     body: SseStream<Incoming>,
     _connection: Connection,
 }
 
-/// What `Headwater-Response` says.
+/// The values in the header `Headwater-Response`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OriginReport {
-    /// The name of the origin's answer.
+    /// The name of the origin's response.
     pub name: String,
     /// The HTTP version that reached the origin.
     pub http: String,
-    /// Whether the edge asks for finished bodies.
+    /// Whether the request reached the origin as a long poll.
     pub is_long_poll: bool,
     /// Whether a cookie reached the origin.
     pub cookie: bool,
 }
 
-/// A block called `segment`.
+/// An SSE event of the type `segment`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentBlock {
-    /// The cursor it hands out.
+    /// The cursor in its `id`.
     pub cursor: Option<String>,
-    /// Its segment's number.
+    /// The number of its segment.
     pub number: u64,
     /// When the response ends (ms); `None` in the closing block.
     pub ends_at: Option<u64>,
@@ -70,19 +70,19 @@ pub struct SegmentBlock {
 /// How a body ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Cleanly; whether the closing block came before.
+    /// It ended cleanly. `is_closed`: the closing block was its last SSE event.
     Clean { is_closed: bool },
-    /// Broken off.
+    /// The transfer was broken off; the text is the error.
     Broken(String),
-    /// Not in time.
+    /// It did not end in time.
     Never,
 }
 
 impl Probe {
-    /// Asks, over a connection of its own.
+    /// Sends a request over a new connection, and waits for the head of its response.
     ///
     /// # Errors
-    /// When there is no answer at all.
+    /// Fails when there is no connection, or no response in time.
     pub async fn at(address: &Address, ask: &ProbeRequest) -> Result<Self, HttpError> {
         let mut connection = Connection::open(address).await?;
         let version = connection.version();
@@ -108,24 +108,24 @@ impl Probe {
         })
     }
 
-    /// A header as text.
+    /// The value of a header, if it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// Whether `EventSource` would take it.
+    /// Whether `EventSource` would accept the response.
     pub fn is_stream(&self) -> bool {
         let kind = self.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
         self.status == StatusCode::OK && kind.starts_with(b"text/event-stream")
     }
 
-    /// The encoding of the body, where it has one.
+    /// The content encoding of the body, if it has one.
     pub fn encoding(&self) -> Option<String> {
         let encoding = self.headers.get(CONTENT_ENCODING)?.to_str().ok()?;
         (encoding != "identity").then(|| encoding.to_owned())
     }
 
-    /// What the origin says of the request that reached it.
+    /// How the request reached the origin, according to `Headwater-Response`.
     pub fn report(&self) -> Option<OriginReport> {
         let mut parts = self.header("headwater-response")?.split(';').map(str::trim);
         let name = parts.next()?.to_owned();
@@ -142,7 +142,7 @@ impl Probe {
         Some(report)
     }
 
-    /// For how many more seconds the answer may be kept.
+    /// The number of seconds for which a cache may still keep the response: `max-age` less `Age`.
     pub fn fresh_seconds(&self) -> Option<u64> {
         let control = self.header("cache-control")?;
         let max_age = control.split(',').find_map(|part| part.trim().strip_prefix("max-age="))?;
@@ -150,7 +150,8 @@ impl Probe {
         Some(max_age.parse::<u64>().ok()?.saturating_sub(age))
     }
 
-    /// The first block called `segment`, and how long after the request it came.
+    /// Reads up to the first SSE event of the type `segment`. Returns it, and the time since the
+    /// request.
     pub async fn opening(&mut self) -> Option<(SegmentBlock, Duration)> {
         let until = self.asked_at + PATIENCE;
         loop {
@@ -161,8 +162,7 @@ impl Probe {
         }
     }
 
-    /// The wait that the answer asks for, in ms: its first `retry:`. `None` where the body ends
-    /// without one.
+    /// Reads up to the first `retry:`, and returns its value in ms; `None` when the body has none.
     pub async fn retry(&mut self) -> Option<u64> {
         let until = self.asked_at + PATIENCE;
         loop {
@@ -173,12 +173,12 @@ impl Probe {
         }
     }
 
-    /// Why the server has no stream for now, where it says so.
+    /// The reason in `Headwater-Shed`, if the request was shed.
     pub fn shed(&self) -> Option<&str> {
         self.header("headwater-shed")
     }
 
-    /// Reads to the end, wherever that is.
+    /// Reads the body to its end, but not beyond the instant `until`.
     pub async fn end(&mut self, until: Instant) -> End {
         let mut is_closed = false;
         loop {
@@ -194,7 +194,7 @@ impl Probe {
     }
 }
 
-/// Reads a block called `segment`; `None` for all others.
+/// Parses an SSE event of the type `segment`; `None` for other SSE events.
 fn segment_block(block: &Sse) -> Option<SegmentBlock> {
     if block.event.as_deref() != Some("segment") {
         return None;

@@ -1,5 +1,5 @@
-//! Clients that stay: each an `EventSource` that follows the channel over all of the examination
-//! and writes down what happens to it.
+//! The subscribers of `headwater doctor`: each is an `EventSource` that follows the channel during
+//! the whole examination and records what it receives.
 
 use crate::client::http::Address;
 use crate::client::{EventSource, Interruption, Message, Signal};
@@ -8,28 +8,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// All of them.
+/// The running subscribers, and their traces.
 pub struct Subscribers {
     clients: JoinSet<()>,
     traces: Vec<Arc<Mutex<ClientTrace>>>,
 }
 
-/// What one of them saw.
+/// The record of one subscriber.
 #[derive(Clone, Debug, Default)]
 pub struct ClientTrace {
     /// When each response began.
     pub opened: Vec<Instant>,
-    /// Numbers of the probes that came, and when.
+    /// The numbers of the probes that arrived, and when they arrived.
     pub probes: Vec<(u64, Instant)>,
-    /// Responses that broke off, or ended without their closing block.
+    /// A reason for each response that broke off or ended without its closing block.
     pub cut: Vec<String>,
-    /// The status that ended it for good.
+    /// The status that ended the `EventSource` permanently.
     pub closed: Option<String>,
     is_closing: bool,
 }
 
 impl Subscribers {
-    /// `count` clients that begin after `cursor`; `run` tells our probes from other events.
+    /// Starts `count` subscribers after `cursor`. The probes of this examination carry the number
+    /// `run`.
     pub fn start(
         address: &Address,
         path: &str,
@@ -52,7 +53,7 @@ impl Subscribers {
         subscribers
     }
 
-    /// What they saw so far.
+    /// Copies of the traces so far.
     pub fn traces(&self) -> Vec<ClientTrace> {
         let copy = |trace: &Arc<Mutex<ClientTrace>>| {
             trace.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -66,7 +67,7 @@ impl ClientTrace {
         match signal {
             Signal::Opened => {
                 self.opened.push(Instant::now());
-                // A synthetic answer of the edge has no blocks, and is no cut either.
+                // A response that the edge wrote by itself has no blocks; its end is not a cut.
                 self.is_closing = true;
             }
             Signal::Message(message) => self.take(&message, run),
@@ -87,7 +88,7 @@ impl ClientTrace {
 
     fn take(&mut self, message: &Message, run: u64) {
         let data: Value = serde_json::from_str(&message.data).unwrap_or_default();
-        // An answer that sends the client away for a while is whole as well.
+        // A shed response has no closing block, and its end is not a cut.
         let is_last = message.kind == "segment" && data["ends_at"].is_null();
         self.is_closing = is_last || message.kind == "shed";
         if data["headwater_doctor"].as_u64() == Some(run)

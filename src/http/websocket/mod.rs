@@ -1,8 +1,9 @@
-//! `GET /ws`: the handshake, and whom it lets in.
+//! `GET /ws`: the handshake of a WebSocket, and the rights of its client.
 //!
-//! What is wrong with the request is an HTTP answer. What is wrong with its sender is said over
-//! the socket, as a close code with a reason: a page is never shown the status of a handshake that
-//! failed. Only a page of a site that may not be here at all gets a `403` (RFC 6455, section 4.2.2).
+//! An invalid request gets an HTTP error. If the client is refused, the handshake succeeds and the
+//! connection is then closed with a code and a reason, because a browser does not show a page the
+//! status of a failed handshake. Only a page of a site that may not connect at all gets a `403`
+//! (RFC 6455, section 4.2.2).
 
 pub mod frame;
 mod rate_limited;
@@ -31,32 +32,33 @@ use std::sync::Arc;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-/// What we call what is spoken here.
+/// The name of the subprotocol.
 const PROTOCOL: &str = "headwater";
-/// A token as a subprotocol: the only header that a page may choose.
+/// The prefix of a subprotocol that carries a token. A page can choose no other header of the
+/// handshake.
 const TOKEN_PROTOCOL: &str = "bearer.";
-/// When a client that is one too many may come again, in seconds.
+/// Seconds after which a client that is over a limit may connect again.
 const RETRY_CROWDED_S: u64 = 10;
-/// Seconds after which a client whose token cannot be checked yet may come back.
+/// Seconds after which a client whose token cannot be checked yet may connect again.
 const RETRY_KEYS_S: u64 = 5;
 
-/// A client that has shaken hands.
+/// The result of a successful handshake.
 pub struct Handshake {
     rights: Rights,
-    /// Why it has to leave at once.
+    /// The reason for which the connection is closed at once, if it is.
     close_reason: Option<CloseReason>,
-    /// What it holds of its client's share.
+    /// The permit of the client.
     _permit: Option<Permit>,
 }
 
-/// What a client may do.
+/// The channels that a client may read and write.
 struct Rights {
     grant: Option<Grant>,
-    /// The edge vouches for it: it may read everything.
+    /// Whether the edge vouches for the client, which may then read every channel.
     is_vouched: bool,
 }
 
-/// Why a socket is closed.
+/// The code and the reason with which a connection is closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloseReason {
     code: CloseCode,
@@ -68,24 +70,24 @@ impl CloseReason {
         Self { code, reason: reason.into() }
     }
 
-    /// The process ends: come back at once, to another.
+    /// The process ends. The client should connect again at once, to another process.
     fn restart() -> Self {
         Self::new(CloseCode::Restart, "this origin restarts, connect again")
     }
 
-    /// What its bearer said is not to be believed, or not any more.
+    /// The token is not valid or has expired, or the client does not answer pings.
     fn policy(reason: impl Into<String>) -> Self {
         Self::new(CloseCode::Policy, reason)
     }
 
-    /// Not now.
+    /// The client cannot be served now, and may connect again after `seconds`.
     fn later(reason: &str, seconds: u64) -> Self {
         Self::new(CloseCode::Again, format!("{reason}; try again in {seconds} s"))
     }
 }
 
 impl AppState {
-    /// Shakes hands.
+    /// Answers a handshake. The response carries a [`Handshake`] for the connection.
     pub(super) fn handshake(
         &self,
         request: &Request<Incoming>,
@@ -96,7 +98,7 @@ impl AppState {
     ) -> Result<HttpResponse, Problem> {
         let headers = request.headers();
         let made = create_response_with_body(request, || ResponseBody::Full(Default::default()));
-        // The library looks at the first key only (RFC 6455, section 11.3.1, allows no second).
+        // The library checks only the first key; RFC 6455, section 11.3.1, allows only one.
         let is_one = headers.get_all(SEC_WEBSOCKET_KEY).iter().count() < 2;
         let Some(mut answer) = made.ok().filter(|_| is_one) else {
             return Ok(no_handshake(request));
@@ -116,11 +118,11 @@ impl AppState {
         let token = bearer(headers).or(offered).or(query.get("access_token"));
         let said = headers.get(EDGE_AUTH).map(HeaderValue::as_bytes);
         let is_vouched = said.is_some_and(|said| self.access.is_vouched(said));
-        // Without a key there is nothing to hold a token against, and nothing that needs one.
+        // Without a key no token can be checked, and none is needed.
         let is_guarded = self.access.guards_publishing();
         let grant_of = |token| self.grant_of(token);
         let (grant, refused) = match token.filter(|_| is_guarded).map(grant_of) {
-            // A page cannot take a bad cookie away, and public channels need none.
+            // A bad cookie is ignored: a page cannot remove it, and public channels need no token.
             None if is_guarded && site != Site::Strange => {
                 let own = cookies(headers, self.access.cookie_name());
                 (own.into_iter().find_map(|token| grant_of(token).ok()), None)
@@ -160,7 +162,7 @@ impl AppState {
         })
     }
 
-    /// Whether a client may read or write a channel.
+    /// Checks whether a client may read or write a channel.
     fn may(&self, rights: &Rights, right: Right, name: &ChannelName) -> Result<(), Problem> {
         let names = std::slice::from_ref(name);
         let is_open = match right {
@@ -181,8 +183,8 @@ impl AppState {
     }
 }
 
-/// The answer to a request that is no handshake: `400` where it asks for a WebSocket with a key that
-/// is none (RFC 6455, section 4.2.1), else `426` with the protocol to upgrade to.
+/// The response to a request that is not a valid handshake: `400` if it requests a WebSocket with
+/// an invalid key (RFC 6455, section 4.2.1), otherwise `426` with the protocol to upgrade to.
 fn no_handshake(request: &Request<Incoming>) -> HttpResponse {
     let headers = request.headers();
     let asks =
@@ -219,7 +221,7 @@ fn protocols(headers: &HeaderMap) -> Vec<&str> {
         .collect()
 }
 
-/// A browser that offers subprotocols wants one of them.
+/// The subprotocol of the response. A browser that offers subprotocols expects one of them.
 fn chosen(protocols: &[&str]) -> Option<HeaderValue> {
     let ours = protocols.iter().find(|one| **one == PROTOCOL);
     let token = || protocols.iter().find(|one| one.starts_with(TOKEN_PROTOCOL));

@@ -1,7 +1,7 @@
-//! Bounds how many bytes a second come in over a socket.
+//! Limits how many bytes a second are read from a WebSocket.
 //!
-//! Below the frames, because not all of them show above: empty pieces of a message that never ends
-//! cost work and are nothing that anybody sees.
+//! The limit applies to bytes and not to messages, because the WebSocket library does not report
+//! every frame: the empty fragments of a message that never ends cost work, but are never reported.
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use std::io;
@@ -10,21 +10,22 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-/// A connection that fails with [`io::ErrorKind::QuotaExceeded`] when bytes come too fast.
+/// A connection whose reads fail with [`io::ErrorKind::QuotaExceeded`] when bytes arrive too fast.
 pub struct RateLimited<S> {
     stream: S,
     limit: DefaultDirectRateLimiter,
 }
 
 impl<S> RateLimited<S> {
-    /// At most `bytes` a second come in.
+    /// Wraps a connection from which at most `bytes` a second may be read.
     pub fn new(stream: S, bytes: NonZeroU32) -> Self {
         Self { stream, limit: RateLimiter::direct(Quota::per_second(bytes)) }
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> RateLimited<S> {
-    /// Sends no more, and reads what still comes until the peer has closed too.
+    /// Closes the sending side, then reads and discards at most `bytes_max` bytes until the peer
+    /// has closed its side too.
     pub async fn discard(&mut self, bytes_max: u64) {
         if self.stream.shutdown().await.is_ok() {
             let mut rest = (&mut self.stream).take(bytes_max);

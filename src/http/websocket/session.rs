@@ -1,9 +1,9 @@
-//! One WebSocket after its handshake.
+//! The session of one WebSocket after its handshake.
 //!
-//! One loop does one thing at a time: a frame that came in, some events that are due, a ping. What
-//! a slow client has not taken holds the loop, so nothing is queued for it; a client that takes
-//! nothing for `--write-timeout` is let go. A publish is stored before the loop reads on, so that
-//! `"echo": false` knows the event when it comes by.
+//! One loop does one thing at a time: it handles a message, sends events, or sends a ping. The loop
+//! waits while a slow client does not read, so nothing is queued for it; a client that reads
+//! nothing for `--write-timeout` is disconnected. The loop waits until a publish is stored, so that
+//! the filter for `"echo": false` has the id before the event is read.
 
 use super::rate_limited::RateLimited;
 use super::subscription::{Subscription, Subscriptions};
@@ -39,25 +39,25 @@ use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame as WireF
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-/// What is read at once from a connection, and held for it.
+/// The size of the read buffer of each connection.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
-/// Frames are gathered up to this size before they are written.
+/// Frames are collected up to this size before they are written.
 const WRITE_BUFFER_BYTES: usize = 8 * 1024;
-/// Longest frame of an event's message.
+/// The longest frame of a message with an event, in bytes.
 const CHUNK_BYTES: usize = 16 * 1024;
-/// How long a client may take to part, and most bytes that are read of it meanwhile: where some are
-/// left unread, the connection is reset, and the client may never see why it was closed.
+/// The longest time for closing a connection, and the most bytes that are read during it. Unread
+/// bytes would reset the connection, and the client might not receive the close reason.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 const DISCARDED_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Pings without an answer after which a client is taken for gone.
+/// The number of unanswered pings after which a client counts as disconnected.
 const UNANSWERED_PINGS_MAX: u32 = 2;
-/// When a client may come again after the store failed it, in seconds.
+/// Seconds after which a client may connect again when the store does not answer.
 const RETRY_STORE_S: u64 = 5;
 
-/// A connection as frames.
+/// A connection that reads and writes WebSocket frames.
 pub type Wire = WebSocketStream<RateLimited<TokioIo<Upgraded>>>;
 
-/// Takes a connection over as frames, within limits.
+/// Turns an upgraded connection into a WebSocket with these limits.
 pub async fn wire(upgraded: Upgraded, limits: &WebSocketLimits) -> Wire {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
@@ -68,13 +68,13 @@ pub async fn wire(upgraded: Upgraded, limits: &WebSocketLimits) -> Wire {
     WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await
 }
 
-/// A socket that is served.
+/// A WebSocket that is being served.
 pub struct Session {
     origin: Arc<AppState>,
     handshake: Arc<Handshake>,
     wire: Wire,
     subscriptions: Subscriptions,
-    /// Which of the subscriptions reads a page of old events.
+    /// One permit, so that only one subscription at a time reads a page of old events.
     turn: Arc<Semaphore>,
     frames: DefaultDirectRateLimiter,
     unanswered_pings: u32,
@@ -83,9 +83,9 @@ pub struct Session {
 
 /// How a session ends.
 enum End {
-    /// We say why.
+    /// The origin closes the connection with this reason.
     Close(CloseReason),
-    /// The client has closed, or is gone.
+    /// The client has closed the connection, or is disconnected.
     Gone,
 }
 
@@ -98,7 +98,7 @@ enum Due {
 }
 
 impl Session {
-    /// Takes a connection over that has shaken hands.
+    /// Creates a session for a connection after its handshake.
     pub async fn new(origin: Arc<AppState>, upgraded: Upgraded, handshake: Arc<Handshake>) -> Self {
         let limits = &origin.config.websocket;
         let wire = wire(upgraded, limits).await;
@@ -116,7 +116,7 @@ impl Session {
         }
     }
 
-    /// Serves until either side has enough, or `draining` ends.
+    /// Serves the client until one side ends the session, or until `draining` completes.
     pub async fn run(mut self, draining: impl Future<Output = ()>) {
         let origin = self.origin.clone();
         let metrics = origin.hub.metrics();
@@ -157,7 +157,7 @@ impl Session {
         }
     }
 
-    /// Ends when the client's token does.
+    /// Completes when the token of the client expires.
     fn expiry(&self) -> impl Future<Output = ()> + use<> {
         let until = self.handshake.rights.grant.as_ref().map(|grant| grant.until);
         let left = until.map(|until| until.saturating_sub(self.origin.hub.clock().wall()));
@@ -199,7 +199,7 @@ impl Session {
                 let reason = "only text frames here, with a JSON object each";
                 Err(End::Close(CloseReason::new(CloseCode::Unsupported, reason)))
             }
-            // The library answers both.
+            // The library answers both; the answer has to be flushed.
             Message::Close(_) | Message::Ping(_) => self.flush().await,
             Message::Pong(_) | Message::Frame(_) => Ok(()),
         }
@@ -238,7 +238,7 @@ impl Session {
         }
     }
 
-    /// All of it, or nothing.
+    /// Checks a whole `subscribe` message. If one channel is refused, all of them are.
     fn check_subscribe(&self, wanted: &[(ChannelName, ResumeFrom)]) -> Result<(), Problem> {
         let limit = self.origin.config.websocket.channels;
         if self.subscriptions.len() + wanted.len() > limit {
@@ -283,7 +283,7 @@ impl Session {
         Ok(())
     }
 
-    /// Gaps, then state, then the place from which events follow.
+    /// Sends the gaps, then the state, then the `ack` with the cursor after which events follow.
     async fn begin(
         &mut self,
         reference: Option<&Reference>,
@@ -353,7 +353,7 @@ impl Session {
     async fn step(&mut self, index: usize, step: Result<Step, Lost>) -> Result<(), End> {
         match step {
             Ok(Step::Events(delivery)) => {
-                // The bytes that go out are others: those counted are of streams.
+                // Bytes are not counted, because the metric counts the bytes of streams only.
                 self.unreported.add(self.origin.hub.metrics(), delivery.events, 0);
                 self.send_step(index, &delivery.bytes).await
             }
@@ -362,7 +362,8 @@ impl Session {
                 Ok(())
             }
             Err(_) => {
-                // As a stream that is broken off and asked for again: what is missing is told.
+                // The subscription joins again at its cursor, like a client after a broken-off
+                // stream. Missing events lead to a gap.
                 let subscription = self.subscriptions.at(index);
                 let (name, asked) =
                     (subscription.channel.clone(), ResumeFrom::After(subscription.cursor()));
@@ -380,7 +381,7 @@ impl Session {
         }
     }
 
-    /// What one of the subscriptions has read.
+    /// Sends the events that a subscription has read, without those that must be skipped.
     async fn send_step(&mut self, index: usize, bytes: &Bytes) -> Result<(), End> {
         for block in sse::json_blocks(bytes) {
             if self.subscriptions.at(index).wants(block.id) {
@@ -397,8 +398,9 @@ impl Session {
         self.flush().await
     }
 
-    /// Writes a message in frames of at most [`CHUNK_BYTES`], which the log and its other readers
-    /// share: a slow client of a large event holds one frame, not a copy of the event.
+    /// Sends a message in frames of at most [`CHUNK_BYTES`]. The text is shared with the log and
+    /// its other readers, so a slow client of a large event holds one frame and no copy of the
+    /// event.
     async fn send_chunks(&mut self, mut text: Bytes) -> Result<(), End> {
         let mut kind = Data::Text;
         loop {
@@ -447,7 +449,7 @@ impl Session {
     }
 }
 
-/// What to say when a connection fails; nothing where nobody is there to hear it.
+/// The close reason for a failed connection; `None` if the client cannot receive one.
 pub fn failed(error: &Error, limits: &WebSocketLimits) -> Option<CloseReason> {
     match error {
         Error::Capacity(_) => {
@@ -467,7 +469,7 @@ pub fn failed(error: &Error, limits: &WebSocketLimits) -> Option<CloseReason> {
     }
 }
 
-/// Says why, and gives the client a moment to agree.
+/// Sends the close reason, and waits at most one second for the client to close too.
 pub async fn close(mut wire: Wire, close_reason: CloseReason) {
     let frame =
         CloseFrame { code: close_reason.code, reason: Utf8Bytes::from(short(close_reason.reason)) };
@@ -479,7 +481,7 @@ pub async fn close(mut wire: Wire, close_reason: CloseReason) {
     timeout(CLOSE_TIME_MAX, close).await.ok();
 }
 
-/// A close frame holds 123 bytes of reason (RFC 6455, section 5.5).
+/// Cuts a reason to the 123 bytes that fit into a close frame (RFC 6455, section 5.5).
 fn short(mut reason: String) -> String {
     reason.truncate(reason.floor_char_boundary(123));
     reason

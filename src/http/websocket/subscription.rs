@@ -1,4 +1,5 @@
-//! The channels that one socket listens to: the same readers as streams have, without an end.
+//! The subscriptions of one WebSocket. They use the same readers as streams, but without a planned
+//! end.
 
 use crate::core::cursor::{Cursor, EventId};
 use crate::core::event::ChannelName;
@@ -7,24 +8,25 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::task::Poll;
 
-/// About how many bytes of events one step takes.
+/// The approximate number of bytes of events that one step reads.
 const STEP_BYTES: usize = 64 * 1024;
-/// Most own events that a socket's publishes may be ahead of its reading.
+/// The number of own events still to be skipped at which no more messages of the client are read.
 const UNREAD_OWN_MAX: usize = 1_024;
 
-/// A channel that a socket listens to.
+/// The subscription of a client to one channel.
 pub struct Subscription {
-    /// Its name.
+    /// The channel.
     pub channel: ChannelName,
     reader: Reader,
     own: EchoFilter,
 }
 
-/// Events that a client published and does not want back, in their order.
+/// The ids of events that the client published with `"echo": false` and that must be skipped, in
+/// their order.
 #[derive(Debug, Default)]
 struct EchoFilter(VecDeque<EventId>);
 
-/// All of a socket's.
+/// All subscriptions of one WebSocket.
 #[derive(Default)]
 pub struct Subscriptions {
     all: Vec<Subscription>,
@@ -32,31 +34,33 @@ pub struct Subscriptions {
 }
 
 impl Subscription {
-    /// What `reader` reads.
+    /// Creates a subscription that delivers the events of `reader`.
     pub fn new(channel: ChannelName, reader: Reader) -> Self {
         Self { channel, reader, own: EchoFilter::default() }
     }
 
-    /// Up to where its events were sent; good for a stream as well.
+    /// The cursor up to which events were read. It is valid for a stream as well.
     pub fn cursor(&self) -> Cursor {
         Cursor { positions: self.reader.positions(), mark: None }
     }
 
-    /// Passes these events over when they come.
+    /// Skips the events with these ids when the reader reaches them.
     pub fn suppress(&mut self, ids: &[EventId]) {
         self.own.add(ids, self.position());
     }
 
-    /// Whether the client wants the event with this id. Ask in the order of the ids.
+    /// Whether the event with this id is sent to the client. Must be called in the order of the
+    /// ids.
     pub fn wants(&mut self, id: Option<EventId>) -> bool {
         let id = id.filter(|_| !self.own.0.is_empty());
         id.is_none_or(|id| !self.own.is_next(id))
     }
 
-    /// Goes on with another reader.
+    /// Continues with another reader.
     pub fn replace(&mut self, reader: Reader) {
         self.reader = reader;
-        // What fell into the gap does not come any more: waiting for it would end the reading.
+        // Events that fell into the gap never arrive. While the filter waits for too many of them,
+        // no messages of the client are read.
         self.own.forget(self.position());
     }
 
@@ -66,19 +70,19 @@ impl Subscription {
 }
 
 impl EchoFilter {
-    /// Those of `ids` that a reader at `position` has not passed.
+    /// Adds those of `ids` that a reader at `position` has not passed.
     fn add(&mut self, ids: &[EventId], position: EventId) {
         self.0.extend(ids.iter().filter(|id| **id > position));
     }
 
-    /// Forgets what a reader at `position` has passed.
+    /// Removes the ids that a reader at `position` has passed.
     fn forget(&mut self, position: EventId) {
         while self.0.front().is_some_and(|own| *own <= position) {
             self.0.pop_front();
         }
     }
 
-    /// Whether an event is one of them, once it has come.
+    /// Whether the event with this id must be skipped. Removes this id and all ids before it.
     fn is_next(&mut self, id: EventId) -> bool {
         while self.0.front().is_some_and(|own| *own < id) {
             self.0.pop_front();
@@ -90,37 +94,38 @@ impl EchoFilter {
 }
 
 impl Subscriptions {
-    /// How many there are.
+    /// The number of subscriptions.
     pub fn len(&self) -> usize {
         self.all.len()
     }
 
-    /// One by its place.
+    /// The subscription at an index.
     pub fn at(&mut self, index: usize) -> &mut Subscription {
         &mut self.all[index]
     }
 
-    /// One by its channel.
+    /// The index of the subscription to a channel.
     pub fn find(&self, channel: &ChannelName) -> Option<usize> {
         self.all.iter().position(|one| one.channel == *channel)
     }
 
-    /// One more.
+    /// Adds a subscription.
     pub fn add(&mut self, subscription: Subscription) {
         self.all.push(subscription);
     }
 
-    /// One less.
+    /// Removes and returns the subscription at an index. The last subscription takes its index.
     pub fn remove(&mut self, index: usize) -> Subscription {
         self.all.swap_remove(index)
     }
 
-    /// Whether the client publishes so far ahead of what it reads that it has to wait.
+    /// Whether the client has published so far ahead of a subscription that its messages must wait.
     pub fn must_catch_up(&self) -> bool {
         self.all.iter().any(|one| one.own.0.len() >= UNREAD_OWN_MAX)
     }
 
-    /// The next of any of them, each in its turn. Cancel safe.
+    /// Waits for the next step of any subscription, and returns it with the index of the
+    /// subscription. The subscriptions take turns. Cancellation-safe.
     pub async fn next(&mut self) -> (usize, Result<Step, Lost>) {
         poll_fn(|context| {
             let count = self.all.len();
@@ -153,7 +158,7 @@ mod tests {
         assert_eq!(own.0, [id(3), id(5), id(7)]);
         assert!(!own.is_next(id(2)) && own.is_next(id(3)) && !own.is_next(id(4)));
         assert_eq!(own.0, [id(5), id(7)]);
-        // The reader goes on behind a gap.
+        // The reader continues after a gap.
         own.forget(id(6));
         assert_eq!(own.0, [id(7)]);
         assert!(!own.is_next(id(8)) && own.0.is_empty());

@@ -1,5 +1,5 @@
-//! Commands that are about to be committed together: each is checked against the catalog and the
-//! commands before it, and becomes a record. Nothing of the log changes before the commit.
+//! The commands of one commit. Each command is checked against the catalog and the commands before
+//! it, and becomes a record. The log and the catalog do not change before the commit.
 
 use super::super::{Idempotency, Limits, Publication, Published, StoreError};
 use super::block::Entry;
@@ -11,7 +11,7 @@ use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, Event, StoredEvent};
 use std::collections::HashMap;
 
-/// Where the records of a commit will stand.
+/// The location of a commit's records in the log.
 #[derive(Clone, Copy, Debug)]
 pub struct WritePosition {
     /// The number of the file, and the offset in it.
@@ -22,14 +22,15 @@ pub struct WritePosition {
     pub seed: u64,
 }
 
-/// Records that wait for their commit.
+/// The records that wait for their commit.
 pub struct Batch<'c> {
     known: &'c Catalog,
     limits: Limits,
     now: u64,
     write_position: WritePosition,
     channels: HashMap<ChannelName, Head>,
-    /// What the batch makes of keys: the bytes that each counts for, or that it is removed.
+    /// The effect of the batch on the state of each key: the bytes of the key's new event, or
+    /// `None` if the key is removed.
     state: HashMap<(ChannelName, Box<str>), Option<u32>>,
     keys: HashMap<(ChannelName, Box<str>), KeyRecord>,
     newest: EventId,
@@ -38,25 +39,25 @@ pub struct Batch<'c> {
     staged: Staged,
 }
 
-/// What a batch has become.
+/// The result of a batch.
 #[derive(Default)]
 pub struct Staged {
-    /// The frames, as they are to be written.
+    /// The frames to write.
     pub bytes: Vec<u8>,
     pub changes: Vec<Change>,
 }
 
-/// What a record changes in the catalog once it is committed.
+/// A change to the catalog that a record causes once it is committed.
 pub enum Change {
     Append(Box<Append>),
     Reopen(ChannelName),
 }
 
-/// One record of events.
+/// A record of events and its changes to the catalog.
 pub struct Append {
     pub channel: ChannelName,
     pub previous: EventId,
-    /// Where a reader stands that has all before it.
+    /// The position of a reader that has read everything before this record.
     pub follows: EventId,
     pub is_end: bool,
     pub entry: Entry,
@@ -65,7 +66,7 @@ pub struct Append {
     pub key: Option<KeyRecord>,
 }
 
-/// A channel as the batch leaves it, as far as a later command must know it.
+/// The properties of a channel after the batch, as far as later commands depend on them.
 #[derive(Clone, Copy, Debug)]
 struct Head {
     last: EventId,
@@ -92,7 +93,7 @@ impl Head {
 }
 
 impl<'c> Batch<'c> {
-    /// An empty batch on what is `known`, at the instant `now` (ms).
+    /// Creates an empty batch on top of the catalog `known`, at the instant `now` (ms).
     pub fn new(
         known: &'c Catalog,
         limits: Limits,
@@ -114,7 +115,7 @@ impl<'c> Batch<'c> {
         }
     }
 
-    /// What is to be committed.
+    /// Returns the records to commit and their changes to the catalog.
     pub fn finish(self) -> Staged {
         self.staged
     }
@@ -164,7 +165,7 @@ impl<'c> Batch<'c> {
         Ok(())
     }
 
-    /// Puts a `gap` event into a channel: some of its events may be lost.
+    /// Adds a `gap` event to a channel, some of whose events may be lost.
     pub fn announce_loss(&mut self, channel: &ChannelName) {
         let Some(head) = self.head(channel) else { return };
         let events = vec![Event::lost(&head.last.to_string())];
@@ -212,7 +213,7 @@ impl<'c> Batch<'c> {
         Ok(Some(Published { ids, repeated: true }))
     }
 
-    /// The channel as the events leave it.
+    /// Returns the properties of the channel after the events are appended.
     fn after(&self, channel: &ChannelName, head: Head, events: &[Event]) -> Head {
         let keyed = events.iter().filter_map(|event| Some((event.key.as_ref()?.as_str(), event)));
         let newest: HashMap<&str, &Event> = keyed.collect();
@@ -230,7 +231,7 @@ impl<'c> Batch<'c> {
         let bytes: usize = events.iter().map(|event| EVENT_OVERHEAD_BYTES + event.weight()).sum();
         after.events += events.len() as u64;
         after.bytes += bytes as u64;
-        // What exceeds the channel's own limits is dropped with the commit.
+        // Events beyond the limits of the channel are dropped with the commit.
         let is_over = after.events.saturating_sub(self.limits.retain_events);
         let dropped = (after.bytes * is_over).checked_div(after.events).unwrap_or(0);
         after.bytes = (after.bytes - dropped).min(self.limits.retain_bytes.max(bytes as u64));
@@ -320,7 +321,7 @@ impl<'c> Batch<'c> {
         ids
     }
 
-    /// Appends a frame; where it will stand in the file, and its length.
+    /// Appends a frame. Returns its offset in the file and its length.
     fn write(&mut self, kind: Kind, body: impl FnOnce(&mut Vec<u8>)) -> (usize, usize) {
         let start = self.staged.bytes.len();
         let head = (kind, self.write_position.commit, start == 0);
@@ -330,7 +331,7 @@ impl<'c> Batch<'c> {
 }
 
 impl Append {
-    /// What the record changes whose frame of `length` bytes stands at `offset`.
+    /// Returns the changes by a record whose frame is at `offset` and has `length` bytes.
     fn of(record: Events, kind: Kind, segment: u32, (offset, length): (usize, usize)) -> Self {
         let entry = entry_of(&record, offset, length);
         let state = keyed(&record, segment, offset, length).into_iter().collect();

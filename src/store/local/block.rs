@@ -1,8 +1,9 @@
-//! Where the events of a channel lie: entries, one for each record of events, in blocks.
+//! The locations of a channel's events. Each record of events has an entry, and entries are grouped
+//! in blocks.
 //!
-//! The blocks of the file that is being written are in memory. Those of all other files are in the
-//! index beside their file, and only what is needed to find them is in memory, so that ten million
-//! events cost a few megabytes.
+//! The blocks of the file that is being written are in memory with their entries. For all other
+//! files the entries are in the index beside the file, and memory holds only what is needed to find
+//! them. Ten million events therefore cost a few megabytes of memory.
 
 use super::super::record::{Reader, Unreadable};
 use super::records::write_id;
@@ -10,40 +11,41 @@ use crate::core::cursor::EventId;
 use std::collections::VecDeque;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Most entries in a block: what is read and checked at once to find an event.
+/// Maximum number of entries in a block. A block is read and checked as a whole to find an event.
 pub const BLOCK_ENTRIES_MAX: usize = 256;
 /// Bytes of an entry in an index.
 pub const ENTRY_BYTES: usize = 32;
 
-/// One record of events.
+/// The location of one record of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The id of its first event. The others follow without a break.
+    /// The id of its first event. The ids of the other events follow without a gap.
     pub first: EventId,
-    /// How many events it has.
+    /// The number of its events.
     pub count: u32,
-    /// Where its frame begins in the file.
+    /// The offset of its frame in the file.
     pub offset: u32,
-    /// Bytes of its frame; 0: the record is lost, and `first` is its last event.
+    /// The length of its frame in bytes. 0 means that the record is lost and that `first` is the id
+    /// of its last event.
     pub length: u32,
-    /// Bytes that its events count for.
+    /// The bytes of its events, as they count against the limits.
     pub bytes: u32,
 }
 
 /// Consecutive entries of one channel in one file.
 #[derive(Clone, Debug)]
 pub struct Block {
-    /// The file's number.
+    /// The number of the file.
     pub segment: u32,
     pub first: EventId,
     pub last: EventId,
-    /// Events that are still kept, and the bytes that they count for.
+    /// The number of events that are still kept, and their bytes as they count against the limits.
     pub events: u64,
     pub bytes: u64,
-    /// Bytes of the file that they take.
+    /// The bytes of their frames in the file.
     pub length: u64,
     pub entries: Entries,
-    /// Entries that it began with, before the oldest were dropped.
+    /// The number of entries that were added, including those that were dropped since.
     pushed: usize,
 }
 
@@ -51,7 +53,7 @@ pub struct Block {
 #[derive(Clone, Debug)]
 pub enum Entries {
     Here(VecDeque<Entry>),
-    /// In the index of the file.
+    /// The entries are in the index of the file, at `offset`.
     Stored {
         offset: u32,
         count: u32,
@@ -60,7 +62,7 @@ pub enum Entries {
 }
 
 impl Entry {
-    /// The entry that stands for lost events up to `last`.
+    /// Returns the entry that stands for lost events up to the id `last`.
     pub fn lost(last: EventId) -> Self {
         Self { first: last, count: 1, offset: 0, length: 0, bytes: 0 }
     }
@@ -76,7 +78,7 @@ impl Entry {
 }
 
 impl Block {
-    /// A block of one entry.
+    /// Creates a block with one entry.
     pub fn of(segment: u32, entry: Entry) -> Self {
         let mut block = Self {
             segment,
@@ -92,13 +94,13 @@ impl Block {
         block
     }
 
-    /// Whether another entry of a file can be added.
+    /// Whether an entry of the file `segment` can be added.
     pub fn has_room(&self, segment: u32) -> bool {
         let is_here = matches!(self.entries, Entries::Here(_));
         is_here && self.pushed < BLOCK_ENTRIES_MAX && self.segment == segment
     }
 
-    /// Adds an entry; there is room.
+    /// Adds an entry to a block that has room.
     pub fn push(&mut self, entry: Entry) {
         self.last = entry.last();
         self.events += u64::from(entry.count);
@@ -112,7 +114,7 @@ impl Block {
 }
 
 impl Block {
-    /// A block whose entries are in an index.
+    /// Creates a block whose entries are in an index.
     pub fn stored(
         segment: u32,
         (first, last): (EventId, EventId),
@@ -123,7 +125,7 @@ impl Block {
     }
 }
 
-/// Adds an entry to the blocks of a channel.
+/// Adds an entry to the blocks of a channel, in a new block if the last one has no room.
 pub fn push(blocks: &mut VecDeque<Block>, segment: u32, entry: Entry) {
     match blocks.back_mut().filter(|block| block.has_room(segment)) {
         Some(block) => block.push(entry),
@@ -131,7 +133,7 @@ pub fn push(blocks: &mut VecDeque<Block>, segment: u32, entry: Entry) {
     }
 }
 
-/// Appends entries to an index; returns what finds them there.
+/// Appends entries to an index and returns their location in it.
 pub fn write_entries(out: &mut Vec<u8>, entries: &VecDeque<Entry>, seed: u64) -> Entries {
     let start = out.len();
     for entry in entries {
@@ -144,7 +146,7 @@ pub fn write_entries(out: &mut Vec<u8>, entries: &VecDeque<Entry>, seed: u64) ->
     Entries::Stored { offset: start as u32, count: entries.len() as u32, checksum }
 }
 
-/// Reads entries that were in an index.
+/// Decodes entries from the bytes of an index. Fails when the checksum does not match.
 pub fn read_entries(bytes: &[u8], checksum: u64, seed: u64) -> Result<VecDeque<Entry>, Unreadable> {
     if xxh3_64_with_seed(bytes, seed) != checksum {
         return Err(Unreadable);

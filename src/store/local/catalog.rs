@@ -1,7 +1,9 @@
-//! What the log holds, as far as it is in memory: channels, where their events lie, the newest
-//! event of each key, and idempotency keys. All of it follows from the files, file after file.
+//! The part of the log that is in memory: the channels, the locations of their events, the newest
+//! event of each key, and the idempotency keys. All of it is derived from the files, in their
+//! order.
 //!
-//! No I/O is done here. Where an entry of an index is needed, the caller hands in what reads it.
+//! This module does no I/O. Where it needs the entries of an index, the caller passes a function
+//! that reads them.
 
 use super::batch::{Append, Change};
 use super::block::{self, Block, Entries, Entry};
@@ -15,17 +17,18 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-/// Reads the entries of a block that are in an index; `None`: they cannot be read.
+/// Reads the entries of a block from an index. Returns `None` when they cannot be read.
 pub type Load<'a> = &'a dyn Fn(&Segment, &Block) -> Option<VecDeque<Entry>>;
 
-/// The log.
+/// The content of the log.
 #[derive(Default)]
 pub struct Catalog {
-    /// The place before the first event of every channel.
+    /// The position before the first event of every channel.
     pub beginning: EventId,
-    /// The newest id given, in any channel: ids of one log order all its events.
+    /// The newest id in any channel. The ids of a log order the events of all channels.
     pub newest: EventId,
-    /// The instant by which ages were reckoned when the log was opened, in ms.
+    /// The instant against which the ages of events were measured when the log was last written, in
+    /// ms.
     pub ages: u64,
     pub channels: HashMap<ChannelName, Channel>,
     pub keys: Keys,
@@ -34,45 +37,46 @@ pub struct Catalog {
     pub bytes: u64,
 }
 
-/// One channel.
+/// A channel.
 #[derive(Debug, Default)]
 pub struct Channel {
     pub last: EventId,
     pub low_watermark: EventId,
-    /// The id before its first event; `0-0` once that is no longer kept.
+    /// The position before its first event, or `0-0` if the record of that event was gone before
+    /// the log was opened.
     pub opened_at: EventId,
-    /// The id of its `end` event; `0-0` while it is open.
+    /// The id of its `end` event, or `0-0` while the channel is open.
     pub closed: EventId,
-    /// When it was last published to, in ms.
+    /// The instant of its last publish, in ms.
     pub used_at: u64,
-    /// Events that are kept, and the bytes that they count for.
+    /// The number of events that are kept, and their bytes as they count against the limits.
     pub events: u64,
     pub bytes: u64,
     pub blocks: VecDeque<Block>,
-    /// Events of the first record that are no longer kept.
+    /// The number of events of the first record that are no longer kept.
     skipped: u32,
     pub state: HashMap<Box<str>, Kept>,
     pub state_bytes: u64,
-    /// Events of it may have been lost.
+    /// Events of the channel may have been lost.
     pub is_suspect: bool,
 }
 
-/// One file of the log.
+/// A file of the log.
 #[derive(Clone)]
 pub struct Segment {
-    /// The number of the first file that this one holds the records of; its own is the last.
+    /// The number of the first file whose records this file holds. The last one is its own number.
     pub first: u32,
     pub log: Arc<dyn File>,
     pub index: Option<Arc<dyn File>>,
     pub size: u64,
-    /// Bytes of records whose events are kept, and of those that are the state of a key.
+    /// Bytes of the records whose events are kept, and of the records that hold the state of a key.
     pub events_length: u64,
     pub state_length: u64,
-    /// When it may be compacted again, in ms.
+    /// The instant until which the file is not compacted, in ms.
     pub rests_until: u64,
 }
 
-/// Idempotency keys, by channel and key.
+/// The idempotency keys, by channel and key.
 #[derive(Debug, Default)]
 pub struct Keys {
     by_name: HashMap<(ChannelName, Box<str>), KeyRecord>,
@@ -93,13 +97,13 @@ impl Keys {
         self.by_name.insert((channel, record.key.clone()), record);
     }
 
-    /// Forgets what has expired.
+    /// Forgets expired keys.
     pub fn expire(&mut self, now: u64) {
         while let Some((expires_at, channel, key)) =
             self.oldest_first.pop_front_if(|first| first.0 <= now)
         {
             let name = (channel, key);
-            // A key that was used again after it expired has a later record.
+            // A key that was used again after its expiry has a newer record.
             if self.by_name.get(&name).is_some_and(|record| record.expires_at == expires_at) {
                 self.by_name.remove(&name);
             }
@@ -108,7 +112,7 @@ impl Keys {
 }
 
 impl Channel {
-    /// A channel without events, whose first will follow `opened_at`.
+    /// Creates a channel without events. Its first event will follow `opened_at`.
     pub fn new(opened_at: EventId) -> Self {
         Self { last: opened_at, low_watermark: opened_at, opened_at, ..Self::default() }
     }
@@ -118,7 +122,7 @@ impl Channel {
         Bounds { beginning, opened_at, low_watermark, last }
     }
 
-    /// The oldest event that is kept.
+    /// The id of the oldest event that is kept.
     pub fn oldest(&self) -> Option<EventId> {
         let first = self.blocks.front()?.first;
         Some(EventId { ms: first.ms, seq: first.seq + u64::from(self.skipped) })
@@ -129,7 +133,7 @@ impl Channel {
         self.oldest().is_some_and(|oldest| oldest <= self.low_watermark)
     }
 
-    /// The place before the oldest event that is kept.
+    /// The position before the oldest event that is kept.
     pub fn start(&self, beginning: EventId) -> EventId {
         if self.low_watermark == self.opened_at {
             beginning.min(self.opened_at)
@@ -140,12 +144,12 @@ impl Channel {
 }
 
 impl Segment {
-    /// A file whose records are not counted yet.
+    /// Creates a file whose records are not counted yet.
     pub fn new(first: u32, log: Arc<dyn File>, index: Option<Arc<dyn File>>, size: u64) -> Self {
         Self { first, log, index, size, events_length: 0, state_length: 0, rests_until: 0 }
     }
 
-    /// Bytes that would be left of it.
+    /// The bytes of records that a compaction would keep.
     pub fn live(&self) -> u64 {
         self.events_length + self.state_length
     }
@@ -164,13 +168,13 @@ impl Catalog {
         }
     }
 
-    /// The bounds of a channel without any event.
+    /// The bounds of a channel without events.
     pub fn no_bounds(&self) -> Bounds {
         let beginning = self.beginning;
         Bounds { beginning, opened_at: beginning, low_watermark: beginning, last: beginning }
     }
 
-    /// Adds what the next file says. The file itself is in `segments` already.
+    /// Adds the summary of the next file. The file must be in `segments` already.
     pub fn fold(&mut self, summary: Summary) {
         self.newest = self.newest.max(summary.newest);
         self.ages = self.ages.max(summary.ages);
@@ -196,7 +200,7 @@ impl Catalog {
         let is_known = self.channels.contains_key(&name);
         let channel = self.channels.entry(name).or_insert_with(|| Channel::new(opened_at));
         if let Some(carried) = &carried {
-            // Events up to there are dropped, also those that still lie in files before this one.
+            // Events up to the low watermark are dropped, also those in earlier files.
             Self::drop_until(&mut self.segments, &mut self.bytes, channel, carried.low_watermark);
             channel.low_watermark = channel.low_watermark.max(carried.low_watermark);
             channel.last = channel.last.max(carried.low_watermark);
@@ -231,7 +235,8 @@ impl Catalog {
         }
     }
 
-    /// Adds what was committed to the file `segment`.
+    /// Adds a committed change. Its records are in the file `segment`. Returns the record if it has
+    /// events.
     pub fn commit(&mut self, change: Change, segment: u32) -> Option<Append> {
         let append = match change {
             Change::Append(append) => *append,
@@ -290,7 +295,7 @@ impl Catalog {
         count(kept, true);
     }
 
-    /// From now on the entries of a sealed file are found in its index.
+    /// Notes that the entries of a sealed file are now in its index.
     pub fn sealed(&mut self, number: u32, index: Option<Arc<dyn File>>, summary: &Summary) {
         let Some(segment) = self.segments.get_mut(&number) else { return };
         segment.index = index;
@@ -307,9 +312,10 @@ impl Catalog {
         }
     }
 
-    /// One file is in the place of several, with the records that were worth keeping. Where none
-    /// was, the file after them stands for them from now on. Returns the old files: the system may
-    /// take milliseconds to close each, so the caller drops them once the lock is released.
+    /// Replaces several files by one that has only the records worth keeping. If no record was
+    /// worth keeping, the next file also stands for the removed ones. Returns the old files. The
+    /// system may take milliseconds to close each of them, so the caller drops them after it has
+    /// released the lock.
     pub fn replaced(
         &mut self,
         numbers: RangeInclusive<u32>,
@@ -336,7 +342,8 @@ impl Catalog {
             let until = channel.blocks.partition_point(|block| block.segment <= newest);
             let later = channel.blocks.split_off(until);
             if from == 0 && until > 0 {
-                // What is dropped of the first record is dropped once more.
+                // The first record is now counted with its dropped events, which are dropped again
+                // later.
                 channel.skipped = 0;
             }
             let count = |blocks: &VecDeque<Block>, from: usize| {
@@ -347,7 +354,7 @@ impl Catalog {
             channel.blocks.truncate(from);
             let (mut events_length, mut state_length) = (0, 0);
             if let Some(mut summary) = found.remove(name) {
-                // Blocks that were dropped while the file was made stay dropped.
+                // Blocks that were dropped during the compaction stay dropped.
                 summary.blocks.retain(|block| block.last > channel.low_watermark);
                 events_length = summary.blocks.iter().map(|block| block.length).sum();
                 channel.blocks.extend(summary.blocks);
@@ -373,14 +380,14 @@ impl Catalog {
         gone
     }
 
-    /// The channels whose blocks begin with events that are no longer kept, as after the log was
-    /// opened or compacted.
+    /// Returns the channels whose blocks begin with events that are no longer kept. Opening or
+    /// compacting the log can cause this.
     pub fn untrimmed(&self) -> Vec<ChannelName> {
         let channels = self.channels.iter().filter(|(_, channel)| channel.is_untrimmed());
         channels.map(|(name, _)| name.clone()).collect()
     }
 
-    /// Forgets a channel and all that it has.
+    /// Removes a channel with its events and its state.
     pub fn forget(&mut self, name: &ChannelName) {
         let Some(channel) = self.channels.remove(name) else { return };
         self.bytes = self.bytes.saturating_sub(channel.bytes + channel.state_bytes);
@@ -396,7 +403,7 @@ impl Catalog {
         }
     }
 
-    /// Drops whole blocks up to a place.
+    /// Drops whole blocks up to a position.
     fn drop_until(
         segments: &mut BTreeMap<u32, Segment>,
         bytes: &mut u64,
@@ -415,8 +422,8 @@ impl Catalog {
         }
     }
 
-    /// Drops the oldest events of a channel while `is_over` says so of the channel and its oldest
-    /// event, at most `events_max` of them. Returns how many.
+    /// Drops the oldest events of a channel, at most `events_max`, while `is_over` returns true for
+    /// the channel and its oldest event. Returns the number of dropped events.
     pub fn trim(
         &mut self,
         name: &ChannelName,
@@ -438,7 +445,7 @@ impl Catalog {
             }
             let Entries::Here(entries) = &mut block.entries else { break };
             let Some(entry) = entries.front().copied() else {
-                // Its entries cannot be read: the whole block goes.
+                // The entries cannot be read, so the whole block is dropped.
                 dropped += block.events;
                 let last = block.last;
                 Self::drop_until(segments, bytes, channel, last);

@@ -1,4 +1,4 @@
-//! What the writer is asked to do, and how it answers.
+//! The commands for the writer and how they are answered.
 
 use super::super::{Publication, Published, StoreError};
 use super::Ticket;
@@ -6,13 +6,14 @@ use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, Event};
 use tokio::sync::{mpsc, oneshot};
 
-/// Most commands and bytes in one commit: bounds its memory and the wait of its first.
+/// Maximum number of commands and bytes in one commit. They bound the memory of a commit and the
+/// time that its first command waits.
 const BATCH_COMMANDS_MAX: usize = 1_024;
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 pub type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
-/// One command.
+/// A command for the writer, with the channel for its reply.
 pub enum WriteCommand {
     Publish(Publication, Reply<Published>, Ticket),
     Close(ChannelName, Reply<EventId>, Ticket),
@@ -22,10 +23,11 @@ pub enum WriteCommand {
     Stop,
 }
 
-/// An answer that waits for the commit.
+/// An answer that is sent after the commit, with the outcome of that commit.
 pub type Pending = Box<dyn FnOnce(Result<(), StoreError>)>;
 
-/// Answers a command that had no turn.
+/// Refuses a command because the log cannot be written. Returns `None` for a withdrawn command and
+/// for a command without a reply.
 pub fn refuse(command: WriteCommand) -> Option<Pending> {
     fn refuse<T: 'static>(reply: Reply<T>, ticket: &Ticket) -> Option<Pending> {
         let why = || StoreError::Down("the log cannot be written".to_owned());
@@ -43,13 +45,15 @@ pub fn refuse(command: WriteCommand) -> Option<Pending> {
     }
 }
 
-/// The command's answer goes out after the commit.
+/// Returns the answer to a command, which is sent after the commit.
 pub fn answer_later<T: 'static>(reply: Reply<T>, result: Result<T, StoreError>) -> Pending {
-    // A publisher that has left gets no answer. A refusal stays one, whatever became of the commit.
+    // Sending fails when the publisher has left, which is no error. A refused command stays refused
+    // whatever the outcome of the commit.
     Box::new(move |committed| drop(reply.send(result.and_then(|done| committed.map(|()| done)))))
 }
 
-/// The first command and all that wait behind it, within the limits of a commit.
+/// Takes the first command and all commands that wait behind it, within the limits of a commit. The
+/// flag says whether a stop was among them; commands behind the stop are not taken.
 pub fn take_waiting(
     first: WriteCommand,
     queue: &mut mpsc::Receiver<WriteCommand>,

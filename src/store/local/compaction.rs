@@ -1,6 +1,6 @@
-//! Gives space back: puts one file in the place of several, with only those records that are still
-//! worth keeping. Only sealed files are read, and the old ones go once the new one is durable, so
-//! a crash at any moment leaves one of the two.
+//! Compaction frees space: it replaces several files by one that has only the records worth
+//! keeping. It reads only sealed files, and removes them after the new file is durable. A crash at
+//! any moment therefore leaves either the old files or the new one.
 
 use super::super::record::{Reader, Unreadable};
 use super::catalog::{Catalog, Segment};
@@ -15,14 +15,16 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-/// Files smaller than this part of a whole one are joined, once there are so many in a row.
+/// Files smaller than the full size divided by `SMALL_PART` are joined once `SMALL_FILES` of them
+/// are adjacent.
 const SMALL_PART: u64 = 4;
 const SMALL_FILES: usize = 8;
-/// A file is not compacted again for so long (ms): what it keeps for keys and channels does not
-/// count as alive, and would make it look empty.
+/// How long a compacted file is not compacted again, in ms. The records that it keeps for
+/// idempotency keys and channels do not count as live, so it could look almost empty.
 const REST_MS: u64 = 10 * 60 * 1000;
 
-/// The next files that are worth compacting: half of their bytes are of no use, or they are small.
+/// Returns the next files that are worth compacting: files of which less than half is live, or
+/// several small files.
 pub fn candidates(
     catalog: &Catalog,
     tail: u32,
@@ -56,10 +58,12 @@ fn is_wasteful(segment: &Segment, now: u64) -> bool {
     segment.live() < segment.size / 2 && segment.rests_until <= now
 }
 
-/// Writes one file in the place of those in `numbers`. `None`: nothing of them is worth keeping.
+/// Writes one file in place of the files in `numbers`. Returns `None` if no record in them is worth
+/// keeping.
 ///
 /// # Errors
-/// As the disk says; the log is as it was.
+/// Fails when a file cannot be read, written, renamed or removed. The log then still has every
+/// record worth keeping.
 pub fn compact(
     files: &dyn Files,
     catalog: &RwLock<Catalog>,
@@ -85,22 +89,24 @@ pub fn compact(
     for (number, segment) in &old {
         let bytes = read_all(&*segment.log)?;
         let scan = frame::scan(&bytes, head.seed, false);
-        // The index has it already, unless it could not be written or is damaged.
+        // The index has the summary, unless it could not be written or is damaged.
         let index = segment.index.as_deref();
         let known = index.and_then(|index| Summary::read_index(index, head.seed, *number).ok());
         kept.channels.push(known.unwrap_or_else(|| summarize(&scan, *number)));
         for frame in &scan.frames {
-            // A record that cannot be read is of no use to anybody.
+            // A record that cannot be decoded is dropped.
             kept.take(frame).unwrap_or_default();
         }
     }
-    // An index that is left behind must not be taken for that of a new file of the same name.
+    // The new file may have the name of an old one, and a leftover index must not be taken for its
+    // index.
     for (number, segment) in &old {
         files.remove(&name(segment.first, *number, "index")).unwrap_or_default();
     }
     let with = match kept.finish() {
         None => {
-            // The next file stands for all before it, so that a file that is missing shows.
+            // The next file then also stands for the removed files. Otherwise they would look like
+            // missing files.
             let next =
                 read(catalog).segments.range(newest + 1..).next().map(|(n, s)| (*n, s.first));
             if let Some((number, next_first)) = next {
@@ -135,15 +141,17 @@ fn read(catalog: &RwLock<Catalog>) -> RwLockReadGuard<'_, Catalog> {
     catalog.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is worth keeping. The catalog changes while the files are read: ids that are dropped, keys
-/// whose event is replaced and channels that are forgotten only make fewer records worth keeping,
-/// so a record that was taken before such a change is kept for longer than needed, and no other.
-/// The lock is held for a lookup at a time: a thread that takes it again and again with little
-/// between keeps the writer from it (measured: 60 ms for a file of large records).
+/// The records worth keeping. The catalog changes while the files are read, but every change
+/// (dropped events, replaced state, forgotten channels) only reduces the records worth keeping. At
+/// worst, a record is therefore kept longer than necessary.
+///
+/// The lock is held for one lookup at a time. A thread that holds the lock for longer, and takes it
+/// again after short breaks, keeps the writer from it (measured: 60 ms for a file of large
+/// records).
 struct Kept<'c> {
     catalog: &'c RwLock<Catalog>,
     head: Head,
-    /// No older file is left: what is removed needs no record of that.
+    /// There is no older file, so the removal of a key needs no record.
     is_oldest: bool,
     commit: u64,
     frames: Vec<u8>,
@@ -193,12 +201,12 @@ impl Kept<'_> {
         self.low_watermark(channel).is_some()
     }
 
-    /// Whether an idempotency key still has this record.
+    /// Whether the record is still the current one of its idempotency key.
     fn is_current(&self, channel: &ChannelName, key: &KeyRecord) -> bool {
         read(self.catalog).keys.get(channel, &key.key) == Some(key)
     }
 
-    /// Keeps the events that are the state of their keys, and those that remove a key which an
+    /// Keeps the events that are the state of their keys, and the events that remove a key which an
     /// older file may still have.
     fn take_state(&mut self, record: &Events) {
         for (index, event) in record.events.iter().enumerate() {
@@ -237,7 +245,8 @@ impl Kept<'_> {
         frame::write(&mut self.frames, self.head.seed, head, body);
     }
 
-    /// All of it, with what is to be known of each channel before it.
+    /// Returns the bytes of the new file: a record for each channel, the kept records, a mark and a
+    /// seal. Returns `None` if nothing is worth keeping.
     fn finish(mut self) -> Option<Vec<u8>> {
         let catalog = read(self.catalog);
         let mut channels: std::collections::BTreeMap<_, ChannelRecord> = Default::default();

@@ -1,8 +1,8 @@
-//! Checks, copies and restores the directory of a log, apart from the process that serves it.
+//! Checks, copies and restores the directory of a log, independently of the process that serves it.
 //!
-//! A log is files that are only appended to, so a prefix of it is a log as well. A copy takes the
-//! files in their order and leaves out what was not whole yet when it came to the last one. What a
-//! compaction puts into other files meanwhile makes the copy begin anew.
+//! The files of a log are only appended to, so a prefix of a log is itself a valid log. A copy
+//! takes the files in their order, and omits the incomplete commit at the end of the last one. If a
+//! compaction replaces files meanwhile, the copy begins again.
 
 use super::files::{Directory, File, Files, read_all, write_named};
 use super::frame::{self, Kind, Scan};
@@ -21,51 +21,52 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often a copy is begun anew because of compactions.
+/// How often a copy begins again because of compactions before it fails.
 const TRIES_MAX: usize = 20;
 
-/// What a log holds.
+/// The content of a log and the damage found in it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Files of the log, and their bytes.
+    /// The number of files of the log.
     pub files: usize,
-    /// As it says.
+    /// The bytes of these files.
     pub bytes: u64,
-    /// Events in them, also those that are no longer kept.
+    /// The number of events in them, including events that are no longer kept.
     pub events: u64,
-    /// Channels that they name.
+    /// The number of channels in them.
     pub channels: usize,
     /// The newest id.
     pub newest: EventId,
-    /// What is wrong: in which file, and where.
+    /// The damage, with the file and the location.
     pub damage: Vec<Damage>,
 }
 
-/// One thing that is wrong.
+/// One instance of damage.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Damage {
-    /// Bytes of a file that are no records.
+    /// A range of bytes in a file that is not valid records.
     Bytes { file: String, range: Range<usize> },
     /// The end of a file is missing.
     Cut { file: String },
-    /// Files are missing between others.
+    /// The files with the numbers `first` to `last` are missing.
     Missing { first: u32, last: u32 },
 }
 
-/// Reads every record of the log in a directory and checks it.
+/// Reads every record of the log in a directory and verifies it.
 ///
 /// # Errors
-/// When there is no log, another process uses it, or a file cannot be read at all.
+/// Fails when there is no log, when another process uses it, or when a file cannot be read.
 pub fn check(path: &Path) -> io::Result<Report> {
     let mut report = Report::default();
     walk(&Directory::existing(path)?, &mut report, |_, _, _| Ok(()))?;
     Ok(report)
 }
 
-/// Copies the log in `from`, which a process may be writing, into the new directory `to`.
+/// Copies the log in `from`, to which a process may be writing, into the new directory `to`.
 ///
 /// # Errors
-/// When `to` holds anything, and as the disk says. What was copied so far stays there.
+/// Fails when `to` is not empty, when a file cannot be read or written, or when compactions change
+/// the log too often during the copy. Files that were copied before the failure may remain in `to`.
 pub fn backup(from: &Path, to: &Path) -> io::Result<Report> {
     let files = Directory::unlocked(from)?;
     let target = Directory::open(to)?;
@@ -79,7 +80,7 @@ pub fn backup(from: &Path, to: &Path) -> io::Result<Report> {
                 head.store(&target)?;
                 return Ok(report);
             }
-            // Files went into others meanwhile.
+            // A compaction has replaced the file meanwhile.
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 target.list()?.iter().try_for_each(|name| target.remove(name))?;
             }
@@ -89,11 +90,11 @@ pub fn backup(from: &Path, to: &Path) -> io::Result<Report> {
     Err(io::Error::other("the log changes too fast to be copied; try again"))
 }
 
-/// Copies a backup into the new directory `to`, and notes in every channel that what came after the
-/// backup is lost.
+/// Copies a backup into the new directory `to`, and adds a `gap` event to every channel, because
+/// the events after the backup are lost.
 ///
 /// # Errors
-/// As [`backup`].
+/// Fails in the same cases as [`backup`].
 pub fn restore(from: &Path, to: &Path) -> io::Result<Report> {
     let report = backup(from, to)?;
     let no_limit = u64::MAX;
@@ -123,7 +124,7 @@ impl Listener for Deaf {
     fn lost_place(&self) {}
 }
 
-/// Looks through all files in their order; `visit` gets each with its name and its bytes.
+/// Scans all files in their order, and calls `visit` with the name and the bytes of each.
 fn walk(
     files: &dyn Files,
     report: &mut Report,
@@ -172,7 +173,7 @@ fn walk(
     Ok(head)
 }
 
-/// Copies the records of a file. What is damaged stays damaged, and is found in the copy as well.
+/// Copies the records of a file. A damaged record stays damaged, and a check of the copy finds it.
 fn copy(target: &dyn Files, name: &str, bytes: &[u8], scan: &Scan<'_>) -> io::Result<()> {
     let is_sealed = scan.frames.last().is_some_and(|frame| frame.kind == Kind::Seal);
     let write = |file: &dyn File| {

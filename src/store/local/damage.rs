@@ -1,5 +1,5 @@
-//! What becomes of a log whose files are damaged: nothing wrong is served, every loss is announced,
-//! and nothing panics, whichever byte, page or end of a file is gone.
+//! Tests of logs with damaged files. Whichever byte, page or end of a file is damaged or missing,
+//! the store serves no wrong event, announces every loss and does not panic.
 #![cfg(test)]
 
 use super::super::{Idempotency, Limits, Listener, PageLimit, Publication, Store};
@@ -29,7 +29,8 @@ const CONFIG: LocalConfig =
     LocalConfig { timeout: Duration::from_secs(60), reserve: 0, segment_bytes: 8 * 1024 };
 const ALL: PageLimit = PageLimit { events: 100_000, bytes: 1 << 30 };
 const CHANNELS: [&str; 4] = ["often", "keyed", "early", "batches"];
-/// How many places are damaged in one run; the long runs of the script ask for more.
+/// The environment variable with the number of damaged copies in each test. The script for long
+/// runs sets a higher number.
 const RUNS_VARIABLE: &str = "TEST_DAMAGE_RUNS";
 
 pub struct Deaf;
@@ -60,7 +61,7 @@ async fn publish(store: &LocalStore, channel: &str, key: Option<&str>, data: &[S
     store.publish(publication).await.unwrap();
 }
 
-/// A log of several files, with everything in it that a log can have.
+/// Writes a log of several files with every kind of content.
 async fn write(store: &LocalStore) {
     for n in 0..400 {
         publish(store, "often", None, &[format!("often {n} {}", "x".repeat(n % 90))]).await;
@@ -96,7 +97,7 @@ fn is_gap(stored: &StoredEvent) -> bool {
     stored.event.as_control().is_some_and(|(kind, _)| kind == "gap")
 }
 
-/// Holds what is read of a damaged log against what was written.
+/// Compares the content of a damaged log with what was written.
 async fn check(store: &LocalStore, whole: &Log, what: &str) {
     for (channel, (found, state)) in read(store).await {
         let bounds = store.log_state(&name(channel)).await.unwrap().bounds;
@@ -125,7 +126,7 @@ async fn check(store: &LocalStore, whole: &Log, what: &str) {
     }
 }
 
-/// A log that was stopped, and what it holds.
+/// Writes and stops a log. Returns its files and its content.
 async fn stopped_log() -> (FileBytes, Log) {
     let (files, store) = open(FileBytes::new());
     let store = store.unwrap();
@@ -136,7 +137,7 @@ async fn stopped_log() -> (FileBytes, Log) {
     (files.bytes(), whole)
 }
 
-/// A number from 0 to `below`, the same in each run.
+/// A pseudorandom number less than `below`. It is the same whenever the tests run.
 pub fn number(run: u64, of: &str, below: usize) -> usize {
     let mut hasher = DefaultHasher::new();
     (run, of).hash(&mut hasher);
@@ -147,8 +148,8 @@ fn runs(default: u64) -> u64 {
     std::env::var(RUNS_VARIABLE).map_or(default, |runs| runs.parse().expect("a number"))
 }
 
-/// Damages copies of a log in a way of its own, and checks what each of them serves, also after
-/// it was opened once more.
+/// Damages copies of a log with `act`, and checks what each of them serves, also after it was
+/// opened a second time.
 async fn damage(count: u64, act: impl Fn(u64, &str, &mut Vec<u8>) -> Option<String>) {
     let (files, whole) = stopped_log().await;
     let mut names: Vec<_> = files.keys().cloned().collect();
@@ -244,7 +245,7 @@ async fn a_file_that_is_missing_is_announced() {
             check(&store.unwrap(), &whole, missing).await;
         }
     }
-    // Where all of them are gone, no cursor of them counts.
+    // When all files are missing, no cursor of the old log counts.
     let only_head = files.iter().filter(|(name, _)| *name == "log");
     let only_head = only_head.map(|(name, bytes)| (name.clone(), bytes.clone())).collect();
     let (_, store) = open(only_head);

@@ -1,7 +1,7 @@
-//! The file layer of the log: a directory on a disk, or the same in memory.
+//! The file layer of the log: a directory on a disk, or files in memory.
 //!
-//! Everything that the log asks of an operating system stands in these two traits, so that a test
-//! can put a disk in their place that tears, drops or refuses writes.
+//! These two traits contain every operation that the log needs from the operating system. Tests can
+//! therefore replace the disk by one that tears, drops or refuses writes.
 
 use rustix::fs::{FlockOperation, flock, statvfs};
 use std::collections::HashMap;
@@ -11,43 +11,44 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, Per
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-/// The file whose lock says that a process uses the directory.
+/// The file that the process locks while it uses the directory.
 const LOCK_NAME: &str = "lock";
 
-/// Named files in one flat place.
+/// Named files in a flat directory.
 pub trait Files: Send + Sync + 'static {
-    /// The names of all files.
+    /// Returns the names of all files.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// A new, empty file; one of the same name is emptied.
+    /// Creates an empty file. An existing file of the same name is emptied.
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>>;
-    /// A file that exists.
+    /// Opens an existing file.
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
-    /// Gives a file another name, in place of the file that has it.
+    /// Renames a file and replaces the file that had the new name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Takes a file away. A handle that is still open can be read from.
+    /// Removes a file. A handle that is still open can be read from.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Makes the names durable: what was created, renamed and removed.
+    /// Makes the creation, renaming and removal of files durable.
     fn sync_names(&self) -> io::Result<()>;
-    /// Free space in bytes; `None` where there is no such limit.
+    /// Returns the free space in bytes, or `None` if there is no limit.
     fn free_bytes(&self) -> io::Result<Option<u64>>;
-    /// Fails once the place is not the one that was opened, for example a directory that was
-    /// removed.
+    /// Fails when the directory was removed or replaced since it was opened.
     fn still_there(&self) -> io::Result<()>;
-    /// Whether files survive the process. Where they do not, nothing is written ahead.
+    /// Whether the files survive the process. If they do not, the log writes no zeros ahead of its
+    /// records.
     fn is_durable(&self) -> bool;
 }
 
-/// One file. All offsets are in bytes.
+/// A file. All offsets and lengths are in bytes.
 pub trait File: Send + Sync + 'static {
-    /// Its length.
+    /// Returns the length of the file.
     fn length(&self) -> io::Result<u64>;
-    /// Fills `buffer` from `offset` on. A file that ends before is [`ErrorKind::UnexpectedEof`].
+    /// Fills `buffer` from `offset` on. Fails with [`ErrorKind::UnexpectedEof`] when the file ends
+    /// before the buffer is full.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
-    /// Writes all of `bytes` at `offset`; the file grows where it must.
+    /// Writes all of `bytes` at `offset`. The file grows if necessary.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
-    /// Cuts the file off at a length.
+    /// Truncates the file to `length`.
     fn cut_at(&self, length: u64) -> io::Result<()>;
-    /// Makes all that was written durable.
+    /// Makes everything that was written durable.
     fn sync(&self) -> io::Result<()>;
 }
 
@@ -59,12 +60,12 @@ pub fn read_all(file: &dyn File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes a file under its final name only once all of it is durable.
+/// Writes a file so that it has its final name only after all of its bytes are durable.
 pub fn write_whole(files: &dyn Files, name: &str, bytes: &[u8]) -> io::Result<Arc<dyn File>> {
     write_named(files, name, |file| file.write_at(bytes, 0))
 }
 
-/// As [`write_whole`]; `write` writes what is in the file.
+/// Like [`write_whole`]; the function `write` writes the content.
 pub fn write_named(
     files: &dyn Files,
     name: &str,
@@ -79,23 +80,27 @@ pub fn write_named(
     Ok(file)
 }
 
-/// A directory that this process alone uses.
+/// A directory on disk. The log opens it for this process alone.
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
-    /// Locked for as long as it is open.
+    /// The lock file, which is locked while it is open. `None` in a directory opened without a
+    /// lock.
     lock: Option<fs::File>,
 }
 
 impl Directory {
-    /// Opens a directory, and creates it for its owner alone where there is none.
+    /// Opens a directory and locks it. A missing directory is created with access for its owner
+    /// only.
     ///
     /// # Errors
-    /// When it cannot be created or written, and when another process uses it: the error names it.
+    /// Fails when the directory cannot be created or written, or when another process uses it. In
+    /// the second case the error contains the id of that process.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(path)?;
-        // One that an earlier version or a person created for everybody.
+        // The directory may have been created by an earlier version or by a person with access for
+        // all users.
         fs::set_permissions(path, Permissions::from_mode(0o700))?;
         let lock = path.join(LOCK_NAME);
         let mut lock = private().create(true).truncate(false).open(lock)?;
@@ -115,19 +120,19 @@ impl Directory {
         Ok(Self { path: path.to_owned(), lock: Some(lock) })
     }
 
-    /// A directory that exists, which no other process uses.
+    /// Opens an existing directory and locks it.
     ///
     /// # Errors
-    /// As [`Directory::open`], and when there is none.
+    /// Fails in the same cases as [`Directory::open`], and when the directory does not exist.
     pub fn existing(path: &Path) -> io::Result<Self> {
         fs::metadata(path)?;
         Self::open(path)
     }
 
-    /// A directory that another process may be writing.
+    /// Opens an existing directory without a lock. Another process may be writing to it.
     ///
     /// # Errors
-    /// When there is none.
+    /// Fails when the directory does not exist.
     pub fn unlocked(path: &Path) -> io::Result<Self> {
         fs::metadata(path)?;
         Ok(Self { path: path.to_owned(), lock: None })
@@ -211,28 +216,28 @@ impl File for fs::File {
     }
 }
 
-/// Files in this process's memory; gone with it.
+/// Files in the memory of this process. They are lost when the process ends.
 #[derive(Debug, Default)]
 pub struct Memory {
     files: Mutex<HashMap<String, Arc<MemoryFile>>>,
-    /// In tests: to be treated as files that survive the process.
+    /// Tests set this, so that the log treats the files as if they survived the process.
     is_durable: bool,
 }
 
-/// One of them.
+/// A file in memory.
 #[derive(Debug, Default)]
 pub struct MemoryFile(RwLock<Vec<u8>>);
 
 #[cfg(test)]
 impl Memory {
-    /// Files that survive the process, as far as the log knows.
+    /// Creates files that the log treats as if they survived the process.
     pub fn durable(files: HashMap<String, Vec<u8>>) -> Self {
         let files = files.into_iter();
         let files = files.map(|(name, bytes)| (name, Arc::new(MemoryFile(RwLock::new(bytes)))));
         Self { files: Mutex::new(files.collect()), is_durable: true }
     }
 
-    /// The bytes of all files.
+    /// Returns the names and the bytes of all files.
     pub fn bytes(&self) -> HashMap<String, Vec<u8>> {
         let bytes = |file: &MemoryFile| file.0.read().unwrap().clone();
         self.with(|files| files.iter().map(|(name, file)| (name.clone(), bytes(file))).collect())

@@ -1,4 +1,5 @@
-//! How records lie in a file of the log: each in a frame with its length and its checksums.
+//! The framing of records in a file of the log. Each frame has the length and the checksums of its
+//! record.
 //!
 //! ```text
 //! offset  bytes
@@ -12,67 +13,68 @@
 //!     32         the body, then zeros up to a multiple of 8
 //! ```
 //!
-//! Numbers are big-endian. The checksums are XXH3 with the log's own secret seed, so that no
-//! publisher can put bytes into an event that pass for a frame once the true frame is damaged.
+//! Numbers are big-endian. The checksums are XXH3 with a secret seed of the log, so that a
+//! publisher cannot craft event data that passes for a frame when the real frame is damaged.
 //!
-//! A commit is written with one write and one sync, and the next one only after that. So a frame of
-//! a later commit proves that all of an earlier commit was durable: bytes before it that are no
-//! frame were damaged afterwards. Bytes that are no frame at the very end of the log, on the other
-//! hand, belong to a commit that was cut off by a crash and that was never acknowledged.
+//! A commit is one write and one sync, and the next commit begins only after that. A frame of a
+//! later commit therefore proves that all earlier commits were durable, and bytes before it that
+//! are not valid frames were damaged afterwards. Invalid bytes at the very end of the log, in
+//! contrast, belong to a commit that a crash interrupted and that was never acknowledged.
 
 use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Bytes of a frame beside its body.
+/// The length of a frame's header in bytes.
 pub const HEADER_BYTES: usize = 32;
 const MAGIC: [u8; 2] = *b"HW";
 const VERSION: u8 = 1;
 const FIRST_OF_COMMIT: u8 = 0x80;
 const ALIGNMENT: usize = 8;
 
-/// What a frame holds. The numbers are on disk: they never change their meaning.
+/// The kind of record in a frame. The numbers are stored on disk and never change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Events of one publish.
+    /// The events of one publish.
     Events = 1,
     /// The event that ends a channel.
     End = 2,
-    /// A channel that had ended is open again.
+    /// An ended channel was reopened.
     Reopen = 3,
-    /// All before it is durable. It is written without a sync while the log is idle.
+    /// Everything before the mark is durable. A mark is written without a sync while the log is
+    /// idle.
     Mark = 4,
-    /// The last frame of a file to which no more is written.
+    /// The last frame of a file. Nothing is written after it.
     Seal = 5,
-    /// What a channel is, after the records that said so were dropped.
+    /// The properties of a channel, after the records that defined them were dropped.
     Channel = 6,
-    /// What an idempotency key stands for, after its publish was dropped.
+    /// The meaning of an idempotency key, after the record of its publish was dropped.
     Key = 7,
-    /// Events that are no longer kept in the log, but still are the state of their keys.
+    /// Events that are no longer kept in the log but are still the state of their keys.
     State = 8,
-    /// Places before this one are of a time of which nothing is known.
+    /// The new beginning of the log after a loss: cursors before this position no longer count.
     Beginning = 9,
 }
 
-/// One frame that passed its checksums.
+/// A frame whose checksums are correct.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
     pub kind: Kind,
     pub commit: u64,
     pub is_first: bool,
-    /// Where it begins in its file.
+    /// The offset of the frame in its file.
     pub offset: usize,
     pub body: &'a [u8],
 }
 
-/// A file of frames, looked through.
+/// The result of scanning a file for frames.
 #[derive(Debug, Default)]
 pub struct Scan<'a> {
     pub frames: Vec<Frame<'a>>,
-    /// What is damaged: between frames, or before the first.
+    /// The damaged byte ranges, between frames or before the first one.
     pub damaged: Vec<Range<usize>>,
-    /// Where the next frame can be written.
+    /// The offset at which the next frame can be written.
     pub end: usize,
-    /// Bytes from `end` on that belong to a commit which was cut off.
+    /// The number of bytes from `end` on that belong to an interrupted commit.
     pub torn: usize,
 }
 
@@ -85,18 +87,18 @@ impl Kind {
 }
 
 impl Frame<'_> {
-    /// Bytes that it takes in the file.
+    /// The bytes that the frame takes in the file.
     pub fn length(&self) -> usize {
         length(self.body.len())
     }
 }
 
-/// Bytes that a frame with a body of `body` bytes takes.
+/// The bytes that a frame with a body of `body` bytes takes in a file.
 pub fn length(body: usize) -> usize {
     (HEADER_BYTES + body).next_multiple_of(ALIGNMENT)
 }
 
-/// Appends a frame to `out`; `body` appends its body.
+/// Appends a frame to `out`. The function `body` appends its body.
 pub fn write(
     out: &mut Vec<u8>,
     seed: u64,
@@ -119,10 +121,11 @@ pub fn write(
     out.resize(start + length(out.len() - start - HEADER_BYTES), 0);
 }
 
-/// The frame at `offset`.
+/// Reads the frame at `offset`.
 ///
 /// # Errors
-/// The length of the frame where only its body is damaged, else 0.
+/// Fails when there is no valid frame. The value is the length of the frame if only its body is
+/// damaged, otherwise 0.
 pub fn read(bytes: &[u8], offset: usize, seed: u64) -> Result<Frame<'_>, usize> {
     let (header, rest) = bytes
         .get(offset..)
@@ -143,7 +146,8 @@ pub fn read(bytes: &[u8], offset: usize, seed: u64) -> Result<Frame<'_>, usize> 
     Ok(Frame { kind, commit: number(8..16), is_first, offset, body })
 }
 
-/// Looks through a file. `is_last`: a commit may have been cut off at its end.
+/// Scans a file for frames. `is_last` marks the last file of the log, whose last commit may be
+/// incomplete.
 pub fn scan(bytes: &[u8], seed: u64, is_last: bool) -> Scan<'_> {
     let mut scan = Scan::default();
     let mut at = 0;
@@ -169,7 +173,7 @@ pub fn scan(bytes: &[u8], seed: u64, is_last: bool) -> Scan<'_> {
 }
 
 impl Scan<'_> {
-    /// Decides whether what is no frame was damaged or cut off.
+    /// Decides whether invalid bytes were damaged or belong to an interrupted commit.
     fn settle_end(&mut self, bytes: &[u8], is_last: bool) {
         let written = bytes.len() - bytes.iter().rev().take_while(|byte| **byte == 0).count();
         let end = self.end;
@@ -177,8 +181,8 @@ impl Scan<'_> {
         self.torn = written.saturating_sub(end);
         let Some(last) = self.frames.last().filter(|_| is_last) else { return };
         let newest = (last.commit, last.kind);
-        // Only the last damaged part can be of the last commit, and only if no whole frame shows
-        // that this commit began after it.
+        // A damaged range is part of the interrupted commit only if it is the last range, and if no
+        // valid frame shows that the commit began after it.
         let Some(range) = self.damaged.last().cloned() else { return };
         let after = self.frames.partition_point(|frame| frame.offset < range.start);
         let is_of_last_commit =
@@ -238,7 +242,7 @@ mod tests {
         bytes[40 + 32] ^= 1;
         let damaged = scan(&bytes, SEED, true);
         assert_eq!((bodies(&damaged), places(&damaged)), (vec!["a", "c"], vec![(40, 80)]));
-        // Also when it is not known how long the damaged frame is.
+        // The frame is also skipped when its length is damaged.
         bytes[40 + 4] ^= 1;
         let damaged = scan(&bytes, SEED, true);
         assert_eq!((bodies(&damaged), places(&damaged)), (vec!["a", "c"], vec![(40, 80)]));
@@ -250,15 +254,15 @@ mod tests {
         for length in 0..whole.len() - 8 {
             let scan = scan(&whole[..length], SEED, true);
             assert!(scan.damaged.is_empty(), "{length}");
-            // Of the last frame, the seven zeros behind its body may be missing.
+            // The last frame is still valid when the seven zeros after its body are missing.
             assert_eq!(scan.frames.len(), (length + 7) / 40);
         }
-        // The middle of a commit was not written, its end was.
+        // The end of the commit was written, but its middle was not.
         let mut bytes = log(&[&["a"], &["b", "c"]]);
         bytes[45..75].fill(0);
         let torn = scan(&bytes, SEED, true);
         assert_eq!((bodies(&torn), torn.end, torn.torn), (vec!["a"], 40, 73));
-        // A later commit shows that all of it was written once.
+        // A later commit proves that the whole commit was written.
         let mut bytes = log(&[&["a"], &["b", "c"], &["mark"]]);
         bytes[45..75].fill(0);
         let damaged = scan(&bytes, SEED, true);
@@ -272,7 +276,7 @@ mod tests {
             prop_assert!(scan.frames.is_empty());
         }
 
-        /// One flipped bit costs the frame that it is in, and no other.
+        /// One flipped bit makes exactly the frame that contains it invalid.
         #[test]
         fn a_flipped_bit_is_found_and_named(at in 0usize..(10 * 40), bit in 0u32..8) {
             let texts: Vec<[String; 1]> = (0..10).map(|n| [format!("{n}-------")]).collect();

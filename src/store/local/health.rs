@@ -1,4 +1,5 @@
-//! Whether the log can be written, as the writer's thread leaves it for others to see.
+//! The health of the store: whether the log can be written. The writer's thread updates it and
+//! other threads read it.
 
 use super::super::{StoreError, StoreFault, StoreMetrics};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -6,25 +7,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// A commit, or other work of the writer, that takes longer than this makes the store not ready.
+/// The store is not ready while a commit, or other work of the writer, takes longer than this.
 const WORK_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// From this part of `--max-store-bytes` on (percent), the log says that the store is almost full, and
-/// below the other one, that it no longer is.
+/// Percentages of `--max-store-bytes`. The store logs that it is almost full from the first
+/// percentage on, and that it has room again below the second one.
 const ALMOST_FULL_PERCENT: (u64, u64) = (95, 90);
 
-/// Why nothing works any more.
-pub const DEAD: &str = "the thread that writes the log has died (see the messages before this one); \
+/// The error message after a thread of the store has died.
+pub const DEAD: &str = "a thread of the log has died (see the messages before this one); \
                         nothing acknowledged is lost, start the process again";
 
 /// The state of the writer.
 #[derive(Debug, Default)]
 pub struct Health {
     fault: Mutex<Option<Fault>>,
-    /// What the writer is doing.
+    /// The work that the writer is doing.
     work: Mutex<Option<Work>>,
     is_unmarked: AtomicBool,
-    /// The store is almost full, and the log says so.
+    /// The store is almost full, and this was logged.
     is_almost_full: AtomicBool,
     is_dead: AtomicBool,
     died: Notify,
@@ -34,7 +35,7 @@ pub struct Health {
 #[derive(Clone, Copy, Debug)]
 struct Work {
     began: Instant,
-    /// It takes long, and the log says so.
+    /// The work takes long, and this was logged.
     is_noted: bool,
 }
 
@@ -45,19 +46,19 @@ struct Fault {
     count: u64,
 }
 
-/// Notes when the writer's thread ends without having been stopped.
+/// Reports a thread of the store that ends without being stopped, for example because it panics.
 pub struct Watch {
     health: Arc<Health>,
     is_stopped: bool,
 }
 
 impl Health {
-    /// The writer begins to do something that may wait for the disk.
+    /// Notes that the writer begins work that may wait for the disk.
     pub fn work_begins(&self) {
         *lock(&self.work) = Some(Work { began: Instant::now(), is_noted: false });
     }
 
-    /// It is done.
+    /// Notes that the work is done.
     pub fn work_ends(&self) {
         let Some(work) = lock(&self.work).take() else { return };
         if work.is_noted {
@@ -66,7 +67,7 @@ impl Health {
         }
     }
 
-    /// Says that the disk hangs, once each time; called every second.
+    /// Logs that the disk does not respond, once for each commit. Called every second.
     pub fn watch_work(&self) {
         let mut work = lock(&self.work);
         let slow = work.as_mut().filter(|work| work.began.elapsed() > WORK_TIME_MAX);
@@ -80,7 +81,7 @@ impl Health {
         }
     }
 
-    /// Logs once when the store gets almost full, and once when it has room again; called every
+    /// Logs once when the store becomes almost full, and once when it has room again. Called every
     /// second.
     pub fn watch_fill(&self, bytes: u64, bytes_max: u64) {
         let percent = bytes.saturating_mul(100) / bytes_max.max(1);
@@ -98,7 +99,7 @@ impl Health {
         }
     }
 
-    /// A commit has succeeded.
+    /// Notes that a commit succeeded.
     pub fn works(&self) {
         self.is_unmarked.store(true, Ordering::Relaxed);
         if let Some(fault) = lock(&self.fault).take() {
@@ -107,7 +108,7 @@ impl Health {
         }
     }
 
-    /// The log cannot be written. It is logged once, however often it is tried.
+    /// Notes that the log cannot be written. Only the first of several failures in a row is logged.
     pub fn fails(&self, why: String) {
         self.metrics.fault(StoreFault::Write);
         match &mut *lock(&self.fault) {
@@ -126,17 +127,17 @@ impl Health {
         lock(&self.fault).is_some()
     }
 
-    /// The log is to be marked as soon as nothing else is to be written.
+    /// Requests a mark in the log as soon as no other command waits.
     pub fn must_mark(&self) {
         self.is_unmarked.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a commit was made since this was asked last.
+    /// Returns whether a mark is due, and resets this flag. A mark is due after each commit.
     pub fn take_unmarked(&self) -> bool {
         self.is_unmarked.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether a publish would be accepted.
+    /// Fails when a publish would be refused.
     pub fn check(&self) -> Result<(), StoreError> {
         if self.is_dead.load(Ordering::Relaxed) {
             return Err(StoreError::Down(DEAD.to_owned()));
@@ -154,7 +155,7 @@ impl Health {
         }
     }
 
-    /// Ends once the writer's thread has ended by itself.
+    /// Completes once a thread of the store has ended without being stopped.
     pub async fn died(&self) {
         self.died.notified().await;
     }
@@ -165,7 +166,7 @@ impl Health {
 }
 
 impl Watch {
-    /// The thread was stopped.
+    /// Notes that the thread was stopped.
     pub fn ended_well(mut self) {
         self.is_stopped = true;
     }
@@ -175,14 +176,13 @@ impl Drop for Watch {
     fn drop(&mut self) {
         if !self.is_stopped {
             self.health.is_dead.store(true, Ordering::Relaxed);
-            // Kept for a waiter that comes later.
+            // The notification is stored for a waiter that comes later.
             self.health.died.notify_one();
         }
     }
 }
 
-/// Which of the writer and the sender of a command has it: the writer takes it into a commit, or
-/// the sender withdraws it.
+/// Decides whether the writer takes a command into a commit or the sender withdraws it.
 #[derive(Clone, Debug, Default)]
 pub struct Ticket(Arc<AtomicU8>);
 
@@ -191,12 +191,12 @@ const TAKEN: u8 = 1;
 const WITHDRAWN: u8 = 2;
 
 impl Ticket {
-    /// The writer takes the command; `false`: it was withdrawn.
+    /// Takes the command for the writer. Returns `false` if it was withdrawn.
     pub fn take(&self) -> bool {
         self.leave_for(TAKEN)
     }
 
-    /// The sender withdraws the command; `false`: it is in a commit.
+    /// Withdraws the command. Returns `false` if the writer has taken it.
     pub fn withdraw(&self) -> bool {
         self.leave_for(WITHDRAWN)
     }

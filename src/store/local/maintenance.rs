@@ -1,11 +1,12 @@
-//! The thread that makes the indexes of ended files and compacts files.
+//! The thread that makes the indexes of sealed files and compacts files.
 //!
-//! Both read whole files and take tens of milliseconds. On the writer's thread, every publish would
-//! wait for them: a publisher of 10,000 tiny events in each request ends a file of 16 MiB several
-//! times a second, and raised the p99 of the other publishers from 4 to 126 ms.
+//! Both tasks read whole files and take tens of milliseconds. On the writer's thread, every publish
+//! would wait for them: a publisher of 10,000 tiny events in each request fills a file of 16 MiB
+//! several times a second, and raised the p99 of the other publishers from 4 to 126 ms.
 //!
-//! The tasks are done in the order in which they were given, so a file is never compacted before
-//! its index was made. The catalog is locked for a moment at a time: the writer goes on meanwhile.
+//! The tasks run in the order in which they were submitted, so that a file is never compacted
+//! before its index is made. The thread locks the catalog only for short moments, and the writer
+//! continues meanwhile.
 
 use super::catalog::{Catalog, Segment};
 use super::compaction;
@@ -21,54 +22,55 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Tasks that may wait. While so many do, the writer waits before it ends another file, because the
-/// entries of a file without an index are held in memory.
+/// Maximum number of waiting tasks. While the queue is full, the writer waits before it seals
+/// another file, because the entries of a file without an index are in memory.
 const TASKS_WAITING_MAX: usize = 2;
-/// Longest time that one task spends on compaction before the next index is made.
+/// Maximum time that one task spends on compaction before the next task runs.
 const COMPACTION_TIME: Duration = Duration::from_millis(50);
-/// How long files that could not be compacted are left alone, in ms.
+/// How long files whose compaction failed are not compacted again, in ms.
 const RETRY_MS: u64 = 10_000;
 
-/// What the thread works with.
+/// The state of the maintenance thread.
 pub struct Maintenance {
     pub files: Arc<dyn Files>,
     pub catalog: Arc<RwLock<Catalog>>,
     pub reader: Arc<RecordReader>,
     pub head: Head,
-    /// The size of a whole file.
+    /// The size in bytes at which a file is sealed.
     pub segment_bytes: u64,
 }
 
 enum Task {
-    /// Make the index of the file with this number, which is ended.
+    /// Make the index of the sealed file with this number.
     Index(u32),
-    /// Compact files before the one with the number `tail`; `now` in ms.
+    /// Compact files before the file with the number `tail`; `now` is in ms.
     Compact { tail: u32, now: u64 },
 }
 
-/// The running thread, as the writer sees it. It ends when this is dropped or stopped.
+/// The writer's handle of the running thread. The thread ends when the handle is stopped or
+/// dropped.
 pub struct Maintainer {
     tasks: SyncSender<Task>,
     thread: JoinHandle<()>,
 }
 
 impl Maintainer {
-    /// Asks for the index of an ended file. Waits while too many tasks wait.
+    /// Requests the index of a sealed file. The call blocks while the queue is full.
     pub fn index(&self, number: u32) {
         self.give(Task::Index(number));
     }
 
-    /// Asks for compaction, unless the thread is busy: it is asked for again a second later.
+    /// Requests a compaction, unless the queue is full. The next request follows a second later.
     pub fn compact(&self, tail: u32, now: u64) {
         self.tasks.try_send(Task::Compact { tail, now }).unwrap_or_default();
     }
 
     fn give(&self, task: Task) {
-        // A thread that has died is reported by its watch, and the process ends.
+        // A thread that has died is reported by its watch, and the process then ends.
         self.tasks.send(task).unwrap_or_default();
     }
 
-    /// Waits until all tasks are done, and ends the thread.
+    /// Waits until all tasks are done and the thread has ended.
     pub fn stop(self) {
         drop(self.tasks);
         self.thread.join().unwrap_or_default();
@@ -76,10 +78,10 @@ impl Maintainer {
 }
 
 impl Maintenance {
-    /// Starts the thread. Should it panic, `health` reports that the log has died.
+    /// Starts the thread. If it panics, `health` reports that the store has died.
     ///
     /// # Errors
-    /// When the system has no thread left.
+    /// Fails when the system cannot create a thread.
     pub fn start(self, health: &Arc<Health>) -> io::Result<Maintainer> {
         let (tasks, queue) = sync_channel(TASKS_WAITING_MAX);
         let alive = health.watch();
@@ -128,7 +130,7 @@ impl Maintenance {
         Ok(())
     }
 
-    /// Compacts some files; whether there may be more to do.
+    /// Compacts some files. Returns whether there may be more to compact.
     fn compact(&self, tail: u32, now: u64) -> bool {
         let candidates = {
             let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
@@ -157,8 +159,8 @@ impl Maintenance {
     }
 }
 
-/// Drops the events that had been dropped before the log was opened or compacted, and that the
-/// blocks name again.
+/// Drops events again that had been dropped before the log was opened or compacted, but are still
+/// in the blocks.
 pub fn trim_again(catalog: &mut Catalog, reader: &RecordReader) {
     for name in catalog.untrimmed() {
         let load = |segment: &Segment, block: &_| reader.entries(&name, segment, block).ok();
@@ -182,7 +184,7 @@ mod tests {
         LocalConfig { timeout: Duration::from_secs(20), reserve: 0, segment_bytes: 4 * 1024 };
     const ALL: PageLimit = PageLimit { events: 1_000, bytes: 1 << 20 };
 
-    /// Files in memory on which no index can be created while the gate is held.
+    /// Files in memory in which no index can be created while the gate is locked.
     struct SlowIndexes {
         memory: Memory,
         gate: Arc<Mutex<()>>,
@@ -234,7 +236,7 @@ mod tests {
             names.iter().filter(|name| name.ends_with(".index")).count()
         };
         let held = gate.lock().await;
-        // Two files are ended, and a third one is begun.
+        // The publishes fill two files and begin a third one.
         for _ in 0..20 {
             let events = vec![Event::stored(None, None, &"x".repeat(500))];
             let publication = Publication { channel: channel.clone(), events, idempotency: None };

@@ -1,11 +1,13 @@
-//! The embedded store: one machine, durable in a directory or, for tests and toys, in memory.
+//! The embedded store of one machine. It is durable in a directory, or in memory for tests and
+//! experiments.
 //!
-//! A log of files that are only appended to (`segment.rs`), made of records that each carry a
-//! checksum (`frame.rs`, `records.rs`), and one thread that writes it (`writer.rs`): the publishes
-//! that are waiting go into one write and one sync, and nothing is acknowledged or shown to a
-//! reader before that. A second thread makes the indexes and compacts (`maintenance.rs`). Where events lie is in memory and in an index beside each file
-//! (`block.rs`, `summary.rs`, `catalog.rs`); readers look there and then read the files
-//! (`reading.rs`) and wait for nobody. In memory it is the same code on files in memory.
+//! The store is a log of append-only files (`segment.rs`). A file consists of records that each
+//! have a checksum (`frame.rs`, `records.rs`). One thread writes the log (`writer.rs`): it puts all
+//! waiting publishes into one write and one sync, and acknowledges or delivers an event only after
+//! that. A second thread makes the indexes and compacts files (`maintenance.rs`). The locations of
+//! events are in memory and in an index beside each file (`block.rs`, `summary.rs`, `catalog.rs`).
+//! Readers look up the locations there, then read the files (`reading.rs`) without waiting for the
+//! writer. The store in memory is the same code on files in memory.
 
 mod batch;
 mod block;
@@ -49,41 +51,41 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use writer::{Ages, Writer};
 
-/// Commands that may wait for the writer; more senders than that wait for room.
+/// Maximum number of commands in the writer's queue. Further senders wait for room.
 const QUEUE_MAX: usize = 4_096;
 
-/// Most reads of files at once.
+/// Maximum number of concurrent reads of files.
 const READERS_MAX: usize = 8;
 
-/// Where the files lie.
+/// Where the files of the log are.
 #[derive(Clone, Debug)]
 pub enum Backing {
-    /// In this process; gone with it.
+    /// The files are in the memory of this process and are lost when it ends.
     Memory,
-    /// In this directory.
+    /// The files are in this directory.
     Directory(PathBuf),
 }
 
-/// How the store is used.
+/// The configuration of the embedded store.
 #[derive(Clone, Copy, Debug)]
 pub struct LocalConfig {
     /// How long a publish may wait for the disk.
     pub timeout: Duration,
-    /// Publishes are refused while fewer bytes are free on the disk.
+    /// Publishes are refused while fewer bytes than this are free on the disk.
     pub reserve: u64,
-    /// The size at which a file of the log is ended and the next one begun.
+    /// The size in bytes at which a file of the log is sealed and the next file begins.
     pub segment_bytes: u64,
 }
 
-/// What [`LocalConfig::segment_bytes`] is, except in tests: small enough to be compacted between two
-/// publishes, large enough that a log of gigabytes has few files.
+/// The value of [`LocalConfig::segment_bytes`] except in tests. It is small enough that a file is
+/// compacted in tens of milliseconds, and large enough that a log of gigabytes has few files.
 pub const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The embedded store.
 pub struct LocalStore {
     catalog: Arc<RwLock<Catalog>>,
     reader: Arc<RecordReader>,
-    /// A permit for each read of files.
+    /// Each read of files holds a permit.
     reading: Arc<Semaphore>,
     health: Arc<Health>,
     timeout: Duration,
@@ -93,10 +95,11 @@ pub struct LocalStore {
 }
 
 impl LocalStore {
-    /// Opens the store, and creates it where there is none. Blocks while it does.
+    /// Opens the store and creates it if it does not exist. The call blocks until the log is open.
     ///
     /// # Errors
-    /// Says what stands in the way: another process, another format, no right to write.
+    /// Fails when another process uses the directory, when the log has another format, or when a
+    /// file cannot be created, read or written. The error names the cause.
     pub fn open(
         backing: Backing,
         config: LocalConfig,
@@ -141,8 +144,8 @@ impl LocalStore {
         Ok(store)
     }
 
-    /// Opens the files and puts right what is wrong with them; the writer has yet to be started.
-    /// `is_older`: they are a backup, and what came after it is lost.
+    /// Opens the files and repairs them, without starting the writer. `is_older` means that the
+    /// files are a backup, so that the events after the backup are lost.
     fn build(
         files: Arc<dyn Files>,
         config: LocalConfig,
@@ -156,7 +159,8 @@ impl LocalStore {
         if is_older {
             opened.suspect();
         }
-        // Ids of a time that this machine's clock has yet to reach: segments go on from there too.
+        // The newest id may be later than this machine's clock. The clock of the store then goes on
+        // from that id, and so do the segments.
         clock.at_least(opened.catalog.newest.ms);
         let ages = Ages::new(opened.catalog.ages, clock.now());
         let catalog = Arc::new(RwLock::new(opened.catalog));
@@ -188,7 +192,8 @@ impl LocalStore {
         Ok((store, writer, queue))
     }
 
-    /// Has the writer do something; a command that it has not begun in time is withdrawn.
+    /// Sends a command to the writer and waits for the answer. After the timeout, a command that
+    /// the writer has not begun is withdrawn.
     async fn ask<T>(
         &self,
         command: impl FnOnce(Reply<T>, Ticket) -> WriteCommand,
@@ -216,14 +221,14 @@ impl LocalStore {
         self.catalog.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads files on a thread that may wait for them.
+    /// Reads files on a background thread that may block.
     async fn read_files<T: Send + 'static>(
         &self,
         read: impl FnOnce(&RecordReader) -> io::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let reader = self.reader.clone();
-        // Waited for here, where a request that is given up leaves the queue; a thread that has begun
-        // goes on to its end.
+        // The permit is awaited here, so that a cancelled request leaves the queue. A thread that
+        // has begun to read runs to its end.
         let permit = self.reading.clone().acquire_owned().await;
         let failed = |error: &dyn std::fmt::Display| {
             StoreError::Down(format!("the log cannot be read: {error}"))
@@ -236,7 +241,8 @@ impl LocalStore {
         read.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
     }
 
-    /// The id of the event at which `find` says that it is, in one of the channel's blocks.
+    /// Reads the entries of the block that `choose` selects and returns the id that `find` finds in
+    /// them.
     async fn place_in(
         &self,
         name: &ChannelName,
@@ -250,8 +256,8 @@ impl LocalStore {
         self.read_files(move |reader| Ok(find(&reader.entries(&name, &segment, &block)?))).await
     }
 
-    /// The last place before `id`; of an ended channel one before its `end` event at the latest, so
-    /// that a client that begins there gets the end.
+    /// Returns the last position before `id`. In an ended channel this position is always before
+    /// the `end` event, so that a client that begins there receives that event.
     async fn place_before(&self, name: &ChannelName, id: EventId) -> Result<EventId, StoreError> {
         let (start, low_watermark, id) = {
             let catalog = self.catalog();
@@ -346,7 +352,7 @@ impl Store for LocalStore {
                 let Some(known) = catalog.channels.get(channel) else {
                     return Ok(catalog.beginning);
                 };
-                // The end of a channel is no event of a publisher.
+                // The `end` event does not count, because no publisher sent it.
                 let count = count + u64::from(known.closed != EventId::START);
                 if known.events <= count {
                     return Ok(known.start(catalog.beginning));
@@ -408,7 +414,7 @@ impl Store for LocalStore {
     fn settle(&self, _ms: u64) -> StoreFuture<'_, ()> {
         Box::pin(async {
             let (reply, settled) = oneshot::channel();
-            // Whatever was given an earlier id is ahead of this in the one queue.
+            // Every command with an earlier id is before this one in the queue.
             if self.commands.send(WriteCommand::Settle(reply)).await.is_ok() {
                 settled.await.ok();
             }
@@ -443,7 +449,7 @@ impl Store for LocalStore {
             self.health.watch_work();
             let bytes = self.catalog().bytes;
             self.health.watch_fill(bytes, self.total_bytes);
-            // A writer that is busy is not asked twice.
+            // A full queue means that the writer is busy. The next sweep follows in a second.
             self.commands.try_send(WriteCommand::Sweep).unwrap_or_default();
         })
     }

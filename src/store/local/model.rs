@@ -1,5 +1,5 @@
-//! The log against a model of it: whatever is published, dropped, compacted and opened again, in
-//! whatever order, the log holds what the model says.
+//! Tests of the log against a model. After any sequence of publishes, drops, compactions and
+//! restarts, the content of the log must equal that of the model.
 #![cfg(test)]
 
 use super::super::{Idempotency, Limits, Listener, PageLimit, Publication, Store, StoreError};
@@ -59,7 +59,7 @@ fn open(files: FileBytes) -> (Arc<Memory>, LocalStore) {
 async fn check(store: &LocalStore, models: &BTreeMap<&str, Model>, what: &str) {
     for (channel, model) in models {
         let page = store.read(&name(channel), EventId::START, ALL).await.unwrap();
-        // What was dropped may be there again after a restart, until it is dropped once more.
+        // Dropped events may come back after a restart, until they are dropped again.
         let found = &page.events[page.events.len().saturating_sub(model.events.len())..];
         assert_eq!(found, model.events, "{what}: {channel}");
         let state = store.state(&name(channel)).await.unwrap();
@@ -134,7 +134,7 @@ async fn the_log_is_what_the_model_says_through_compaction_and_restarts() {
         for round in 0..40 {
             for n in 0..25 {
                 let of = format!("{round} {n}");
-                // One channel is used in the first rounds only: what is left of it must stay.
+                // The fifth channel is used only in the first rounds. Its content must stay.
                 let count = if round < 5 { 5 } else { 4 };
                 let channel = CHANNELS[number(run, &format!("channel {of}"), count)];
                 step(&store, models.get_mut(channel).unwrap(), channel, run, &of).await;
@@ -154,7 +154,7 @@ async fn the_log_is_what_the_model_says_through_compaction_and_restarts() {
     }
 }
 
-/// A listener with a fault in it, for the lack of an input that stops the writer.
+/// A listener that panics in the writer's thread, because no input makes the writer fail.
 struct Faulty;
 
 impl Listener for Faulty {
@@ -199,7 +199,7 @@ async fn what_was_too_old_stays_away_when_the_log_is_opened_again() {
     store.publish(Publication { channel: name("a"), events, idempotency: None }).await.unwrap();
     let count = async |store: &LocalStore| {
         store.sweep().await;
-        // The first may be answered in the commit before the sweep.
+        // The first command may be answered in the commit before the sweep.
         store.settle(0).await;
         store.settle(0).await;
         store.read(&name("a"), EventId::START, ALL).await.unwrap().events.len()

@@ -1,6 +1,6 @@
-//! Pages of the log: what they hold is looked up in the catalog under its lock, then read from the
-//! files without it. Every record is checked against its checksum; one that is damaged becomes a
-//! `gap` event in its place.
+//! Reads pages of the log. The locations of the events are looked up in the catalog under its lock.
+//! The files are then read without the lock. Every record is verified against its checksum, and a
+//! damaged record is replaced by a `gap` event.
 
 use super::super::{Page, PageLimit, State, StoreFault, StoreMetrics};
 use super::block::{Block, Entries, Entry, read_entries};
@@ -15,27 +15,27 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
-/// Most bytes that are read from a file at once, where records lie side by side.
+/// Maximum bytes in one read of a file, when records are close to each other.
 const READ_BYTES_MAX: u64 = 256 * 1024;
-/// Most bytes between two records that are read along with them.
+/// Maximum distance in bytes between two records that are read together.
 const HOLE_BYTES_MAX: u64 = 4 * 1024;
 
-/// Reads records of a log with the seed of its checksums.
+/// Reads the records of a log and verifies their checksums with the seed of the log.
 #[derive(Debug)]
 pub struct RecordReader {
     seed: u64,
     metrics: StoreMetrics,
 }
 
-/// Where the events of a page lie.
+/// The locations of the events of a page.
 pub struct Plan {
     name: ChannelName,
     blocks: Vec<(Segment, Block)>,
-    /// What the page says of the channel; without events.
+    /// The bounds and the status of the channel, without events.
     page: Page,
 }
 
-/// The last bytes that were read of a file.
+/// The bytes of the last read of a file.
 #[derive(Default)]
 struct Window {
     file: Option<Arc<dyn File>>,
@@ -44,7 +44,8 @@ struct Window {
 }
 
 impl Plan {
-    /// Where up to `limit` events after `position` lie, and the position.
+    /// Returns the locations of up to `limit` events after `position`. The returned position is
+    /// `position` or the low watermark, whichever is later.
     pub fn after(
         catalog: &Catalog,
         name: &ChannelName,
@@ -59,7 +60,8 @@ impl Plan {
         (plan, position)
     }
 
-    /// Where up to `limit` events before `before` lie, and the place after which they do.
+    /// Returns the locations of up to `limit` events before `before`, and the low watermark, after
+    /// which they lie.
     pub fn before(
         catalog: &Catalog,
         name: &ChannelName,
@@ -74,7 +76,7 @@ impl Plan {
         (plan, channel.low_watermark)
     }
 
-    /// The block of a channel that `choose` finds.
+    /// Returns the block of a channel that `choose` selects, and its file.
     pub fn block(
         catalog: &Catalog,
         name: &ChannelName,
@@ -85,12 +87,12 @@ impl Plan {
         Some((catalog.segments.get(&block.segment)?.clone(), block.clone()))
     }
 
-    /// Whether no file needs to be read.
+    /// Whether the page has no events, so that no file must be read.
     pub fn is_empty(&self) -> bool {
         self.blocks.is_empty()
     }
 
-    /// The page without any event.
+    /// Returns the page without events.
     pub fn into_page(self) -> Page {
         self.page
     }
@@ -102,7 +104,8 @@ impl Plan {
         Self { name: name.clone(), blocks: Vec::new(), page }
     }
 
-    /// Takes blocks until they hold enough events. Of the first, only some may be wanted.
+    /// Adds blocks until they have enough events. The first block does not count, because only some
+    /// of its events may belong to the page.
     fn gather<'b>(
         &mut self,
         catalog: &Catalog,
@@ -127,15 +130,15 @@ impl Plan {
 }
 
 impl RecordReader {
-    /// A reader of the log with this seed.
+    /// Creates a reader of the log with this seed.
     pub fn new(seed: u64, metrics: StoreMetrics) -> Self {
         Self { seed, metrics }
     }
 
-    /// The page that a plan describes: the first events after `position`.
+    /// Reads the page of a plan: the first events after `position`.
     ///
     /// # Errors
-    /// When a file cannot be read for another reason than damage.
+    /// Fails when a file cannot be read for another reason than damage.
     pub fn page(&self, plan: Plan, position: EventId, limit: PageLimit) -> io::Result<Page> {
         let Plan { name, blocks, mut page } = plan;
         let (mut window, mut bytes) = (Window::default(), 0);
@@ -158,10 +161,10 @@ impl RecordReader {
         Ok(page)
     }
 
-    /// The page that a plan describes: the last events before `before` and after `position`.
+    /// Reads the page of a plan: the last events before `before` and after `position`.
     ///
     /// # Errors
-    /// As [`RecordReader::page`].
+    /// Fails in the same cases as [`RecordReader::page`].
     pub fn page_back(
         &self,
         plan: Plan,
@@ -192,10 +195,10 @@ impl RecordReader {
         Ok(page)
     }
 
-    /// The entries of a block.
+    /// Returns the entries of a block.
     ///
     /// # Errors
-    /// As [`RecordReader::page`].
+    /// Fails in the same cases as [`RecordReader::page`].
     pub fn entries(
         &self,
         name: &ChannelName,
@@ -225,7 +228,7 @@ impl RecordReader {
         self.entries_of_log(name, segment, block)
     }
 
-    /// The entries of a block whose index is damaged, out of the file itself.
+    /// Reconstructs the entries of a block from the log file when its index is damaged.
     fn entries_of_log(
         &self,
         name: &ChannelName,
@@ -249,7 +252,7 @@ impl RecordReader {
         Ok(entries)
     }
 
-    /// The events of the record at `index`.
+    /// Reads the events of the record at `index`, or a `gap` event if the record is damaged.
     fn events(
         &self,
         name: &ChannelName,
@@ -274,7 +277,7 @@ impl RecordReader {
         Ok(vec![StoredEvent { id: entry.last(), event }])
     }
 
-    /// The record of an entry, if it is whole and the right one.
+    /// Decodes the record of an entry. Returns `None` if it is damaged or is another record.
     fn record(&self, bytes: &[u8], name: &ChannelName, entry: Entry) -> Option<Events> {
         let frame = frame::read(bytes, 0, self.seed).ok()?;
         let is_events = matches!(frame.kind, Kind::Events | Kind::End | Kind::State);
@@ -283,10 +286,10 @@ impl RecordReader {
         Some(record).filter(|record| is_it && record.channel == *name)
     }
 
-    /// The state of a channel, from where its events lie.
+    /// Reads the state of a channel from the locations of its events.
     ///
     /// # Errors
-    /// As [`RecordReader::page`].
+    /// Fails in the same cases as [`RecordReader::page`].
     pub fn state(
         &self,
         name: &ChannelName,
@@ -334,7 +337,8 @@ impl RecordReader {
 }
 
 impl Window {
-    /// The bytes of a frame; what lies between it and `end` is read along with it.
+    /// Returns the bytes of a frame. The bytes from the frame up to `end` are read at the same
+    /// time.
     fn get(
         &mut self,
         file: &Arc<dyn File>,
@@ -349,7 +353,7 @@ impl Window {
             self.bytes.resize((end - offset) as usize, 0);
             self.file = None;
             if let Err(error) = file.read_at(&mut self.bytes, offset) {
-                // The file may end before what was to be read along.
+                // The file may end before `end`, so the frame alone is read.
                 self.bytes.truncate(length as usize);
                 file.read_at(&mut self.bytes, offset).map_err(|_| error)?;
             }
@@ -361,7 +365,7 @@ impl Window {
     }
 }
 
-/// Where a read ends that begins with the first entry.
+/// The end of a read that begins with the first entry and includes the entries close to it.
 fn window_end<'a>(entries: impl Iterator<Item = &'a Entry>) -> u64 {
     let mut entries = entries.filter(|entry| !entry.is_lost()).map(|entry| {
         let start = u64::from(entry.offset);
@@ -384,8 +388,8 @@ fn stored(record: Events) -> Vec<StoredEvent> {
     (0..).zip(record.events).map(|(index, event)| StoredEvent { id: id(index), event }).collect()
 }
 
-/// Whether bytes are missing or cannot be read for good: the file ends before them, or the disk
-/// says so.
+/// Whether an error means that bytes are permanently missing or unreadable: the file does not exist
+/// or ends before them, or the disk reports an I/O error.
 fn is_damage(error: &io::Error) -> bool {
     let is_short = matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::NotFound);
     is_short || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())

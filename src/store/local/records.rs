@@ -1,23 +1,23 @@
-//! The records of the log, byte by byte: what stands in the body of each kind of frame.
+//! The encoding of the log's records, byte by byte: the body of each kind of frame.
 //!
-//! Every record names its channel and the event before it, so each can be read by itself, and a
-//! lost one shows at the next. A record of events has extension fields: a reader passes over those
-//! that it does not know, so that later versions can add some.
+//! Every record of events contains its channel and the id of the event before it. A record can
+//! therefore be read by itself, and a lost record is revealed by the next one. A record of events
+//! has extension fields. Readers skip unknown extensions, so that later versions can add some.
 
 use super::super::record::{Reader, Unreadable, append_event, read_event};
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, Event};
 
-/// An extension: the idempotency key of the publish.
+/// The extension with the idempotency key of the publish.
 const EXTENSION_KEY: u8 = 1;
-/// The first event that the channel ever had.
+/// The flag of the first record that the channel ever had.
 const FLAG_FIRST: u8 = 1;
 
 /// Events of one channel, with consecutive ids.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Events {
     pub channel: ChannelName,
-    /// The log has no earlier event of the channel, and never had.
+    /// The channel never had an earlier event.
     pub is_first: bool,
     /// The id of the channel's event before these.
     pub previous: EventId,
@@ -26,44 +26,44 @@ pub struct Events {
     pub events: Vec<Event>,
 }
 
-/// What an idempotency key stands for.
+/// The meaning of an idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRecord {
     pub key: Box<str>,
     pub digest: u128,
     pub first: EventId,
     pub count: u32,
-    /// In ms since the Unix epoch.
+    /// The instant of its expiry, in ms since the Unix epoch.
     pub expires_at: u64,
 }
 
-/// What a channel is apart from its events.
+/// The properties of a channel apart from its events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelRecord {
     pub channel: ChannelName,
     pub last: EventId,
-    /// The id of its `end` event; `0-0` while it is open.
+    /// The id of its `end` event, or `0-0` while the channel is open.
     pub closed: EventId,
     pub low_watermark: EventId,
 }
 
-/// What a log says of itself while it is idle.
+/// The properties of the log that a mark records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// The newest id given.
+    /// The newest id in any channel.
     pub newest: EventId,
-    /// The instant by which ages are reckoned, in ms.
+    /// The instant against which the ages of events are measured, in ms.
     pub ages: u64,
 }
 
 impl Mark {
-    /// Appends the body of a frame.
+    /// Appends the body of the frame to `out`.
     pub fn write(self, out: &mut Vec<u8>) {
         write_id(out, self.newest);
         out.extend_from_slice(&self.ages.to_be_bytes());
     }
 
-    /// Reads a body.
+    /// Decodes the body of a frame.
     pub fn read(body: &[u8]) -> Result<Self, Unreadable> {
         let mut reader = Reader::new(body);
         Ok(Self { newest: reader.id()?, ages: reader.u64()? })
@@ -71,7 +71,7 @@ impl Mark {
 }
 
 impl Events {
-    /// Appends the body of a frame.
+    /// Appends the body of the frame to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         write_name(out, &self.channel);
         out.push(if self.is_first { FLAG_FIRST } else { 0 });
@@ -98,7 +98,7 @@ impl Events {
         }
     }
 
-    /// Reads a body.
+    /// Decodes the body of a frame.
     pub fn read(body: &[u8]) -> Result<Self, Unreadable> {
         let mut reader = Reader::new(body);
         let channel = read_name(&mut reader)?;
@@ -134,7 +134,7 @@ impl Events {
 }
 
 impl KeyRecord {
-    /// Appends the body of a frame.
+    /// Appends the body of the frame to `out`.
     pub fn write(&self, channel: &ChannelName, out: &mut Vec<u8>) {
         write_name(out, channel);
         write_id(out, self.first);
@@ -144,7 +144,7 @@ impl KeyRecord {
         out.extend_from_slice(self.key.as_bytes());
     }
 
-    /// Reads a body.
+    /// Decodes the body of a frame.
     pub fn read(body: &[u8]) -> Result<(ChannelName, Self), Unreadable> {
         let mut reader = Reader::new(body);
         let channel = read_name(&mut reader)?;
@@ -157,13 +157,13 @@ impl KeyRecord {
 }
 
 impl ChannelRecord {
-    /// Appends the body of a frame.
+    /// Appends the body of the frame to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         write_name(out, &self.channel);
         [self.last, self.closed, self.low_watermark].into_iter().for_each(|id| write_id(out, id));
     }
 
-    /// Reads a body.
+    /// Decodes the body of a frame.
     pub fn read(body: &[u8]) -> Result<Self, Unreadable> {
         let mut reader = Reader::new(body);
         let channel = read_name(&mut reader)?;
@@ -172,13 +172,13 @@ impl ChannelRecord {
     }
 }
 
-/// Appends a name with its length.
+/// Appends the length and the bytes of a channel name.
 pub fn write_name(out: &mut Vec<u8>, name: &ChannelName) {
     out.push(name.as_str().len() as u8);
     out.extend_from_slice(name.as_str().as_bytes());
 }
 
-/// Reads a name with its length.
+/// Reads a channel name, which follows its length.
 pub fn read_name(reader: &mut Reader<'_>) -> Result<ChannelName, Unreadable> {
     let [length] = reader.array()?;
     ChannelName::parse(reader.text(usize::from(length))?).map_err(|_| Unreadable)
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(ChannelRecord::read(&out).unwrap(), record);
     }
 
-    /// The bytes of the first format, written down: a change that breaks old files fails here.
+    /// The literal bytes of the first format. A change that makes old files unreadable fails here.
     #[test]
     fn the_first_format_stays_readable() {
         let mut expected = b"\x01a\x01".to_vec();

@@ -1,10 +1,11 @@
-//! The files of the log: their names, how they are opened, sealed and followed by the next.
+//! The files of the log: their names, and how they are opened, sealed and followed by the next
+//! file.
 //!
-//! A file `0000000003-0000000003.log` is written up to about 16 MiB, then it is sealed,
-//! gets an index of its own (`.index`) and is never written again. Compaction puts one file in the
-//! place of several, which is why a name has two numbers. The last file is written ahead with
-//! zeros, so that a commit writes only the pages that its records stand in, and none of the file
-//! system's own records (`fdatasync` of a write inside a file).
+//! A file such as `0000000003-0000000003.log` is written up to about 16 MiB. Then it is sealed,
+//! gets its own index (`.index`) and is never written again. Compaction replaces several files by
+//! one, which is why a name has two numbers. The last file is filled with zeros ahead of its
+//! records. A commit (`fdatasync` of a write inside the file) then writes only the pages of its
+//! records and no metadata of the file system.
 
 use super::catalog::{Catalog, Segment};
 use super::files::{File, Files, read_all, write_named, write_whole};
@@ -16,47 +17,47 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// How far the last file is written ahead, and the unit of its length.
+/// How many bytes of zeros the last file has ahead of its records.
 const AHEAD_BYTES: u64 = 1024 * 1024;
 pub const PAGE_BYTES: u64 = 4 * 1024;
-/// The file that says what the others are, twice: the second time in a page of its own.
+/// The name of the file that contains the [`Head`] twice. The second copy is in its own page.
 const HEAD_NAME: &str = "log";
 const HEAD_MAGIC: [u8; 8] = *b"HWLOG\0\0\x01";
 const HEAD_BYTES: usize = 40;
 const HEAD_SECOND: usize = 4 * 1024;
-/// What a log without it is.
+/// The error message for a log without its head file.
 pub const NO_HEAD: &str = "the file \"log\" is missing: the copy is not complete";
-/// The data file of the versions before this format.
+/// The data file of earlier versions, which had a different format.
 const FORMER_NAME: &str = "events.redb";
 
-/// What all files of a log have in common.
+/// The properties that all files of a log have in common.
 #[derive(Clone, Copy, Debug)]
 pub struct Head {
     /// The seed of all checksums.
     pub seed: u64,
-    /// The place before the first event.
+    /// The position before the first event.
     pub beginning: EventId,
 }
 
-/// The file that is written.
+/// The file that is being written.
 pub struct Tail {
     pub number: u32,
     pub file: Arc<dyn File>,
-    /// Where the next frame goes.
+    /// The offset of the next frame.
     pub end: u64,
-    /// Up to where it is written ahead.
+    /// The offset up to which the file is filled with zeros.
     pub allocated: u64,
 }
 
-/// A log that was opened.
+/// A log after opening.
 pub struct Opened {
     pub head: Head,
     pub catalog: Catalog,
     pub tail: Tail,
     pub commit: u64,
-    /// Bytes of a commit that was cut off.
+    /// The number of bytes of an interrupted commit.
     pub torn: u64,
-    /// Events may be lost; which ones cannot be told in all cases.
+    /// Events may be lost, and it cannot always be determined which ones.
     pub is_damaged: bool,
 }
 
@@ -71,7 +72,7 @@ pub fn numbers(name: &str) -> Option<(u32, u32)> {
 }
 
 impl Head {
-    /// Reads the head of a log, and makes one for a log that is new.
+    /// Reads the head of a log, or creates it for a new log.
     fn open(files: &dyn Files, is_new: bool, beginning: EventId) -> io::Result<Self> {
         match files.open(HEAD_NAME) {
             Ok(file) => Self::read(&read_all(&*file)?),
@@ -87,7 +88,7 @@ impl Head {
         }
     }
 
-    /// Writes it into its file.
+    /// Writes the head to its file.
     pub fn store(&self, files: &dyn Files) -> io::Result<()> {
         let mut bytes = self.write();
         bytes.resize(HEAD_SECOND, 0);
@@ -103,7 +104,7 @@ impl Head {
         out
     }
 
-    /// Reads the bytes of its file.
+    /// Decodes the bytes of the head file. The second copy is used when the first is damaged.
     pub fn read(bytes: &[u8]) -> io::Result<Self> {
         let half = |start: usize| {
             let half = bytes.get(start..start + HEAD_BYTES)?;
@@ -125,7 +126,7 @@ impl Head {
 }
 
 impl Tail {
-    /// The first file, or the one after a sealed one.
+    /// Creates the first file of the log, or the file after a sealed one.
     pub fn create(
         files: &dyn Files,
         number: u32,
@@ -144,8 +145,8 @@ impl Tail {
         Ok(Self { number, file, end, allocated })
     }
 
-    /// Makes sure that `length` more bytes can be written without the file growing, and that zeros
-    /// follow them: a file without zeros at its end was cut.
+    /// Ensures that `length` more bytes fit into the file and that zeros follow them. A file
+    /// without zeros at its end was truncated.
     pub fn write_ahead(&mut self, length: u64) -> io::Result<()> {
         let needed = self.end + length + 1;
         if needed <= self.allocated {
@@ -157,7 +158,7 @@ impl Tail {
         Ok(())
     }
 
-    /// Gives a file that was cut the zeros at its end that it must have.
+    /// Adds the zeros that are missing at the end of a truncated file.
     pub fn complete(&mut self) -> io::Result<()> {
         let allocated = self.allocated.max(self.end + 1).next_multiple_of(PAGE_BYTES);
         write_zeros(&*self.file, self.allocated, allocated)?;
@@ -165,7 +166,7 @@ impl Tail {
         Ok(())
     }
 
-    /// Overwrites what a failed commit may have left.
+    /// Overwrites the remains of a failed commit with zeros.
     pub fn cut(&self) -> io::Result<()> {
         write_zeros(&*self.file, self.end, self.file.length()?)?;
         self.file.sync()
@@ -176,15 +177,15 @@ impl Tail {
     }
 }
 
-/// Whether the end of a file is missing to which is still written: that one has whole pages, and
-/// zeros at its end.
+/// Whether the end of the last, unsealed file is missing. Such a file normally has whole pages and
+/// ends with zeros.
 pub fn is_cut(scan: &Scan<'_>, size: u64) -> bool {
     !size.is_multiple_of(PAGE_BYTES) || (scan.end + scan.torn) as u64 >= size
 }
 
-/// Writes zeros, page by page: where a file is written in large pieces, Linux keeps it in large
-/// pieces in memory, and counts and writes a whole one whenever a byte of it changes (measured on
-/// Linux 6.18 with ext4: 1 MiB for a commit of 300 bytes).
+/// Writes zeros page by page. After large writes, Linux caches the file in large units, and counts
+/// and writes a whole unit whenever one byte of it changes (measured on Linux 6.18 with ext4: 1 MiB
+/// for a commit of 300 bytes).
 pub fn write_zeros(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
     let mut at = from;
     while at < to {
@@ -195,11 +196,13 @@ pub fn write_zeros(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a log, and creates it where there is none. `beginning`: the place before the first event
-/// of a new log.
+/// Opens a log and creates it if it does not exist. `beginning` is the position before the first
+/// event of a new log.
 ///
 /// # Errors
-/// Says what stands in the way. What is only damaged does not: it is skipped and reported.
+/// Fails when the log has the format of an earlier version, its head is missing or damaged, a file
+/// is empty, or the disk reports an error. Damaged records are no error: they are skipped and
+/// reported.
 pub fn open(files: &dyn Files, beginning: EventId) -> io::Result<Opened> {
     let names = files.list()?;
     if names.iter().any(|name| name == FORMER_NAME) {
@@ -251,7 +254,7 @@ pub fn open(files: &dyn Files, beginning: EventId) -> io::Result<Opened> {
     Ok(opened)
 }
 
-/// Removes drafts, and files whose records a later compaction has put into another one.
+/// Removes unfinished files, files that a compaction has replaced, and indexes without their file.
 fn drop_leftovers(
     files: &dyn Files,
     names: &[String],
@@ -277,7 +280,7 @@ fn drop_leftovers(
 }
 
 impl Opened {
-    /// Events of any channel may be lost here.
+    /// Notes that events of all channels known so far may be lost.
     pub fn suspect(&mut self) {
         self.is_damaged = true;
         self.catalog.channels.values_mut().for_each(|channel| channel.is_suspect = true);
@@ -356,7 +359,7 @@ impl Opened {
     }
 }
 
-/// Writes the index of a sealed file. From then on its blocks are found there.
+/// Writes the index of a sealed file. Afterwards the entries in `summary` refer to this index.
 pub fn store_index(
     files: &dyn Files,
     (first, until): (u32, u32),

@@ -1,6 +1,7 @@
-//! What one file of the log says: which events of which channels it has and where, and what it
-//! changes in their states. Made by looking through the file, and kept in an index beside a file
-//! that is complete, so that opening the log does not read all of it again.
+//! The summary of one file of the log: which events of which channels it contains, their locations,
+//! and its changes to the states of the channels. A summary results from a scan of the file. The
+//! summary of a complete file is stored in an index beside it, so that opening the log does not
+//! read the whole file again.
 
 use super::super::record::{Reader, Unreadable};
 use super::block::{self, Block, ENTRY_BYTES, Entries, Entry};
@@ -12,65 +13,66 @@ use crate::core::event::ChannelName;
 use std::collections::{HashMap, VecDeque};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// The first bytes of an index, with the version of its layout.
+/// The first bytes of an index, including the version of its format.
 const INDEX_MAGIC: [u8; 8] = *b"HWINDEX\x01";
-/// Bytes of an index after its directory: length and checksum of the directory.
+/// The length of an index's trailer in bytes: the length and the checksum of the directory.
 const TRAILER_BYTES: usize = 16;
-/// Bytes that an event counts for beside its text.
+/// The bytes that an event counts for in addition to its text.
 pub const EVENT_OVERHEAD_BYTES: usize = 5;
 
-/// One file.
+/// The summary of a file.
 #[derive(Debug, Default)]
 pub struct Summary {
     pub channels: Vec<ChannelSummary>,
     pub keys: Vec<(ChannelName, KeyRecord)>,
-    /// The newest record of [`Kind::Beginning`]; `0-0` where there is none.
+    /// The position of the newest [`Kind::Beginning`] record, or `0-0` if there is none.
     pub beginning: EventId,
-    /// The newest id that is known to be given.
+    /// The newest known id of the log.
     pub newest: EventId,
-    /// The instant by which ages were reckoned, in ms.
+    /// The instant against which the ages of events were measured, in ms.
     pub ages: u64,
     pub commit: u64,
     pub is_sealed: bool,
-    /// Records are lost, and of which channels they were cannot be told in all cases.
+    /// Records are lost, and it cannot always be determined which channels they belonged to.
     pub is_damaged: bool,
 }
 
-/// One channel in one file.
+/// The summary of one channel in one file.
 #[derive(Debug)]
 pub struct ChannelSummary {
     pub name: ChannelName,
-    /// What the records that were dropped from this file said.
+    /// The [`Kind::Channel`] record, which replaces the records that a compaction dropped.
     pub carried: Option<ChannelRecord>,
-    /// The first record of events is the first that the channel ever had.
+    /// The first record of events in the file is the first one that the channel ever had.
     pub is_first: bool,
-    /// The id of the event before the first of this file.
+    /// The id of the event before the first event in this file.
     pub previous: Option<EventId>,
-    /// The newest event; `0-0` where there is none in this file.
+    /// The newest event in this file, or `0-0` if there is none.
     pub last: EventId,
-    /// The id of its `end` event, or `0-0` when it was opened again; `None`: no change.
+    /// The id of its `end` event, or `0-0` if the channel was reopened. `None` means that the file
+    /// does not change this.
     pub closed: Option<EventId>,
     pub blocks: VecDeque<Block>,
-    /// For each key that is named, what became of it.
+    /// The location of the newest event of each key in the file, or `None` if the key was removed.
     pub state: HashMap<Box<str>, Option<Kept>>,
-    /// The channel may have had events in a part of the file that is damaged.
+    /// The channel may have had events in a damaged part of the file.
     pub is_suspect: bool,
 }
 
-/// Where the newest event of a key lies.
+/// The location of the newest event of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kept {
     pub id: EventId,
     pub segment: u32,
     pub offset: u32,
-    /// Bytes of its frame, and its share of them.
+    /// The length of its frame in bytes, and its share of that length.
     pub length: u32,
     pub share: u32,
-    /// Bytes that it counts for in the state.
+    /// The bytes that the event counts for in the state.
     pub bytes: u32,
 }
 
-/// Looks through the frames of the file `segment`.
+/// Summarizes the frames of the file `segment`.
 pub fn summarize(scan: &Scan<'_>, segment: u32) -> Summary {
     let mut channels: HashMap<ChannelName, ChannelSummary> = HashMap::new();
     let mut summary = Summary::default();
@@ -80,7 +82,7 @@ pub fn summarize(scan: &Scan<'_>, segment: u32) -> Summary {
             summary.is_damaged = true;
             channels.values_mut().for_each(|channel| channel.is_suspect = true);
         }
-        // A record that passed its checksums and cannot be read was written by a later version.
+        // A record with correct checksums that cannot be decoded was written by a later version.
         if summary.take(&mut channels, frame, segment).is_err() {
             summary.is_damaged = true;
         }
@@ -135,7 +137,7 @@ impl Summary {
             Kind::Beginning => {
                 self.beginning = Reader::new(frame.body).id()?;
                 self.newest = self.newest.max(self.beginning);
-                // Written once all that was lost before it has been announced.
+                // This record is written after all losses before it were announced.
                 self.is_damaged = false;
                 channels.values_mut().for_each(|channel| channel.is_suspect = false);
             }
@@ -143,7 +145,7 @@ impl Summary {
         Ok(())
     }
 
-    /// The bytes of an index, and the blocks as they are found in it.
+    /// Encodes the index of the file: the entries of its blocks, then the directory with the rest.
     pub fn write_index(&self, seed: u64) -> Vec<u8> {
         let mut out = INDEX_MAGIC.to_vec();
         let mut directory = Vec::new();
@@ -167,7 +169,7 @@ impl Summary {
         out
     }
 
-    /// Reads the directory of an index of the file `segment`; its entries stay where they are.
+    /// Reads the directory of an index of the file `segment`. The entries are not read.
     pub fn read_index(index: &dyn File, seed: u64, segment: u32) -> Result<Self, Unreadable> {
         let part = |offset: u64, length: usize| {
             let mut bytes = vec![0; length];
@@ -220,13 +222,13 @@ impl ChannelSummary {
     fn append(&mut self, events: &Events, frame: &Frame<'_>, segment: u32) {
         self.is_suspect = false;
         if events.is_first {
-            // The channel was forgotten before; what it had then is gone.
+            // The channel was forgotten before this record, so its earlier content is dropped.
             *self = Self { is_first: true, ..Self::new(self.name.clone()) };
             self.previous = Some(events.previous);
         } else if self.previous.is_none() {
             self.previous = Some(events.previous);
         } else if events.previous > self.last {
-            // Every record names the event before it, so a lost one shows here.
+            // Every record contains the id of the event before it, which reveals a lost record.
             block::push(&mut self.blocks, segment, Entry::lost(events.previous));
         }
         let entry = entry_of(events, frame.offset, frame.length());
@@ -328,12 +330,12 @@ fn known<'c>(
     channels.entry(name.clone()).or_insert_with(|| ChannelSummary::new(name.clone()))
 }
 
-/// Bytes that an event counts for in a state: its own, and those of its id.
+/// The bytes that an event counts for in a state: those of the event and of its id.
 pub fn state_bytes(event: &crate::core::event::Event) -> u32 {
     (EVENT_OVERHEAD_BYTES + 16 + event.weight()) as u32
 }
 
-/// The entry of a record whose frame of `length` bytes stands at `offset`.
+/// Returns the entry of a record whose frame is at `offset` and has `length` bytes.
 pub fn entry_of(events: &Events, offset: usize, length: usize) -> Entry {
     let bytes = events.events.iter().map(|event| EVENT_OVERHEAD_BYTES + event.weight());
     Entry {
@@ -345,7 +347,8 @@ pub fn entry_of(events: &Events, offset: usize, length: usize) -> Entry {
     }
 }
 
-/// What the events of such a record make of their keys.
+/// Returns the location of the newest event of each key in a record of events, or `None` for a
+/// removed key.
 pub fn keyed(
     events: &Events,
     segment: u32,
@@ -369,7 +372,7 @@ fn flag(reader: &mut Reader<'_>) -> Result<bool, Unreadable> {
     Ok(byte != 0)
 }
 
-/// Where the entries of a block lie in an index.
+/// Returns the offset, the length in bytes and the checksum of entries that are in an index.
 pub fn entries_at(entries: &Entries) -> Option<(u64, usize, u64)> {
     match entries {
         Entries::Here(_) => None,

@@ -1,9 +1,9 @@
-//! The one thread that writes the log.
+//! The thread that writes the log.
 //!
-//! It takes whatever commands wait, makes records of them, writes these with one write and one
-//! sync, and only then changes the catalog, tells the hub and answers the publishers. When the disk
-//! fails, the log is cut back to what was durable, and until that works every publish is refused.
-//! Reads go on meanwhile.
+//! It takes all waiting commands and turns them into records. It writes the records with one write
+//! and one sync, and only then changes the catalog, passes the events to the hub and answers the
+//! publishers. When the disk fails, the log is cut back to its durable part, and every publish is
+//! refused until that succeeds. Reads continue meanwhile.
 
 use super::super::{Limits, Listener, StoreError};
 use super::batch::{Append, Batch, Change, Staged, WritePosition};
@@ -23,16 +23,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// Commits of several publishers begin at least so far apart: on a fast disk each would otherwise
-/// have few records and write a page of the disk for each. A lone publisher does not wait.
+/// Minimum time between the beginnings of two commits when several commands wait. On a fast disk,
+/// each commit would otherwise have few records and still write a whole page. A lone publisher does
+/// not wait.
 const COMMIT_PAUSE: Duration = Duration::from_micros(500);
-/// Most events that one sweep drops, so that publishes do not wait long behind it.
+/// Maximum number of events that one sweep drops, so that publishes do not wait long for it.
 const SWEEP_EVENTS_MAX: u64 = 100_000;
-/// The ages of events catch up with the clock this many times as fast as time passes. After a jump
-/// of the clock, and after a pause of the process, nothing is dropped at once.
+/// The clock for ages catches up with the real clock at this multiple of the passing time. After a
+/// jump of the real clock or a pause of the process, events are therefore not all dropped at once.
 const AGE_CATCH_UP: u64 = 2;
 
-/// How often the log notes the ages of an idle log, in ms.
+/// The interval at which an idle log records the clock for ages, in ms.
 const AGES_MARK_MS: u64 = 60_000;
 
 pub(super) struct Writer {
@@ -48,23 +49,24 @@ pub(super) struct Writer {
     pub tail: Tail,
     /// The number of the last commit.
     pub commit: u64,
-    /// Bytes after the end of the file may be of a commit that failed.
+    /// The bytes after the end of the log may belong to a failed commit.
     pub must_cut: bool,
     /// The file is sealed, and the next one could not be created yet.
     pub must_follow: bool,
     pub ages: Ages,
 }
 
-/// The instant by which ages are reckoned.
+/// The clock against which the ages of events are measured, in ms.
 pub(super) struct Ages {
     now: u64,
     swept: Instant,
-    /// What the log says of it.
+    /// The value that was last recorded in the log.
     marked: u64,
 }
 
 impl Ages {
-    /// Goes on from where they were when the log was written last, whatever the clock says now.
+    /// Continues from the value `known` that the log recorded, but never later than `now`. The
+    /// value 0 means that the log has none.
     pub fn new(known: u64, now: u64) -> Self {
         let known = if known == 0 { now } else { known.min(now) };
         Self { now: known, swept: Instant::now(), marked: known }
@@ -79,7 +81,8 @@ impl Ages {
 }
 
 impl Writer {
-    /// Puts right what was found when the log was opened.
+    /// Repairs what was wrong when the log was opened: removes an interrupted commit, and announces
+    /// lost events.
     pub fn begin(&mut self, opened_damaged: bool, torn: u64) -> io::Result<()> {
         if torn > 0 {
             tracing::info!(bytes = torn, "the last commit was cut off by a crash; it is removed");
@@ -95,7 +98,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Works until it is stopped, or until no sender is left.
+    /// Runs until it is stopped, or until all senders are dropped.
     pub fn run(mut self, mut queue: mpsc::Receiver<WriteCommand>, maintainer: Maintainer) {
         let mut committed = Instant::now();
         while let Some(first) = queue.blocking_recv() {
@@ -124,7 +127,7 @@ impl Writer {
         maintainer.stop();
     }
 
-    /// Applies commands in one commit, and answers each of them.
+    /// Applies commands in one commit and answers each of them.
     fn apply(&mut self, commands: Vec<WriteCommand>, maintainer: &Maintainer) {
         let is_sweep = commands.iter().any(|command| matches!(command, WriteCommand::Sweep));
         let mut pending = Vec::new();
@@ -181,7 +184,7 @@ impl Writer {
                 WriteCommand::Settle(reply) => {
                     pending.push(Box::new(|_| reply.send(()).unwrap_or_default()));
                 }
-                // Its sender no longer waits for an answer, and was told that nothing is stored.
+                // The sender withdrew the command, and reported that nothing is stored.
                 WriteCommand::Publish(..) | WriteCommand::Close(..) | WriteCommand::Reopen(..) => {}
                 WriteCommand::Sweep | WriteCommand::Stop => {}
             }
@@ -200,7 +203,8 @@ impl Writer {
         self.make_room(bytes.len() as u64).map_err(|error| self.fail(&error, false))?;
         self.must_cut = true;
         if let Err(error) = self.tail.file.write_at(bytes, self.tail.end) {
-            // A part of it may be whole records: they are not stored only once they are gone.
+            // The written part may contain whole records. They count as not stored only once they
+            // are overwritten.
             self.must_cut = self.tail.cut().is_err();
             return Err(self.fail(&error, self.must_cut));
         }
@@ -214,9 +218,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes ahead where that is due, unless the disk is almost full.
+    /// Writes zeros ahead when that is necessary. Fails when the disk is almost full.
     fn make_room(&mut self, length: u64) -> io::Result<()> {
-        // Also where the file has room already: the reserve is for the rest of the machine.
+        // The check also applies when the file has room already, because the reserve is for other
+        // uses of the machine.
         self.check_free(length)?;
         if self.tail.end + length < self.tail.allocated {
             return Ok(());
@@ -224,7 +229,7 @@ impl Writer {
         if self.files.is_durable() { self.tail.write_ahead(length) } else { Ok(()) }
     }
 
-    /// Notes how much of the disk is free, and fails before a publish does where it is too little.
+    /// Updates the metric of free disk space, and reports too little space before a publish fails.
     pub fn look_at_disk(&self) {
         if let Ok(Some(free)) = self.files.free_bytes() {
             self.health.metrics.free_bytes.set(free as i64);
@@ -236,7 +241,7 @@ impl Writer {
         }
     }
 
-    /// Whether so much can be written without touching the reserve.
+    /// Fails if writing `length` bytes would leave less free space than the reserve.
     fn check_free(&self, length: u64) -> io::Result<()> {
         let reserve = self.config.reserve;
         match self.files.free_bytes()? {
@@ -258,8 +263,8 @@ impl Writer {
         }
     }
 
-    /// Sees to it that the log can be written: cuts off what a failed commit has left, and begins
-    /// the next file where that is due.
+    /// Makes the log writable again: overwrites the remains of a failed commit, and begins the next
+    /// file when that is due.
     fn heal(&mut self) -> Result<(), StoreError> {
         let checked = self.files.still_there().map_err(|error| {
             io::Error::new(error.kind(), format!("the data directory is gone: {error}"))
@@ -272,7 +277,7 @@ impl Writer {
         healed.map_err(|error| self.fail(&error, false))
     }
 
-    /// Changes the catalog by what is durable; returns the records of events.
+    /// Applies durable changes to the catalog. Returns the records of events.
     fn change(&mut self, changes: Vec<Change>) -> Vec<Append> {
         let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
         let (reader, limits, number) = (&self.reader, self.limits, self.tail.number);
@@ -293,8 +298,8 @@ impl Writer {
         appended
     }
 
-    /// Shows, while nothing else is to be written, that all before is durable. Without a sync: it
-    /// goes to the disk together with the next commit.
+    /// Writes a mark, which proves that everything before it is durable. It is written while no
+    /// command waits and without a sync, so it becomes durable with the next commit.
     fn mark(&mut self) {
         let mark = self.state();
         let mut bytes = Vec::new();
@@ -319,16 +324,16 @@ impl Writer {
         Mark { newest, ages: self.ages.now }
     }
 
-    /// Ends the file: seals it, asks for its index and begins the next one.
+    /// Seals the file, requests its index and begins the next file.
     fn seal(&mut self, maintainer: &Maintainer) {
         let mut bytes = Vec::new();
         frame::write(&mut bytes, self.head.seed, (Kind::Seal, self.commit + 1, true), |_| {});
         if self.write(&bytes).is_err() {
-            // It is tried again after the next commit.
+            // Sealing is attempted again after the next commit.
             return;
         }
         self.must_follow = true;
-        // What was written ahead is given back; left there, it does no harm.
+        // This frees the space that was written ahead. A failure does no harm.
         self.tail.file.cut_at(self.tail.end).unwrap_or_default();
         maintainer.index(self.tail.number);
         if let Err(error) = self.follow() {
@@ -347,17 +352,18 @@ impl Writer {
         Ok(())
     }
 
-    /// Drops what is too old: events, idempotency keys, channels that are not used, and files.
+    /// Drops old events, expired idempotency keys and unused channels, and requests a compaction.
     fn sweep(&mut self, maintainer: &Maintainer) {
         let now = self.clock.now();
         let ages = self.ages.advance(now);
         self.drop_old(now, ages);
         if ages > self.ages.marked + AGES_MARK_MS {
-            // What was dropped stays dropped when the log is opened again.
+            // The mark keeps dropped events from coming back when the log is opened again.
             self.health.must_mark();
         }
         self.look_at_disk();
-        // A disk that failed is tried, so that it is known again once it works.
+        // After a failure, a mark is written as a test, so that the recovery of the disk is
+        // noticed.
         if self.health.is_failing() && self.heal().is_ok() {
             let mut bytes = Vec::new();
             let mark = self.state();
@@ -390,8 +396,9 @@ impl Writer {
         unused.iter().for_each(|name| catalog.forget(name));
     }
 
-    /// Events of some channels may be lost, and their records with them. Each of these channels gets
-    /// a `gap` event, and cursors of channels without any event no longer count.
+    /// Announces that records may be lost. Each channel that may have lost events gets a `gap`
+    /// event, and the beginning of the log moves up, so that cursors of channels without events no
+    /// longer count.
     fn announce_losses(&mut self) -> io::Result<()> {
         let now = self.clock.now();
         let mut staged = {

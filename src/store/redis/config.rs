@@ -1,21 +1,21 @@
-//! The settings of the Redis store.
+//! The configuration of the Redis store.
 
 use super::settings::Settings;
 use std::time::Duration;
 
-/// How to reach Redis, and how to use it.
+/// How to connect to Redis and how to use it.
 #[derive(Clone, Debug)]
 pub struct RedisConfig {
-    /// `redis://`, `rediss://`, `redis-sentinel://` or `redis-cluster://`.
+    /// The URL: `redis://`, `rediss://`, `redis-sentinel://` or `redis-cluster://`.
     pub url: String,
-    /// What all keys begin with.
+    /// The prefix of all keys.
     pub prefix: String,
-    /// Number of shards; all origins must agree.
+    /// The number of shards, which must be the same for all origins.
     pub shards: usize,
-    /// Replicas that must have a publish before it is acknowledged.
+    /// The number of replicas that must have a publish before it is acknowledged.
     pub wait_replicas: u32,
-    /// Longest time a publish or a read may take.
+    /// Maximum time of a publish or a read.
     pub timeout: Duration,
-    /// Settings that all origins should have in common.
+    /// The settings that should be the same for all origins.
     pub settings: Settings,
 }

@@ -1,9 +1,10 @@
-//! One connection to Redis (or to each node of a cluster), with the time limits fred leaves open.
+//! A connection to Redis (or to each node of a cluster), with the time limits that fred lacks.
 //!
-//! Found by experiment on fred 10.1, and the reason for each setting: without a policy it never
-//! reconnects; without a limit its queue grows for as long as Redis is away; a command to a silent
-//! peer waits for ever, and its own detection of silence never fires under steady writes. So every
-//! command has a time limit here, and a few that ran out in a row force a new connection.
+//! The settings result from experiments with fred 10.1. Without a reconnect policy, fred never
+//! reconnects. Without a limit, its command queue grows as long as Redis is unreachable. A command
+//! to a peer that does not answer waits forever, and fred's own detection of such a peer never
+//! fires under steady writes. Every command therefore has a time limit here, and a few timeouts in
+//! a row force a new connection.
 
 use super::reply::text;
 use crate::store::StoreError;
@@ -20,54 +21,55 @@ use tokio::sync::broadcast::Receiver as BroadcastReceiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
-/// Commands that ran out of time in a row before the connection is made anew.
+/// How many timeouts in a row force a new connection.
 const SILENT_MAX: u32 = 2;
-/// Commands that may wait for a connection; more are refused at once.
+/// Maximum number of commands that wait for a connection. Further commands are refused at once.
 const QUEUE_MAX: usize = 20_000;
-/// How often a command is written before it fails: reads may be repeated, and so may publishes,
-/// which carry a key of their own.
+/// How often a command is written before it fails. Reads can be repeated, and so can publishes,
+/// because each has an idempotency key.
 const ATTEMPTS_MAX: u32 = 5;
-/// Longest wait for a connection, and for a forced new one.
+/// Maximum time to connect, and to wait for a forced reconnection.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
-/// Most causes that are logged until all is well again.
+/// Maximum number of causes that are logged until the connection has recovered.
 const LOGGED_MAX: usize = 16;
-/// An error of the server, as one of a wrong type of key, is logged once in this time.
+/// The interval in which each kind of server error, for example a key of the wrong type, is logged
+/// once.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(60);
-/// Errors that concern the whole server, and not one key.
+/// Errors that concern the whole server and not a single key.
 const SERVER_ERRORS: [&str; 7] =
     ["OOM", "NOREPLICAS", "READONLY", "MISCONF", "MASTERDOWN", "LOADING", "CLUSTERDOWN"];
-/// How long a connection must have lasted before the log says that there is one again.
+/// How long a connection must last before its recovery is logged.
 const STEADY_TIME: Duration = Duration::from_secs(30);
-/// How often a command looks whether there is a connection again.
+/// The interval at which a waiting command checks for a connection.
 const REACHABLE_PAUSE: Duration = Duration::from_millis(10);
-/// Pauses between tries to connect, in ms.
+/// The shortest and the longest pause between attempts to connect, in ms.
 const RECONNECT_MS: (u32, u32) = (50, 1_000);
 
-/// A Lua script, run by its digest.
+/// A Lua script that is run by its digest.
 pub struct Script {
     lua: String,
     digest: String,
 }
 
-/// A connection.
+/// A connection to Redis.
 pub struct RedisConnection {
     client: Client,
     timeout: Duration,
     silent: AtomicU32,
-    /// Why there is no connection, as long as there is none.
+    /// The cause of a missing connection.
     cause: Cause,
 }
 
-/// Shared by all connections of a store, so that a cause is logged once.
+/// The causes are shared by all connections of a store, so that each cause is logged once.
 pub type Cause = Arc<Mutex<Causes>>;
 
-/// Why there is no connection.
+/// The causes of a missing connection and of refused commands.
 #[derive(Debug, Default)]
 pub struct Causes {
     now: Option<String>,
-    /// What the log says already, since all was well.
+    /// The causes that were logged since the last recovery.
     logged: Vec<String>,
-    /// What the server has refused, by the code that its error begins with, and when that was logged.
+    /// The codes with which recent server errors began, and the time at which each was logged.
     refused: Vec<(String, Instant)>,
 }
 
@@ -76,17 +78,18 @@ impl Script {
         Self { lua: lua.to_owned(), digest: fred::util::sha1_hash(lua) }
     }
 
-    /// One that begins with what is known of a channel.
+    /// Creates a script that begins with `channel.lua`.
     pub fn of_channel(lua: &str) -> Self {
         Self::new(&[include_str!("channel.lua"), lua].concat())
     }
 }
 
 impl RedisConnection {
-    /// Begins to connect, and goes on trying for as long as it lives. `timeout`: of each command.
+    /// Begins to connect, and reconnects as long as the value exists. `timeout` applies to each
+    /// command.
     ///
     /// # Errors
-    /// When the configuration cannot be right.
+    /// Fails when the configuration is invalid.
     pub fn open(config: &Config, timeout: Duration, cause: Cause) -> Result<Self, StoreError> {
         let mut config = config.clone();
         config.fail_fast = false;
@@ -106,30 +109,32 @@ impl RedisConnection {
         });
         let client = builder.build().map_err(|error| down(&error))?;
         tokio::spawn(note_causes(client.error_rx(), client.reconnect_rx(), cause.clone()));
-        // Ends with the client.
+        // The task ends with the client.
         let _task = client.connect();
         Ok(Self { client, timeout, silent: AtomicU32::new(0), cause })
     }
 
-    /// Whether it is known why there is no connection; the log says so already.
+    /// Whether the cause of a missing connection is known, and therefore was logged.
     pub fn has_cause(&self) -> bool {
         self.cause.lock().unwrap_or_else(PoisonError::into_inner).now.is_some()
     }
 
-    /// Whether the log says already why commands fail.
+    /// Whether the reason why commands fail was logged.
     pub fn is_explained(&self) -> bool {
         let causes = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
         causes.now.is_some() || !causes.refused.is_empty()
     }
 
-    /// Ends once there is a connection, or it is not known to be gone.
+    /// Completes once there is a connection, or at once while no cause of a missing connection is
+    /// known.
     pub async fn reachable(&self) {
         while !self.client.is_connected() && self.has_cause() {
             tokio::time::sleep(REACHABLE_PAUSE).await;
         }
     }
 
-    /// What went wrong, and why there is no connection where that is the reason.
+    /// Converts an error of a command. If there is no connection, the result contains the reason
+    /// for that instead.
     pub fn down(&self, error: &Error) -> StoreError {
         let mut causes = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
         if causes.now.is_none() {
@@ -138,12 +143,12 @@ impl RedisConnection {
         StoreError::Down(format!("redis: {}", causes.now.as_deref().unwrap_or(error.details())))
     }
 
-    /// The server has taken a write on every shard.
+    /// Notes that every shard has accepted a write.
     pub fn takes_writes(&self) {
         self.cause.lock().unwrap_or_else(PoisonError::into_inner).accept();
     }
 
-    /// Waits for the first connection, for a while.
+    /// Waits for the first connection, at most for the timeout.
     pub async fn connected(&self) -> Result<(), StoreError> {
         let connected = tokio::time::timeout(self.timeout, self.client.wait_for_connect()).await;
         let slow = |_| self.down(&Error::new(ErrorKind::Timeout, "no connection in time"));
@@ -171,7 +176,7 @@ impl RedisConnection {
         }
     }
 
-    /// Sends a command, and waits for its answer for at most `timeout`.
+    /// Sends a command and waits for its answer, at most for `timeout`.
     pub async fn command(
         &self,
         name: &'static str,
@@ -190,9 +195,9 @@ impl RedisConnection {
         result
     }
 
-    /// Makes the connection anew. Whatever waits on the old one fails.
+    /// Replaces the connection. Commands that wait on the old one fail.
     pub async fn reconnect(&self) {
-        // It goes on in the background when that takes longer.
+        // A reconnection that takes longer continues in the background.
         tokio::time::timeout(CONNECT_TIME_MAX, self.client.force_reconnection()).await.ok();
     }
 
@@ -203,7 +208,7 @@ impl RedisConnection {
         }
     }
 
-    /// The eviction policy of the servers, as far as they tell.
+    /// Returns the eviction policy of the server, if the server reports it.
     pub async fn eviction_policy(&self, slot: u16) -> Option<String> {
         let words = vec![Value::from("GET"), Value::from("maxmemory-policy")];
         let answer = self.command("CONFIG", slot, words, self.timeout).await;
@@ -220,7 +225,7 @@ impl RedisConnection {
         }
     }
 
-    /// Whether this user may not wait for replicas. No script can try that.
+    /// Whether this user may not run `WAIT`. A script cannot test this.
     pub async fn refuses_wait(&self, slot: u16) -> bool {
         let words = vec![Value::from(0), Value::from(1)];
         let answer = self.command("WAIT", slot, words, self.timeout).await;
@@ -232,8 +237,8 @@ impl RedisConnection {
     }
 }
 
-/// Keeps the cause of what is wrong with a connection, and logs each cause once: also where the
-/// connection comes and goes meanwhile, as with a server that refuses each write.
+/// Keeps the current cause of a missing connection, and logs each cause once. This also holds while
+/// the connection repeatedly fails and recovers, for example with a server that refuses each write.
 async fn note_causes(
     mut errors: BroadcastReceiver<(Error, Option<Server>)>,
     mut reconnects: BroadcastReceiver<Server>,
@@ -283,8 +288,8 @@ impl Causes {
         self.now = Some(cause);
     }
 
-    /// The server has answered a command with an error. Each kind of error is logged once in a
-    /// while, not for each of many publishes.
+    /// Notes that the server answered a command with an error. Each kind of error is logged once
+    /// per `REFUSAL_PAUSE` and not for each publish.
     fn refuse(&mut self, error: &str) {
         let code = error.split(' ').next().unwrap_or_default();
         let is_code = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_uppercase());
@@ -299,7 +304,7 @@ impl Causes {
         self.refused.push((code.to_owned(), Instant::now()));
     }
 
-    /// The server takes writes, so that an error of the whole server is over.
+    /// Notes that the server accepts writes, so that errors of the whole server are over.
     fn accept(&mut self) {
         let known = self.refused.len();
         self.refused.retain(|(code, _)| !SERVER_ERRORS.contains(&code.as_str()));
@@ -308,7 +313,7 @@ impl Causes {
         }
     }
 
-    /// A connection has lasted for a while.
+    /// Notes that a connection has lasted for `STEADY_TIME`.
     fn recover(&mut self) {
         if self.now.is_none() && !self.logged.is_empty() {
             tracing::info!("redis is connected again");
@@ -317,7 +322,7 @@ impl Causes {
     }
 }
 
-/// The cause in the words of the way to Redis, and what to do about it.
+/// Describes an error of the connection, and what the operator can do about it.
 fn explain(error: &Error, server: Option<&Server>) -> String {
     let text = error.details();
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
@@ -348,7 +353,7 @@ fn explain(error: &Error, server: Option<&Server>) -> String {
     format!("no connection{server}: {text}; {advice}")
 }
 
-/// What Redis or the way to it said, for the operator.
+/// Converts an error of Redis or of the connection into an error for the operator.
 pub fn down(error: &Error) -> StoreError {
     StoreError::Down(format!("redis: {}", error.details()))
 }

@@ -1,13 +1,13 @@
-//! The keys of the Redis store. What one version writes the next reads: these names and what lies
-//! under them are the format.
+//! The keys of the Redis store. Their names and the format of their values must stay readable for
+//! later versions.
 //!
-//! Channels are spread over shards; all keys of a shard carry one hash tag, so a script can touch
-//! them together and in a cluster each shard has its node.
+//! Channels are distributed over shards. All keys of a shard have the same hash tag, so that a
+//! script can use them together, and in a cluster each shard is on one node.
 
 use crate::core::event::ChannelName;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Names of keys.
+/// The names of the keys.
 #[derive(Clone, Debug)]
 pub struct Keys {
     prefix: String,
@@ -19,7 +19,7 @@ impl Keys {
         Self { prefix: prefix.to_owned(), shards }
     }
 
-    /// How many shards there are.
+    /// The number of shards.
     pub fn shards(&self) -> usize {
         self.shards
     }
@@ -34,59 +34,60 @@ impl Keys {
         fred::util::redis_keyslot(self.tag(shard).as_bytes())
     }
 
-    /// Stream: every event of the shard's channels, for a while.
+    /// Stream: the recent events of all channels of a shard.
     pub fn firehose(&self, shard: usize) -> String {
         format!("{}:firehose", self.tag(shard))
     }
 
-    /// Hash: where the firehose ends, its bytes, the place before all events, the newest event, and
-    /// the number of shards.
+    /// Hash: the end of the firehose, its bytes, the position before all events, the newest event,
+    /// and the number of shards.
     pub fn head(&self, shard: usize) -> String {
         format!("{}:head", self.tag(shard))
     }
 
-    /// Stream: a channel's events.
+    /// Stream: the events of a channel.
     pub fn log(&self, channel: &ChannelName) -> String {
         self.of_channel(channel, "log")
     }
 
-    /// Hash: a channel's last id, its end, the place before its first event, its sizes.
+    /// Hash: the last id of a channel, its `end` event, the position before its first event, and
+    /// its sizes.
     pub fn meta(&self, channel: &ChannelName) -> String {
         self.of_channel(channel, "meta")
     }
 
-    /// Hash: the newest event of each key.
+    /// Hash: the newest event of each key of a channel.
     pub fn state(&self, channel: &ChannelName) -> String {
         self.of_channel(channel, "state")
     }
 
-    /// What the scripts take that read a channel.
+    /// The keys for the scripts that read a channel.
     pub fn of_log(&self, channel: &ChannelName) -> [String; 3] {
         [self.head(self.shard_of(channel)), self.log(channel), self.meta(channel)]
     }
 
-    /// The same, and its state.
+    /// The keys of [`Keys::of_log`], and the state of the channel.
     pub fn of_state(&self, channel: &ChannelName) -> [String; 4] {
         let [head, log, meta] = self.of_log(channel);
         [head, log, meta, self.state(channel)]
     }
 
-    /// String: what an idempotency key stands for.
+    /// String: the meaning of an idempotency key.
     pub fn idempotency(&self, channel: &ChannelName, key: &str) -> String {
         format!("{}:{key}", self.of_channel(channel, "once"))
     }
 
-    /// String, stream and hash: only to find out what this user may do.
+    /// String, stream and hash: used only to test which commands this user may run.
     pub fn self_test(&self, shard: usize) -> [String; 3] {
         ["string", "stream", "hash"].map(|kind| format!("{}:self-test:{kind}", self.tag(shard)))
     }
 
-    /// String: the number of shards, which all origins must agree on.
+    /// String: the number of shards, which must be the same for all origins.
     pub fn shard_count(&self) -> String {
         format!("{}:shards", self.tag(0))
     }
 
-    /// Hash: settings in which all origins agree.
+    /// Hash: the settings that must be the same for all origins.
     pub fn settings(&self) -> String {
         format!("{}:settings", self.tag(0))
     }
@@ -121,7 +122,7 @@ mod tests {
         ] {
             assert_eq!(slot(&key), keys.slot(shard), "{key}");
         }
-        // The spread is part of the format.
+        // The distribution of channels over shards is part of the format.
         let shards: Vec<_> = ["a", "b", "c", "ticker"]
             .map(|name| keys.shard_of(&ChannelName::parse(name).unwrap()))
             .into();

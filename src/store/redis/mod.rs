@@ -1,10 +1,10 @@
-//! The store for more than one origin: Redis or Valkey, alone, behind Sentinel, or as a cluster.
+//! The store for several origins: Redis or Valkey, alone, behind Sentinel, or as a cluster.
 //!
-//! A publish is one script (`publish.lua`), atomic on the server: the idempotency key, the event in
-//! its channel's log, the state of its key, and the entry in the shard's firehose that wakes the
-//! origins (`tail.rs`). Origins hold nothing that Redis does not; each cuts its segments by Redis's
-//! clock. A publish that ran out of time is refused by the script itself when it arrives late, so
-//! that a `503` stays true.
+//! A publish is one script (`publish.lua`), which is atomic on the server. It stores the
+//! idempotency key, the event in the log of its channel, the state of its key, and an entry in the
+//! firehose of the shard, which wakes the origins (`tail.rs`). Origins have no data that is not in
+//! Redis, and each one cuts its segments by the clock of Redis. The script itself refuses a publish
+//! that arrives after its deadline, so a `503` that was already sent stays true.
 
 mod config;
 mod connection;
@@ -43,17 +43,19 @@ use tokio::sync::{Notify, OnceCell};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// Most shards: each costs an origin a connection.
+/// Maximum number of shards. Each shard costs an origin a connection.
 pub const SHARDS_MAX: usize = 64;
-/// The part of `--store-timeout` after which Redis is not ready: the answer can say why then.
+/// The fraction of `--store-timeout` to wait for Redis, so that an answer can still state the
+/// cause.
 const READY_PART: f64 = 0.8;
-/// What is said of a Redis that is silent.
+/// The error message when Redis does not answer.
 const NO_ANSWER: &str = "no answer in time (--store-timeout)";
-/// The clock is not corrected for less (ms), nor by an answer that took longer.
+/// The clock is corrected only by at least `CLOCK_STEP_MS` (ms), and only by an answer that took
+/// less than `CLOCK_ANSWER_TIME_MAX`.
 const CLOCK_STEP_MS: i64 = 3;
 const CLOCK_ANSWER_TIME_MAX: Duration = Duration::from_millis(50);
 
-/// The store.
+/// The store in Redis.
 pub struct RedisStore {
     config: RedisConfig,
     keys: Keys,
@@ -63,12 +65,12 @@ pub struct RedisStore {
     connection: RedisConnection,
     scripts: Scripts,
     progress: Vec<Progress>,
-    /// Set once the server was found to be right; nothing is written or followed before.
+    /// Set once a check of the server has succeeded. Nothing is written or followed before that.
     checked: OnceCell<()>,
     difference: Difference,
-    /// Redis's clock less this machine's, in ms.
+    /// The clock of Redis minus the clock of this machine, in ms.
     clock_ahead_ms: AtomicI64,
-    /// Makes a key for each publish that comes without one.
+    /// Makes a unique key for each publish without an idempotency key.
     publish_count: AtomicU64,
     run: u64,
     metrics: StoreMetrics,
@@ -79,11 +81,11 @@ pub struct RedisStore {
 #[derive(Default)]
 struct Followers {
     tasks: Mutex<JoinSet<()>>,
-    /// One of them has panicked.
+    /// Notified when one of the tasks has panicked.
     died: Arc<Notify>,
 }
 
-/// Tells when its task panics.
+/// Reports when its task panics.
 struct Watch(Arc<Notify>);
 
 struct Scripts {
@@ -101,10 +103,11 @@ struct Scripts {
 }
 
 impl RedisStore {
-    /// Connects, and begins to follow the log. Redis may be away: then it goes on trying.
+    /// Connects, and follows the log. While Redis is unreachable, the store keeps trying.
     ///
     /// # Errors
-    /// When the URL is wrong, or another number of shards is in use.
+    /// Fails when the URL is invalid, or when Redis is reachable and fails the check, for example
+    /// because another number of shards is in use.
     pub async fn open(
         config: RedisConfig,
         limits: Limits,
@@ -133,27 +136,28 @@ impl RedisStore {
         });
         match store.connection.connected().await {
             Ok(()) => store.checked().await?,
-            // The cause is logged by the connection.
+            // The connection logs the cause.
             Err(_) => tracing::warn!("redis is not there yet; it is tried until it is"),
         }
         for shard in 0..store.keys.shards() {
             let connection = RedisConnection::open(&server, store.config.timeout, cause.clone())?;
             store.followers.spawn(tail::follow(store.clone(), shard, connection));
         }
-        // What is published from now on is told; unless Redis is away, which only delays it.
+        // Every shard is followed before `open` returns, so that the listener receives each event
+        // from then on. An unreachable Redis only delays that.
         let begun = store.progress.iter().map(|progress| progress.reached(EventId::START));
         let begun = futures_util::future::join_all(begun);
         tokio::time::timeout(store.config.timeout, begun).await.ok();
         Ok(store)
     }
 
-    /// Checks the server, until it was found to be right once: it may be away when we start.
+    /// Checks the server until one check has succeeded, because Redis may be down at the start.
     async fn checked(&self) -> Result<(), StoreError> {
         self.checked.get_or_try_init(|| self.check_server()).await.copied()
     }
 
-    /// Waits until Redis can be reached and is found to be right. Where it is not by `give_up`,
-    /// nothing was sent, and the cause is known.
+    /// Waits until Redis is reachable and has passed the check. If that takes until `give_up`, the
+    /// call fails with the cause, and nothing was sent.
     async fn reachable(&self, give_up: Instant) -> Result<(), StoreError> {
         let reachable = async {
             self.connection.reachable().await;
@@ -163,7 +167,7 @@ impl RedisStore {
         tokio::time::timeout_at(give_up, reachable).await.map_err(slow)?
     }
 
-    /// What must be right before anything is written.
+    /// Checks everything that must be right before the first write.
     async fn check_server(&self) -> Result<(), StoreError> {
         for shard in 0..self.keys.shards() {
             let policy = self.connection.eviction_policy(self.keys.slot(shard)).await;
@@ -178,7 +182,7 @@ impl RedisStore {
         self.check_commands().await?;
         let heads = (0..self.keys.shards()).map(|shard| self.head(&self.connection, shard));
         futures_util::future::try_join_all(heads).await?;
-        // What earlier versions look at. Only now: an origin that is refused changes nothing.
+        // Earlier versions check this key. It is written last: a refused origin changes nothing.
         let shards = self.keys.shards().to_string();
         let key = Value::from(self.keys.shard_count());
         let words = vec![key, Value::from(shards.as_str()), "NX".into(), "GET".into()];
@@ -192,8 +196,8 @@ impl RedisStore {
         self.claim_settings().await
     }
 
-    /// Whether the user of this connection may run what a publish needs: found out before the first
-    /// one, because a script that is stopped in the middle has stored something.
+    /// Checks that this user may run all commands of a publish. This must happen before the first
+    /// publish, because a script that fails in the middle has already stored something.
     async fn check_commands(&self) -> Result<(), StoreError> {
         let checks = (0..self.keys.shards()).map(async |shard| {
             let (slot, keys) = (self.keys.slot(shard), self.keys.self_test(shard));
@@ -244,8 +248,8 @@ impl RedisStore {
             .map_err(|error| self.connection.down(&error))
     }
 
-    /// Where a shard's firehose ends, by one connection, and the time there. Corrects the clock by
-    /// the way.
+    /// Returns the end of a shard's firehose, as seen by `connection`, and the time of Redis in ms.
+    /// Also corrects the clock.
     async fn head(
         &self,
         connection: &RedisConnection,
@@ -276,8 +280,8 @@ impl RedisStore {
         Ok((head, time))
     }
 
-    /// Whether a shard can be read, and takes a write: a full Redis, a replica, and a master without
-    /// the replicas that it wants refuse one.
+    /// Checks that a shard can be read and accepts a write. Redis refuses a write when its memory
+    /// is full, when it is a replica, or when it lacks the number of replicas that it requires.
     async fn ready_shard(&self, shard: usize) -> Result<(), StoreError> {
         self.head(&self.connection, shard).await?;
         let [key, ..] = self.keys.self_test(shard);
@@ -319,7 +323,7 @@ impl Followers {
 impl Drop for Watch {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // Kept for a waiter that comes later.
+            // The notification is stored for a waiter that comes later.
             self.0.notify_one();
         }
     }
@@ -448,7 +452,7 @@ impl Store for RedisStore {
     fn settle(&self, ms: u64) -> StoreFuture<'_, ()> {
         Box::pin(async move {
             let shards = (0..self.keys.shards()).map(|shard| self.settle_shard(shard, ms));
-            // Where one does not answer, the others are settled all the same.
+            // If one shard does not answer, the others are settled nevertheless.
             futures_util::future::join_all(shards).await;
         })
     }
@@ -457,7 +461,7 @@ impl Store for RedisStore {
         Box::pin(async {
             let ready = async {
                 self.checked().await?;
-                // Side by side: one after another, many shards of a distant Redis would take too long.
+                // A sequential check of many shards of a distant Redis would take too long.
                 let shards = (0..self.keys.shards()).map(|shard| self.ready_shard(shard));
                 futures_util::future::try_join_all(shards).await?;
                 self.connection.takes_writes();

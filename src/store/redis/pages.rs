@@ -1,5 +1,6 @@
-//! What the reading scripts return, as pages. An entry of a log that is missing or cannot be read
-//! becomes a `gap` event in its place: every entry names the one before it, and has a checksum.
+//! Converts the results of the reading scripts into pages. Every entry of a log contains the id of
+//! the entry before it and a checksum. An entry that is missing or unreadable is replaced by a
+//! `gap` event.
 
 use super::RedisStore;
 use super::connection::Script;
@@ -15,14 +16,14 @@ use fred::types::Value;
 /// An entry of a log.
 struct Entry {
     id: EventId,
-    /// The id before it, where it names one.
+    /// The id of the entry before it, if the entry contains one.
     before: Option<EventId>,
-    /// `None`: it is damaged.
+    /// The event, or `None` if it is damaged.
     event: Option<Event>,
 }
 
 impl RedisStore {
-    /// The events after `position`.
+    /// Reads the events after `position`.
     pub async fn page_after(
         &self,
         channel: &ChannelName,
@@ -48,7 +49,7 @@ impl RedisStore {
         Ok(page)
     }
 
-    /// The newest events before `before`.
+    /// Reads the newest events before `before`.
     pub async fn page_before(
         &self,
         channel: &ChannelName,
@@ -72,7 +73,8 @@ impl RedisStore {
         Ok(page)
     }
 
-    /// The newest event of each key, and the place in the log at which this is so.
+    /// Reads the newest event of each key, and the position in the log at which the state was
+    /// taken.
     pub async fn current_state(&self, channel: &ChannelName) -> Result<State, StoreError> {
         let state = &self.scripts.state;
         let keys = self.keys.of_state(channel);
@@ -108,7 +110,7 @@ impl RedisStore {
         }
     }
 
-    /// What readers get in the place of events that are gone or cannot be read; `last`: the last of
+    /// Returns the `gap` event for events that are missing or unreadable. `last` is the last of
     /// them.
     fn damaged(&self, channel: &ChannelName, last: EventId) -> StoredEvent {
         self.metrics.fault(StoreFault::Damaged);
@@ -120,14 +122,14 @@ impl RedisStore {
     }
 }
 
-/// From where to where a channel's log goes, as `channel.lua` says.
+/// Reads the bounds of a channel's log, as `channel.lua` returns them.
 pub fn bounds(parts: &mut impl Iterator<Item = Value>) -> Result<Bounds, StoreError> {
     let (beginning, opened_at) = (id(next(parts)?)?, id(next(parts)?)?);
     let (low_watermark, last) = (id(next(parts)?)?, id(next(parts)?)?);
     Ok(Bounds { beginning, opened_at, low_watermark, last })
 }
 
-/// A page without its events.
+/// Reads the part of a page before its events.
 fn head(parts: &mut impl Iterator<Item = Value>) -> Result<Page, StoreError> {
     let bounds = bounds(parts)?;
     let closed = id_if_any(next(parts)?)?.is_some();
@@ -148,13 +150,13 @@ fn entries(mut parts: impl Iterator<Item = Value>) -> Result<Vec<Entry>, StoreEr
     Ok(entries)
 }
 
-/// The id in a field that may be damaged.
+/// Reads an id from a field that may be damaged.
 fn place(value: Value) -> Result<Option<EventId>, StoreError> {
     let text = bytes(value)?;
     Ok(std::str::from_utf8(&text).ok().and_then(|text| EventId::parse(text).ok()))
 }
 
-/// Ends a page whose gaps made it too long.
+/// Shortens a page that has too many events because `gap` events were added.
 fn cut(page: &mut Page, limit: PageLimit) {
     if page.events.len() > limit.events {
         page.events.truncate(limit.events);
@@ -162,7 +164,7 @@ fn cut(page: &mut Page, limit: PageLimit) {
     }
 }
 
-/// A row of the state: `<id> <record>`.
+/// Decodes a row of the state: `<id> <record>`.
 fn stored_state(row: &[u8]) -> Option<StoredEvent> {
     let space = row.iter().position(|byte| *byte == b' ')?;
     let id = EventId::parse(std::str::from_utf8(&row[..space]).ok()?).ok()?;

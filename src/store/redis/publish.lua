@@ -1,4 +1,5 @@
--- One publish, or the end of a channel: checked, then stored, remembered and told, all at once.
+-- Publishes events, or ends a channel. The script checks the publish first, and then stores it,
+-- remembers its idempotency key and adds it to the firehose, in one atomic step.
 -- KEYS: head, log, meta, state, firehose, idempotency
 -- ARGV: name, deadline (ms), retain events, age (ms) and bytes, keys max, state bytes max,
 --       idle (ms), firehose events and bytes max, digest ('' = none), its ttl (ms), '1' to end
@@ -16,7 +17,7 @@ local function text(number) return string.format('%.0f', number) end
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
--- The publisher was told that this did not work; it must stay true.
+-- The publisher has already received a refusal, which must stay true.
 if now > deadline then return {'late', text(now)} end
 
 if digest ~= '' then
@@ -28,7 +29,8 @@ if digest ~= '' then
   end
 end
 
--- Each key that is written is read first: one of the wrong type fails here, where nothing is stored.
+-- Each key that is written is read first. A key of the wrong type then fails here, before anything
+-- is stored.
 redis.call('XLEN', firehose)
 local shard = redis.call('HMGET', head, 'last', 'bytes', 'newest', 'shards', 'beginning')
 if shard[4] and shard[4] ~= shards then return {'shards', shard[4]} end
@@ -36,7 +38,7 @@ if closed ~= '' then return {'closed', closed} end
 local is_new = not known[1] and not oldest
 if ends and is_new then return {'unknown'} end
 if not shard[5] then
-  -- As in head.lua.
+  -- The beginning is chosen as in head.lua.
   shard[5] = shard[1] and '0-0' or text(now) .. '-0'
   beginning = shard[5]
 end
@@ -47,9 +49,9 @@ local function is_later(one, other)
   if ms ~= other_ms then return tonumber(ms) > tonumber(other_ms) end
   return tonumber(seq) > tonumber(other_seq)
 end
--- Readers of a channel without events stand at the beginning. In its log, the first event follows
--- the newest one of the whole shard, so that a cursor from before the channel was forgotten is told
--- that it may have missed something.
+-- Readers of a channel without events are at the beginning. In the log of a new channel, the first
+-- event follows the newest event of the whole shard. A cursor from before the channel was forgotten
+-- therefore receives a gap event, because it may have missed something.
 local previous, follows = last, last
 if is_new then
   previous, follows = beginning, beginning
@@ -57,7 +59,7 @@ if is_new then
 end
 local sizes = redis.call('HMGET', meta, 'bytes', 'state_bytes')
 
--- What the publish does to the state: the last event of each key counts.
+-- The effect of the publish on the state: only the last event of each key counts.
 local newest, order = {}, {}
 for at = FIRST, #ARGV, FIELDS do
   local key = ARGV[at]
@@ -83,13 +85,13 @@ end
 if keys > keys_before and keys > keys_max then return {'keys'} end
 if state_bytes > bytes_before and state_bytes > state_max then return {'state'} end
 
--- Nothing is refused from here on.
+-- All checks are done, and the publish is not refused after this point.
 local first = text(ms) .. '-' .. text(seq)
 local bytes, blob, link = tonumber(sizes[1] or '0'), {}, previous
 for at = FIRST, #ARGV, FIELDS do
   local record = ARGV[at + 2]
   last = text(ms) .. '-' .. text(seq + (at - FIRST) / FIELDS)
-  -- Every entry names the one before it, so a hole shows.
+  -- Every entry contains the id of the entry before it, so a missing entry is detected.
   redis.call('XADD', log, last, 'p', link, 'e', record, 's', ARGV[at + 3])
   link = last
   bytes = bytes + #record
@@ -103,7 +105,8 @@ for at = FIRST, #ARGV, FIELDS do
   end
 end
 
--- By count and age as Redis does it cheaply, in whole nodes; by bytes through the average.
+-- Trimming by count and age removes whole nodes, which is cheap in Redis. Trimming by bytes uses
+-- the average size of an entry.
 local length = redis.call('XLEN', log)
 redis.call('XTRIM', log, 'MAXLEN', '~', retain_events)
 redis.call('XTRIM', log, 'MINID', '~', text(math.max(now - retain_age, 0)))

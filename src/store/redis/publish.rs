@@ -1,4 +1,5 @@
-//! Publishing: one script, sent until it is answered or its time is over.
+//! Publishing to Redis: the publish script is sent, and sent again after a broken connection, until
+//! it is answered or the timeout is reached.
 
 use super::RedisStore;
 use super::reply::{array, id, next, number, text, unexpected};
@@ -15,17 +16,18 @@ use std::time::Duration;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// What a firehose keeps, for origins that were away: entries and bytes.
+/// Maximum entries and bytes of a firehose. They serve origins that were disconnected.
 const FIREHOSE_ENTRIES_MAX: usize = 20_000;
 const FIREHOSE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// A publish is given up this long before its publisher is told so, for the answer's way back.
+/// A publish is abandoned this long before the timeout of its publisher, which leaves time for the
+/// answer to return.
 const DEADLINE_MARGIN: Duration = Duration::from_millis(100);
-/// Where the deadline stands among the arguments of the script.
+/// The index of the deadline among the arguments of the script.
 const DEADLINE: usize = 1;
-/// Pause before a publish whose connection broke is sent again.
+/// The pause before a publish is sent again after its connection broke.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// What the publish script said.
+/// The result of the publish script.
 pub enum ScriptReply {
     Stored {
         first: EventId,
@@ -35,15 +37,15 @@ pub enum ScriptReply {
     },
     Closed(EventId),
     Refused(StoreError),
-    /// It came after its deadline by Redis's clock, and nothing was done.
+    /// The publish arrived after its deadline by the clock of Redis, and nothing was done.
     Late {
         now: u64,
     },
 }
 
 impl RedisStore {
-    /// Puts a `gap` event into a channel whose events up to `last` are lost. Each loss is told
-    /// once, whichever origins saw it.
+    /// Adds a `gap` event to a channel whose events up to `last` are lost. Each loss is announced
+    /// once, even if several origins detect it.
     pub async fn announce_loss(
         &self,
         channel: &ChannelName,
@@ -54,7 +56,7 @@ impl RedisStore {
         let idempotency = Some(Idempotency { key, digest: 0 });
         let publication =
             Publication { channel: channel.clone(), events: vec![event], idempotency };
-        // Should this be lost too, that is noticed as well.
+        // If this event is lost too, that loss is detected in the same way.
         match self.store_publication(publication, false, 0).await {
             Ok(_) | Err(StoreError::Closed) => Ok(()),
             Err(error) => Err(error),
@@ -83,7 +85,8 @@ impl RedisStore {
         let keys = [head, log, meta, state, self.keys.firehose(shard), once];
         let ttl = if own_key { self.config.timeout * 5 } else { self.limits.idempotency_age };
         let mut arguments = self.arguments(&channel, &events, deadline, &idempotency, ttl, ends);
-        // With a key of its own a publish whose answer was lost can be sent again.
+        // Every publish has an idempotency key, so a publish whose answer was lost can be sent
+        // again.
         let mut is_first = true;
         let unclear = |why: String| StoreError::Unclear(format!("redis: {why}"));
         let said = loop {
@@ -91,7 +94,7 @@ impl RedisStore {
             let run = self.connection.run(script, self.keys.slot(shard), &keys, &arguments);
             match tokio::time::timeout_at(give_up, run).await {
                 Ok(Ok(answer)) => match self.said(answer)? {
-                    // Redis's clock was set forward: it is not known here yet.
+                    // The clock of Redis was set forward, and this origin has not yet noticed.
                     ScriptReply::Late { now }
                         if is_first && Instant::now() + RETRY_PAUSE < give_up =>
                     {
@@ -190,7 +193,7 @@ impl RedisStore {
         })
     }
 
-    /// Until enough replicas have what this connection has written.
+    /// Waits until enough replicas have what this connection has written.
     async fn wait_for_replicas(
         &self,
         shard: usize,
@@ -220,12 +223,12 @@ impl RedisStore {
     }
 }
 
-/// What is stored beside a record of a log, to find out whether it is still what was written.
+/// The checksum that is stored with a record of a log, so that damage is detected.
 pub fn checksum(record: &[u8]) -> [u8; 4] {
     (xxh3_64(record) as u32).to_be_bytes()
 }
 
-/// The connection, not the command, was at fault: nobody knows whether the script ran.
+/// Whether the connection failed and not the command. It is then unknown whether the script ran.
 fn is_broken(error: &Error) -> bool {
     matches!(
         error.kind(),

@@ -1,7 +1,7 @@
--- A page of a channel's log after a place, bounded in events and in bytes.
+-- Returns a page of a channel's log after a position, limited in events and in bytes.
 -- KEYS: head, log, meta    ARGV: position, events max, bytes max
--- Returns beginning, opened, trimmed_to, last, the end's id ('' = open), '1' when this was all, then
--- id, the id before it, record and checksum of each event.
+-- Returns beginning, opened, low watermark, last id, the id of the `end` event ('' = open), '1' if
+-- there are no further events, then for each event: its id, the id before it, record and checksum.
 local events_max, bytes_max = tonumber(ARGV[2]), tonumber(ARGV[3])
 local page = {beginning, opened, trimmed_to, last, closed, '1'}
 local position, events, bytes = ARGV[1], 0, 0

@@ -1,13 +1,13 @@
--- A page of a channel's log before a place, newest first, bounded in events and in bytes.
--- KEYS: head, log, meta    ARGV: place, events max, bytes max
--- Returns beginning, opened, trimmed_to, last, the end's id ('' = open), '1' when this was all, the
--- id before the entry that follows the page, then id, the id before it, record and checksum of each
--- event.
+-- Returns a page of a channel's log before a position, newest first, limited in events and bytes.
+-- KEYS: head, log, meta    ARGV: position, events max, bytes max
+-- Returns beginning, opened, low watermark, last id, the id of the `end` event ('' = open), '1' if
+-- there are no further events, the id before the entry that follows the page, then for each event:
+-- its id, the id before it, record and checksum.
 local events_max, bytes_max = tonumber(ARGV[2]), tonumber(ARGV[3])
 local before, events, bytes = ARGV[1], 0, 0
 local following = redis.call('XRANGE', log, before, '+', 'COUNT', 1)[1]
 local page = {beginning, opened, trimmed_to, last, closed, '1', following and field(following, 'p') or last}
--- Nothing lies before the smallest id, and Redis refuses to look there.
+-- There is nothing before the smallest id, and Redis refuses to read there.
 while before ~= '0-0' do
   local entries = redis.call('XREVRANGE', log, '(' .. before, '-', 'COUNT', 32)
   if #entries == 0 then return page end

@@ -1,4 +1,4 @@
-//! Replies of Redis as values. What does not have the expected form is an error, never a guess.
+//! Converts replies of Redis into values. A reply of an unexpected form is an error.
 
 use crate::core::cursor::EventId;
 use crate::core::event::StoredEvent;
@@ -7,7 +7,7 @@ use crate::store::record;
 use bytes::Bytes;
 use fred::types::Value;
 
-/// The values of an array.
+/// Returns the values of an array. A null reply is an empty array.
 pub fn array(value: Value) -> Result<Vec<Value>, StoreError> {
     match value {
         Value::Array(values) => Ok(values),
@@ -39,7 +39,7 @@ pub fn id(value: Value) -> Result<EventId, StoreError> {
     EventId::parse(&text(value)?).map_err(|_| unexpected())
 }
 
-/// An id, or `None` for an empty text.
+/// Returns an id, or `None` for an empty text.
 pub fn id_if_any(value: Value) -> Result<Option<EventId>, StoreError> {
     let text = text(value)?;
     if text.is_empty() {
@@ -48,7 +48,7 @@ pub fn id_if_any(value: Value) -> Result<Option<EventId>, StoreError> {
     EventId::parse(&text).map(Some).map_err(|_| unexpected())
 }
 
-/// The next of several values.
+/// Returns the next value, or an error if there is none.
 pub fn next(values: &mut impl Iterator<Item = Value>) -> Result<Value, StoreError> {
     values.next().ok_or_else(unexpected)
 }
@@ -58,8 +58,8 @@ pub fn stored(id: EventId, record: &[u8]) -> Result<StoredEvent, StoreError> {
     Ok(StoredEvent { id, event })
 }
 
-/// The events of a firehose entry: records with their lengths before them, ids counted from the
-/// first.
+/// Decodes the events of a firehose entry. Each record follows its length, and the ids count up
+/// from `first`.
 pub fn stored_batch(first: EventId, blob: &[u8]) -> Result<Vec<StoredEvent>, StoreError> {
     let (mut rest, mut events) = (blob, Vec::new());
     while let Some((length, after)) = rest.split_first_chunk::<4>() {

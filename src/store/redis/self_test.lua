@@ -1,12 +1,13 @@
--- Which of the commands that the scripts need this user may not run.
--- KEYS: a string, a stream and a hash that nothing else uses; they are gone after a second
--- Returns the names.
+-- Tests which of the commands that the scripts need this user may not run.
+-- KEYS: a string, a stream and a hash that nothing else uses; they expire after a second
+-- Returns the names of the refused commands.
 local text, log, map = unpack(KEYS)
 local refused = {}
 local function try(...)
   local answer = redis.pcall(...)
   local problem = type(answer) == 'table' and answer.err or ''
-  -- A full memory and a replica say something else; that is found when it matters.
+  -- A server with full memory and a replica answer with other errors. Those are detected when a
+  -- command needs them.
   for _, words in ipairs({'NOPERM', 'ACL failure', "can't run this command", 'nknown'}) do
     if string.find(problem, words, 1, true) then
       refused[#refused + 1] = string.lower((...))

@@ -1,7 +1,8 @@
--- The settings in which all origins of a deployment agree.
--- KEYS: settings, shards    ARGV: '1' to write one's own over those of others, number of shards, then
---                                 name and value of each
--- Returns '1' when some were missing and are written now, then name and value of each that differs.
+-- Compares and stores the settings that must be the same for all origins of a deployment.
+-- KEYS: settings, shards
+-- ARGV: '1' to overwrite the settings of other origins, number of shards, then each name and value
+-- Returns '1' if settings were missing (this script has stored them), then the name and the stored
+-- value of each setting that differs.
 local others = {''}
 if redis.call('EXISTS', KEYS[2]) == 0 then redis.pcall('SET', KEYS[2], ARGV[2], 'NX') end
 local names = {}
@@ -17,7 +18,7 @@ for at = 3, #ARGV, 2 do
   end
   if not known then others[1] = '1' end
   if not known or differs and ARGV[1] == '1' then
-    -- A replica refuses; its master is asked again later.
+    -- A replica refuses this write. The master gets the same request later.
     redis.pcall('HSET', KEYS[1], ARGV[at], ARGV[at + 1])
   end
 end

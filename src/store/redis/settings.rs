@@ -1,8 +1,9 @@
-//! The settings in which the origins of one deployment agree, and what happens when they do not.
+//! The settings that must be the same for all origins of a deployment, and the handling of
+//! differences.
 //!
-//! With another number of shards, an origin would look for channels where they are not: it serves
-//! nothing until that is put right. The other settings differ for a while whenever an operator
-//! changes them, one origin after the other: each origin reports that, and goes on.
+//! With another number of shards, an origin would look for channels in the wrong shards, so it
+//! serves nothing until that is corrected. Other settings differ for a while whenever an operator
+//! changes them on one origin after the other. Each origin reports such a difference and continues.
 
 use super::RedisStore;
 use super::reply::{array, text, unexpected};
@@ -10,19 +11,19 @@ use crate::store::StoreError;
 use bytes::Bytes;
 use std::sync::{Mutex, PoisonError};
 
-/// Why nothing is read from a shard whose keys were made for another number of shards.
+/// The error for a shard whose keys were made for another number of shards.
 pub const OTHER_SHARDS: &str =
     "redis: the keys were made for another number of shards (--redis-shards)";
 
-/// Settings of this origin, by their flags.
+/// The settings of this origin, each with its flag.
 pub type Settings = Vec<(&'static str, String)>;
 
-/// How the settings of this origin differ from those that are stored, as it was logged last.
+/// The differences from the stored settings that were logged last.
 #[derive(Default)]
 pub struct Difference(Mutex<String>);
 
 impl RedisStore {
-    /// Stores the settings of this origin, over those of others.
+    /// Stores the settings of this origin over those of other origins.
     pub async fn claim_settings(&self) -> Result<(), StoreError> {
         for (flag, stored, own) in self.different_settings(true).await?.1 {
             tracing::warn!(
@@ -33,11 +34,12 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Looks whether another origin was started with other settings since.
+    /// Checks whether another origin was started with other settings in the meantime.
     pub async fn watch_settings(&self) -> Result<(), StoreError> {
         let (were_missing, different) = self.different_settings(false).await?;
         if were_missing {
-            // They were lost. What the others have is seen once each has written what it misses.
+            // Redis has lost settings. They can be compared once each origin has stored those that
+            // were missing.
             return Ok(());
         }
         self.metrics.settings_differ.set(different.len() as i64);
@@ -58,7 +60,8 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Whether some were not stored, and flag, stored value and own value of each that differs.
+    /// Returns whether settings were missing in Redis, and the flag, the stored value and the own
+    /// value of each setting that differs.
     async fn different_settings(
         &self,
         is_claim: bool,
@@ -82,7 +85,7 @@ impl RedisStore {
     }
 }
 
-/// What an origin says whose number of shards is not the one that the keys were made for.
+/// The error for an origin with another number of shards than the stored keys.
 pub fn wrong_shards(stored: &str) -> StoreError {
     StoreError::Down(format!(
         "redis: these keys are spread over {stored} shards; start with --redis-shards {stored}, or with \

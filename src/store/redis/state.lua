@@ -1,6 +1,7 @@
--- A channel's state, and the place in the log at which it is taken: before the end of an ended one.
+-- Returns a channel's state and the position in the log at which it is taken. In an ended channel
+-- this position is before the `end` event.
 -- KEYS: head, log, meta, state
--- Returns the place, '1' when the state is lost, then key and row of each.
+-- Returns the position, '1' if the state is lost, then the key and the row of each event.
 local position = last
 if closed ~= '' then
   local entry = redis.call('XRANGE', log, closed, closed)[1]

@@ -1,17 +1,18 @@
-//! Follows one shard: every event that any origin has published to its channels.
+//! Follows one shard, that is, every event that any origin publishes to its channels.
 //!
-//! By reading a log, never by trusting a message that may be lost. Weighed: XREAD on the channels'
-//! own streams costs Redis in proportion to their number at every wake (98 us for 100 keys, 540 us
-//! for 1,000, measured); pub/sub is cheap and loses messages whenever a connection breaks. One
-//! stream a shard, the firehose, written by the same script that stores an event, costs one wake
-//! an origin however many channels there are, idle ones nothing, and is caught up with from the
-//! last id after any interruption. Every origin reads every byte, which fits the few origins that
-//! a cache needs.
+//! The follower reads a log, because messages can be lost. Two alternatives were rejected. XREAD on
+//! the streams of all channels costs Redis time in proportion to their number at every wake (98 us
+//! for 100 keys, 540 us for 1,000, measured). Pub/sub is cheap but loses messages whenever a
+//! connection breaks. Instead, each shard has one stream, the firehose, to which the publish script
+//! also writes. It costs one wake per origin however many channels there are, and nothing for idle
+//! channels. After an interruption an origin catches up from the last id. Every origin reads every
+//! byte, which is acceptable for the few origins that a cache needs.
 //!
-//! Each entry names the one before it. When that is not the one read last, entries were dropped
-//! meanwhile (the origin was away for longer than the firehose is kept), and everything in memory
-//! is read anew from the channels' logs; or the log itself has lost entries (a failover to a
-//! replica that lagged), and then every channel concerned is told in its own stream.
+//! Each entry contains the id of the entry before it. If that id is not the last one that was read,
+//! there are two cases. Either the origin was disconnected for longer than the firehose is kept:
+//! then everything in memory is read again from the logs of the channels. Or the log itself has
+//! lost entries, by a failover to a replica that lagged: then every affected channel gets a `gap`
+//! event.
 
 use super::RedisStore;
 use super::connection::RedisConnection;
@@ -28,42 +29,42 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How long a read waits for news, and how long an answer may take beyond that.
+/// How long a read waits for entries, and how long its answer may take in addition.
 const BLOCK: Duration = Duration::from_millis(1_000);
 const ANSWER_TIME_MAX: Duration = Duration::from_millis(1_000);
-/// Most entries in one read.
+/// Maximum number of entries in one read.
 const READ_MAX: u64 = 512;
-/// Pause after a fault.
+/// The pause after a failure.
 const FAULT_PAUSE: Duration = Duration::from_millis(100);
-/// How often the end of the log and the clock are looked at.
+/// The interval at which the end of the log and the clock are checked.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
-/// Entries that are remembered, to say what was lost when the log loses some.
+/// Maximum number of remembered entries. They show what was lost when the log loses entries.
 const REMEMBERED_MAX: usize = 20_000;
 
-/// How far a shard was read, and what was there.
+/// How far a shard was read, and which entries it had.
 #[derive(Debug)]
 pub struct Progress {
-    /// `None`: not yet begun.
+    /// The last entry that was read. `None` means that reading has not begun.
     read: watch::Sender<Option<EventId>>,
     /// The keys of the shard were made for another number of shards.
     disagrees: AtomicBool,
     remembered: Mutex<BTreeMap<EventId, Remembered>>,
 }
 
-/// One publish, as this origin saw it acknowledged or read it.
+/// A publish that this origin read, or that Redis acknowledged to it.
 #[derive(Clone, Debug)]
 pub struct Remembered {
     pub channel: ChannelName,
     pub last: EventId,
 }
 
-/// One entry of the firehose: its place, and what it says unless it is damaged.
+/// An entry of the firehose. The content is `None` if it is damaged.
 struct Entry {
     id: EventId,
     news: Option<News>,
 }
 
-/// One publish, as the firehose has it.
+/// The content of a firehose entry: one publish.
 struct News {
     before: EventId,
     channel: ChannelName,
@@ -80,17 +81,17 @@ impl Progress {
         }
     }
 
-    /// Notes whether the keys were made for as many shards as this origin has.
+    /// Notes whether the keys were made for the number of shards of this origin.
     pub fn agree(&self, agrees: bool) {
         self.disagrees.store(!agrees, Ordering::Relaxed);
     }
 
-    /// Whether they were, when they were looked at last.
+    /// Whether the keys were made for this number of shards at the last check.
     pub fn agrees(&self) -> bool {
         !self.disagrees.load(Ordering::Relaxed)
     }
 
-    /// Ends once everything up to `entry` was read.
+    /// Completes once everything up to `entry` was read.
     pub async fn reached(&self, entry: EventId) {
         // The sender lives as long as the store.
         self.read.subscribe().wait_for(|read| read.is_some_and(|read| read >= entry)).await.ok();
@@ -109,14 +110,14 @@ impl Progress {
         remembered.retain(|known, _| !entries.contains(known));
     }
 
-    /// All that is remembered, the newest first.
+    /// Returns all remembered entries, the newest first.
     fn newest_first(&self) -> Vec<(EventId, Remembered)> {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         remembered.iter().rev().map(|(entry, what)| (*entry, what.clone())).collect()
     }
 }
 
-/// Follows a shard for as long as it is polled.
+/// Follows a shard as long as the future is polled.
 pub async fn follow(store: Arc<RedisStore>, shard: usize, connection: RedisConnection) {
     let mut read = None;
     let mut looked_at = None;
@@ -153,7 +154,8 @@ async fn step(
     let position = match *read {
         Some(position) if !is_due => position,
         known => {
-            // Over the connection that is followed: after a failover another may lead elsewhere.
+            // The request uses the follower's own connection, because after a failover another
+            // connection may lead to another server.
             let (head, _) = store.head(connection, shard).await?;
             if shard == 0 {
                 store.watch_settings().await?;
@@ -168,7 +170,7 @@ async fn step(
         }
     };
     if read.replace(position).is_none() {
-        // Readers that came before this may wait for an event that was not told.
+        // Readers that began earlier may wait for an event that was not passed to the listener.
         store.listener.lost_place();
         progress.read.send_replace(Some(position));
     }
@@ -192,7 +194,7 @@ async fn step(
     Ok(())
 }
 
-/// Passes on what an entry says that was not read before.
+/// Passes a new entry to the listener.
 fn tell(store: &RedisStore, shard: usize, position: EventId, id: EventId, news: News) {
     let News { before, channel, previous, events } = news;
     if before > position {
@@ -206,8 +208,9 @@ fn tell(store: &RedisStore, shard: usize, position: EventId, id: EventId, news: 
     store.metrics.lag_seconds.set(lag as f64 / 1_000.0);
 }
 
-/// The log has lost entries that were read up to `position`, or acknowledged, here. Says so in
-/// every channel concerned, and begins anew from where the log and what was read agree.
+/// Handles the loss of entries that this origin had read up to `position`, or that Redis had
+/// acknowledged to it. Announces the loss in every affected channel. Returns the newest entry up to
+/// which the log still equals what was read, from which reading continues.
 async fn handle_loss(
     store: &RedisStore,
     shard: usize,
@@ -226,7 +229,7 @@ async fn handle_loss(
             common = entry;
             break;
         }
-        // What is there and was not read yet was acknowledged by the new server.
+        // An entry that exists but was not read yet was acknowledged by the new server.
     }
     tracing::error!(
         shard, channels = lost.len(), kept = %common,
@@ -238,14 +241,15 @@ async fn handle_loss(
     for (channel, last) in lost {
         store.announce_loss(&channel, last).await?;
     }
-    // Only now: had one not been told, all would be told again.
+    // The entries are forgotten only after all announcements. If one fails, all are announced
+    // again.
     progress.forget(&entries);
     store.listener.lost_place();
     progress.read.send_replace(Some(common));
     Ok(common)
 }
 
-/// Whether an entry of the firehose is still there.
+/// Whether an entry of the firehose still exists.
 async fn has_entry(
     store: &RedisStore,
     shard: usize,
@@ -276,14 +280,14 @@ async fn read_entries(
         Ok(answer) => answer,
         Err(error) => {
             if *error.kind() == ErrorKind::Timeout {
-                // It still occupies the connection.
+                // The command still occupies the connection.
                 connection.reconnect().await;
             }
             return Err(connection.down(&error));
         }
     };
     let streams = match answer {
-        // RESP3 has a map here.
+        // In RESP3 the answer is a map.
         Value::Map(map) => map.inner().into_values().collect(),
         other => match array(other)?.pop() {
             None => return Ok(Vec::new()),

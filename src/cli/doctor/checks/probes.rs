@@ -1,5 +1,5 @@
-//! Single questions, each with an answer that says it all: the query, a failing origin, and what a
-//! browser or a publisher asks first.
+//! Checks that need only one or two requests each: the query, a fresh join, a failing origin, a
+//! CORS preflight, and a publish without a token.
 
 use super::super::findings::Fault;
 use super::super::probe::{Probe, ProbeRequest};
@@ -10,11 +10,11 @@ use bytes::Bytes;
 use hyper::Method;
 use tokio::time::sleep;
 
-/// Least wait that an edge may ask of the clients of a failing origin, in ms.
+/// Least `retry` that an edge may send to clients while the origin fails, in ms.
 const RETRY_MIN_MS: u64 = 1_000;
 
-/// The `Origin` of a page of another site. An origin without a key lets only pages of its own
-/// machine read, so there it is a page of this machine.
+/// The `Origin` of a page of another site. At a loopback address without a key only pages of the
+/// same machine may read, so for such an address it is a page of this machine.
 pub(super) fn stranger(url: &Address) -> &'static str {
     match url.is_loopback() {
         true => "http://headwater-doctor.localhost",
@@ -23,7 +23,7 @@ pub(super) fn stranger(url: &Address) -> &'static str {
 }
 
 impl Checks {
-    /// How many streams the origin has begun, where its metrics can be reached.
+    /// The number of streams that the origin has opened; `None` without the URL of its metrics.
     pub(super) async fn origin_streams(&self) -> Result<Option<u64>, HttpError> {
         let Some(address) = &self.arguments.admin_url else { return Ok(None) };
         let mut connection = Connection::open(address).await?;
@@ -45,7 +45,7 @@ impl Checks {
         Ok(())
     }
 
-    /// Whether the answer to a join, which is true for a second, is kept for longer.
+    /// Checks that no cache keeps the response to a fresh join for longer than one second.
     pub(super) async fn joined_afresh(&mut self) -> Result<(), HttpError> {
         let ask = ProbeRequest { path: self.path.clone(), ..ProbeRequest::default() };
         let first = Probe::at(&self.arguments.url, &ask).await?.report();
@@ -94,7 +94,7 @@ impl Checks {
         let names_it = allowed
             .and_then(|value| value.to_str().map(str::to_ascii_lowercase).ok())
             .is_some_and(|value| value.contains("last-event-id") || value.contains('*'));
-        // A body that every publish would be refused for, so that nothing is stored.
+        // The body is invalid, so that nothing is stored even where no token is needed.
         let request = connection.request(Method::POST, &self.path);
         let request = request.header("content-type", "application/x-ndjson");
         let posted = connection.send(request, Bytes::from_static(b"not JSON")).await?.status();

@@ -1,4 +1,4 @@
-//! What clients say over a WebSocket: a JSON object in a text frame.
+//! Parses the messages of a client on a WebSocket: one JSON object in each text frame.
 
 use crate::core::cursor::Cursor;
 use crate::core::event::{ChannelName, Event, FieldError};
@@ -9,12 +9,12 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// The types of frames.
+/// The types of messages that a client may send.
 const TYPES: [&str; 4] = ["subscribe", "unsubscribe", "publish", "ping"];
-/// Longest `ref`, in bytes: it is sent back.
+/// The longest `ref`, in bytes. It is limited because the answer repeats it.
 const REFERENCE_BYTES_MAX: usize = 128;
 
-/// What a client calls a frame of its own; comes back in the answer.
+/// The `ref` of a message. The client chooses it, and the answer repeats it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Reference {
@@ -24,51 +24,51 @@ pub enum Reference {
     Number(i64),
 }
 
-/// A frame from a client.
+/// A message from a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// What the client calls it.
+    /// The `ref` of the message, if it has one.
     pub reference: Option<Reference>,
-    /// What it wants.
+    /// The command in the message.
     pub command: ClientMessage,
 }
 
-/// What a client wants.
+/// The command of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientMessage {
-    /// Send these channels, each from a place on.
+    /// Subscribe to these channels, each from its own position on.
     Subscribe(Vec<(ChannelName, ResumeFrom)>),
-    /// Send these no more.
+    /// End the subscriptions to these channels.
     Unsubscribe(Vec<ChannelName>),
-    /// Publish.
+    /// Publish one event.
     Publish(Box<Publish>),
-    /// Say that you are there.
+    /// Answer with a `pong`.
     Ping,
 }
 
-/// One event from a client.
+/// An event that a client publishes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publish {
-    /// Where to.
+    /// The channel to publish to.
     pub channel: ChannelName,
     /// The event.
     pub event: Event,
-    /// Whether it comes back to the client too, where that is subscribed.
+    /// Whether the event is also sent to this client, if it is subscribed to the channel.
     pub echo: bool,
-    /// Makes a repeated publish recognisable, as the header of the same name.
+    /// The key that identifies a repeated publish, like the header `Idempotency-Key`.
     pub idempotency_key: Option<String>,
 }
 
-/// A frame that is refused.
+/// The reason for which a message is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrameError {
-    /// What the client called it, where that could be read.
+    /// The `ref` of the message, if it could be read.
     pub reference: Option<Reference>,
-    /// The member at fault, where there is one.
+    /// The member that is wrong, if the error is in one member.
     pub field: Option<&'static str>,
-    /// What is wrong.
+    /// The error text.
     pub why: String,
-    /// The limit that was passed, where it is one.
+    /// The limit that was exceeded, if that is the error.
     pub limit: Option<usize>,
 }
 
@@ -83,7 +83,7 @@ struct Raw<'a> {
     channel: Option<Cow<'a, str>>,
     channels: Option<Vec<String>>,
     after: Option<Value>,
-    // Also `null` is data.
+    // A `null` is data too, and must differ from a missing member.
     #[serde(borrow, default, deserialize_with = "there")]
     data: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -95,7 +95,7 @@ struct Raw<'a> {
     idempotency_key: Option<String>,
 }
 
-/// What is left of a frame that cannot be read whole.
+/// Only the `ref`, for a message that cannot be parsed as a whole.
 #[derive(Deserialize)]
 struct Named {
     #[serde(rename = "ref")]
@@ -106,7 +106,7 @@ fn there<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<&'a RawVal
     <&RawValue>::deserialize(from).map(Some)
 }
 
-/// What is wrong with a member.
+/// An error in one member of a message.
 struct Wrong {
     field: Option<&'static str>,
     why: String,
@@ -114,10 +114,10 @@ struct Wrong {
 }
 
 impl Frame {
-    /// Reads a frame; `event_bytes`: most bytes of an event's data.
+    /// Parses a message. `event_bytes` is the most bytes of data that an event may have.
     ///
     /// # Errors
-    /// Names the member at fault.
+    /// Fails when the text is not a valid message. The error names the member that is wrong.
     pub fn parse(text: &str, event_bytes: usize) -> Result<Self, FrameError> {
         let unread = |why: String| {
             let named = serde_json::from_str::<Named>(text).ok().and_then(|named| named.reference);
@@ -125,7 +125,7 @@ impl Frame {
             FrameError { reference, field: None, why, limit: None }
         };
         if !text.trim_start().starts_with('{') {
-            // An array has no members, although serde would read one by its order.
+            // serde would also read an array, by the order of its elements, so it is refused here.
             let why = "a frame is a JSON object".to_owned();
             return Err(FrameError { reference: None, field: None, why, limit: None });
         }
@@ -241,9 +241,10 @@ fn names(raw: Option<Vec<String>>) -> Result<Vec<ChannelName>, Wrong> {
     }
 }
 
-/// Where each channel is to begin: a cursor for all in their order, as a stream of several gives it,
-/// or one for each. As on a stream, text that is no cursor of these channels is no mistake: the
-/// client gets a gap.
+/// Reads from `after` where each channel begins. The value is one cursor for all channels in their
+/// order, as in a stream of several channels, or an object with one cursor for each channel. As in
+/// a stream, text that is not a cursor of these channels is not an error: the client receives a
+/// gap.
 fn asked(names: &[ChannelName], after: Option<Value>) -> Result<Vec<ResumeFrom>, Wrong> {
     match after {
         None => Ok(vec![ResumeFrom::Now; names.len()]),
@@ -309,7 +310,7 @@ mod tests {
         check(r#","after":{"a":null,"b":"x"}"#, [foreign(), ResumeFrom::Now]);
         check(r#","after":"x""#, [foreign(), foreign()]);
         check(r#","after":"""#, [ResumeFrom::Now, ResumeFrom::Now]);
-        // Of another number of channels.
+        // These cursors have another number of channels.
         let two = || ResumeFrom::Foreign("1-0_2-0".to_owned());
         check(r#","after":{"a":"1-0_2-0","b":"1-0_2-0"}"#, [two(), two()]);
         let one = || ResumeFrom::Foreign("1-0".to_owned());

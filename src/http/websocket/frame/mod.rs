@@ -1,4 +1,5 @@
-//! What is said over a WebSocket: JSON objects in text frames, in (`command`) and out (`text`).
+//! The messages on a WebSocket, which are JSON objects in text frames: those of the client
+//! (`command`) and those of the origin (`text`).
 
 mod command;
 mod text;

@@ -1,25 +1,27 @@
-//! The answers to a client's frames on a WebSocket: a JSON object in a text frame each.
+//! Builds the answers to the messages of a client on a WebSocket: one JSON object in each text
+//! frame.
 //!
-//! The frames of events, gaps and ends are not made here: they are the data of the blocks that
-//! streams in `crate::core::sse::Format::Json` are made of.
+//! Events, gaps, and ends of channels in the log are not built here. Their messages are the data of
+//! the SSE events that a stream in `crate::core::sse::Format::Json` consists of.
 
 use super::Reference;
 use crate::core::cursor::EventId;
 use crate::core::event::ChannelName;
 use serde_json::{Value, json};
 
-/// `ack` of a subscription: from `cursor` on its events follow.
+/// The `ack` of a subscription. The events after `cursor` follow.
 pub fn subscribed(reference: Option<&Reference>, channel: &ChannelName, cursor: &str) -> String {
     answer("ack", reference, json!({ "channel": channel.as_str(), "cursor": cursor }))
 }
 
-/// `ack` of the end of a subscription: up to `cursor` all its events were sent.
+/// The `ack` of the end of a subscription. All events up to `cursor` were sent.
 pub fn unsubscribed(reference: Option<&Reference>, channel: &ChannelName, cursor: &str) -> String {
     let said = json!({ "channel": channel.as_str(), "cursor": cursor, "unsubscribed": true });
     answer("ack", reference, said)
 }
 
-/// `ack` of a publish: it is stored for good.
+/// The `ack` of a publish, which is durably stored. `repeated`: an earlier publish with the same
+/// idempotency key stored the event.
 pub fn published(reference: Option<&Reference>, id: EventId, repeated: bool) -> String {
     let mut said = json!({ "id": id.to_string() });
     if repeated {
@@ -33,12 +35,12 @@ pub fn pong(reference: Option<&Reference>) -> String {
     answer("pong", reference, json!({}))
 }
 
-/// A refusal; `problem` is the same object that an HTTP answer has as its body.
+/// The answer to a refused message. `problem` is the same object as in the body of an HTTP error.
 pub fn error(reference: Option<&Reference>, problem: Value) -> String {
     answer("error", reference, json!({ "problem": problem }))
 }
 
-/// The end of a channel that had ended before.
+/// The `end` of a channel of which the client has already received the last event.
 pub fn end(channel: &ChannelName) -> String {
     answer("end", None, json!({ "channel": channel.as_str() }))
 }
