@@ -1,60 +1,62 @@
-//! What a cache may do with an answer, and which ends of a body are whole.
+//! Decides how long a cache may keep a response, and which bodies end cleanly.
 //!
-//! A contract file: the VCL and nginx files are written and tested against it. Headers are a pure
-//! function of the kind of answer, the instant it ends, and now.
+//! The VCL and nginx files are written and tested against this file. The headers are pure functions
+//! of the kind of response, the instant at which it ends, and the current time.
 
 use std::fmt::Write;
 
-/// How many more seconds a stream is true, to the millisecond: `3.412`. `max-age` gives away the
-/// last second or two, which in short segments is much of them. Counts from when the origin
-/// answered, so a cache may act on it only where no other has held the answer before (no `Age`).
+/// Name of the header that says for how many more seconds a stream stays valid, with three
+/// decimals: `3.412`. `max-age` gives away the last second or two, which is a large part of a short
+/// segment. The value counts from the instant at which the origin responded, so a cache may use it
+/// only if no other cache held the response before (it has no `Age` header).
 pub const FRESH_HEADER: &str = "headwater-fresh";
 
-/// Headers of every stream that arrives while it is made, and of no finished answer: nginx and
-/// others that know `X-Accel-Buffering` do not buffer it, and `Incremental` (RFC 10036) asks the
-/// same of every proxy. nginx does not cache an answer that has the former.
+/// Headers of every streamed response; a finished response has none of them. `X-Accel-Buffering`
+/// keeps nginx and other proxies that support it from buffering the stream, and `Incremental` (RFC
+/// 10036) requests the same of every proxy. nginx does not cache a response that has the former
+/// header.
 pub const STREAM_HEADERS: [(&str, &str); 2] = [("x-accel-buffering", "no"), ("incremental", "?1")];
 
-/// How long an answer stays true.
+/// How long a response may be served from a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// A stream that ends at this instant (ms): fresh until just before.
+    /// A stream that ends at this instant (ms). It is fresh until shortly before that instant.
     Segment { ends_at: u64 },
-    /// A finished answer that will be given again to everyone with this cursor.
+    /// A finished response that is the same for every client with this cursor.
     Forever,
-    /// A full page of history: its events do not change while they are kept.
+    /// A full page of the history. Its events do not change while they are kept.
     FullPage,
-    /// True now; a herd that asks within the second shares it.
+    /// A response that is valid only now. Clients that request it within the same second share it.
     Second,
-    /// Not for a shared cache.
+    /// A response that no cache may store.
     Never,
 }
 
-/// Why a response body stopped.
+/// The reason why a response body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ending {
-    /// Its segment, or its tick, is over.
+    /// The stream reached its boundary or its rejoin tick.
     Boundary,
-    /// It passed `--segment-bytes`.
+    /// The stream passed `--segment-bytes`.
     Full,
     /// Every channel of the stream has ended.
     ChannelEnd,
-    /// The reader fell off the tail of what is kept.
+    /// The next event of the reader is no longer kept.
     FellBehind,
-    /// The store lost its place.
+    /// The store failed, or no longer has events that were already sent.
     StoreLost,
     /// The process had to stop before the boundary.
     Cut,
-    /// The client went away.
+    /// The client disconnected.
     ClientGone,
 }
 
 impl Freshness {
-    /// The value of `Cache-Control`.
+    /// Returns the value of `Cache-Control`.
     ///
-    /// A segment is fresh for a second less than it lasts: no cache may still hand it out when it
-    /// is over, and `max-age` has no finer unit. `no-transform` keeps proxies from compressing it,
-    /// because what compresses a stream holds its bytes back.
+    /// A stream is fresh for one second less than it lasts: no cache may serve it after its end,
+    /// and `max-age` has no finer unit. `no-transform` keeps proxies from compressing the stream,
+    /// because a compressor holds bytes back.
     pub fn cache_control(self, now: u64) -> String {
         let mut value = String::from("public, max-age=");
         let written = match self {
@@ -71,7 +73,7 @@ impl Freshness {
         value
     }
 
-    /// The value of [`FRESH_HEADER`], where the answer has an end.
+    /// Returns the value of [`FRESH_HEADER`], or `None` if the response is not a stream.
     pub fn seconds_left(self, now: u64) -> Option<String> {
         let Self::Segment { ends_at } = self else { return None };
         let left_ms = ends_at.saturating_sub(now);
@@ -80,7 +82,7 @@ impl Freshness {
 }
 
 impl Ending {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 7] = [
         Self::Boundary,
         Self::Full,
@@ -91,8 +93,9 @@ impl Ending {
         Self::ClientGone,
     ];
 
-    /// A body that is not whole must not look whole: a cache would keep it and hand the hole to
-    /// everyone. `false` means: break the transfer off (no last chunk, RST_STREAM).
+    /// Whether the body ends cleanly. `false` means that the transfer must be broken off (no last
+    /// chunk, `RST_STREAM`): a cache would keep an incomplete body that ends cleanly, and serve it
+    /// to every client.
     pub fn is_whole(self) -> bool {
         match self {
             Self::Boundary | Self::Full | Self::ChannelEnd => true,
@@ -100,7 +103,7 @@ impl Ending {
         }
     }
 
-    /// The word in metrics and logs.
+    /// Returns the name that metrics and logs use.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Boundary => "boundary",
@@ -151,7 +154,8 @@ mod tests {
             let seconds = value.strip_prefix("public, max-age=").unwrap();
             let seconds: u64 = seconds.strip_suffix(", no-transform").unwrap().parse().unwrap();
             prop_assert_eq!(seconds, std::cmp::max(1, ((ends_at - now) / 1000).saturating_sub(1)));
-            // Never fresh past its end, but for the second that max-age cannot go below.
+            // The stream is never fresh after its end, except that `max-age` is at least one
+            // second.
             prop_assert!(seconds == 1 || now + seconds * 1000 < ends_at);
         }
     }

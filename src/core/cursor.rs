@@ -1,47 +1,51 @@
-//! Where a client stands: event ids, and the cursors made of them.
+//! Event ids, and the cursors that are made of them.
 //!
-//! A cursor travels in `Last-Event-ID`, so its text is kept to what no browser sends a CORS
-//! preflight for (at most 128 bytes of `[0-9._-]`), and each cursor has one text only: it is part
-//! of every cache's key. A client's cursor is looked up, never trusted.
+//! A cursor travels in `Last-Event-ID`. Wherever possible its text has at most 128 bytes of
+//! `[0-9._-]`, so that browsers send it without a CORS preflight. Each cursor has exactly one text,
+//! because the text is part of every cache's key. An origin looks up a client's cursor and never
+//! trusts it.
 
 use std::fmt;
 
-/// Above this many bytes a browser asks for permission first when it reconnects across origins
+/// Longest cursor, in bytes, that a browser sends to another origin without a preflight request
 /// (the Fetch standard's "CORS-safelisted request-header").
 pub const CURSOR_BYTES_MAX: usize = 128;
-/// Longest text read as a cursor: eight full positions and a mark, so that whatever
-/// [`Cursor`] writes it also reads.
+/// Longest text that is parsed as a cursor, in bytes: eight full positions and a mark, so that
+/// every text that [`Cursor`] writes can be parsed.
 const CURSOR_BYTES_READ_MAX: usize = 8 * 42 + 43;
-/// Most channels in one stream.
+/// Largest number of channels in one stream.
 pub const CHANNELS_PER_STREAM_MAX: usize = 8;
 
-/// A place in a channel's log, and the id of the event there: `<ms>-<seq>`, as in Redis Streams.
+/// A position in a channel's log, and the id of the event there: `<ms>-<seq>`, as in Redis Streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId {
     /// Milliseconds since the Unix epoch, by the store's clock.
     pub ms: u64,
-    /// Tells events of one millisecond apart.
+    /// Distinguishes events of the same millisecond.
     pub seq: u64,
 }
 
-/// "I have everything up to and including these ids": one position a channel, in URL order.
+/// The positions up to which a client has received all events: one for each channel, in the order
+/// of the URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    /// One place for each channel of the stream.
+    /// One position for each channel of the stream.
     pub positions: Vec<EventId>,
-    /// The instant (ms) at which the response that handed it out was to end. Moves no position.
+    /// The instant (ms) at which the response that carried the cursor was to end. It changes no
+    /// position.
     pub mark: Option<u64>,
 }
 
-/// The text is not a cursor.
+/// Error: the text is not an event id or not a cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotACursor;
 
 impl EventId {
-    /// The place before the first event.
+    /// The position before the first event.
     pub const START: Self = Self { ms: 0, seq: 0 };
 
-    /// The next id of a store whose clock shows `now`: ids never go back, also when the clock does.
+    /// Returns the next id of a store whose clock shows `now` (ms). Ids never go back, even if the
+    /// clock does.
     #[must_use]
     pub fn next(self, now: u64) -> Self {
         if now > self.ms {
@@ -53,10 +57,10 @@ impl EventId {
         }
     }
 
-    /// Reads `<ms>-<seq>`.
+    /// Parses `<ms>-<seq>`.
     ///
     /// # Errors
-    /// When the text is anything else, a leading zero included.
+    /// Fails for any other text, including numbers with a leading zero.
     pub fn parse(text: &str) -> Result<Self, NotACursor> {
         let (ms, seq) = text.split_once('-').ok_or(NotACursor)?;
         Ok(Self { ms: number(ms)?, seq: number(seq)? })
@@ -70,10 +74,10 @@ impl fmt::Display for EventId {
 }
 
 impl Cursor {
-    /// Reads what [`Cursor`]'s `Display` writes.
+    /// Parses the text that the `Display` implementation of [`Cursor`] writes.
     ///
     /// # Errors
-    /// When the text is anything else.
+    /// Fails for any other text.
     pub fn parse(text: &str) -> Result<Self, NotACursor> {
         if text.len() > CURSOR_BYTES_READ_MAX {
             return Err(NotACursor);
@@ -108,8 +112,9 @@ impl Cursor {
         positions.join("_")
     }
 
-    /// `.<newest ms>` and then a position each as its distance from that: `_` alone for the place
-    /// before the first event, `_<ms back>` or `_<ms back>-<seq>` for the others.
+    /// Writes `.<newest ms>` and then each position as its distance from that instant: `_` alone
+    /// for the position before the first event, `_<ms back>` or `_<ms back>-<seq>` for any other
+    /// position.
     fn short(&self) -> String {
         let newest = self.positions.iter().map(|position| position.ms).max().unwrap_or(0);
         let mut text = format!(".{newest}");
@@ -127,10 +132,10 @@ impl Cursor {
     }
 }
 
-/// Plain wherever that fits; the short form exists because eight positions and a mark are 141
-/// bytes, more than [`CURSOR_BYTES_MAX`]. Eight channels that were all active within the last
-/// eleven days fit; where even the short form is longer, a reconnect across origins costs one
-/// preflight and nothing else.
+/// Writes the plain form if it has at most [`CURSOR_BYTES_MAX`] bytes, otherwise the short form.
+/// The short form exists because eight positions and a mark have 141 bytes. Eight channels that
+/// were all active within the last eleven days fit into it; if even the short form is longer, the
+/// only cost is one preflight for each reconnect to another origin.
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mark = self.mark.map(|mark| format!(".{mark}")).unwrap_or_default();
@@ -158,7 +163,8 @@ fn short_position(newest: u64, part: &str) -> Result<EventId, NotACursor> {
     Ok(EventId { ms, seq: number(seq)? })
 }
 
-/// Digits only, no sign, no leading zero: one text a number.
+/// Parses digits without a sign and without leading zeros, so that each number has exactly one
+/// text.
 fn number(text: &str) -> Result<u64, NotACursor> {
     let canonical = text == "0" || !text.starts_with('0');
     if !canonical || !text.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -1,71 +1,79 @@
-//! What a publisher may say: channel names, events, and the limits on both.
+//! Channel names and events as publishers send them, and the limits on both.
 //!
-//! Each type here has one constructor, and it refuses what the wire format could not carry
-//! (a line break inside a field would forge a second field). Nothing further in checks again.
+//! The constructors for values of publishers refuse everything that the wire format cannot carry (a
+//! line break inside a field would forge a second field). Later code does not check the values
+//! again.
 
 use crate::core::cursor::EventId;
 use std::fmt;
 use std::sync::Arc;
 
-/// Longest channel name, in bytes: one path segment that every cache's key and log line can hold.
+/// Longest channel name, in bytes: one path segment that fits into the key and the log line of
+/// every cache.
 pub const CHANNEL_NAME_BYTES_MAX: usize = 128;
-/// Longest `event` or `key`, in bytes. They are repeated in every block and every state row.
+/// Longest `event` or `key`, in bytes. Both are repeated with every event and every entry of the
+/// state.
 pub const FIELD_BYTES_MAX: usize = 256;
-/// Event types that carry Headwater's own meaning, or that `EventSource` fires by itself.
+/// Event types that have a meaning in Headwater, or that `EventSource` fires itself.
 pub const RESERVED_TYPES: [&str; 6] = ["segment", "gap", "end", "shed", "open", "error"];
 
-/// A channel's name: `[A-Za-z0-9][A-Za-z0-9._~-]{0,127}`. Cheap to clone.
+/// A channel's name: `[A-Za-z0-9][A-Za-z0-9._~-]{0,127}`. It is cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelName(Arc<str>);
 
-/// An SSE `event` type or state `key`. Invariant: no CR, LF or NUL, 1 to [`FIELD_BYTES_MAX`] bytes.
+/// An SSE `event` type or a state `key`. Invariant: 1 to [`FIELD_BYTES_MAX`] bytes without CR, LF
+/// and NUL.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Field(Box<str>);
 
-/// An event with the place the store gave it.
+/// An event with the id that the store gave it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEvent {
-    /// Its place in the channel.
+    /// The id of the event, which is its position in the channel.
     pub id: EventId,
-    /// What the publisher said.
+    /// The event as it was published.
     pub event: Event,
 }
 
-/// One event as its publisher gave it; the store adds the id.
+/// One event as its publisher sent it. The store adds the id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The SSE event type; `None` reaches `onmessage`.
+    /// The SSE event type. An event without a type reaches `onmessage`.
     pub kind: Option<Field>,
-    /// The key whose state this event becomes.
+    /// The key whose state this event replaces.
     pub key: Option<Field>,
     /// The text, with the publisher's own line breaks.
     pub data: Box<str>,
-    /// Whether the event takes its key out of the state. Never set for an event without a key.
+    /// Whether the event removes its key from the state. It is never set for an event without a
+    /// key.
     removes_key: bool,
 }
 
-/// Why a name, type or key was refused. Reads well after "the channel name" or "the field".
+/// The reason why a name, a type or a key was refused. The message is written to follow the name of
+/// the field, for example "the channel name".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FieldError {
-    /// Nothing there.
+    /// The value is empty.
     Empty,
-    /// Longer than `limit` bytes.
+    /// The value is longer than `limit` bytes.
     TooLong { length: usize, limit: usize },
-    /// A character that a name may not hold.
+    /// The name has a character that is not allowed.
     BadCharacter(char),
-    /// A character that a name may hold, but not as its first one.
+    /// The name begins with a character that is only allowed after the first one.
     BadFirstCharacter(char),
-    /// CR or LF.
+    /// The value has a CR or an LF.
     LineBreak,
-    /// U+0000.
+    /// The value has the character U+0000.
     Nul,
-    /// One of [`RESERVED_TYPES`].
+    /// The type is one of [`RESERVED_TYPES`].
     Reserved,
 }
 
 impl ChannelName {
+    /// Parses a channel name.
+    ///
     /// # Errors
-    /// When `raw` does not match the pattern above.
+    /// Fails when `raw` does not match the pattern of [`ChannelName`].
     pub fn parse(raw: &str) -> Result<Self, FieldError> {
         let first = raw.chars().next().ok_or(FieldError::Empty)?;
         if raw.len() > CHANNEL_NAME_BYTES_MAX {
@@ -79,7 +87,7 @@ impl ChannelName {
         }
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -92,10 +100,10 @@ impl fmt::Display for ChannelName {
 }
 
 impl Field {
-    /// A state key.
+    /// Parses a state key.
     ///
     /// # Errors
-    /// When it is empty, too long, or holds CR, LF or NUL.
+    /// Fails when the key is empty, is too long, or has CR, LF or NUL.
     pub fn key(raw: &str) -> Result<Self, FieldError> {
         if raw.is_empty() {
             return Err(FieldError::Empty);
@@ -112,10 +120,10 @@ impl Field {
         Ok(Self(raw.into()))
     }
 
-    /// An event type that a publisher may use.
+    /// Parses an event type that a publisher may use.
     ///
     /// # Errors
-    /// As [`Field::key`], and when the type is one of [`RESERVED_TYPES`].
+    /// Fails like [`Field::key`], and when the type is one of [`RESERVED_TYPES`].
     pub fn kind(raw: &str) -> Result<Self, FieldError> {
         if RESERVED_TYPES.contains(&raw) {
             return Err(FieldError::Reserved);
@@ -123,15 +131,15 @@ impl Field {
         Self::key(raw)
     }
 
-    /// The text.
+    /// Returns the text of the field.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl Event {
-    /// An event of a publisher. An event with a key and without data removes the key from the
-    /// state; `removes_key` makes an event with data do so too.
+    /// Returns an event of a publisher. An event with a key and without data removes the key from
+    /// the state; with `removes_key`, an event with a key and data removes the key too.
     pub fn new(
         kind: Option<Field>,
         key: Option<Field>,
@@ -143,43 +151,48 @@ impl Event {
         Self { kind, key, data, removes_key }
     }
 
-    /// The event that ends a channel. Only Headwater makes it: [`Field::kind`] refuses `end`.
+    /// Returns the event that ends a channel. Only Headwater creates it: [`Field::kind`] refuses
+    /// `end`.
     pub fn end() -> Self {
         Self::new(Some(Field("end".into())), None, "{}", false)
     }
 
-    /// The event that tells a channel's readers that its log has lost the events up to `last`.
+    /// Returns the event that informs subscribers that the log has lost the channel's events up to
+    /// `last`.
     pub fn lost(last: &str) -> Self {
         let data = format!(r#"{{"reason":"lost","requested":"{last}","oldest":null}}"#);
         Self::new(Some(Field("gap".into())), None, data, false)
     }
 
-    /// The event in the place of events that are stored and cannot be read; `from` is the first.
+    /// Returns the event that replaces stored events that cannot be read. `from` is the id of the
+    /// first of them.
     pub fn damaged(from: &str) -> Self {
         let data = format!(r#"{{"reason":"damaged","requested":"{from}","oldest":null}}"#);
         Self::new(Some(Field("gap".into())), None, data, false)
     }
 
-    /// Rebuilds an event that a store wrote, so its fields were checked when they came in.
+    /// Rebuilds an event that a store has written. The fields are not checked again, because they
+    /// were checked when the event was published.
     pub fn stored(kind: Option<&str>, key: Option<&str>, data: &str) -> Self {
         let field = |text: &str| Field(text.into());
         Self::new(kind.map(field), key.map(field), data, false)
     }
 
-    /// The same event, which also removes its key from the state.
+    /// Returns the same event, changed so that it removes its key from the state.
     #[must_use]
     pub fn removing_its_key(self) -> Self {
         let Self { kind, key, data, .. } = self;
         Self::new(kind, key, data, true)
     }
 
-    /// Whether a stream stops after this event.
+    /// Whether the event ends its channel, so that a stream stops after it.
     pub fn is_end(&self) -> bool {
         self.kind.as_ref().is_some_and(|kind| kind.as_str() == "end")
     }
 
-    /// The type and the members of an event that only Headwater puts into a channel: its end, or
-    /// the news that events are lost. The data of such an event is a JSON object.
+    /// Returns the type and the members of a control event, or `None` for an event of a publisher.
+    /// Only Headwater adds control events to a channel: its end, or a gap. Their data is a JSON
+    /// object; the members are its text without the braces.
     pub fn as_control(&self) -> Option<(&'static str, &str)> {
         let kind = match self.kind.as_ref()?.as_str() {
             "end" => "end",
@@ -189,12 +202,12 @@ impl Event {
         Some((kind, self.data.strip_prefix('{')?.strip_suffix('}')?))
     }
 
-    /// Whether the event takes its key out of the state.
+    /// Whether the event removes its key from the state.
     pub fn removes_key(&self) -> bool {
         self.removes_key
     }
 
-    /// Bytes this event counts for against every byte limit.
+    /// Returns the number of bytes with which the event counts against every byte limit.
     pub fn weight(&self) -> usize {
         let length = |field: &Option<Field>| field.as_ref().map_or(0, |f| f.0.len());
         self.data.len() + length(&self.kind) + length(&self.key)

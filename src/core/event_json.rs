@@ -1,12 +1,12 @@
-//! An event as JSON: the one object that streams with `?format=json`, WebSocket frames, history and
-//! state have for it.
+//! An event as JSON. Streams with `?format=json`, WebSocket frames, the history and the state all
+//! use this object.
 
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, Event, Field};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-/// The object. A member that the event does not have is left out.
+/// The JSON object of an event. A member that the event does not have is left out.
 #[derive(Debug, Serialize)]
 pub struct EventJson<'a> {
     #[serde(rename = "type")]
@@ -22,14 +22,14 @@ pub struct EventJson<'a> {
     data: Option<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     removed: bool,
-    /// What the channel's end and the news of lost events have in place of a text.
+    /// The members that a control event (`end` or `gap`) has in place of `data`.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     members: Option<Map<String, Value>>,
 }
 
 impl<'a> EventJson<'a> {
-    /// The object of an event of `channel`; `id` is `None` where the event is a part of the state
-    /// and its id is no place that a client may come back to.
+    /// Returns the object of an event of `channel`. `id` is `None` for an event of the state,
+    /// because its id is not a position from which a client may resume.
     pub fn new(channel: &'a ChannelName, id: Option<EventId>, event: &'a Event) -> Self {
         let control = event.as_control().map(|(kind, _)| kind);
         let is_text = control.is_none();

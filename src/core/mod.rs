@@ -1,5 +1,5 @@
-//! What follows from the protocol alone: no tokio, no sockets, no clock, no environment. Time is an
-//! argument.
+//! The parts of Headwater that follow from the protocol alone: no tokio, no sockets, no clock and
+//! no environment. Functions that depend on the time take it as an argument.
 
 pub mod caching;
 pub mod cursor;

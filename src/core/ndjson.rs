@@ -1,8 +1,8 @@
-//! A batch of events as a publisher sends it: one JSON object a line, or each behind a record
-//! separator, all or nothing.
+//! Parses a batch of events as a publisher sends it: one JSON object per line, or each object after
+//! a record separator. A batch is accepted whole or not at all.
 //!
-//! A `data` string is used as it is; any other JSON is kept in its compact form with its numbers
-//! and the order of its members untouched, so what goes out is what came in.
+//! A `data` string is used as it is. Any other JSON value is kept in its compact form, with its
+//! numbers and the order of its members unchanged, so that subscribers receive what was published.
 
 use crate::core::event::{Event, Field, FieldError};
 use serde::{Deserialize, Deserializer};
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
-/// What stands between the objects of a batch.
+/// The separator of the objects in a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Separator {
     /// A line break: NDJSON, also named JSON Lines.
@@ -22,46 +22,47 @@ pub enum Separator {
 /// Limits on one publish.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchLimits {
-    /// Most events in a batch.
+    /// Largest number of events in a batch.
     pub events: usize,
-    /// Most bytes of one event's data.
+    /// Largest size of one event's data, in bytes.
     pub event_bytes: usize,
 }
 
-/// Why a batch was refused: nothing of it is stored.
+/// The error of a batch that was refused. Nothing of the batch is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchError {
-    /// The line, counted from 1, at which the object begins; 0 for the batch as a whole.
+    /// The line at which the faulty object begins, counted from 1. It is 0 if the error concerns
+    /// the batch as a whole.
     pub line: usize,
-    /// The member at fault, where there is one.
+    /// The faulty member, if the error concerns a single member.
     pub field: Option<&'static str>,
-    /// What is wrong.
+    /// The problem.
     pub problem: BatchProblem,
 }
 
-/// What is wrong with a batch.
+/// The problem of a batch that was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BatchProblem {
-    /// Not one JSON object with the members we know.
+    /// An entry is not a JSON object with only the known members.
     Json(String),
-    /// No event at all.
+    /// The batch has no event.
     Empty,
-    /// More events than the limit.
+    /// The batch has more events than the limit.
     TooMany { limit: usize },
     /// An event's data is larger than the limit.
     TooLarge { bytes: usize, limit: usize },
-    /// `event` or `key` was refused.
+    /// The value of `event` or `key` was refused.
     Field(FieldError),
-    /// `remove` without a key.
+    /// An event has `remove` but no key.
     NoKey,
-    /// An event without data that removes nothing.
+    /// An event has no data and does not remove a key.
     NoData,
 }
 
-/// The members of an event as JSON has them.
+/// The members of an event in JSON.
 #[derive(Clone, Copy, Debug)]
 pub struct Members<'a> {
-    /// The data, as it stands in the text.
+    /// The data as raw JSON.
     pub data: &'a RawValue,
     /// The type.
     pub kind: Option<&'a str>,
@@ -87,15 +88,17 @@ struct Line<'a> {
     remove: bool,
 }
 
-/// A member that is there. `null` is a value like any other, which `Option` would not tell from none.
+/// Deserializes a member that is present. A plain `Option` would take the value `null` for an
+/// absent member.
 fn present<'a, D: Deserializer<'a>>(member: D) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(member).map(Some)
 }
 
-/// Reads a batch. Blank lines are passed over.
+/// Parses a batch. Blank lines are skipped.
 ///
 /// # Errors
-/// Names the first line at fault, and the field and the limit where there is one.
+/// Fails at the first faulty line. The error names the line, and the field and the limit if there
+/// is one.
 pub fn parse_batch(
     text: &str,
     separator: Separator,
@@ -131,7 +134,7 @@ fn parse_object(
     object: &str,
     limits: BatchLimits,
 ) -> Result<Event, (Option<&'static str>, BatchProblem)> {
-    // The library would take the members of an array in their order.
+    // `serde_json` would also accept an array, and assign its elements to the members in order.
     if !object.trim_start().starts_with('{') {
         let why = "an event is a JSON object with \"data\"";
         return Err((None, BatchProblem::Json(why.to_owned())));
@@ -147,10 +150,10 @@ fn parse_object(
     event_of(Members { data, kind, key, removes_key: remove }, limits.event_bytes)
 }
 
-/// An event of its members, of at most `bytes_max` bytes of data.
+/// Builds an event from its members. The data may have at most `bytes_max` bytes.
 ///
 /// # Errors
-/// The member at fault, and what is wrong with it.
+/// Fails when a member is refused. The error names the member and the problem.
 pub fn event_of(
     Members { data, kind, key, removes_key }: Members<'_>,
     bytes_max: usize,
@@ -177,7 +180,7 @@ pub fn event_of(
     ))
 }
 
-/// Valid JSON without the white space between its tokens.
+/// Removes the white space between the tokens of valid JSON.
 fn compact(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     let (mut in_string, mut escaped) = (false, false);
@@ -228,7 +231,7 @@ impl fmt::Display for BatchProblem {
 }
 
 impl BatchProblem {
-    /// The limit that was passed, where it is one.
+    /// Returns the limit that the batch exceeded, or `None` if the problem is not a limit.
     pub fn limit(&self) -> Option<usize> {
         match self {
             Self::TooMany { limit }

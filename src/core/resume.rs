@@ -1,7 +1,8 @@
-//! Where a stream begins, decided from what the client asked for and what the log holds.
+//! Decides where a stream begins, from what the client requested and what the log has.
 //!
-//! A cursor that cannot be honoured is never an HTTP error, because any non-200 ends a native
-//! `EventSource` for good; and never silence. It becomes a `gap` event, and the stream goes on.
+//! A cursor that cannot be honoured never leads to an HTTP error, because any status other than 200
+//! ends a native `EventSource` permanently. It is not ignored silently either: the client receives
+//! a `gap` event, and the stream goes on.
 
 use crate::core::cursor::{Cursor, EventId};
 use crate::core::event::ChannelName;
@@ -12,46 +13,47 @@ use crate::core::sse::{Gap, GapReason};
 
 /// The cursor before the first event.
 pub const BEGINNING: &str = "0-0";
-/// Longest part of a foreign cursor that a `gap` event repeats, in characters.
+/// Largest number of characters of a foreign cursor that a `gap` event repeats.
 const REQUESTED_CHARS_MAX: usize = 200;
 
-/// What a client asked to begin after.
+/// The start of a stream as the client requested it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResumeFrom {
-    /// Nothing: a fresh join.
+    /// The request has no cursor: a fresh join.
     Now,
-    /// One of our cursors.
+    /// A valid cursor with one position for each channel of the stream.
     After(Cursor),
-    /// A cursor that is not of this log.
+    /// A text that is not a cursor of this stream.
     Foreign(String),
-    /// An instant: every event from then on.
+    /// An instant: the stream begins with the first event at or after it.
     Since(Since),
-    /// So many of the newest events of each channel.
+    /// The number of newest events of each channel with which the stream begins.
     Last(u64),
 }
 
-/// Where one channel of a stream begins.
+/// The start of one channel of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// After this place.
+    /// The channel begins after this position.
     After(EventId),
-    /// As a fresh join: with the state where there is one, else at the start of the segment.
+    /// The channel begins as a fresh join: with its state if it has one, otherwise at the start of
+    /// the segment.
     Now,
 }
 
-/// How a stream begins: a `Start` for each channel, and what the client must be told is missing.
+/// How a stream begins: a [`Start`] for each channel, and the gaps that the client is informed of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartPlan {
-    /// In the order of the channels.
+    /// The start of each channel, in the order of the channels.
     pub starts: Vec<Start>,
-    /// What is missing.
+    /// The gaps at the beginning of the stream.
     pub gaps: Vec<Gap>,
 }
 
 impl ResumeFrom {
-    /// Reads a cursor for a stream of `channels` channels, wherever the client sent it. No text is
-    /// refused: one that is no cursor of this stream leads to a `gap` event. `0-0` is the beginning
-    /// of any number of channels.
+    /// Parses a cursor for a stream of `channels` channels, from the header or from a query
+    /// parameter. No text is refused: a text that is not a cursor of this stream leads to a `gap`
+    /// event. `0-0` is the beginning for any number of channels.
     pub fn cursor(raw: &[u8], channels: usize) -> Self {
         if raw.is_empty() {
             return Self::Now;
@@ -70,7 +72,7 @@ impl ResumeFrom {
         }
     }
 
-    /// How the client comes to the segment that is running.
+    /// Returns the [`Arrival`] of the request, which decides when its stream ends.
     pub fn arrival(&self) -> Arrival {
         match self {
             Self::After(Cursor { mark: None, .. }) => Arrival::Straggler,
@@ -81,23 +83,24 @@ impl ResumeFrom {
 }
 
 impl StartPlan {
-    /// Everything anew.
+    /// Begins every channel as a fresh join.
     pub fn fresh(channels: usize) -> Self {
         Self { starts: vec![Start::Now; channels], gaps: Vec::new() }
     }
 
-    /// After a cursor that needs no look at the log.
+    /// Begins after a cursor without checking it against the log.
     pub fn after(cursor: &Cursor) -> Self {
         Self::at(&cursor.positions)
     }
 
-    /// After these places.
+    /// Begins each channel after its position.
     pub fn at(positions: &[EventId]) -> Self {
         let starts = positions.iter().map(|position| Start::After(*position)).collect();
         Self { starts, gaps: Vec::new() }
     }
 
-    /// After text that is no cursor of this log: a gap in every channel.
+    /// Begins every channel as a fresh join with a gap, because the client sent a text that is not
+    /// a cursor of this stream.
     pub fn foreign(requested: &str, names: &[ChannelName], log_states: &[LogState]) -> Self {
         let gaps = names.iter().zip(log_states).map(|(name, log_state)| Gap {
             reason: GapReason::Unknown,
@@ -108,8 +111,8 @@ impl StartPlan {
         Self { starts: vec![Start::Now; names.len()], gaps: gaps.collect() }
     }
 
-    /// From the instant `since_ms` on. `befores`: the last place in each channel before it. Events
-    /// from then on that are no longer kept are a gap.
+    /// Begins at the instant `since_ms`. `befores` has the last position of each channel before
+    /// that instant. A channel has a gap if it no longer keeps all events from that instant on.
     pub fn since(
         since: &Since,
         since_ms: u64,
@@ -134,7 +137,7 @@ impl StartPlan {
         beginning
     }
 
-    /// After a cursor, each of its positions held against the log of its channel.
+    /// Begins after a cursor. Each of its positions is checked against the log of its channel.
     pub fn decide(cursor: &Cursor, names: &[ChannelName], log_states: &[LogState]) -> Self {
         let mut beginning = Self { starts: Vec::new(), gaps: Vec::new() };
         for ((position, name), log_state) in cursor.positions.iter().zip(names).zip(log_states) {
@@ -157,10 +160,12 @@ fn place(position: EventId, log_state: &LogState) -> (Start, Option<GapReason>) 
         return (Start::Now, Some(GapReason::Ahead));
     }
     if !bounds.misses(position) {
-        // A place that other logs have too would hide that the log was lost meanwhile.
+        // A position that other logs also have, such as `0-0`, would hide that the log was lost in
+        // the meantime. So it is raised to the first position of this log.
         return (Start::After(position.max(bounds.first())), None);
     }
-    // What is kept goes on behind the hole; state makes up for it.
+    // The stream goes on with the events that are kept, or with the state if the channel has one,
+    // because the state replaces the missing events.
     let start = if log_state.keyed { Start::Now } else { Start::After(bounds.low_watermark) };
     (start, Some(GapReason::Trimmed))
 }
@@ -237,7 +242,7 @@ mod tests {
         let since: Since = "0".parse().unwrap();
         let befores = [id(4), id(4), EventId::START];
         let beginning = |ms| StartPlan::since(&since, ms, &names, &befores, &log_states);
-        // All up to 4 is gone from the first two.
+        // The first two channels no longer keep the events up to 4.
         let early = beginning(4);
         let starts = [Start::After(id(4)), Start::Now, Start::After(EventId::START)];
         assert_eq!(early.starts, starts);

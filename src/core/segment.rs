@@ -1,61 +1,64 @@
-//! Where one response ends and the next begins.
+//! Computes when each response ends and the next one begins.
 //!
-//! Every origin cuts its responses at the same wall-clock instants, so a cache in front holds one
-//! object a segment and hands it to everyone. The cut depends on the clock alone, never on
-//! traffic. Clients therefore reconnect together: that is the point, do not add jitter here.
-//! Lanes and the rejoin tick bound the size and the number of those reconnects.
+//! Every origin ends its responses at the same wall-clock instants, so that a cache in front of the
+//! origins keeps one object per segment and serves it to every client. The instants depend on the
+//! clock alone, never on traffic. Clients therefore reconnect together on purpose: do not add
+//! jitter here. Lanes and the rejoin tick bound the size and the number of these reconnect waves.
 //!
-//! Pure: the caller passes `now`. `clock.rs` is the only reader of a clock.
+//! All functions are pure: the caller passes `now`. Only `sync::clock` reads a clock.
 
-/// Shortest and longest segment a configuration may ask for, in ms. Below a second the
+/// Shortest and longest segment that a configuration may set, in ms. Below one second the
 /// reconnects cost more than the cache saves; above ten minutes a drain takes too long.
 pub const SEGMENT_MS: std::ops::RangeInclusive<u64> = 1_000..=600_000;
-/// Most lanes: with more, each holds too few clients to collapse.
+/// Largest number of lanes. With more lanes, each lane has too few clients for a cache to collapse.
 pub const LANES_MAX: u64 = 64;
-/// A response is not begun for less than this, in ms: it runs on to the next boundary instead.
+/// Minimum lifetime of a new response, in ms. If less time is left until the boundary, the response
+/// runs on to the following boundary.
 const LEAST_LEFT_MS: u64 = 2_000;
 
-/// The instants at which responses end.
+/// Computes the instants at which responses end.
 #[derive(Clone, Copy, Debug)]
 pub struct SegmentClock {
     /// Segment length T, in ms.
     pub length_ms: u64,
-    /// Number of lanes L; lane j's boundaries are shifted by `j*T/L`.
+    /// Number of lanes L. The boundaries of lane j are shifted by `j*T/L`.
     pub lanes: u64,
-    /// Where a cursor without a mark rejoins the crowd, in ms; 0 = at the boundary only.
+    /// Interval of the rejoin ticks, in ms: streams of clients that were disconnected inside a
+    /// segment end at the next tick. With 0 they end at the boundary.
     pub rejoin_tick_ms: u64,
 }
 
-/// How a client comes, which decides how long its response lives.
+/// The kind of cursor that a request has. It decides when the response ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// Without a cursor, or with one that nothing is known about.
+    /// The request has no cursor, or a cursor that is not valid for the stream.
     New,
-    /// With a cursor without a mark: it broke off somewhere inside a segment.
+    /// The request has a cursor without a mark: its stream was disconnected inside a segment.
     Straggler,
-    /// With the cursor of a response that ended as planned, at this instant (ms).
+    /// The request has the cursor of a response that ended as planned, at this instant (ms).
     Marked(u64),
 }
 
 /// One span of time, half open: `starts_at <= t < ends_at`, in ms since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// How many whole segments lie before it.
+    /// Number of whole segments of the same lane before this one, since the Unix epoch.
     pub number: u64,
-    /// First instant.
+    /// First instant of the segment.
     pub starts_at: u64,
-    /// First instant after it.
+    /// First instant after the segment.
     pub ends_at: u64,
 }
 
-/// One response's life: the segment it begins in and the instant at which it ends.
+/// The lifetime of one response: the segment in which it begins, and the instant at which it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     /// The segment that was running when the response began.
     pub segment: Segment,
-    /// When the response ends; the following boundary where too little was left of this one.
+    /// The instant at which the response ends, in ms. It lies in the following segment when too
+    /// little time was left in this one.
     pub ends_at: u64,
-    /// The segment that begins, or goes on, at `ends_at`.
+    /// The number of the segment that runs from `ends_at` on.
     pub next_number: u64,
 }
 
@@ -66,7 +69,7 @@ impl Default for SegmentClock {
 }
 
 impl SegmentClock {
-    /// The segment of `lane` that `now` lies in.
+    /// Returns the segment of `lane` that contains the instant `now`.
     pub fn segment_at(&self, lane: u64, now: u64) -> Segment {
         let offset = lane * self.length_ms / self.lanes;
         let number = now.saturating_sub(offset) / self.length_ms;
@@ -74,12 +77,16 @@ impl SegmentClock {
         Segment { number, starts_at, ends_at: starts_at + self.length_ms }
     }
 
-    /// The life of a response that begins at `now`.
+    /// Returns the lifetime of a response that begins at `now`.
     ///
-    /// Who comes from a tick of this very segment leaves with its crowd, however little is left:
-    /// running on, the last ticks' responses would lie beside all of the next segment's. Who comes
-    /// from an earlier segment is as much a straggler as one without a mark: after an outage, or
-    /// from sleep on an idle channel, each of those segments would be a response of its own.
+    /// A stream that is opened with the mark of a tick of the running segment ends at the boundary
+    /// of this segment, however little time is left. If it ran on, the responses of the last ticks
+    /// would exist beside all responses of the next segment.
+    ///
+    /// A stream that is opened with the mark of an earlier segment ends at the next tick, like a
+    /// stream without a mark. After an outage, or after sleep on an idle channel, clients arrive
+    /// with the marks of many segments, and each mark would otherwise need a response of its own
+    /// until the boundary.
     pub fn span(&self, lane: u64, now: u64, arrival: Arrival) -> Span {
         let segment = self.segment_at(lane, now);
         let left = segment.ends_at - now.max(segment.starts_at);
@@ -101,13 +108,14 @@ impl SegmentClock {
         self.span_until(lane, now, ends_at)
     }
 
-    /// The life of a response that begins at `now` and ends at `ends_at`, wherever that lies.
+    /// Returns the lifetime of a response that begins at `now` and ends at `ends_at`, which may lie
+    /// in any segment.
     pub fn span_until(&self, lane: u64, now: u64, ends_at: u64) -> Span {
         let next_number = self.segment_at(lane, ends_at).number;
         Span { segment: self.segment_at(lane, now), ends_at, next_number }
     }
 
-    /// The longest that any response lives, in ms: what a drain has to wait for.
+    /// Returns the longest lifetime of any response, in ms. A drain has to wait for this time.
     pub fn longest_ms(&self) -> u64 {
         self.length_ms + LEAST_LEFT_MS.min(self.length_ms / 2)
     }
@@ -155,7 +163,7 @@ mod tests {
         let clock = SegmentClock { rejoin_tick_ms: 1_000, ..CLOCK };
         assert_eq!(clock.span(0, 29_100, Arrival::Marked(29_000)).ends_at, 30_000);
         assert_eq!(clock.span(0, 30_100, Arrival::Marked(30_000)).ends_at, 60_000);
-        // Of an earlier segment there is no crowd any more.
+        // The cohort of an earlier segment no longer exists.
         assert_eq!(clock.span(0, 59_100, Arrival::Marked(29_000)).ends_at, 60_000);
         assert_eq!(clock.span(0, 61_100, Arrival::Marked(30_000)).ends_at, 62_000);
         assert_eq!(CLOCK.span(0, 61_100, Arrival::Marked(30_000)).ends_at, 90_000);

@@ -1,4 +1,4 @@
-//! `?since=`: an instant from which a client wants events, as people write one.
+//! The `?since=` parameter: the instant from which a client requests events.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,34 +6,35 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Longest text that is read, in bytes.
+/// Longest text that is parsed, in bytes.
 const TEXT_BYTES_MAX: usize = 64;
-/// From this number of seconds on (the year 5138) a whole number would be milliseconds.
+/// Numbers of seconds from this value on (the year 5138) are refused, because the client most
+/// likely sent milliseconds.
 const SECONDS_MAX: f64 = 1e11;
 
-/// The instant, and how the client wrote it.
+/// An instant, with its text as the client wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Since {
     text: String,
     from: From,
 }
 
-/// What the instant is counted from.
+/// The reference point of the instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum From {
     /// Milliseconds since the Unix epoch.
     Epoch(u64),
-    /// Milliseconds back from now.
+    /// Milliseconds before now.
     Now(u64),
 }
 
-/// The text is no time. Reads well after the name of the parameter.
+/// Error: the text is not an instant. The message is written to follow the name of the parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotATime;
 
 impl Since {
-    /// The instant in ms since the Unix epoch. `now` counts for a duration before now; a caller
-    /// that passes the start of a segment gives all clients of that segment the same answer.
+    /// Returns the instant in ms since the Unix epoch. A duration counts back from `now`: a caller
+    /// that passes the start of a segment gives all clients of that segment the same response.
     pub fn ms(&self, now: u64) -> u64 {
         match self.from {
             From::Epoch(ms) => ms,
@@ -71,7 +72,8 @@ fn unix_ms(text: &str) -> Result<u64, NotATime> {
     }
 }
 
-/// In a query `+` stands for a space, and the offset `+01:00` is often sent as it is.
+/// In a query string `+` stands for a space, so the offset `+01:00` often arrives with a space in
+/// place of the plus sign.
 fn rfc3339_ms(text: &str) -> Result<u64, NotATime> {
     let text = text.replace(' ', "+");
     let instant = OffsetDateTime::parse(&text, &Rfc3339).map_err(|_| NotATime)?;

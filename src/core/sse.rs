@@ -1,9 +1,9 @@
-//! Events and control blocks as `text/event-stream` bytes: every byte of a stream is made here.
+//! Encodes events and control events as `text/event-stream`. Every byte of a stream is made here.
 //!
-//! A block ends with an empty line. Control blocks carry data and a type of their own, because
-//! Firefox and WebKit drop the id of a block without data; `onmessage` never sees them.
-//! `retry` is long while a stream runs and short only just before a planned end, so a broken
-//! connection backs off and a boundary does not.
+//! An SSE event ends with an empty line. Control events have data and a type of their own: Firefox
+//! and WebKit drop the id of an SSE event without data, and the type keeps control events away from
+//! `onmessage`. `retry` is long while a stream runs and short only just before a planned end, so a
+//! client backs off after a broken connection but not at a boundary.
 
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, Event};
@@ -11,73 +11,75 @@ use crate::core::event_json::EventJson;
 use bytes::Bytes;
 use serde_json::json;
 
-/// Wait before a reconnect when a stream broke, in ms.
+/// Reconnect delay after a broken stream, in ms.
 pub const RETRY_BROKEN_MS: u64 = 3_000;
-/// Wait before a reconnect after a planned end, in ms.
+/// Reconnect delay after a planned end, in ms.
 pub const RETRY_PLANNED_MS: u64 = 100;
-/// Wait after the answer to a long poll that moved nobody on, in ms: nobody may spin on one.
+/// Reconnect delay after a long poll whose response a cache may keep for one second only, in ms. It
+/// prevents a client from repeating such a long poll in a tight loop.
 pub const RETRY_EMPTY_LONG_POLL_MS: u64 = 1_000;
-/// The comment that shows caches and clients that the stream lives: one line, without an empty one
-/// behind it. The heartbeat may stand before any block, and clients that take an empty line for the
-/// end of an event would hand an empty event to their users.
+/// The comment that shows caches and clients that the stream is alive: one line, without an empty
+/// line after it. A heartbeat may stand before any SSE event, and clients that take an empty line
+/// for the end of an event would deliver an empty event to their users.
 pub const HEARTBEAT: &[u8] = b":\n";
 
-/// How a stream writes the events of its publishers.
+/// The encoding of published events in a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// The type in `event:`, the text in `data:`.
+    /// The type is in `event:` and the text in `data:`.
     #[default]
     Raw,
-    /// No type, and in `data:` the JSON object that a WebSocket frame of the event is
-    /// ([`EventJson`]): its text, type, key and channel.
+    /// There is no `event:` line, and `data:` is a JSON object with the text, type, key and channel
+    /// of the event, the same as in a WebSocket frame ([`EventJson`]).
     Json,
 }
 
-/// Writes the events of one channel in one format.
+/// Encodes the events of one channel in one format.
 #[derive(Clone, Debug)]
 pub struct EventWriter {
     channel: ChannelName,
     format: Format,
 }
 
-/// Why a cursor could not be honoured.
+/// The reason why a cursor could not be honoured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GapReason {
-    /// Events after it are no longer kept.
+    /// Events after the cursor are no longer kept.
     Trimmed,
-    /// It is not one of ours.
+    /// The text is not a cursor, or it has the wrong number of positions.
     Unknown,
-    /// It lies after the newest event: the log lost events, or it is another log.
+    /// The cursor lies after the newest event: the log has lost events, or it is another log.
     Ahead,
 }
 
-/// What a `gap` event tells the client.
+/// The content of a `gap` event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// Why.
+    /// The reason of the gap.
     pub reason: GapReason,
-    /// The cursor as the client sent it.
+    /// The cursor, or the value of `since`, as the client sent it.
     pub requested: String,
-    /// The oldest event still kept.
+    /// The id of the oldest event that is still kept.
     pub oldest: Option<EventId>,
     /// The channel in which events are missing.
     pub channel: ChannelName,
 }
 
-/// Why a request for a stream is answered with a `shed` event, and the client shall come back later.
+/// The reason why a request for a stream is shed: the response is a `shed` event that tells the
+/// client to reconnect later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShedReason {
-    /// The origin has as many connections as it may have.
+    /// The origin has reached its limit of connections.
     Connections,
-    /// The client has.
+    /// The client has reached its limit of connections.
     Client,
     /// The store does not answer.
     Store,
-    /// Other answers leave no memory.
+    /// Other responses leave no memory.
     Memory,
     /// The token of the client has expired.
     Token,
-    /// The keys that tokens are checked with were never fetched.
+    /// The keys with which tokens are checked were never fetched.
     Keys,
 }
 
@@ -86,7 +88,7 @@ impl ShedReason {
     pub const ALL: [Self; 6] =
         [Self::Connections, Self::Client, Self::Store, Self::Memory, Self::Token, Self::Keys];
 
-    /// The word on the wire.
+    /// Returns the name of the reason in the protocol.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connections => "connections",
@@ -100,10 +102,10 @@ impl ShedReason {
 }
 
 impl GapReason {
-    /// All reasons for a gap at the beginning of a stream.
+    /// All reasons of a gap at the beginning of a stream.
     pub const ALL: [Self; 3] = [Self::Trimmed, Self::Unknown, Self::Ahead];
 
-    /// The word on the wire.
+    /// Returns the name of the reason in the protocol.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Trimmed => "trimmed",
@@ -113,15 +115,16 @@ impl GapReason {
     }
 }
 
-/// The first block of a stream. `cursor` is `None` where state follows: state is not a place to
-/// come back to, so a client that breaks off half-way gets the whole of it again.
+/// Writes the first SSE event of a stream. `cursor` is `None` when the state follows: the state is
+/// not a position to resume from, so a client that is disconnected within it receives all of it
+/// again.
 pub fn opening(out: &mut Vec<u8>, cursor: Option<&str>, segment: u64, ends_at: u64) {
     retry(out, RETRY_BROKEN_MS);
     let data = format!(r#"{{"segment":{segment},"ends_at":{ends_at}}}"#);
     control(out, "segment", cursor, &data);
 }
 
-/// Tells the client that something is missing.
+/// Writes a `gap` event.
 pub fn gap(out: &mut Vec<u8>, gap: &Gap) {
     let reason = gap.reason.as_str();
     let requested = json!(gap.requested);
@@ -130,20 +133,20 @@ pub fn gap(out: &mut Vec<u8>, gap: &Gap) {
     control(out, "gap", None, &channel_control("gap", &gap.channel, None, &members));
 }
 
-/// Closes the state: from here on the client has a place to come back to.
+/// Writes the SSE event that closes the state. Its id is a cursor from which the client can resume.
 pub fn state_closing(out: &mut Vec<u8>, cursor: &str, segment: u64, ends_at: u64) {
     let data = format!(r#"{{"segment":{segment},"ends_at":{ends_at},"state":1}}"#);
     control(out, "segment", Some(cursor), &data);
 }
 
-/// The last block of a planned end; the body ends cleanly after it.
+/// Writes the last SSE event before a planned end. The body ends cleanly after it.
 pub fn closing(out: &mut Vec<u8>, cursor: &str, next_segment: u64, retry_ms: u64) {
     retry(out, retry_ms);
     control(out, "segment", Some(cursor), &format!(r#"{{"segment":{next_segment}}}"#));
 }
 
-/// The whole body of an answer that sends the client away for a while. Its block has a type and
-/// data, because clients that know no block without data hand an empty event to their users.
+/// Returns the whole body of a shed response. Its SSE event has a type and data, because some
+/// clients deliver an SSE event without data to their users as an empty event.
 pub fn shed(retry_ms: u64, reason: &str) -> Vec<u8> {
     let mut out = Vec::new();
     retry(&mut out, retry_ms);
@@ -152,25 +155,26 @@ pub fn shed(retry_ms: u64, reason: &str) -> Vec<u8> {
     out
 }
 
-/// The `id:` line alone: a stream of several channels puts its joined cursor before the rest.
+/// Writes only an `id:` line. A stream of several channels writes its joined cursor in this way,
+/// before the rest of the event.
 pub fn id_line(out: &mut Vec<u8>, id: &str) {
     line(out, "id", id);
 }
 
 impl EventWriter {
-    /// A writer of the events of `channel`.
+    /// Returns a writer for the events of `channel`.
     pub fn new(channel: ChannelName, format: Format) -> Self {
         Self { channel, format }
     }
 
-    /// An event's block, which begins with its id.
+    /// Writes an event, beginning with its `id:` line.
     pub fn block(&self, out: &mut Vec<u8>, id: EventId, event: &Event) {
         id_line(out, &id.to_string());
         self.after_id(out, Some(id), event);
     }
 
-    /// An event's block without its `id:` line; `id` is `None` for state, which is no place in the
-    /// log.
+    /// Writes an event without its `id:` line. `id` is `None` for an event of the state, which has
+    /// no position in the log.
     pub fn after_id(&self, out: &mut Vec<u8>, id: Option<EventId>, event: &Event) {
         if let Some((kind, members)) = event.as_control() {
             control(out, kind, None, &channel_control(kind, &self.channel, id, members));
@@ -187,17 +191,17 @@ impl EventWriter {
     }
 }
 
-/// A block that was written in [`Format::Json`].
+/// An SSE event that was written in [`Format::Json`].
 #[derive(Clone, Debug)]
-pub struct JsonBlock {
-    /// Its `id`.
+pub struct JsonEvent {
+    /// The id of the event.
     pub id: Option<EventId>,
-    /// Its data: one JSON object.
+    /// The data of the event: one JSON object.
     pub data: Bytes,
 }
 
-/// The blocks of events that were written in [`Format::Json`]. Their data is not copied.
-pub fn json_blocks(bytes: &Bytes) -> impl Iterator<Item = JsonBlock> {
+/// Splits bytes that were written in [`Format::Json`] into SSE events. The data is not copied.
+pub fn json_events(bytes: &Bytes) -> impl Iterator<Item = JsonEvent> {
     let mut rest = bytes.clone();
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -205,11 +209,11 @@ pub fn json_blocks(bytes: &Bytes) -> impl Iterator<Item = JsonBlock> {
         }
         let end = rest.windows(2).position(|pair| pair == b"\n\n").unwrap_or(rest.len());
         let block = rest.split_to((end + 2).min(rest.len())).slice(..end);
-        Some(JsonBlock::of(&block))
+        Some(JsonEvent::of(&block))
     })
 }
 
-impl JsonBlock {
+impl JsonEvent {
     fn of(block: &Bytes) -> Self {
         let mut found = Self { id: None, data: Bytes::new() };
         for line in block.split(|byte| *byte == b'\n') {
@@ -233,8 +237,8 @@ fn raw(out: &mut Vec<u8>, event: &Event) {
     out.push(b'\n');
 }
 
-/// The data of a control event that concerns one channel: the same object that a WebSocket frame of
-/// it is.
+/// Returns the data of a control event that concerns one channel. A WebSocket frame of the event
+/// has the same JSON object.
 fn channel_control(
     kind: &str,
     channel: &ChannelName,
@@ -259,7 +263,8 @@ fn retry(out: &mut Vec<u8>, ms: u64) {
     line(out, "retry", &ms.to_string());
 }
 
-/// `name: value`, and `name:` for an empty value, which means the same and carries no stray space.
+/// Writes `name: value`. An empty value becomes `name:`, which means the same and has no stray
+/// space.
 fn line(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(name.as_bytes());
     out.push(b':');
@@ -270,7 +275,7 @@ fn line(out: &mut Vec<u8>, name: &str, value: &str) {
     out.push(b'\n');
 }
 
-/// Splits at CRLF, LF and CR, the three line ends of the event stream format.
+/// Splits a text at CRLF, LF and CR, the three line ends of the event stream format.
 fn lines(data: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(data);
     std::iter::from_fn(move || {
@@ -360,7 +365,7 @@ mod tests {
             writer.block(&mut out, ID, event);
             writer.after_id(&mut out, None, event);
         }
-        let blocks: Vec<JsonBlock> = json_blocks(&out.into()).collect();
+        let blocks: Vec<JsonEvent> = json_events(&out.into()).collect();
         assert_eq!(blocks.len(), 6);
         for (index, block) in blocks.iter().enumerate() {
             assert_eq!(block.id, (index % 2 == 0).then_some(ID));

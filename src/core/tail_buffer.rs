@@ -1,11 +1,9 @@
-//! The recent events of one channel as finished bytes: one append-only run, bounded.
-//!
-//! A reader is a position. Missing a wake-up, starting late and reconnecting are the same call,
-//! [`TailBuffer::read`], and no reader has a queue here: one that lags gets all that is pending in
-//! one piece. A piece is a handle on shared bytes, or, near the head where events still lie one by
-//! one, a copy of at most [`PIECE_BYTES`]; either way a slow reader holds one piece and no more.
-//!
-//! The run begins at `base`. What lies before it is the store's to give.
+//! The newest events of one channel as encoded SSE bytes, in one bounded append-only buffer. A
+//! reader is a position. A missed wake-up, a late start and a reconnect all lead to the same
+//! call, [`TailBuffer::read`], and no reader has a queue here: a lagging reader gets its pending
+//! events in large chunks. A chunk is a handle on shared bytes or, near the newest events, which
+//! are not joined yet, a copy of at most [`CHUNK_BYTES`]. So a slow reader holds one chunk at most.
+//! The buffer begins after the event `base`. Earlier events come from the store.
 
 use crate::core::cursor::EventId;
 use crate::core::event::StoredEvent;
@@ -13,13 +11,13 @@ use crate::core::sse::{self, EventWriter};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
-/// Small blocks are joined up to this size: one write to a socket, and the most that a reader of
-/// single events copies.
-pub const PIECE_BYTES: usize = 16 * 1024;
-/// What one event costs beside its bytes: its index entry, and its block before it is joined.
+/// Size up to which encoded events are joined, in bytes: the size of one write to a socket, and the
+/// most that a reader of single events copies.
+pub const CHUNK_BYTES: usize = 16 * 1024;
+/// Memory per event beside its bytes: its index entry, and its own block until it is joined.
 const EVENT_OVERHEAD_BYTES: usize = 96;
 
-/// The run. Absolute byte offsets count from the first byte ever appended.
+/// The buffer. Byte offsets count from the first byte that was appended since the last reset.
 #[derive(Debug)]
 pub struct TailBuffer {
     writer: EventWriter,
@@ -35,58 +33,59 @@ pub struct TailBuffer {
 struct Entry {
     id: EventId,
     end: u64,
-    /// Length of the `id:` line that the block begins with.
+    /// Length of the `id:` line at the start of the encoded event.
     id_line: u16,
     is_end: bool,
 }
 
+/// A contiguous range of encoded events: one event, or several that were joined.
 #[derive(Clone, Debug)]
 struct Block {
     start: u64,
     bytes: Bytes,
 }
 
-/// What lies after a position.
+/// The result of a read after a position.
 #[derive(Debug)]
 pub enum Read {
-    /// Bytes of at least one event.
-    Events(Piece),
-    /// Nothing yet before the given instant.
+    /// At least one event follows.
+    Events(Chunk),
+    /// There is no further event before the given instant yet.
     CaughtUp,
-    /// The position lies before the run: ask the store.
-    BeforeRun,
+    /// The position lies before the buffer: the events must be read from the store.
+    BeforeTail,
 }
 
-/// Consecutive events of one channel.
+/// A chunk: consecutive events of one channel.
 #[derive(Clone, Debug)]
-pub struct Piece {
-    /// Their blocks.
+pub struct Chunk {
+    /// The encoded events.
     pub bytes: Bytes,
-    /// How many there are.
+    /// The number of events.
     pub events: u64,
-    /// The id of the last one.
+    /// The id of the last event.
     pub last: EventId,
-    /// Whether the last one ends the channel's stream.
+    /// Whether the last event ends the channel.
     pub is_end: bool,
 }
 
 impl TailBuffer {
-    /// An empty run whose beginning is not known yet, of at most about `bytes_max` bytes.
+    /// Returns an empty buffer of about `bytes_max` bytes at most, with an unknown beginning.
     pub fn new(writer: EventWriter, bytes_max: usize) -> Self {
         let (entries, blocks) = (VecDeque::new(), VecDeque::new());
         let beginning = EventId::START;
         Self { writer, base: None, beginning, entries, blocks, bytes_max, generation: 0 }
     }
 
-    /// Changes how much is held.
+    /// Sets the size limit, and drops the oldest events that exceed it.
     pub fn set_bytes_max(&mut self, bytes_max: usize) {
         self.bytes_max = bytes_max;
         self.evict();
     }
 
-    /// Adds events that follow each other. `previous` is the id of the event before the first of
-    /// them. When that is not the end of this run, the log has skipped or lost something: the run
-    /// begins anew, and every reader has to ask the store.
+    /// Appends consecutive events. `previous` is the id of the event before the first of them. If
+    /// it is not the newest event here, the log has skipped or lost events: the buffer begins
+    /// again, and readers before `previous` have to read from the store.
     pub fn append(&mut self, previous: EventId, events: &[StoredEvent]) {
         if self.base.is_none() || self.last() != Some(previous) {
             self.reset();
@@ -102,14 +101,14 @@ impl TailBuffer {
             self.entries.push_back(Entry { id: *id, end, id_line, is_end: event.is_end() });
             self.blocks.push_back(Block { start, bytes: block.into() });
         }
-        // First, so that a joined block is never larger than what is held.
+        // Eviction comes first, so that a joined block is never larger than the limit.
         self.evict();
         self.join_small_blocks();
     }
 
-    /// Says that `last` is the newest event of the log, by the store; `beginning` is the place
-    /// before every event. A run that has not begun yet begins there, and a reader at that place
-    /// needs the store no more.
+    /// Records that `last` is the newest event of the store's log, and `beginning` the position
+    /// before every event. A buffer without a base begins at `last`, and a reader there no longer
+    /// needs the store.
     pub fn begin_at(&mut self, beginning: EventId, last: EventId) {
         self.beginning = beginning;
         if self.base.is_none() {
@@ -122,7 +121,7 @@ impl TailBuffer {
         self.last().is_none_or(|last| last == self.beginning)
     }
 
-    /// Forgets the run, so that every reader asks the store again.
+    /// Empties the buffer, so that every reader reads from the store again.
     pub fn reset(&mut self) {
         self.entries.clear();
         self.blocks.clear();
@@ -130,17 +129,17 @@ impl TailBuffer {
         self.generation += 1;
     }
 
-    /// Changes whenever the run begins anew: what a reader knew of it is void then.
+    /// Returns a number that changes at every reset. It shows a reader that the buffer was emptied.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Where the run begins.
+    /// Returns the id of the event after which the buffer begins, or `None` if it is not known yet.
     pub fn base(&self) -> Option<EventId> {
         self.base
     }
 
-    /// The id of the newest event, or of the one the run begins after.
+    /// Returns the id of the newest event, or the base if the buffer has no event.
     pub fn last(&self) -> Option<EventId> {
         self.entries.back().map(|entry| entry.id).or(self.base)
     }
@@ -155,7 +154,7 @@ impl TailBuffer {
         self.base.is_some_and(|base| base <= position)
     }
 
-    /// The last position before the instant `ms`, where the run reaches back that far.
+    /// Returns the last position before the instant `ms`, if the buffer reaches back that far.
     pub fn position_before(&self, ms: u64) -> Option<EventId> {
         let index = self.entries.partition_point(|entry| entry.id.ms < ms);
         match index.checked_sub(1) {
@@ -164,61 +163,62 @@ impl TailBuffer {
         }
     }
 
-    /// The events after `position` with ids before the instant `until_ms`, at most `bytes_max`
-    /// bytes of them but at least one, and none behind an event that ends the channel.
+    /// Reads the events after `position` with ids before the instant `until_ms`: at most
+    /// `bytes_max` bytes but at least one event, and no event after one that ends the channel.
     pub fn read(&self, position: EventId, until_ms: u64, bytes_max: usize) -> Read {
         let range = match self.range_after(position, until_ms) {
             Ok(range) => range,
             Err(nothing) => return nothing,
         };
         let start = self.offset_before(range.start);
-        let piece = self.piece_at(start, self.entries[range.end - 1].end, bytes_max);
-        let end = start + piece.len() as u64;
+        let chunk = self.chunk_at(start, self.entries[range.end - 1].end, bytes_max);
+        let end = start + chunk.len() as u64;
         let last = self.index_of_end(range.start, end);
         let entry = &self.entries[last];
-        Read::Events(Piece {
-            bytes: piece.slice(..(entry.end - start) as usize),
+        Read::Events(Chunk {
+            bytes: chunk.slice(..(entry.end - start) as usize),
             events: (last - range.start + 1) as u64,
             last: entry.id,
             is_end: entry.is_end,
         })
     }
 
-    /// As [`TailBuffer::read`], event by event and without the `id:` lines, for streams of several
-    /// channels, whose ids are joined cursors.
+    /// Reads like [`TailBuffer::read`], but returns single events without their `id:` lines, for
+    /// streams of several channels, whose ids are joined cursors.
     ///
     /// # Errors
-    /// The two other answers of `read`.
-    pub fn read_blocks(
+    /// Fails with one of the other two results of `read`.
+    pub fn read_each(
         &self,
         position: EventId,
         until_ms: u64,
         bytes_max: usize,
-    ) -> Result<Vec<Piece>, Read> {
+    ) -> Result<Vec<Chunk>, Read> {
         let range = self.range_after(position, until_ms)?;
-        let mut pieces = Vec::new();
+        let mut chunks = Vec::new();
         let mut bytes = 0;
         for index in range {
             let entry = &self.entries[index];
             let start = self.offset_before(index) + u64::from(entry.id_line);
             bytes += (entry.end - start) as usize;
-            if bytes > bytes_max && !pieces.is_empty() {
+            let is_after_end = chunks.last().is_some_and(|chunk: &Chunk| chunk.is_end);
+            if is_after_end || bytes > bytes_max && !chunks.is_empty() {
                 break;
             }
-            let bytes = self.piece_at(start, entry.end, usize::MAX);
-            pieces.push(Piece { bytes, events: 1, last: entry.id, is_end: entry.is_end });
+            let bytes = self.chunk_at(start, entry.end, usize::MAX);
+            chunks.push(Chunk { bytes, events: 1, last: entry.id, is_end: entry.is_end });
         }
-        Ok(pieces)
+        Ok(chunks)
     }
 
-    /// Indexes of the readable events after `position`; never empty.
+    /// Returns the indexes of the readable events after `position`. The range is never empty.
     fn range_after(
         &self,
         position: EventId,
         until_ms: u64,
     ) -> Result<std::ops::Range<usize>, Read> {
         if !self.covers(position) {
-            return Err(Read::BeforeRun);
+            return Err(Read::BeforeTail);
         }
         let first = self.index_after(position);
         let mut end = self.entries.len();
@@ -231,8 +231,8 @@ impl TailBuffer {
         Ok(first..end)
     }
 
-    /// Index of the first event after `position`. Readers stand near the head, so the search
-    /// doubles its way back from there.
+    /// Returns the index of the first event after `position`. Most readers are near the newest
+    /// event, so the search goes back from there in doubling steps.
     fn index_after(&self, position: EventId) -> usize {
         let length = self.entries.len();
         let mut step = 1;
@@ -245,8 +245,8 @@ impl TailBuffer {
         low + window.take_while(|entry| entry.id <= position).count()
     }
 
-    /// Index of the last event from `first` on that ends at or before the offset `end`, or the
-    /// first event that ends the channel, whichever comes first.
+    /// Returns the index of the last event from `first` on that ends at or before the offset `end`,
+    /// or of the first event that ends the channel, whichever comes first.
     fn index_of_end(&self, first: usize, end: u64) -> usize {
         let mut last = first;
         for index in first..self.entries.len() {
@@ -261,22 +261,23 @@ impl TailBuffer {
         last
     }
 
-    /// Bytes from `start` on: the rest of its block where that is enough, else the following
-    /// small blocks joined with it; whole events only, at most `bytes_max` bytes but at least one.
-    fn piece_at(&self, start: u64, end: u64, bytes_max: usize) -> Bytes {
+    /// Returns bytes from `start` on: the rest of its block if that is enough, otherwise this rest
+    /// joined with the small blocks after it. The bytes are whole events, at most `bytes_max` bytes
+    /// but at least one event.
+    fn chunk_at(&self, start: u64, end: u64, bytes_max: usize) -> Bytes {
         let index = self.blocks.partition_point(|block| block.start <= start) - 1;
         let block = &self.blocks[index];
         let rest = block.bytes.slice((start - block.start) as usize..);
         let reach = end.min(start.saturating_add(bytes_max as u64));
         let block_end = block.start + block.bytes.len() as u64;
-        if block_end >= reach || rest.len() >= PIECE_BYTES / 4 {
+        if block_end >= reach || rest.len() >= CHUNK_BYTES / 4 {
             return rest.slice(..self.cut(start, block_end.min(end), bytes_max));
         }
-        let mut joined = Vec::with_capacity(PIECE_BYTES.min((reach - start) as usize));
+        let mut joined = Vec::with_capacity(CHUNK_BYTES.min((reach - start) as usize));
         joined.extend_from_slice(&rest);
         for block in self.blocks.range(index + 1..) {
             let length = block.bytes.len();
-            let too_much = joined.len() + length > PIECE_BYTES.min(bytes_max);
+            let too_much = joined.len() + length > CHUNK_BYTES.min(bytes_max);
             if too_much || block.start + length as u64 > end {
                 break;
             }
@@ -285,7 +286,8 @@ impl TailBuffer {
         joined.into()
     }
 
-    /// How many bytes from `start` towards `end` make whole events within `bytes_max`.
+    /// Returns how many bytes from `start` towards `end` are whole events within `bytes_max`, but
+    /// at least one event.
     fn cut(&self, start: u64, end: u64, bytes_max: usize) -> usize {
         let whole = (end - start) as usize;
         if whole <= bytes_max {
@@ -307,15 +309,15 @@ impl TailBuffer {
         self.blocks.back().map_or(0, |block| block.start + block.bytes.len() as u64)
     }
 
-    /// Joins the small blocks at the head once they fill a piece: each byte is copied once.
+    /// Joins the small blocks at the end once they fill a chunk, so that each byte is copied once.
     fn join_small_blocks(&mut self) {
         let mut bytes = 0;
         let mut first = self.blocks.len();
-        while first > 0 && self.blocks[first - 1].bytes.len() < PIECE_BYTES / 4 {
+        while first > 0 && self.blocks[first - 1].bytes.len() < CHUNK_BYTES / 4 {
             first -= 1;
             bytes += self.blocks[first].bytes.len();
         }
-        if bytes < PIECE_BYTES {
+        if bytes < CHUNK_BYTES {
             return;
         }
         let mut joined = Vec::with_capacity(bytes);
@@ -326,8 +328,8 @@ impl TailBuffer {
         self.blocks.push_back(Block { start, bytes: joined.into() });
     }
 
-    /// Drops whole blocks from the front, then events of a joined block that is still too large; the
-    /// newest event always stays.
+    /// Drops whole blocks from the front, then events of a joined block that is still too large.
+    /// The newest event always stays.
     fn evict(&mut self) {
         while self.blocks.len() > 1 && self.weight() > self.bytes_max {
             self.blocks.pop_front();
@@ -393,9 +395,9 @@ mod tests {
     #[test]
     fn a_reader_before_the_run_is_sent_to_the_store() {
         let mut log = TailBuffer::new(writer(), 1 << 20);
-        assert!(matches!(log.read(id(0), u64::MAX, 100), Read::BeforeRun));
+        assert!(matches!(log.read(id(0), u64::MAX, 100), Read::BeforeTail));
         log.append(id(4), &[stored(5, "a")]);
-        assert!(matches!(log.read(id(3), u64::MAX, 100), Read::BeforeRun));
+        assert!(matches!(log.read(id(3), u64::MAX, 100), Read::BeforeTail));
         assert!(matches!(log.read(id(4), u64::MAX, 100), Read::Events(_)));
         assert!(matches!(log.read(id(5), u64::MAX, 100), Read::CaughtUp));
         assert!(matches!(log.read(id(9), u64::MAX, 100), Read::CaughtUp));
@@ -412,9 +414,9 @@ mod tests {
             let count = log.entries.len();
             assert!(log.weight() <= bytes_max || count == 1, "{bytes_max}");
             let base = log.base().expect("it has begun");
-            let Read::Events(piece) = log.read(base, u64::MAX, 1 << 20) else { panic!("events") };
+            let Read::Events(chunk) = log.read(base, u64::MAX, 1 << 20) else { panic!("events") };
             let text: Vec<u8> = events[100 - count..].iter().flat_map(text_of).collect();
-            assert_eq!((piece.bytes, piece.events), (text.into(), count as u64), "{bytes_max}");
+            assert_eq!((chunk.bytes, chunk.events), (text.into(), count as u64), "{bytes_max}");
         }
         assert_eq!(log.entries.len(), 1);
     }
@@ -433,10 +435,10 @@ mod tests {
         let mut log = TailBuffer::new(writer(), 1 << 20);
         let end = StoredEvent { id: id(2), event: Event::end() };
         log.append(id(0), &[stored(1, "a"), end, stored(3, "reopened")]);
-        let Read::Events(piece) = log.read(id(0), u64::MAX, usize::MAX) else { panic!() };
-        assert!(piece.is_end && piece.last == id(2) && piece.events == 2);
-        let Read::Events(piece) = log.read(id(2), u64::MAX, usize::MAX) else { panic!() };
-        assert!(!piece.is_end && piece.last == id(3));
+        let Read::Events(chunk) = log.read(id(0), u64::MAX, usize::MAX) else { panic!() };
+        assert!(chunk.is_end && chunk.last == id(2) && chunk.events == 2);
+        let Read::Events(chunk) = log.read(id(2), u64::MAX, usize::MAX) else { panic!() };
+        assert!(!chunk.is_end && chunk.last == id(3));
     }
 
     #[test]
@@ -444,13 +446,13 @@ mod tests {
         let mut log = TailBuffer::new(writer(), 1000);
         log.append(id(0), &[stored(1, "a"), stored(2, &"x".repeat(100_000))]);
         assert!(!log.covers(id(0)) && log.covers(id(1)));
-        let Read::Events(piece) = log.read(id(1), u64::MAX, 10) else { panic!() };
-        assert_eq!(piece.bytes, text_of(&stored(2, &"x".repeat(100_000))));
+        let Read::Events(chunk) = log.read(id(1), u64::MAX, 10) else { panic!() };
+        assert_eq!(chunk.bytes, text_of(&stored(2, &"x".repeat(100_000))));
     }
 
     proptest! {
-        /// Whatever is appended in whatever batches, a reader from any place, in pieces of any
-        /// size, up to any instant, gets exactly those events' bytes.
+        /// For any batches of appends, a reader that starts at any position, reads chunks of any
+        /// size and stops at any instant gets exactly the bytes of the events in between.
         #[test]
         fn any_reader_gets_the_plain_slice(
             sizes in prop::collection::vec(prop_oneof![8 => 0usize..300, 1 => 3000usize..40_000], 1..120),
@@ -469,27 +471,27 @@ mod tests {
             let from = id(from);
             prop_assert_eq!(log.last(), Some(previous));
             if !log.covers(from) {
-                prop_assert!(matches!(log.read(from, until_ms, bytes_max), Read::BeforeRun));
+                prop_assert!(matches!(log.read(from, until_ms, bytes_max), Read::BeforeTail));
                 return Ok(());
             }
             let expected: Vec<_> = events.iter()
                 .filter(|event| event.id > from && event.id.ms < until_ms).collect();
             let (mut position, mut got, mut count) = (from, Vec::new(), 0);
-            while let Read::Events(piece) = log.read(position, until_ms, bytes_max) {
-                prop_assert!(piece.events == 1 || piece.bytes.len() <= bytes_max);
-                position = piece.last;
-                count += piece.events;
-                got.extend_from_slice(&piece.bytes);
+            while let Read::Events(chunk) = log.read(position, until_ms, bytes_max) {
+                prop_assert!(chunk.events == 1 || chunk.bytes.len() <= bytes_max);
+                position = chunk.last;
+                count += chunk.events;
+                got.extend_from_slice(&chunk.bytes);
             }
             prop_assert_eq!(count as usize, expected.len());
             prop_assert_eq!(&got, &expected.iter().flat_map(|e| text_of(e)).collect::<Vec<_>>());
 
             let (mut position, mut got) = (from, Vec::new());
-            while let Ok(pieces) = log.read_blocks(position, until_ms, bytes_max) {
-                for piece in pieces {
-                    position = piece.last;
-                    sse::id_line(&mut got, &piece.last.to_string());
-                    got.extend_from_slice(&piece.bytes);
+            while let Ok(chunks) = log.read_each(position, until_ms, bytes_max) {
+                for chunk in chunks {
+                    position = chunk.last;
+                    sse::id_line(&mut got, &chunk.last.to_string());
+                    got.extend_from_slice(&chunk.bytes);
                 }
             }
             prop_assert_eq!(got, expected.iter().flat_map(|e| text_of(e)).collect::<Vec<_>>());

@@ -77,7 +77,7 @@ impl AppState {
             false => sse::RETRY_EMPTY_LONG_POLL_MS.max(self.hub.retry_ms()),
         };
         let Joined { reader, prelude, .. } = joined;
-        let mut body = prelude.pieces(span.segment.number, span.ends_at).concat();
+        let mut body = prelude.chunks(span.segment.number, span.ends_at).concat();
         body.extend_from_slice(&gathered.bytes);
         if !gathered.is_ended {
             let cursor = Joined::closing_cursor(&reader, span.ends_at);

@@ -371,7 +371,7 @@ async fn gunzip(bytes: &[u8], limit: usize, room: &mut Room<'_>) -> Result<Optio
         let detail = format!("the body is not gzip as Content-Encoding says: {why}");
         Problem::bad_field("Content-Encoding", detail)
     };
-    let (mut decoded, mut piece) = (BytesMut::new(), vec![0; GUNZIP_BYTES]);
+    let (mut decoded, mut chunk) = (BytesMut::new(), vec![0; GUNZIP_BYTES]);
     let mut rest = bytes;
     // Each member costs time even if it is empty, and a body could have very many members.
     for _ in 0..GZIP_MEMBERS_MAX {
@@ -380,8 +380,8 @@ async fn gunzip(bytes: &[u8], limit: usize, room: &mut Room<'_>) -> Result<Optio
             // A long input without any output takes a long time to decode, and other requests must
             // not wait for it.
             let read = match rest.len() > SMALL_BYTES {
-                true => block_in_place(|| decoder.read(&mut piece)),
-                false => decoder.read(&mut piece),
+                true => block_in_place(|| decoder.read(&mut chunk)),
+                false => decoder.read(&mut chunk),
             };
             let count = read.map_err(|error| not_gzip(&error))?;
             if count == 0 {
@@ -391,7 +391,7 @@ async fn gunzip(bytes: &[u8], limit: usize, room: &mut Room<'_>) -> Result<Optio
                 return Ok(None);
             }
             room.grow(count)?;
-            decoded.extend_from_slice(&piece[..count]);
+            decoded.extend_from_slice(&chunk[..count]);
             tokio::task::yield_now().await;
         }
         rest = decoder.into_inner();

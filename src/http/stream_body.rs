@@ -81,7 +81,7 @@ impl StreamBody {
         Self {
             end: hub.end_timer(span.ends_at),
             heartbeat: hub.heartbeat_timer(on_grid(sent_at + heartbeat_ms)),
-            ready: prelude.pieces(span.segment.number, span.ends_at).into(),
+            ready: prelude.chunks(span.segment.number, span.ends_at).into(),
             bytes_left: bytes_max,
             unreported: Unreported::default(),
             ending: None,
@@ -101,13 +101,13 @@ impl StreamBody {
         self.held = (permit, stream);
     }
 
-    fn poll_piece(
+    fn poll_chunk(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, StreamAborted>>> {
-        if let Some(piece) = self.ready.pop_front() {
-            self.count(0, piece.len());
-            return Poll::Ready(Some(Ok(piece)));
+        if let Some(chunk) = self.ready.pop_front() {
+            self.count(0, chunk.len());
+            return Poll::Ready(Some(Ok(chunk)));
         }
         if self.ending.is_some() {
             return Poll::Ready(None);
@@ -134,7 +134,7 @@ impl StreamBody {
             Poll::Ready(Err(lost)) => Poll::Ready(Some(Err(self.abort(&lost)))),
             Poll::Pending if is_over => {
                 self.close(Ending::Boundary);
-                self.poll_piece(context)
+                self.poll_chunk(context)
             }
             Poll::Pending => self.poll_heartbeat(context),
         }
@@ -215,7 +215,7 @@ impl Body for ResponseBody {
             Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Head => Poll::Ready(None),
             Self::Stream(stream) => {
-                stream.poll_piece(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+                stream.poll_chunk(context).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
             }
         }
     }

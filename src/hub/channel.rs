@@ -1,7 +1,8 @@
-//! A channel that somebody reads: its recent run, and who waits for more of it.
+//! A channel that has readers: its tail buffer, and the tasks that wait for its next events.
 //!
-//! One lock, held for a few instructions and never across an await. Readers share the run and what
-//! a fresh join of a segment begins with; the channel knows no reader by name and queues for none.
+//! Its locks are held for a few instructions and never across an await. All readers share the tail
+//! buffer and the snapshot with which the fresh joins of a segment begin, and the channel has no
+//! queue for any reader.
 
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, StoredEvent};
@@ -18,41 +19,42 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::OnceCell;
 
-/// One channel in memory, as its readers in one format have it.
+/// One channel in memory, for its readers in one format.
 #[derive(Debug)]
 pub struct Channel {
     name: ChannelName,
     writer: EventWriter,
     log: Mutex<TailBuffer>,
     waiters: WaiterList,
-    /// What the fresh joins of a segment begin with, by the instant at which the segment began.
+    /// The snapshots with which the fresh joins of a segment begin, by the instant at which the
+    /// segment began.
     fresh: Mutex<BTreeMap<u64, Arc<OnceCell<Fresh>>>>,
-    /// Appended to, and the readers not yet woken.
+    /// Whether events were appended and the readers were not woken yet.
     pub(crate) is_dirty: AtomicBool,
-    /// When the last reader left, in ms.
+    /// The instant at which a reader last left, in ms.
     pub(crate) left_at: AtomicU64,
 }
 
-/// What a fresh join begins with.
+/// The snapshot with which a fresh join begins.
 #[derive(Clone, Debug)]
 pub struct Fresh {
-    /// The place the live events follow.
+    /// The position after which the live events follow.
     pub position: EventId,
-    /// The blocks of the state, where the channel has one.
+    /// The encoded events of the state, if the channel has one.
     pub state: Option<Bytes>,
-    /// Its place among the copies that are kept for later joins.
+    /// The charge for the copy that is kept for later joins, if the budget had room for it.
     kept: Option<Arc<Charge>>,
 }
 
-/// What a state is charged for before its size is known, in bytes.
+/// Memory that is charged for a state before its size is known, in bytes.
 const STATE_MEMORY_BYTES: usize = 64 * 1024;
 
-/// Why a stream cannot begin, or a state cannot be read.
+/// The reason why a stream cannot begin, or why a state cannot be read.
 #[derive(Debug)]
 pub enum ReadError {
     /// The store failed.
     Store(StoreError),
-    /// Other answers leave no memory for it.
+    /// Other responses leave no memory for it.
     NoMemory(Exhausted),
 }
 
@@ -68,10 +70,11 @@ impl From<Exhausted> for ReadError {
     }
 }
 
-/// A state, and what it needs of the memory: its events and a text that is made of them.
+/// Reads the state of a channel, and charges the memory for its events and for a text that is made
+/// of them.
 ///
 /// # Errors
-/// When the store does not answer, or there is no memory in time.
+/// Fails when the store does not answer, or when no memory becomes free in time.
 pub async fn charged_state(
     store: &dyn Store,
     budget: &Budget,
@@ -86,7 +89,7 @@ pub async fn charged_state(
         if needed <= wanted {
             return Ok((state, charge));
         }
-        // It is given up before more is waited for.
+        // The charge is released before the wait for a larger one.
         wanted = needed;
     }
 }
@@ -105,44 +108,44 @@ impl Channel {
         }
     }
 
-    /// Its name.
+    /// Returns the name of the channel.
     pub fn name(&self) -> &ChannelName {
         &self.name
     }
 
-    /// Writes its events in the format of its readers.
+    /// Returns the writer that encodes the events in the format of the readers.
     pub fn writer(&self) -> &EventWriter {
         &self.writer
     }
 
-    /// The recent run. Keep the guard for a few instructions only.
+    /// Locks the tail buffer. Keep the guard for a few instructions only.
     pub fn log(&self) -> MutexGuard<'_, TailBuffer> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds events; the caller sees to the wake-up.
+    /// Appends events. The caller has to wake the readers.
     pub(crate) fn append(&self, previous: EventId, events: &[StoredEvent], bytes_max: usize) {
         let mut log = self.log();
         log.set_bytes_max(bytes_max);
         log.append(previous, events);
     }
 
-    /// Forgets all that was read from the store.
+    /// Drops everything that was read from the store.
     pub(crate) fn reset(&self) {
         self.log().reset();
         self.fresh().clear();
     }
 
-    /// Whether the channel's readers were marked to be woken by this call.
+    /// Marks the channel's readers to be woken. Returns whether they were not marked before.
     pub(crate) fn mark_dirty(&self) -> bool {
         !self.is_dirty.swap(true, Ordering::AcqRel)
     }
 
-    /// What all fresh joins of a segment begin with: read from the store once a segment, so they
-    /// all get the same bytes.
+    /// Returns the snapshot with which all fresh joins of a segment begin. It is read from the
+    /// store once per segment, so that all of them get the same bytes.
     ///
     /// # Errors
-    /// When the store does not answer, or there is no memory in time.
+    /// Fails when the store does not answer, or when no memory becomes free in time.
     pub async fn snapshot_in(
         &self,
         segment: Segment,
@@ -154,13 +157,14 @@ impl Channel {
         let start = || self.begin_fresh(starts_at, store, budget);
         let fresh = cell.get_or_try_init(start).await?.clone();
         if fresh.state.is_some() && fresh.kept.is_none() {
-            // There is no room for one copy more: those that join later have their own.
+            // The budget has no room to keep another copy, so each later join makes its own.
             self.fresh().remove(&starts_at);
         }
         if self.log().covers(fresh.position) {
             return Ok(fresh);
         }
-        // Not in the run: it must still be kept, or the stream would begin with a hole.
+        // The position is not in the tail buffer. The store must still keep the events after it, or
+        // the stream would begin with missing events.
         let nothing = PageLimit { events: 0, bytes: 0 };
         let page = store.read(&self.name, fresh.position, nothing).await?;
         if !page.bounds.misses(fresh.position) && fresh.position <= page.bounds.last {
@@ -185,7 +189,7 @@ impl Channel {
             };
             return Ok(Fresh { position, state: None, kept: None });
         }
-        // Segments of several lanes begin with the same state while nothing is published.
+        // While no event is published, segments of different lanes begin with the same state.
         let known: Vec<_> = self.fresh().values().filter_map(|cell| cell.get().cloned()).collect();
         let is_same =
             |fresh: &Fresh| fresh.state.is_some() && fresh.position == log_state.bounds.last;
@@ -194,7 +198,7 @@ impl Channel {
         }
         let (state, charge) = charged_state(store, budget, &self.name).await?;
         let (position, writer) = (state.position, self.writer.clone());
-        // A large state takes milliseconds, in which other requests shall not wait.
+        // Encoding a large state takes milliseconds, and other requests must not wait for it.
         let blocks = background::run(move || {
             let mut blocks = Vec::new();
             for stored in &state.events {
@@ -207,7 +211,8 @@ impl Channel {
         Ok(Fresh { position, state: Some(blocks), kept })
     }
 
-    /// Whether it has a copy of its state for later joins, which took work to make.
+    /// Whether the channel keeps a copy of its state for later joins. Such a copy takes work to
+    /// make.
     pub(crate) fn holds_state(&self) -> bool {
         let fresh = self.fresh();
         fresh.values().any(|cell| cell.get().is_some_and(|fresh| fresh.kept.is_some()))
@@ -216,7 +221,8 @@ impl Channel {
     fn fresh_cell(&self, segment: Segment) -> Arc<OnceCell<Fresh>> {
         let mut fresh = self.fresh();
         let length = segment.ends_at - segment.starts_at;
-        // Each lane has its own current segment; those that are over are forgotten.
+        // Each lane has its own running segment. The snapshots of segments that are over are
+        // dropped.
         fresh.retain(|starts_at, _| starts_at + length > segment.starts_at);
         fresh.entry(segment.starts_at).or_default().clone()
     }

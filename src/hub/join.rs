@@ -16,27 +16,27 @@ use crate::store::StoreError;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 
-/// The stream that a client asks for.
+/// The stream that a client requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
     /// The channels, in the order of the URL.
     pub names: &'a [ChannelName],
-    /// The position from which the client asks to read.
+    /// The requested start of the stream.
     pub asked: &'a ResumeFrom,
-    /// The lane whose boundaries end it.
+    /// The lane whose boundaries end the stream.
     pub lane: u64,
-    /// The stream does not end with its segment: that of a WebSocket, and of a long poll, which ends
-    /// by a time of its own.
+    /// Whether the stream runs beyond its segment. This is so for a stream of a WebSocket, and for
+    /// a stream of a long poll, which ends at a deadline of its own.
     pub is_endless: bool,
-    /// How events are written.
+    /// The encoding of the events.
     pub format: Format,
 }
 
-/// A stream that can begin.
+/// A stream that is ready to begin.
 pub struct Joined {
-    /// Its events.
+    /// The reader of the stream's events.
     pub reader: Reader,
-    /// When it ends.
+    /// The lifetime of the stream.
     pub span: Span,
     /// The gaps and the state, which come before the events.
     pub prelude: Prelude,
@@ -46,17 +46,18 @@ pub struct Joined {
 pub struct Prelude {
     /// The cursor after which the events begin.
     pub cursor: Cursor,
-    /// The gaps of which the client is informed.
+    /// The gaps that the client is informed of.
     pub gaps: Vec<Gap>,
-    /// The events of the state, a chunk for each channel; empty where there is no state.
+    /// The encoded events of the state, one chunk for each channel that begins with its state. It
+    /// is empty if no channel does.
     pub state: Vec<Bytes>,
 }
 
 /// The outcome of [`Hub::join`].
 pub enum Join {
-    /// A stream.
+    /// The stream can begin.
     Stream(Box<Joined>),
-    /// The channels have ended, and the client has all of their events.
+    /// All channels have ended, and the client has received all of their events.
     NothingLeft,
 }
 
@@ -64,22 +65,23 @@ impl Hub {
     /// Begins a stream.
     ///
     /// # Errors
-    /// When the store was needed and does not answer in time, or memory is not given in time.
+    /// Fails when the store fails or does not answer in time, or when no memory becomes free in
+    /// time.
     pub async fn join(&self, wanted: Wanted<'_>) -> Result<Join, ReadError> {
         let mut join = std::pin::pin!(self.join_patiently(wanted));
         match tokio::time::timeout(self.store_timeout, join.as_mut()).await {
             Ok(joined) => joined,
-            // The join may have waited for memory, or for another one that did.
+            // The join may have waited for memory, or for another join that waited for memory.
             Err(_) if self.budget.is_short() => Err(Exhausted.into()),
             Err(_) => Err(too_slow().into()),
         }
     }
 
-    /// When a stream would end that is asked for now; `None`: every channel has ended and the client
-    /// has its end. Reads no state.
+    /// Returns the lifetime of a stream that would begin now, or `None` if every channel has ended
+    /// and the client has received the `end` events. It does not read the state.
     ///
     /// # Errors
-    /// As [`Hub::join`].
+    /// Fails when the store fails or does not answer in time.
     pub async fn preview(&self, wanted: Wanted<'_>) -> Result<Option<Span>, StoreError> {
         let open = |name| self.registry.open(name, wanted.format);
         let leases: Vec<Lease> = wanted.names.iter().map(open).collect();
@@ -88,11 +90,11 @@ impl Hub {
         Ok(starts.map(|_| span))
     }
 
-    /// Begins to read one channel in JSON, for as long as its client stays.
+    /// Begins to read one channel in JSON, without an end at a boundary.
     ///
     /// # Errors
-    /// As [`Hub::join`].
-    pub async fn join_for_good(
+    /// Fails like [`Hub::join`].
+    pub async fn join_endless(
         &self,
         name: &ChannelName,
         asked: &ResumeFrom,
@@ -123,8 +125,9 @@ impl Hub {
         }
         let cursor = match asked {
             ResumeFrom::After(cursor) if all_after && !plan.gaps.is_empty() => cursor.clone(),
-            // `0-0` stands for the place before every event, in this log and in any other: a client
-            // that keeps it would not notice that the log is another one when it comes back.
+            // `0-0` stands for the position before every event, in this log and in any other. A
+            // client that kept it would not notice on its return that another log has replaced this
+            // one.
             ResumeFrom::After(cursor) if all_after => {
                 Cursor { positions: positions.clone(), mark: cursor.mark }
             }
@@ -137,7 +140,8 @@ impl Hub {
         Ok(Join::Stream(Box::new(Joined { reader, span, prelude })))
     }
 
-    /// How the stream starts; `None`: every channel has ended, and the client has its end.
+    /// Returns how the stream starts, or `None` if every channel has ended and the client has
+    /// received the `end` events.
     async fn plan(
         &self,
         Wanted { names, asked, .. }: &Wanted<'_>,
@@ -150,7 +154,7 @@ impl Hub {
                 if leases
                     .iter()
                     .zip(&cursor.positions)
-                    .all(|(lease, at)| is_in_run(lease, *at)) =>
+                    .all(|(lease, at)| is_in_tail_buffer(lease, *at)) =>
             {
                 StartPlan::after(cursor)
             }
@@ -168,7 +172,8 @@ impl Hub {
                 StartPlan::foreign(requested, names, &self.log_states(names).await?)
             }
             ResumeFrom::Since(since) => {
-                // From the start of the segment, so that all clients of it get the same answer.
+                // A duration counts back from the start of the segment, so that all clients of the
+                // segment get the same response.
                 let since_ms = since.ms(segment.starts_at);
                 let befores = names.iter().map(|name| self.store.position_before(name, since_ms));
                 let befores = try_join_all(befores).await?;
@@ -197,35 +202,37 @@ impl Hub {
 }
 
 impl Joined {
-    /// The cursor of all that was handed out so far, marked with the instant `ends_at`.
+    /// Returns the cursor after everything that `reader` has handed out, with the mark `ends_at`.
     pub fn closing_cursor(reader: &Reader, ends_at: u64) -> String {
         Cursor { positions: reader.positions(), mark: Some(ends_at) }.to_string()
     }
 }
 
 impl Prelude {
-    /// The SSE events before the channel's events: opening, gaps, state and its closing.
-    pub fn pieces(self, number: u64, ends_at: u64) -> Vec<Bytes> {
+    /// Returns the SSE events before the channel's events: the opening, the gaps, the state and the
+    /// event that closes the state.
+    pub fn chunks(self, number: u64, ends_at: u64) -> Vec<Bytes> {
         let cursor = self.cursor.to_string();
         let has_state = !self.state.is_empty();
         let mut head = Vec::with_capacity(256);
         sse::opening(&mut head, (!has_state).then_some(&cursor), number, ends_at);
         self.gaps.iter().for_each(|gap| sse::gap(&mut head, gap));
-        let mut pieces = vec![Bytes::from(head)];
+        let mut chunks = vec![Bytes::from(head)];
         if has_state {
-            pieces.extend(self.state.into_iter().filter(|state| !state.is_empty()));
+            chunks.extend(self.state.into_iter().filter(|state| !state.is_empty()));
             let mut closing = Vec::with_capacity(128);
             sse::state_closing(&mut closing, &cursor, number, ends_at);
-            pieces.push(closing.into());
+            chunks.push(closing.into());
         }
-        pieces
+        chunks
     }
 }
 
-/// Whether the run alone shows that the client's place is in the log and more may come after it.
-fn is_in_run(lease: &Lease, position: EventId) -> bool {
+/// Whether the tail buffer alone shows that the client's position is in the log and that more
+/// events may follow.
+fn is_in_tail_buffer(lease: &Lease, position: EventId) -> bool {
     let log = lease.log();
     let is_within = log.covers(position) && log.last().is_some_and(|last| position <= last);
-    // Behind an end the store is asked: the channel may have been opened again, or not.
+    // After an `end` event, only the store can tell whether the channel was reopened.
     is_within && !(log.is_ended() && log.last() == Some(position))
 }

@@ -1,7 +1,9 @@
-//! The origin's middle: who asks for which channels, where the stream begins and when it ends.
+//! The centre of an origin: it connects readers with channels, and decides where a stream begins
+//! and when it ends.
 //!
-//! Everything HTTP comes in through [`Hub::join`] and [`Hub::publish`]; everything the store
-//! accepts comes in through [`ChannelRegistry`]. No socket and no header is known here.
+//! Streams and publishes come in from HTTP through [`Hub::join`] and [`Hub::publish`], and
+//! everything that the store accepts comes in through [`ChannelRegistry`]. The hub does not deal
+//! with sockets or headers.
 
 pub mod channel;
 mod join;
@@ -31,38 +33,38 @@ use tokio_stream::StreamExt;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// How long the end of a segment waits for events that the store gave an earlier id. It costs
-/// nobody an event: what comes later is the next response's.
+/// How long the end of a segment waits for events to which the store gave an earlier id. No client
+/// misses an event because of this limit: an event that comes later is part of the next response.
 const SETTLE_MAX: Duration = Duration::from_millis(500);
-/// Pause between two sweeps of the channels in memory.
+/// Pause between two sweeps of the channel registry.
 const SWEEP_PAUSE: Duration = Duration::from_secs(5);
 
-/// Shared by every connection.
+/// The hub of an origin, shared by every connection.
 pub struct Hub {
-    /// The time, by the store's clock.
+    /// The time by the store's clock.
     clock: Clock,
-    /// When responses end.
+    /// The instants at which responses end.
     segments: SegmentClock,
-    /// Channels in memory.
+    /// The channels in memory.
     registry: Arc<ChannelRegistry>,
-    /// Where events are kept.
+    /// The store that keeps the events.
     store: Arc<dyn Store>,
-    /// The ends of responses.
+    /// The timers of the instants at which responses end.
     ends: Timers,
-    /// The next comments of quiet streams.
+    /// The timers of the next comments of quiet streams.
     heartbeats: Timers,
     metrics: Metrics,
-    /// The memory of answers.
+    /// The memory budget of the responses.
     budget: Budget,
     /// Longest wait for the store.
     store_timeout: Duration,
     lifecycle: Arc<Lifecycle>,
-    /// Counts the streams that are being answered, so that a drain can wait for them.
+    /// Counts the streams that are being served, so that a drain can wait for them.
     streams: TaskTracker,
 }
 
 impl Hub {
-    /// A hub on a store that tells `registry`.
+    /// Returns a hub on a store that reports its events to `registry`.
     pub fn new(
         clock: Clock,
         segments: SegmentClock,
@@ -86,16 +88,19 @@ impl Hub {
         }
     }
 
-    /// Wakes, ends and sweeps for as long as it is polled.
+    /// Wakes readers, ends responses, fires heartbeats and sweeps the channel registry, for as long
+    /// as the future is polled.
     pub async fn run(&self) {
         let ends = async {
             let settle = async |timer: Arc<Timer>| {
                 let settled = self.store.settle(timer.at());
-                // Late or not, the responses end: their cursors are right either way.
+                // The responses end even if the store has not settled in time: their cursors are
+                // right either way.
                 tokio::time::timeout(SETTLE_MAX, settled).await.ok();
                 timer.fire();
             };
-            // Side by side: while the store is silent, each end waits its own time and no longer.
+            // Several ends settle concurrently: while the store does not answer, each of them waits
+            // only for its own timeout.
             let mut settling = FuturesUnordered::new();
             loop {
                 tokio::select! {
@@ -118,7 +123,7 @@ impl Hub {
         tokio::join!(ends, heartbeats, sweeps, self.registry.announce());
     }
 
-    /// Brings the gauges up to date.
+    /// Updates the gauges.
     pub async fn refresh_metrics(&self) {
         let is_up = self.in_time(self.store.ready()).await.is_ok();
         self.store.metrics().up.set(is_up.into());
@@ -127,10 +132,10 @@ impl Hub {
         self.metrics.clock_steps.set(self.clock.steps() as i64);
     }
 
-    /// Accepts a publish.
+    /// Stores the events of a publish.
     ///
     /// # Errors
-    /// As the store says, and when it does not answer in time.
+    /// Fails when the store refuses the publish or does not answer in time.
     pub async fn publish(&self, publication: Publication) -> Result<Published, StoreError> {
         let events = publication.events.len() as u64;
         let bytes: usize = publication.events.iter().map(crate::core::event::Event::weight).sum();
@@ -141,11 +146,11 @@ impl Hub {
         Ok(published)
     }
 
-    /// Waits for a change of the store. The store itself says after `--store-timeout` what became
-    /// of it; only where it does not even do that, nothing is known.
+    /// Waits for a write of the store. The store itself reports after `--store-timeout` whether the
+    /// write was stored. If it does not report within twice that time, the result is unknown.
     ///
     /// # Errors
-    /// As the store says.
+    /// Fails with the error of the store, or when the result is unknown.
     async fn settled<T>(
         &self,
         answer: impl Future<Output = Result<T, StoreError>>,
@@ -154,10 +159,10 @@ impl Hub {
         tokio::time::timeout(self.store_timeout * 2, answer).await.unwrap_or_else(|_| Err(silent()))
     }
 
-    /// Waits for the store, but not for ever.
+    /// Waits for the store, at most for the store timeout.
     ///
     /// # Errors
-    /// As the store says, and when it does not answer in time.
+    /// Fails when the store fails or does not answer in time.
     pub async fn in_time<T>(
         &self,
         answer: impl Future<Output = Result<T, StoreError>>,
@@ -165,31 +170,31 @@ impl Hub {
         tokio::time::timeout(self.store_timeout, answer).await.unwrap_or_else(|_| Err(too_slow()))
     }
 
-    /// Waits for memory for an answer, but not for ever.
+    /// Waits for the memory of a response for a limited time.
     ///
     /// # Errors
-    /// When other answers do not leave so much in time.
+    /// Fails when other responses do not leave enough memory in time.
     pub async fn memory(&self, bytes: usize) -> Result<Charge, Exhausted> {
         self.budget.charge_in_time(bytes).await
     }
 
-    /// Whether the process is about to end.
+    /// Whether the process is about to end (it drains or closes).
     pub fn is_draining(&self) -> bool {
         self.lifecycle.has_reached(Stage::Draining)
     }
 
-    /// The stages in which the process ends. From `Draining` on, no response runs over its next
-    /// boundary.
+    /// Returns the stages in which the process ends. From `Draining` on, no response runs past its
+    /// next boundary.
     pub fn lifecycle(&self) -> &Arc<Lifecycle> {
         &self.lifecycle
     }
 
-    /// Counts a stream for as long as the token lives.
+    /// Counts a stream for as long as the returned token exists.
     pub fn count_stream(&self) -> TaskTrackerToken {
         self.streams.token()
     }
 
-    /// The number of streams that are being answered.
+    /// Returns the number of streams that are being served.
     pub fn open_streams(&self) -> usize {
         self.streams.len()
     }
@@ -200,22 +205,22 @@ impl Hub {
         self.streams.wait().await;
     }
 
-    /// The time, by the store's clock.
+    /// Returns the clock, which follows the store's clock.
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// When responses end.
+    /// Returns the instants at which responses end.
     pub fn segments(&self) -> &SegmentClock {
         &self.segments
     }
 
-    /// The metrics of this process.
+    /// Returns the metrics of this process.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// Longest wait for the store.
+    /// Returns the longest wait for the store.
     pub fn store_timeout(&self) -> Duration {
         self.store_timeout
     }
@@ -225,21 +230,21 @@ impl Hub {
         self.store.is_shared()
     }
 
-    /// The timer of the instant `at` (ms) at which responses end. It fires once the store has
-    /// settled up to that instant.
+    /// Returns the timer of the instant `at` (ms) at which responses end. It fires once the store
+    /// has settled up to that instant, or after `SETTLE_MAX`.
     pub fn end_timer(&self, at: u64) -> Registration<Timer> {
         self.ends.at(at)
     }
 
-    /// The timer of the instant `at` (ms) at which a quiet stream may send a comment.
+    /// Returns the timer of the instant `at` (ms) at which a quiet stream may send a comment.
     pub fn heartbeat_timer(&self, at: u64) -> Registration<Timer> {
         self.heartbeats.at(at)
     }
 
-    /// A page of the events after `position`.
+    /// Returns a page of the events after `position`.
     ///
     /// # Errors
-    /// As [`Hub::in_time`].
+    /// Fails like [`Hub::in_time`].
     pub async fn read(
         &self,
         name: &ChannelName,
@@ -249,10 +254,10 @@ impl Hub {
         self.in_time(self.store.read(name, position, limit)).await
     }
 
-    /// A page of the events before `before`, the newest of them.
+    /// Returns a page of the newest events before `before`.
     ///
     /// # Errors
-    /// As [`Hub::in_time`].
+    /// Fails like [`Hub::in_time`].
     pub async fn read_back(
         &self,
         name: &ChannelName,
@@ -262,10 +267,10 @@ impl Hub {
         self.in_time(self.store.read_back(name, before, limit)).await
     }
 
-    /// The last position before the instant `ms`.
+    /// Returns the last position before the instant `ms`.
     ///
     /// # Errors
-    /// As [`Hub::in_time`].
+    /// Fails like [`Hub::in_time`].
     pub async fn position_before(
         &self,
         name: &ChannelName,
@@ -274,55 +279,56 @@ impl Hub {
         self.in_time(self.store.position_before(name, ms)).await
     }
 
-    /// How far the log of a channel reaches.
+    /// Returns the state of a channel's log.
     ///
     /// # Errors
-    /// As [`Hub::in_time`].
+    /// Fails like [`Hub::in_time`].
     pub async fn log_state(&self, name: &ChannelName) -> Result<LogState, StoreError> {
         self.in_time(self.store.log_state(name)).await
     }
 
-    /// The state of a channel, and the charge for the memory that it takes.
+    /// Returns the state of a channel, and the charge for the memory that it takes.
     ///
     /// # Errors
-    /// When the store does not answer, or memory is not given in time.
+    /// Fails when the store does not answer, or when no memory becomes free in time.
     pub async fn state(&self, name: &ChannelName) -> Result<(State, Charge), ReadError> {
         charged_state(&*self.store, &self.budget, name).await
     }
 
-    /// A charge for a copy of `bytes` that is kept for later requests; `None` where memory is
-    /// short.
+    /// Returns a charge for a copy of `bytes` bytes that is kept for later requests, or `None` if
+    /// memory is short.
     pub fn keep_copy(&self, bytes: usize) -> Option<Charge> {
         self.budget.keep(bytes)
     }
 
-    /// Ends a channel; returns the id of its `end` event.
+    /// Ends a channel, and returns the id of its `end` event.
     ///
     /// # Errors
-    /// As [`Hub::settled`].
+    /// Fails when the store refuses the change or does not answer in time.
     pub async fn close(&self, name: &ChannelName) -> Result<EventId, StoreError> {
         self.settled(self.store.close(name)).await
     }
 
-    /// Opens a channel that has ended.
+    /// Reopens a channel that has ended.
     ///
     /// # Errors
-    /// As [`Hub::settled`].
+    /// Fails when the store refuses the change or does not answer in time.
     pub async fn reopen(&self, name: &ChannelName) -> Result<(), StoreError> {
         self.settled(self.store.reopen(name)).await
     }
 
-    /// Whether the store would accept a publish.
+    /// Checks whether the store would accept a publish.
     ///
     /// # Errors
-    /// Why it would not.
+    /// Fails with the reason why the store would not accept it.
     pub async fn ready(&self) -> Result<(), StoreError> {
         self.in_time(self.store.ready()).await
     }
 
-    /// The wait before a client asks again after a planned end, in ms. While an origin drains whose
-    /// store no other origin shares, nobody will answer for some seconds; where others share the
-    /// store, one of them answers at once, and the closing blocks of all origins stay the same.
+    /// Returns the reconnect delay after a planned end, in ms. If this origin drains and no other
+    /// origin shares its store, no origin responds for some seconds, so the delay is long. If other
+    /// origins share the store, one of them responds at once, and the closing events of all origins
+    /// stay the same.
     pub fn retry_ms(&self) -> u64 {
         match self.is_draining() && !self.store.is_shared() {
             true => sse::RETRY_BROKEN_MS,

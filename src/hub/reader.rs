@@ -1,17 +1,18 @@
-//! Reads one or more channels from a place on, as one stream of event blocks.
+//! Reads one or more channels after a position, as one stream of SSE events.
 //!
-//! Replay and live are the same read: what the recent run holds comes from there, what lies before
-//! it from the store in pages, and each step begins at a position, so there is no hand-over between
-//! them. A reader holds at most one page a channel, asks for the next only when it is polled, and
-//! is woken by its channels. Several channels are merged in the order of their ids, and each event
-//! carries the cursor of all of them. The memory for the pages of all its channels is charged at
-//! once: a reader that waited for a second page while it held a first could wait for readers that
-//! wait for it.
+//! Replay and live delivery are the same read: events that are in the tail buffer come from there,
+//! and earlier events come from the store in pages. Each step begins at a position, so there is no
+//! hand-over between the two. A reader holds at most one page per channel, requests the next page
+//! only when it is polled, and is woken by its channels. Several channels are merged in the order
+//! of their ids, and each event has the cursor of all channels.
+//!
+//! The memory for the pages of all channels of a reader is charged at once. If a reader waited for
+//! a second page while it held a first one, it could wait for readers that in turn wait for it.
 
 use crate::core::cursor::{Cursor, EventId};
 use crate::core::event::ChannelName;
 use crate::core::sse;
-use crate::core::tail_buffer::{PIECE_BYTES, Piece, Read};
+use crate::core::tail_buffer::{CHUNK_BYTES, Chunk, Read};
 use crate::hub::channel::Channel;
 use crate::hub::registry::Lease;
 use crate::limits::budget::{Budget, Charge};
@@ -23,16 +24,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tokio::sync::Semaphore;
 
-/// What one reader may hold of old events.
+/// Limits of one page of old events.
 const PAGE: PageLimit = PageLimit { events: 1_000, bytes: 64 * 1024 };
-/// What such a page and the blocks made of it take, in bytes.
+/// Memory that such a page and the events encoded from it take, in bytes.
 const PAGE_MEMORY_BYTES: usize = 2 * PAGE.bytes;
 
-/// A stream of events from a place on.
+/// A stream of events after a position.
 pub struct Reader {
     store: Arc<dyn Store>,
     budget: Budget,
-    /// Of all readers that share it, one at a time has a page.
+    /// Of all readers that share this semaphore, only one has a page at a time.
     turn: Option<Arc<Semaphore>>,
     tails: Vec<Tail>,
     /// Events with ids from this instant (ms) on belong to the next response.
@@ -43,57 +44,60 @@ pub struct Reader {
 
 /// The memory for the pages of a reader of several channels.
 struct MergeMemory {
-    /// Held from the first page until nothing of any page is left.
+    /// The charge is held from the first page until no event of any page is left.
     charge: Option<Charge>,
-    /// The part of each channel, in bytes.
+    /// The share of each channel, in bytes.
     share: usize,
 }
 
-/// Blocks of consecutive events, ready to send.
+/// Encoded consecutive events, ready to send.
 #[derive(Debug)]
 pub struct Delivery {
-    /// The blocks.
+    /// The encoded events.
     pub bytes: Bytes,
-    /// How many events they are.
+    /// The number of events.
     pub events: u64,
 }
 
-/// The next of a stream.
+/// The next step of a stream.
 #[derive(Debug)]
 pub enum Step {
-    /// Some events.
+    /// The next events.
     Events(Delivery),
-    /// Every channel has ended, and all of it was read.
+    /// Every channel has ended, and all of its events were read.
     Ended,
 }
 
-/// Why a stream cannot go on without a hole.
+/// The reason why a stream cannot go on without missing events.
 #[derive(Debug)]
 pub enum Lost {
     /// The next event is no longer kept.
     FellBehind,
-    /// The store no longer has what this reader already got, or does not answer.
+    /// The store no longer has events that this reader has already handed out, or it fails.
     Store(String),
 }
 
 struct Tail {
-    // Before the lease, which looks at how many hold the channel when it is dropped.
+    // This field stands before the lease so that it is dropped first: the lease counts the
+    // references to the channel when it is dropped.
     waiting: Registration<Channel>,
     lease: Lease,
     position: EventId,
-    /// Read but not yet merged; blocks without their `id:` lines. Empty in a stream of one channel.
-    ahead: VecDeque<Piece>,
+    /// Events that were read but not merged yet, without their `id:` lines. Empty in a stream of
+    /// one channel.
+    ahead: VecDeque<Chunk>,
     progress: Progress,
 }
 
-/// What a tail knows of what lies ahead of it.
+/// The reading state of one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
-    /// Has to look.
+    /// The channel has to be read.
     Reading,
-    /// The store had nothing more when the run was in this state: wait until that changes.
+    /// The store had no more events when the tail buffer was in this state. The reader waits until
+    /// that state changes.
     AtHead { generation: u64, base: Option<EventId> },
-    /// All before `until_ms` is read.
+    /// All events before `until_ms` were read.
     AtLimit,
     /// An event that ends the channel was read.
     Ended,
@@ -110,7 +114,8 @@ struct Paging {
 }
 
 impl Reader {
-    /// A reader of `leases`, each after the place beside it, of events before `until_ms`.
+    /// Returns a reader of `leases`, each with the position after which it begins, for events
+    /// before `until_ms`.
     pub fn new(
         store: Arc<dyn Store>,
         budget: Budget,
@@ -128,25 +133,26 @@ impl Reader {
         Self { store, budget, turn: None, tails: tails.collect(), until_ms, paging: None, merge }
     }
 
-    /// Reads a page only while no other reader with the same permit does.
+    /// From now on the reader reads a page only while no other reader with the same semaphore does.
     pub fn take_turns(&mut self, turn: Arc<Semaphore>) {
         self.turn = Some(turn);
     }
 
-    /// The place up to which everything was handed out.
+    /// Returns the position of each channel up to which all events were handed out.
     pub fn positions(&self) -> Vec<EventId> {
         self.tails.iter().map(|tail| tail.position).collect()
     }
 
-    /// Whether old events are on their way from the store.
+    /// Whether the reader waits for a page of the store.
     pub fn is_paging(&self) -> bool {
         self.paging.is_some()
     }
 
-    /// The next events: about `bytes_max` bytes at most, but at least one event.
+    /// Returns the next events: at most about `bytes_max` bytes, but at least one event.
     ///
     /// # Errors
-    /// When the stream cannot go on without a hole. It must then be broken off.
+    /// Fails when the stream cannot go on without missing events. The stream must then be broken
+    /// off.
     pub fn poll_next(
         &mut self,
         context: &mut Context<'_>,
@@ -179,39 +185,40 @@ impl Reader {
         }
     }
 
-    /// One channel: its blocks go out as they are.
+    /// Reads a stream of one channel, whose encoded events go out unchanged.
     fn read_one(&mut self, waker: &Waker, bytes_max: usize) -> Option<Delivery> {
         let until_ms = self.until_ms;
         let tail = &mut self.tails[0];
         if self.paging.is_some() || !tail.may_read(waker) {
             return None;
         }
-        let read = tail.lease.log().read(tail.position, until_ms, bytes_max.min(RUN_READ_BYTES));
+        let read = tail.lease.log().read(tail.position, until_ms, bytes_max.min(TAIL_READ_BYTES));
         match read {
-            Read::Events(piece) => {
-                tail.passed(&piece);
-                return Some(Delivery { bytes: piece.bytes, events: piece.events });
+            Read::Events(chunk) => {
+                tail.passed(&chunk);
+                return Some(Delivery { bytes: chunk.bytes, events: chunk.events });
             }
             Read::CaughtUp => {}
-            Read::BeforeRun => self.ask_store(0, bytes_max),
+            Read::BeforeTail => self.ask_store(0, bytes_max),
         }
         None
     }
 
-    /// Several channels: the earliest event of all goes first, with the joined cursor.
+    /// Reads a stream of several channels. The earliest event of all channels goes first, with the
+    /// joined cursor.
     fn read_merged(&mut self, waker: &Waker, bytes_max: usize) -> Option<Delivery> {
-        let bytes_max = bytes_max.min(PIECE_BYTES);
+        let bytes_max = bytes_max.min(CHUNK_BYTES);
         let (mut bytes, mut events) = (Vec::new(), 0);
         while self.fill_ahead(waker) && bytes.len() < bytes_max {
             let heads = self.tails.iter().enumerate();
             let heads = heads.filter_map(|(index, tail)| Some((tail.ahead.front()?.last, index)));
             let Some((_, first)) = heads.min() else { break };
             let tail = &mut self.tails[first];
-            let Some(piece) = tail.ahead.pop_front() else { break };
-            tail.passed(&piece);
+            let Some(chunk) = tail.ahead.pop_front() else { break };
+            tail.passed(&chunk);
             let cursor = Cursor { positions: self.positions(), mark: None };
             sse::id_line(&mut bytes, &cursor.to_string());
-            bytes.extend_from_slice(&piece.bytes);
+            bytes.extend_from_slice(&chunk.bytes);
             events += 1;
         }
         if self.paging.is_none() && self.tails.iter().all(|tail| tail.ahead.is_empty()) {
@@ -220,8 +227,8 @@ impl Reader {
         (events > 0).then(|| Delivery { bytes: bytes.into(), events })
     }
 
-    /// Reads ahead in every channel that has nothing ahead. `false`: one has to ask the store
-    /// first, and until it has, nobody knows which event comes next.
+    /// Reads ahead in every channel that has nothing ahead. Returns `false` if a channel needs a
+    /// page of the store first, because until then it is not known which event comes next.
     fn fill_ahead(&mut self, waker: &Waker) -> bool {
         if self.paging.is_some() {
             return false;
@@ -231,10 +238,10 @@ impl Reader {
             if !tail.ahead.is_empty() || !tail.may_read(waker) {
                 continue;
             }
-            let read = tail.lease.log().read_blocks(tail.position, self.until_ms, PIECE_BYTES);
+            let read = tail.lease.log().read_each(tail.position, self.until_ms, CHUNK_BYTES);
             match read {
-                Ok(pieces) => tail.ahead.extend(pieces),
-                Err(Read::BeforeRun) => {
+                Ok(chunks) => tail.ahead.extend(chunks),
+                Err(Read::BeforeTail) => {
                     self.ask_store(index, PAGE.bytes);
                     return false;
                 }
@@ -297,7 +304,8 @@ impl Reader {
         if page.bounds.last < tail.position {
             return Err(Lost::Store("the log ends before what was already sent".to_owned()));
         }
-        // Of an ended channel only the store knows whether it was opened again.
+        // Only the store can tell whether an ended channel was reopened, so the tail buffer does
+        // not begin after an end.
         if page.complete && !page.closed {
             tail.lease.log().begin_at(page.bounds.beginning, page.bounds.last);
         }
@@ -316,7 +324,8 @@ impl Reader {
         Ok((events > 0).then(|| Delivery { bytes, events }))
     }
 
-    /// Gives up what was read ahead, to wait without a charge for the memory of larger events.
+    /// Drops the events that were read ahead, so that the reader holds no charge while it waits for
+    /// the memory of larger events.
     fn restart_merge(&mut self, share: usize) {
         self.merge = MergeMemory { charge: None, share };
         for tail in &mut self.tails {
@@ -328,12 +337,12 @@ impl Reader {
     }
 }
 
-/// What a page and the blocks made of it take, in bytes.
+/// Returns the memory that a page and the events encoded from it take, in bytes.
 fn page_memory(page: &Page) -> usize {
     2 * page.events.iter().map(|stored| stored.event.weight()).sum::<usize>()
 }
 
-/// A page, and what it needs of the memory: its events and the blocks that are made of them.
+/// Reads a page, and charges the memory for its events and their encoded form.
 async fn charged_page(
     store: &dyn Store,
     budget: &Budget,
@@ -349,17 +358,18 @@ async fn charged_page(
         if needed <= wanted {
             return Ok((page, charge));
         }
-        // An event larger than a page. It is given up before more is waited for.
+        // The page has an event that is larger than a page. The charge is released before the wait
+        // for a larger one.
         wanted = needed;
     }
 }
 
-/// Most bytes that one step takes from the run: with more, a slow reader's connection would hold
-/// more than it can send soon.
-const RUN_READ_BYTES: usize = 4 * PIECE_BYTES;
+/// Largest number of bytes that one step reads from the tail buffer. With more bytes, the
+/// connection of a slow reader would hold more than it can send soon.
+const TAIL_READ_BYTES: usize = 4 * CHUNK_BYTES;
 
 impl Tail {
-    /// Registers for wake-ups, then says whether a look may find something.
+    /// Registers for wake-ups, then returns whether a read may find events.
     fn may_read(&mut self, waker: &Waker) -> bool {
         self.waiting.register(waker);
         match self.progress {
@@ -377,8 +387,9 @@ impl Tail {
         }
     }
 
-    /// The blocks of a page's events before `until_ms`, and their number. A merge keeps them ahead,
-    /// without their `id:` lines; otherwise they are handed out.
+    /// Encodes a page's events before `until_ms`, and returns the bytes and the number of events.
+    /// In a merge the events stay in `ahead`, without their `id:` lines; otherwise they count as
+    /// handed out.
     fn take_events(&mut self, page: &Page, until_ms: u64, is_merged: bool) -> (Vec<u8>, u64) {
         let (mut out, mut events) = (Vec::new(), 0);
         for stored in &page.events {
@@ -395,12 +406,12 @@ impl Tail {
             events += 1;
             if is_merged {
                 let bytes = Bytes::copy_from_slice(&out[start..]);
-                self.ahead.push_back(Piece { bytes, events: 1, last: stored.id, is_end });
+                self.ahead.push_back(Chunk { bytes, events: 1, last: stored.id, is_end });
             } else {
                 self.position = stored.id;
             }
             if is_end {
-                // A merge has not handed the end out yet.
+                // In a merge the `end` event is not handed out yet.
                 self.progress = if is_merged { self.progress } else { Progress::Ended };
                 break;
             }
@@ -408,9 +419,9 @@ impl Tail {
         (out, events)
     }
 
-    fn passed(&mut self, piece: &Piece) {
-        self.position = piece.last;
-        if piece.is_end {
+    fn passed(&mut self, chunk: &Chunk) {
+        self.position = chunk.last;
+        if chunk.is_end {
             self.progress = Progress::Ended;
         }
     }

@@ -1,9 +1,10 @@
-//! The channels in memory: those that somebody reads, or read a moment ago.
+//! The channels in memory: those that have readers, or had readers a moment ago.
 //!
-//! A channel is here from the moment a reader opens it, and from then on it is told of every event
-//! the store accepts; what came before is the store's to give. One that nobody published to leaves
-//! with its last reader; the others stay for a minute, because at a boundary all readers leave and
-//! come back at once. The memory of all runs together is bounded by one budget.
+//! A channel is in the registry from the moment at which a reader opens it. From then on it
+//! receives every event that the store accepts; earlier events come from the store. A channel that
+//! never had an event is removed together with its last reader. The other channels stay for a
+//! minute, because at a boundary all readers leave and come back at once. One budget bounds the
+//! memory of all tail buffers together.
 
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, StoredEvent};
@@ -18,20 +19,20 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
-/// How long a channel without readers stays, in ms.
+/// How long a channel without readers stays in memory, in ms.
 const LINGER_MS: u64 = 60_000;
-/// Most bytes of one channel's run, whatever the budget.
+/// Largest size of one channel's tail buffer in bytes, whatever the budget.
 const TAIL_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Channels by name, in each format apart: the bytes of one format are shared by its readers, and
-/// a format that no client reads costs nothing.
+/// The channels by name, in one map for each format. The readers of a format share its bytes, and a
+/// format without readers costs nothing.
 #[derive(Debug, Default)]
 struct Channels {
     raw: HashMap<ChannelName, Arc<Channel>>,
     json: HashMap<ChannelName, Arc<Channel>>,
 }
 
-/// The channels in memory.
+/// The registry of the channels in memory.
 #[derive(Debug)]
 pub struct ChannelRegistry {
     clock: Clock,
@@ -41,7 +42,7 @@ pub struct ChannelRegistry {
     announce: Notify,
 }
 
-/// A reader's hold on a channel: keeps it in memory.
+/// The lease of a reader on a channel. It keeps the channel in memory.
 #[derive(Debug)]
 pub struct Lease {
     registry: Arc<ChannelRegistry>,
@@ -50,7 +51,7 @@ pub struct Lease {
 }
 
 impl ChannelRegistry {
-    /// No channels yet, and at most about `bytes_max` bytes of recent events in all.
+    /// Returns an empty registry, whose tail buffers have at most about `bytes_max` bytes in all.
     pub fn new(clock: Clock, bytes_max: usize) -> Self {
         Self {
             clock,
@@ -61,7 +62,8 @@ impl ChannelRegistry {
         }
     }
 
-    /// Holds a channel in memory, for a reader in `format`.
+    /// Returns a lease on a channel for a reader in `format`, and creates the channel if it is not
+    /// in memory.
     pub fn open(self: &Arc<Self>, name: &ChannelName, format: Format) -> Lease {
         let mut channels = self.channels();
         let channel = channels
@@ -72,22 +74,25 @@ impl ChannelRegistry {
         Lease { registry: self.clone(), format, channel }
     }
 
-    /// How many channels are in memory; one that is read in two formats counts twice.
+    /// Returns the number of channels in memory. A channel that is read in two formats counts
+    /// twice.
     pub fn len(&self) -> usize {
         self.channels().len()
     }
 
-    /// Whether none is.
+    /// Whether no channel is in memory.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The bytes of each of so many channels' runs.
+    /// Returns the largest size of each tail buffer, in bytes, when `channels` channels are in
+    /// memory.
     fn share(&self, channels: usize) -> usize {
         (self.bytes_max / channels.max(1)).min(TAIL_BUFFER_BYTES_MAX)
     }
 
-    /// Lets go of channels that nobody has read for a while, and of events beyond each one's share.
+    /// Removes channels that had no reader for a while, and drops the events that exceed the share
+    /// of their channel.
     pub fn sweep(&self) {
         let now = self.clock.machine_now();
         let mut channels = self.channels();
@@ -97,15 +102,16 @@ impl ChannelRegistry {
                 Arc::strong_count(channel) > 1 || now < left_at.saturating_add(LINGER_MS)
             });
         }
-        // A channel that was alone for a while has more than its share now.
+        // The share shrinks when channels are added, so a tail buffer may exceed it now.
         let share = self.share(channels.len());
         for channel in channels.raw.values().chain(channels.json.values()) {
             channel.log().set_bytes_max(share);
         }
     }
 
-    /// Wakes readers for as long as it is polled. Apart from the appending, so that the store does
-    /// not wait for ten thousand wake-ups; and events that come while it works share the next.
+    /// Wakes the readers of channels with new events, for as long as the future is polled. This is
+    /// separate from appending, so that the store does not wait for ten thousand wake-ups. Events
+    /// that arrive during the wake-ups share the next one.
     pub async fn announce(&self) {
         loop {
             self.announce.notified().await;
@@ -149,7 +155,8 @@ impl Channels {
 
 impl Listener for ChannelRegistry {
     fn appended(&self, channel: &ChannelName, previous: EventId, events: &[StoredEvent]) {
-        // An event of a later instant than now would wait for the end of a response.
+        // If an event had a later time than the clock, a stream could keep it back until its next
+        // response.
         if let Some(last) = events.last() {
             self.clock.at_least(last.id.ms);
         }
@@ -190,7 +197,8 @@ impl Drop for Lease {
         let is_unused = self.channel.log().is_unused();
         if is_unused && !self.channel.holds_state() {
             let mut channels = self.registry.channels();
-            // This hold and the map's: nobody else reads it, and under the lock nobody can begin.
+            // The two references are this lease and the map. The channel has no other reader, and
+            // no reader can open it while the registry is locked.
             if Arc::strong_count(&self.channel) == 2 {
                 channels.of(self.format).remove(self.channel.name());
             }

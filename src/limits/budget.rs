@@ -1,10 +1,11 @@
-//! The memory of answers that are being made or sent, bounded for all of them together.
+//! Bounds the memory of all responses that are being made or sent.
 //!
-//! Whatever an answer needs is charged before it is made, and given back when its last byte was
-//! handed to the kernel. Requests get memory in the order in which they ask. A reader gives its
-//! charge back before it waits for a larger one, and a reader of several channels waits once for all
-//! of them. Two requests wait while they hold a charge, and each of these waits has an end: a join
-//! of several channels (the store's timeout) and a long poll (its deadline).
+//! The memory for a response is charged before the response is made, and released when its last
+//! byte was handed to the kernel. Memory is granted in the order of the requests for it. A reader
+//! releases its charge before it waits for a larger one, and a reader of several channels waits
+//! once for all of them. Two kinds of requests wait for memory while they hold a charge, and each
+//! of these waits has a limit: a join of several channels (the store's timeout) and a long poll
+//! (its deadline).
 
 use bytes::Bytes;
 use std::sync::Arc;
@@ -14,12 +15,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Unit in which memory is counted, in bytes.
 const UNIT_BYTES: usize = 1024;
-/// The part of a request's time in which it may wait for memory; the rest is for the store.
+/// Part of a request's time in which it may wait for memory. The rest is for the store.
 const PATIENCE_PART: f64 = 0.75;
-/// One part of so many may hold copies that are kept for later requests.
+/// One part in this many of the memory is reserved for copies that are kept for later requests.
 const COPY_PARTS: usize = 4;
 
-/// The memory.
+/// The memory budget.
 #[derive(Clone, Debug)]
 pub struct Budget {
     answers: Arc<Semaphore>,
@@ -29,29 +30,30 @@ pub struct Budget {
     waiting: Arc<AtomicUsize>,
 }
 
-/// One more request that waits, until it is dropped.
+/// Counts one waiting request until it is dropped.
 struct Waiting<'a>(&'a AtomicUsize);
 
-/// A part of the memory that is in use.
+/// A part of the memory that is in use. Dropping it releases the memory.
 #[derive(Debug)]
 pub struct Charge {
     permit: Option<OwnedSemaphorePermit>,
-    /// Given back with it.
+    /// Another permit, which is released together with the memory.
     _turn: Option<OwnedSemaphorePermit>,
 }
 
-/// Other answers did not leave enough in time.
+/// Error: other responses did not leave enough memory in time.
 #[derive(Clone, Copy, Debug)]
 pub struct Exhausted;
 
-/// Bytes that give their charge back when the last handle on them is gone.
+/// Bytes that release their charge when the last handle on them is dropped.
 struct Charged {
     bytes: Vec<u8>,
     _charge: Charge,
 }
 
 impl Budget {
-    /// `bytes`: all of it. `request_time`: how long a request may take to begin its answer.
+    /// Returns a budget of `bytes` bytes. `request_time` is the time within which a request has to
+    /// begin its response.
     pub fn new(bytes: usize, request_time: Duration) -> Self {
         let units = u32::try_from(bytes / UNIT_BYTES).unwrap_or(u32::MAX).max(1);
         let copies = units as usize / COPY_PARTS;
@@ -64,16 +66,16 @@ impl Budget {
         }
     }
 
-    /// As [`Budget::charge`], but not for ever.
+    /// Charges memory like [`Budget::charge`], but waits for a limited time.
     ///
     /// # Errors
-    /// When other answers do not leave so much in time.
+    /// Fails when other responses do not leave enough memory in time.
     pub async fn charge_in_time(&self, bytes: usize) -> Result<Charge, Exhausted> {
         tokio::time::timeout(self.patience, self.charge(bytes)).await.map_err(|_| Exhausted)
     }
 
-    /// Waits until so many bytes are free, behind those that asked before. More than there is at
-    /// all waits for all of it.
+    /// Charges `bytes` bytes, and waits until they are free, behind earlier requests. If `bytes` is
+    /// more than the whole memory for responses, the charge is all of it.
     pub async fn charge(&self, bytes: usize) -> Charge {
         let wanted = units(bytes).min(self.units);
         self.waiting.fetch_add(1, Ordering::Relaxed);
@@ -86,7 +88,8 @@ impl Budget {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Charges a copy that is kept for later requests, if there is room for it.
+    /// Charges a copy of `bytes` bytes that is kept for later requests. Returns `None` if there is
+    /// no room for it.
     pub fn keep(&self, bytes: usize) -> Option<Charge> {
         let permit = self.copies.clone().try_acquire_many_owned(units(bytes)).ok()?;
         Some(Charge { permit: Some(permit), _turn: None })
@@ -100,13 +103,13 @@ impl Drop for Waiting<'_> {
 }
 
 impl Charge {
-    /// Gives another permit back together with this charge.
+    /// Adds another permit, which is released together with this charge.
     #[must_use]
     pub fn with_turn(self, turn: Option<OwnedSemaphorePermit>) -> Self {
         Self { _turn: turn, ..self }
     }
 
-    /// Puts bytes in the place of what was charged for them.
+    /// Attaches the charge to `bytes`, and releases the part of it that they do not need.
     pub fn hold(mut self, bytes: Vec<u8>) -> Bytes {
         if let Some(permit) = &mut self.permit {
             let excess = permit.num_permits().saturating_sub(units(bytes.len()) as usize);
@@ -149,7 +152,7 @@ mod tests {
         assert!(all.as_mut().now_or_never().is_none());
         drop((handle, rest));
         all.await;
-        // More than there is does not wait for ever.
+        // A charge for more than the whole memory does not wait forever.
         budget.charge(1_000 * UNIT_BYTES).await;
         let rest = budget.charge(70 * UNIT_BYTES).await;
         assert!(budget.charge_in_time(10 * UNIT_BYTES).await.is_err());

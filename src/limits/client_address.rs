@@ -1,26 +1,28 @@
-//! Whose request it is: the client's address, also behind proxies.
+//! Finds the address of a client, also behind proxies.
 //!
-//! A header says anything, so it counts only as far as those are trusted who wrote it: from the
-//! nearest proxy back, up to the first address that is none of ours.
+//! A header can contain anything, so its addresses count only as far as their writers are trusted:
+//! from the nearest proxy backwards, up to the first address that is not a trusted proxy.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
-/// An address, or a network as `10.0.0.0/8`.
+/// An address, or a network such as `10.0.0.0/8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// Any address in it.
+    /// Any address of the network.
     pub address: IpAddr,
-    /// How many bits all its addresses share; `None`: it is one address.
+    /// The number of leading bits that all addresses of the network share; `None` for a single
+    /// address.
     pub bits: Option<u8>,
 }
 
-/// A client, as limits know it: an IPv4 address, or the /64 of an IPv6 address, as anyone has one.
+/// A client as the limits count it: an IPv4 address, or the /64 network of an IPv6 address, because
+/// any client may use a whole /64 network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Client(IpAddr);
 
 impl Client {
-    /// The client at an address.
+    /// Returns the client at an address.
     pub fn at(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V6(address) => {
@@ -32,8 +34,9 @@ impl Client {
     }
 }
 
-/// The address that a request came from to the first proxy of ours. `peer`: who is connected;
-/// `forwarded`: the values of the header in which proxies put their clients' addresses, in order.
+/// Returns the address from which a request reached the first trusted proxy. `peer` is the address
+/// of the connection, and `forwarded` has the values, in order, of the header in which proxies put
+/// the addresses of their clients.
 pub fn behind_proxies<'a>(
     peer: IpAddr,
     proxies: &[Network],
@@ -55,7 +58,7 @@ pub fn is_one_of(networks: &[Network], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(address.to_canonical()))
 }
 
-/// Some proxies add the port.
+/// Parses an address. Some proxies add the port to it.
 fn address_in(text: &str) -> Option<IpAddr> {
     let bare = text.trim_start_matches('[').split(']').next().unwrap_or_default();
     let bare = bare.parse().or_else(|_| text.rsplit_once(':').map_or(text, |pair| pair.0).parse());
@@ -63,7 +66,7 @@ fn address_in(text: &str) -> Option<IpAddr> {
 }
 
 impl Network {
-    /// Whether an address lies in it.
+    /// Whether an address lies in this network.
     pub fn contains(&self, address: IpAddr) -> bool {
         let (differing, bits) = match (self.address, address) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {

@@ -1,4 +1,4 @@
-//! How much each client holds at once, and no more than its share.
+//! Limits how many connections each client may have at once.
 
 use crate::limits::client_address::{Client, Network, behind_proxies, is_one_of};
 use std::collections::HashMap;
@@ -6,14 +6,14 @@ use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The share of each client.
+/// The limit for each client.
 #[derive(Clone, Debug)]
 pub struct ClientsConfig {
-    /// Most connections of one client; 0: no limit.
+    /// Largest number of connections of one client; 0: no limit.
     pub most: usize,
-    /// Who connects for others.
+    /// The trusted proxies, which connect on behalf of clients.
     pub proxies: Vec<Network>,
-    /// The header in which they say for whom, in small letters.
+    /// The header in which the proxies name the client, in lower case.
     pub header: String,
 }
 
@@ -23,25 +23,25 @@ impl Default for ClientsConfig {
     }
 }
 
-/// All clients that hold something.
+/// The clients that have permits.
 #[derive(Debug, Default)]
 pub struct Clients {
     config: ClientsConfig,
     held: Mutex<HashMap<Client, usize>>,
 }
 
-/// What came of a client's wish for one more.
+/// The result of a request for a permit.
 #[derive(Debug)]
 pub enum Acquired {
-    /// It has its place.
+    /// The client is within its limit. Without a limit there is no permit.
     Granted(Option<Permit>),
-    /// It has too many, and is to be told so.
+    /// The client is over its limit and receives a refusal. The permit counts this connection too.
     OverLimit(Permit),
-    /// It has been told often enough.
+    /// The client has twice as many connections as its limit, so this one gets no permit.
     Rejected,
 }
 
-/// One thing that a client holds; dropping it gives it back.
+/// One connection of a client. Dropping the permit releases it.
 #[derive(Debug)]
 pub struct Permit {
     clients: Arc<Clients>,
@@ -49,22 +49,23 @@ pub struct Permit {
 }
 
 impl Clients {
-    /// Nobody holds anything.
+    /// Returns a set in which no client has a permit.
     pub fn new(config: ClientsConfig) -> Self {
         Self { config, held: Mutex::default() }
     }
 
-    /// Whether this peer connects for others.
+    /// Whether this peer is a trusted proxy.
     pub fn is_proxy(&self, peer: IpAddr) -> bool {
         is_one_of(&self.config.proxies, peer)
     }
 
-    /// The header in which proxies say for whom they ask.
+    /// Returns the header in which proxies name the client.
     pub fn header(&self) -> &str {
         &self.config.header
     }
 
-    /// The client that `peer` is, or that it says it asks for.
+    /// Returns the client that sent a request: `peer`, or the client that trusted proxies name in
+    /// `forwarded`.
     pub fn client<'a>(
         &self,
         peer: IpAddr,
@@ -73,7 +74,7 @@ impl Clients {
         Client::at(behind_proxies(peer, &self.config.proxies, forwarded))
     }
 
-    /// A place for a client.
+    /// Requests a permit for a connection of a client.
     pub fn acquire(self: &Arc<Self>, client: Client) -> Acquired {
         let most = self.config.most;
         if most == 0 {
@@ -134,7 +135,7 @@ mod tests {
             held.push(acquired);
         }
         for _ in 0..2 {
-            // The same client, by another way.
+            // The same client connects without the proxy.
             let acquired = acquire("192.0.2.7", "");
             assert!(matches!(acquired, Acquired::OverLimit(_)));
             held.push(acquired);

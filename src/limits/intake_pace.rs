@@ -1,9 +1,10 @@
-//! How fast the bytes of a connection are read.
+//! Limits how fast the bytes of a connection are read.
 //!
-//! A connection that always has something to read would keep a thread to itself, so it is put behind
-//! the others after each piece. Over HTTP/2 a client can also send frames that ask for nothing (PRIORITY,
-//! PING, SETTINGS, frames of unknown kinds), as fast as its line allows. Beside what its requests
-//! and their bodies allow, such a connection is read at a fixed rate.
+//! A connection that always has bytes to read would occupy its thread, so after each `TURN_BYTES`
+//! it waits until other tasks have run. Over HTTP/2 a client can also send frames that belong to no
+//! request (PRIORITY, PING, SETTINGS, frames of unknown types) as fast as its line allows. Apart
+//! from the bytes that its requests and their bodies allow, such a connection is read at a fixed
+//! rate.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,21 +13,22 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
-/// Most bytes that are read before other tasks of the thread have their turn.
+/// Largest number of bytes that are read before other tasks of the thread run.
 const TURN_BYTES: usize = 64 * 1024;
-/// Bytes a second that are read of frames that belong to no request, and as many at once.
+/// Bytes per second that are read of frames that belong to no request. `FRAME_BURST` is how many
+/// bytes of them may be read at once.
 const FRAME_RATE: i64 = 64 * 1024;
 const FRAME_BURST: i64 = 1024 * 1024;
-/// What a request allows: its head, and the frames about its answer.
+/// Bytes that a request allows: its head, and the frames about its response.
 const REQUEST_BYTES: u64 = 4 * 1024;
-/// What a piece of a body allows beside its bytes: the head of its frame, and padding.
+/// Bytes that a chunk of a body allows beyond its own size: the head of its frame, and padding.
 const PIECE_BYTES: u64 = 512;
 
-/// What the requests of an HTTP/2 connection allow it to send.
+/// The number of bytes that the requests of an HTTP/2 connection allow it to send.
 #[derive(Debug, Default)]
 pub struct Allowance(AtomicU64);
 
-/// The pace of one connection.
+/// The reading pace of one connection.
 #[derive(Default)]
 pub struct IntakePace {
     /// Bytes that were read in this turn.
@@ -36,26 +38,26 @@ pub struct IntakePace {
 
 struct Frames {
     allowance: Arc<Allowance>,
-    /// Bytes that may be read now; less than nothing after a large piece.
+    /// Bytes that may be read now. The number is negative after a large read.
     left: i64,
     filled_at: Instant,
     sleep: Pin<Box<Sleep>>,
 }
 
 impl Allowance {
-    /// A request has begun.
+    /// Adds the allowance of a request that has begun.
     pub fn request(&self) {
         self.0.fetch_add(REQUEST_BYTES, Ordering::Relaxed);
     }
 
-    /// A piece of a request's body was read.
+    /// Adds the allowance of a chunk of a request's body, which had `bytes` bytes.
     pub fn body(&self, bytes: usize) {
         self.0.fetch_add(bytes as u64 + PIECE_BYTES, Ordering::Relaxed);
     }
 }
 
 impl IntakePace {
-    /// The pace of a connection that sends frames, and what its requests allow.
+    /// Returns the pace of an HTTP/2 connection, with the allowance of its requests.
     pub fn of_frames(allowance: Arc<Allowance>) -> Self {
         let now = Instant::now();
         let sleep = Box::pin(tokio::time::sleep_until(now));
@@ -63,7 +65,7 @@ impl IntakePace {
         Self { turn: 0, frames: Some(Box::new(frames)) }
     }
 
-    /// Waits until more may be read.
+    /// Waits until the connection may be read.
     pub fn poll_may_read(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.turn >= TURN_BYTES {
             self.turn = 0;
@@ -73,7 +75,7 @@ impl IntakePace {
         self.frames.as_mut().map_or(Poll::Ready(()), |frames| frames.poll_may_read(context))
     }
 
-    /// Counts what was read; nothing: the connection has nothing more for now.
+    /// Counts bytes that were read. 0 means that the connection has no more bytes for now.
     pub fn read(&mut self, bytes: usize) {
         self.turn = if bytes == 0 { 0 } else { self.turn + bytes };
         if let Some(frames) = &mut self.frames {
@@ -92,7 +94,8 @@ impl Frames {
             if self.sleep.as_mut().poll(context).is_pending() {
                 return Poll::Pending;
             }
-            // A sixteenth of a second: so many frames are read at once.
+            // The next read comes a sixteenth of a second later, so that several frames are read at
+            // once.
             self.sleep.as_mut().reset(Instant::now() + Duration::from_secs(1) / 16);
         }
     }
@@ -126,7 +129,7 @@ mod tests {
         }
         let allowed = FRAME_BURST + begun.elapsed().as_millis() as i64 * FRAME_RATE / 1_000;
         assert!((FRAME_BURST..=allowed + 16_384).contains(&read), "{read} of {allowed}");
-        // A body is read as it comes.
+        // The bytes of a body are read as they arrive.
         allowance.body(1 << 20);
         for _ in 0..60 {
             pace.turn = 0;

@@ -1,4 +1,4 @@
-//! How much one client, one publisher and all answers together may take.
+//! Limits on what one client, one publisher and all responses together may use.
 
 pub mod budget;
 pub mod client_address;

@@ -1,4 +1,4 @@
-//! How fast events may come in: into one channel, and from one publisher.
+//! Limits on the rate of events: into one channel, and from one publisher.
 
 use crate::core::event::ChannelName;
 use governor::clock::{Clock as _, DefaultClock};
@@ -7,29 +7,29 @@ use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// Events a second; `None`: no limit.
+/// The rates in events per second, and the allowances; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RatesConfig {
-    /// Into one channel.
+    /// Rate of events into one channel.
     pub channel: Option<NonZeroU32>,
-    /// From the bearers of tokens with one `sub`.
+    /// Rate of events from all tokens with the same `sub`.
     pub subject: Option<NonZeroU32>,
-    /// Channels that the bearers of tokens with one `sub` make.
+    /// Allowance of channels that the tokens with the same `sub` may create.
     pub new_channels: Option<Allowance>,
-    /// Publishes with an idempotency key from the bearers of tokens with one `sub`.
+    /// Allowance of publishes with an idempotency key from the tokens with the same `sub`.
     pub idempotency_keys: Option<Allowance>,
 }
 
-/// So many at once, given back evenly over this time.
+/// A number of uses that may happen all at once. Used ones become free again evenly over time.
 #[derive(Clone, Copy, Debug)]
 pub struct Allowance {
-    /// How many.
+    /// The number of uses.
     pub count: NonZeroU32,
-    /// The time, longer than nothing.
+    /// The time in which all uses become free again, longer than zero.
     pub time: Duration,
 }
 
-/// The limits, and how far each is used.
+/// The limits, and how much of each is used.
 pub struct Rates {
     channels: Option<DefaultKeyedRateLimiter<ChannelName>>,
     subjects: Option<DefaultKeyedRateLimiter<String>>,
@@ -37,28 +37,29 @@ pub struct Rates {
     keys: Option<DefaultKeyedRateLimiter<String>>,
 }
 
-/// What a publish takes of what its publisher may have.
+/// A resource of which each publisher has an allowance.
 #[derive(Clone, Copy, Debug)]
 pub enum Quota {
-    /// A channel that was not there before.
+    /// The creation of a channel.
     NewChannel,
-    /// An idempotency key.
+    /// The use of an idempotency key.
     IdempotencyKey,
 }
 
-/// Events came too fast.
+/// Error: the events came too fast.
 #[derive(Clone, Copy, Debug)]
 pub struct TooFast {
-    /// What takes no more.
+    /// The beginning of the message that names the limit, such as "the channel takes".
     pub what: &'static str,
-    /// The flag of its limit.
+    /// The flag that sets the limit.
     pub flag: &'static str,
-    /// After which time they are taken; where they never are, so many at most are at once.
+    /// `Ok` is the time after which the events are accepted. `Err` is the largest number of events
+    /// that are accepted at once; there were more events than that.
     pub wait: Result<Duration, u32>,
 }
 
 impl Rates {
-    /// Nothing used yet.
+    /// Returns the limits, of which nothing is used yet.
     pub fn new(config: RatesConfig) -> Self {
         Self {
             channels: config.channel.map(|rate| RateLimiter::keyed(PerTime::per_second(rate))),
@@ -68,11 +69,12 @@ impl Rates {
         }
     }
 
-    /// Takes `events` of one publisher for one channel. `subject`: whose token it is; all tokens
-    /// without a `sub` are one, and who needs none is not counted.
+    /// Counts `events` events of one publisher for one channel. `subject` is the `sub` of the
+    /// publisher's token. All tokens without a `sub` share one limit; `None` means that no token is
+    /// needed, and then only the channel's limit applies.
     ///
     /// # Errors
-    /// Says what takes no more now.
+    /// Fails when a limit is used up. The error names the limit.
     pub fn take(
         &self,
         channel: &ChannelName,
@@ -91,15 +93,15 @@ impl Rates {
         })
     }
 
-    /// Whether a quota is set.
+    /// Whether the quota has a limit.
     pub fn has(&self, quota: Quota) -> bool {
         self.quota(quota).is_some()
     }
 
-    /// Takes one of what the publisher `subject` may have.
+    /// Counts one use of `quota` by the publisher `subject`.
     ///
     /// # Errors
-    /// When nothing of it is left: after which time there is.
+    /// Fails when the allowance is used up. The error is the time after which a use becomes free.
     pub fn take_one(&self, quota: Quota, subject: &str) -> Result<(), Duration> {
         let taken = take(self.quota(quota), &subject.to_owned(), 1);
         taken.map_err(|wait| wait.unwrap_or_default())
@@ -112,7 +114,7 @@ impl Rates {
         }
     }
 
-    /// Forgets what is not used up any more.
+    /// Drops the entries of channels and publishers that have recovered their full limit.
     pub fn sweep(&self) {
         if let Some(channels) = &self.channels {
             channels.retain_recent();

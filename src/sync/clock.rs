@@ -1,41 +1,45 @@
-//! The only reader of a clock.
+//! The only module that reads the wall clock.
 //!
-//! Time here passes evenly and does not go back, because events already carry later ids and streams
-//! already end at later instants. It follows the wall clock: one that is set forward is followed at
-//! once; one that is set back is waited for, by going 5 % slower until it has caught up. So a wall
-//! clock that is set back and returns leaves no trace, and a lead over it dissolves.
+//! The time of [`Clock`] passes evenly and does not go back, because events already have later ids
+//! and streams already end at later instants. It follows the wall clock. If the wall clock is set
+//! forward, this clock follows at once; if it is set back, this clock runs 5 % slower until the
+//! wall clock has caught up. So a wall clock that is set back and then corrected has no lasting
+//! effect, and a lead over the wall clock shrinks to zero.
 //!
-//! Segments are cut by the clock of the store, so that origins whose own clocks differ still cut at
-//! the same instants: a store that has a clock of its own reports how far ours is off.
+//! Segments follow the clock of the store, so that origins with different clocks of their own end
+//! their streams at the same instants. A store that has its own clock reports how far the clock of
+//! the machine differs from it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// How often the wall clock is looked at, in us.
+/// Interval between two reads of the wall clock, in us.
 const CHECK_US: u64 = 100_000;
-/// Of so many parts of the time one is left out while the wall clock is behind.
+/// While the wall clock is behind, this clock runs slower by the reciprocal of this number (5 %).
 const SLOWDOWN_PARTS: u64 = 20;
-/// A change of the wall clock by less (us) is no step: clocks are adjusted all the time.
+/// A change of the wall clock by less than this (us) does not count as a step, because clocks are
+/// adjusted all the time.
 const STEP_US: u64 = 1_000_000;
 
-/// Wall-clock time in ms since the Unix epoch. Cheap to clone; clones are one clock.
+/// Wall-clock time in ms since the Unix epoch. It is cheap to clone, and all clones are the same
+/// clock.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     started: Instant,
-    /// What to add to the time since the start, in us.
+    /// The current time minus the time since the start, in us.
     offset_us: AtomicI64,
     /// How far the store's clock is ahead of the machine's, in ms.
     correction_ms: AtomicI64,
     is_corrected: AtomicBool,
-    /// The wall clock less the time since the start, and that time, when it was looked at last, in
-    /// us.
+    /// The wall clock minus the time since the start, at the last read of the wall clock, in us.
+    /// `checked_at` is the time since the start at that read.
     wall_offset_us: AtomicI64,
     checked_at: AtomicU64,
-    /// The latest time given out, in ms.
+    /// The latest time that was returned, in ms.
     latest: AtomicU64,
     steps: AtomicU64,
 }
@@ -57,33 +61,34 @@ impl Default for Shared {
 }
 
 impl Clock {
-    /// Now. Never earlier than before.
+    /// Returns the current time (ms). It never goes back, except at the first [`Clock::correct`].
     pub fn now(&self) -> u64 {
         let passed = self.passed();
         if passed >= self.0.checked_at.load(Ordering::Relaxed) + CHECK_US {
             self.follow(passed);
         }
         let now = passed.saturating_add_signed(self.0.offset_us.load(Ordering::Relaxed)) / 1_000;
-        // Written once a millisecond at most, read by every stream.
+        // This value is written at most once per millisecond and read by every stream.
         match self.0.latest.load(Ordering::Relaxed) {
             latest if now > latest => self.0.latest.fetch_max(now, Ordering::Relaxed).max(now),
             latest => latest,
         }
     }
 
-    /// Now, by this machine's clock.
+    /// Returns the current time by this machine's clock (ms).
     pub fn machine_now(&self) -> u64 {
         machine_now_us() as u64 / 1_000
     }
 
-    /// Now, by the store's wall clock, whatever ids were given: for what people and other servers
-    /// have dated, such as the end of a token.
+    /// Returns the current time by the store's wall clock (ms), whatever ids were given. It serves
+    /// for instants that people and other servers have set, such as the expiry of a token.
     pub fn wall(&self) -> u64 {
         self.machine_now().saturating_add_signed(self.0.correction_ms.load(Ordering::Relaxed))
     }
 
-    /// Follows the store's clock, which is `correction_ms` ahead of the machine's. The first time
-    /// at once, in both directions: nothing was dated by the machine's clock yet.
+    /// Follows the store's clock, which is `correction_ms` ahead of the machine's clock. The first
+    /// call takes effect at once in both directions, because no event has a time of the machine's
+    /// clock yet.
     pub fn correct(&self, correction_ms: i64) {
         self.0.correction_ms.store(correction_ms, Ordering::Relaxed);
         if self.0.is_corrected.swap(true, Ordering::Relaxed) {
@@ -96,12 +101,13 @@ impl Clock {
         self.0.latest.store(0, Ordering::Relaxed);
     }
 
-    /// Whether the store's clock is known.
+    /// Whether the difference from the store's clock is known.
     pub fn is_corrected(&self) -> bool {
         self.0.is_corrected.load(Ordering::Relaxed)
     }
 
-    /// Goes on from `instant` (ms) where it is behind that: the store has events of then.
+    /// Advances the clock to `instant` (ms) if it is behind, because the store has events of that
+    /// instant.
     pub fn at_least(&self, instant: u64) {
         let behind = instant.saturating_sub(self.now());
         if behind > 0 {
@@ -109,12 +115,12 @@ impl Clock {
         }
     }
 
-    /// How far this clock is ahead of the wall clock, in ms.
+    /// Returns how far this clock is ahead of the wall clock, in ms.
     pub fn lead_ms(&self) -> u64 {
         self.now().saturating_sub(self.wall())
     }
 
-    /// How often the wall clock was set to another time.
+    /// Returns how often the wall clock was set to another time.
     pub fn steps(&self) -> u64 {
         self.0.steps.load(Ordering::Relaxed)
     }
@@ -123,7 +129,7 @@ impl Clock {
         self.0.started.elapsed().as_micros() as u64
     }
 
-    /// Comes closer to the wall clock.
+    /// Brings this clock closer to the wall clock.
     fn follow(&self, passed: u64) {
         let checked_at = self.0.checked_at.swap(passed, Ordering::Relaxed);
         let Some(elapsed) = passed.checked_sub(checked_at) else { return };
@@ -147,8 +153,9 @@ impl Clock {
     }
 }
 
-/// What brings a clock closer to the wall clock over which it has a lead, after so much time: all
-/// of it forward, back no more than the time can bear. All in us.
+/// Returns the change that brings a clock with this lead closer to the wall clock. A clock that is
+/// behind advances by all of the difference; a clock that is ahead goes back by at most a
+/// `SLOWDOWN_PARTS`th of the elapsed time. All values are in us.
 fn steer(lead: i64, elapsed: u64) -> i64 {
     match lead {
         ..0 => -lead,

@@ -1,20 +1,20 @@
-//! The stages in which the process ends: one truth for the hub, the server and every connection.
+//! The stages in which the process ends, shared by the hub, the server and every connection.
 //!
-//! `tokio_util`'s `CancellationToken` was weighed: each poll of its future takes a lock that all
-//! connections share. A [`Registration`] costs nothing when the same task is polled again.
+//! `CancellationToken` of `tokio_util` was considered: each poll of its future takes a lock that
+//! all connections share. A [`Registration`] costs nothing when the same task is polled again.
 
 use crate::sync::waiters::{HasWaiters, Registration, WaiterList};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::Context;
 
-/// A stage; the later ones include the earlier ones.
+/// A stage of the process. A later stage includes the earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Requests are served.
+    /// The origin serves requests.
     Running,
-    /// No connection is accepted, and no response runs over its next boundary.
+    /// The origin accepts no connection, and no response runs past its next boundary.
     Draining,
-    /// What is left of the connections closes.
+    /// The remaining connections close.
     Closing,
 }
 
@@ -26,7 +26,7 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Advances to `stage`, and wakes the connections that wait for it.
+    /// Advances to `stage`, and wakes the tasks that wait for it.
     pub fn advance(&self, stage: Stage) {
         self.stage.fetch_max(stage as u8, Ordering::AcqRel);
         self.waiters.wake_all();
@@ -45,7 +45,7 @@ impl HasWaiters for Lifecycle {
 }
 
 impl Registration<Lifecycle> {
-    /// Whether `stage` has begun; if not, the task of `context` is woken once it does.
+    /// Whether `stage` has begun. If not, the task of `context` is woken when it begins.
     pub fn poll_reached(&mut self, context: &Context<'_>, stage: Stage) -> bool {
         self.register(context.waker());
         self.on().has_reached(stage)

@@ -1,4 +1,5 @@
-//! Time, wake-ups and background threads: what the rest needs of tokio, and nothing of Headwater.
+//! Time, wake-ups and background threads, built on tokio. Nothing here depends on the rest of
+//! Headwater.
 
 pub mod background;
 pub mod clock;

@@ -1,10 +1,10 @@
-//! The way to stop a running origin.
+//! The handle that stops a running origin.
 
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-/// Stops an origin from another task. The first [`Shutdown::stop`] lets the streams end at their
-/// boundaries; the second one cuts those that still run.
+/// Stops an origin from another task. After the first [`Shutdown::stop`] the streams end at their
+/// boundaries; the second call cuts the streams that still run.
 #[derive(Clone, Debug)]
 pub struct Shutdown(Arc<Semaphore>);
 
@@ -15,7 +15,7 @@ impl Default for Shutdown {
 }
 
 impl Shutdown {
-    /// Asks the origin to stop.
+    /// Signals the origin to stop.
     pub fn stop(&self) {
         self.0.add_permits(1);
     }

@@ -1,9 +1,9 @@
-//! One timer for all who wait for the same instant.
+//! One timer for all tasks that wait for the same instant.
 //!
-//! Ten thousand responses that end at one boundary are one timer here, and a heartbeat every few
-//! seconds costs a response no timer of its own. An alarm may also wait, once its instant has
-//! come, until the store has settled: until everything it gave an earlier id has been seen, so
-//! that all responses that end at a boundary end after the same event.
+//! Ten thousand responses that end at one boundary share one timer, and a heartbeat every few
+//! seconds needs no timer for each response. A timer may fire later than its instant: at a boundary
+//! it waits until the store has settled, that is, until the origin has received every event with an
+//! earlier id. So all responses that end at a boundary end after the same event.
 
 use crate::sync::clock::Clock;
 use crate::sync::waiters::{HasWaiters, Registration, WaiterList};
@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// The clock may be set while a timer sleeps; no sleep is longer than this.
+/// Longest sleep. The clock may be set while a timer sleeps, so it is read at least this often.
 const SLEEP_MAX: Duration = Duration::from_millis(500);
 
-/// The instants that somebody waits for.
+/// The instants for which tasks wait.
 #[derive(Debug)]
 pub struct Timers {
     clock: Clock,
@@ -24,7 +24,7 @@ pub struct Timers {
     earlier: Notify,
 }
 
-/// One instant. Goes from silent to rung, never back.
+/// One instant. A timer fires once, and then stays fired.
 #[derive(Debug)]
 pub struct Timer {
     at: u64,
@@ -33,12 +33,12 @@ pub struct Timer {
 }
 
 impl Timers {
-    /// No alarms yet.
+    /// Returns a set without timers.
     pub fn new(clock: Clock) -> Self {
         Self { clock, pending: Mutex::new(BTreeMap::new()), earlier: Notify::new() }
     }
 
-    /// A place to wait for the instant `at` (ms).
+    /// Returns a registration for the timer of the instant `at` (ms).
     pub fn at(&self, at: u64) -> Registration<Timer> {
         let mut pending = self.lock();
         if let Some(timer) = pending.get(&at).and_then(Weak::upgrade) {
@@ -55,7 +55,8 @@ impl Timers {
         Registration::new(timer)
     }
 
-    /// The next instant's alarms, once it has come. Cancel safe: nothing is taken before that.
+    /// Waits until the next instant has come, and returns its timer. Cancellation-safe: the timer
+    /// is not removed before its instant has come.
     pub async fn next_due(&self) -> Arc<Timer> {
         loop {
             let now = self.clock.now();
@@ -83,17 +84,17 @@ impl Timers {
 }
 
 impl Timer {
-    /// The instant, in ms.
+    /// Returns the instant of the timer, in ms.
     pub fn at(&self) -> u64 {
         self.at
     }
 
-    /// Whether the instant has come, and the store has settled up to it.
+    /// Whether the timer has fired.
     pub fn has_fired(&self) -> bool {
         self.fired.load(Ordering::Acquire)
     }
 
-    /// Lets everyone who waits go on.
+    /// Fires the timer, and wakes all tasks that wait for it.
     pub fn fire(&self) {
         self.fired.store(true, Ordering::Release);
         self.waiters.wake_all();
@@ -107,7 +108,7 @@ impl HasWaiters for Timer {
 }
 
 impl Registration<Timer> {
-    /// Whether it has rung; when not, the task of `waker` is woken once it does.
+    /// Whether the timer has fired. If not, the task of `waker` is woken when it fires.
     pub fn poll_fired(&mut self, waker: &std::task::Waker) -> bool {
         if self.on().has_fired() {
             return true;

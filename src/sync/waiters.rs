@@ -1,10 +1,10 @@
 //! Wakes any number of waiting tasks.
 //!
-//! A waiter keeps its slot for as long as it waits for anything, so nothing is registered anew for
-//! each event, and a wake-up carries no message: the woken task reads the state it waits for. A
-//! waiter registers before it reads, so no wake-up is lost. Several small locks instead of one,
-//! because waking ten thousand tasks takes milliseconds and new waiters must not queue behind it
-//! (measured against `watch`, `Notify` and `broadcast`: a third of their cost a task).
+//! A waiter keeps its registration as long as it waits for anything, so no event needs a new
+//! registration. A wake-up carries no message: the woken task reads the state that it waits for. A
+//! waiter registers before it reads, so no wake-up is lost. The list has several small locks
+//! instead of one, because waking ten thousand tasks takes milliseconds, and new waiters must not
+//! queue behind it. Measured per task, this costs a third of `watch`, `Notify` and `broadcast`.
 
 use slab::Slab;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,20 +13,20 @@ use std::task::Waker;
 
 const SHARDS: usize = 4;
 
-/// The waiters for one thing.
+/// The list of the tasks that wait for one thing.
 #[derive(Debug, Default)]
 pub struct WaiterList {
     shards: [Mutex<Slab<Waker>>; SHARDS],
     next_shard: AtomicUsize,
 }
 
-/// What can be waited for.
+/// A thing that tasks can wait for.
 pub trait HasWaiters {
-    /// Its waiters.
+    /// Returns the list of its waiters.
     fn waiters(&self) -> &WaiterList;
 }
 
-/// One waiter's place; dropping it takes the waiter out.
+/// The registration of one waiter. Dropping it removes the waiter from the list.
 #[derive(Debug)]
 pub struct Registration<W: HasWaiters> {
     on: Arc<W>,
@@ -41,7 +41,7 @@ struct Registered {
 }
 
 impl WaiterList {
-    /// Wakes every waiter. Returns how many there were.
+    /// Wakes every waiter, and returns their number.
     pub fn wake_all(&self) -> usize {
         let mut woken = 0;
         for shard in &self.shards {
@@ -53,29 +53,30 @@ impl WaiterList {
         woken
     }
 
-    /// How many wait.
+    /// Returns the number of waiters.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
-    /// Whether nobody waits.
+    /// Whether there are no waiters.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl<W: HasWaiters> Registration<W> {
-    /// A place that is taken with the first [`Registration::register`].
+    /// Returns a registration that enters the list at the first [`Registration::register`].
     pub fn new(on: Arc<W>) -> Self {
         Self { on, registered: None }
     }
 
-    /// What is waited for.
+    /// Returns the thing that the task waits for.
     pub fn on(&self) -> &Arc<W> {
         &self.on
     }
 
-    /// From now on this task is woken. Free when the same task registered before.
+    /// Registers the task of `waker` for wake-ups. This costs nothing if the same task is
+    /// registered already.
     pub fn register(&mut self, waker: &Waker) {
         if self.registered.as_ref().is_some_and(|registered| registered.waker.will_wake(waker)) {
             return;
@@ -91,8 +92,8 @@ impl<W: HasWaiters> Registration<W> {
         let Some(registered) = self.registered.take() else {
             return;
         };
-        // Dropped outside the lock: the last handle of a task may drop the task, and that may
-        // hold a place here too.
+        // The waker is dropped outside the lock: dropping the last handle of a task may drop the
+        // task, and that task may have a registration in the same list.
         let waker = lock(&self.on.waiters().shards[registered.shard]).try_remove(registered.key);
         drop(waker);
     }
@@ -104,7 +105,8 @@ impl<W: HasWaiters> Drop for Registration<W> {
     }
 }
 
-/// Nothing in this crate panics while it holds a lock, and if something did, the slab is whole.
+/// Locks a shard, and ignores poisoning: no code in this crate panics while it holds a lock, and
+/// the slab would be intact even after a panic.
 fn lock(shard: &Mutex<Slab<Waker>>) -> MutexGuard<'_, Slab<Waker>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }

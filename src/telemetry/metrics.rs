@@ -1,4 +1,5 @@
-//! What happened so far, for Prometheus. Counters only go up; label values are a closed set.
+//! The metrics of the process for Prometheus. Counters only increase, and the values of labels are
+//! a closed set.
 
 use crate::core::caching::Ending;
 use crate::core::sse::{GapReason, ShedReason};
@@ -14,23 +15,23 @@ type Labels = [(&'static str, &'static str); 1];
 /// How a client joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JoinKind {
-    /// Without a cursor.
+    /// The request had no cursor.
     Fresh,
-    /// With one.
+    /// The request had a cursor.
     Cursor,
-    /// In `?mode=hold`.
+    /// The request was a long poll (`?mode=hold`).
     LongPoll,
 }
 
-/// All counters of the process.
+/// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
     streams_opened: [Counter; 3],
-    /// Streams and long polls being answered.
+    /// Streams and long polls that are being served.
     pub streams_open: Gauge,
-    /// Connections, whatever they do.
+    /// Open connections of any kind.
     pub connections_open: Gauge,
-    /// 1: `/readyz` says that the origin is ready.
+    /// 1 if `/readyz` reports that the origin is ready.
     pub ready: Gauge,
     /// Channels in memory.
     pub channels_live: Gauge,
@@ -38,16 +39,16 @@ pub struct Metrics {
     shed: Family<Labels, Counter>,
     refused: Family<Labels, Counter>,
     gaps: Family<Labels, Counter>,
-    /// WebSockets being served.
+    /// WebSockets that are being served.
     pub websockets_open: Gauge,
     websockets_closed: Family<[(&'static str, String); 1], Counter>,
-    /// Frames that came in over WebSockets.
+    /// Frames that were received over WebSockets.
     pub websocket_frames_in: Counter,
     events_in: Counter,
     event_bytes_in: Counter,
     events_out: Counter,
     bytes_out: Counter,
-    /// How far ids and segments are ahead of the wall clock.
+    /// How far ids and segments are ahead of the wall clock, in seconds.
     pub clock_lead_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
     /// How often the wall clock was set to another time.
     pub clock_steps: Gauge,
@@ -55,16 +56,16 @@ pub struct Metrics {
     resident_bytes: Gauge,
 }
 
-/// What one client was sent and is not yet counted for all to see: the counters are shared by all,
-/// and to touch them for every event costs more than to read it.
+/// Events and bytes that were sent to one client and are not in the shared counters yet. All
+/// clients share the counters, and updating them for every event costs more than reading the event.
 #[derive(Debug, Default)]
 pub struct Unreported {
     events: u64,
     bytes: usize,
 }
 
-/// Events after which a client's counts are added to all others'; and at each comment or ping, and
-/// its end.
+/// Number of events after which a client's counts are added to the shared counters. They are also
+/// added at each comment or ping, and when the client's stream ends.
 const UNREPORTED_EVENTS_MAX: u64 = 32;
 
 impl Unreported {
@@ -77,7 +78,7 @@ impl Unreported {
         }
     }
 
-    /// Shows all of it.
+    /// Adds the counts to the shared counters.
     pub fn report(&mut self, metrics: &Metrics) {
         let Self { events, bytes } = std::mem::take(self);
         metrics.sent(events, bytes);
@@ -97,7 +98,7 @@ impl JoinKind {
 }
 
 impl Metrics {
-    /// All at zero.
+    /// Returns the metrics, all at zero.
     pub fn new(store: &StoreMetrics) -> Self {
         let opened = Family::<Labels, Counter>::default();
         let kind = |kind: JoinKind| opened.get_or_create(&[("kind", kind.as_str())]).clone();
@@ -180,7 +181,8 @@ impl Metrics {
         process.register_with_unit("resident_memory", "Memory in use", bytes, resident);
     }
 
-    /// A counter that is there from the start shows its first increase to who computes rates.
+    /// Creates counters at zero, so that a program that computes rates also sees the first
+    /// increase.
     fn begin_at_zero(&self) {
         for ending in Ending::ALL {
             self.ended.get_or_create(&[("reason", ending.as_str())]).inc_by(0);
@@ -199,58 +201,59 @@ impl Metrics {
         }
     }
 
-    /// A stream began.
+    /// Counts a stream that began.
     pub fn opened(&self, kind: JoinKind) {
         self.streams_opened[kind as usize].inc();
         self.streams_open.inc();
     }
 
-    /// A stream ended.
+    /// Counts a stream that ended.
     pub fn ended(&self, ending: Ending) {
         self.streams_open.dec();
         self.ended.get_or_create(&[("reason", ending.as_str())]).inc();
     }
 
-    /// A request for a stream was shed.
+    /// Counts a request for a stream that was shed.
     pub fn shed(&self, reason: ShedReason) {
         self.shed.get_or_create(&[("reason", reason.as_str())]).inc();
     }
 
-    /// A publish was not accepted.
+    /// Counts a publish, or the end of a channel, that was not accepted.
     pub fn refused(&self, problem: &'static str) {
         self.refused.get_or_create(&[("problem", problem)]).inc();
     }
 
-    /// A WebSocket ended, with this code of ours; `None`: the client left.
+    /// Counts a WebSocket that ended. `code` is the code with which the origin closed it; `None`:
+    /// the client left.
     pub fn websocket_closed(&self, code: Option<u16>) {
         let code = code.map_or("none".to_owned(), |code| code.to_string());
         self.websockets_closed.get_or_create(&[("code", code)]).inc();
     }
 
-    /// A stream began with a `gap` event.
+    /// Counts a stream that began with a `gap` event.
     pub fn gap(&self, reason: GapReason) {
         self.gaps.get_or_create(&[("reason", reason.as_str())]).inc();
     }
 
-    /// Events were accepted.
+    /// Counts events that were accepted, and their bytes.
     pub fn published(&self, events: u64, bytes: u64) {
         self.events_in.inc_by(events);
         self.event_bytes_in.inc_by(bytes);
     }
 
-    /// Events went out, and bytes of streams.
+    /// Counts events that were sent, and bytes of streams.
     pub fn sent(&self, events: u64, bytes: usize) {
         self.events_out.inc_by(events);
         self.bytes_out.inc_by(bytes as u64);
     }
 
-    /// All of it in the OpenMetrics text format.
+    /// Returns all metrics in the OpenMetrics text format.
     pub fn text(&self) -> String {
         let usage = crate::telemetry::process::usage();
         self.cpu_seconds.set(usage.cpu_seconds);
         self.resident_bytes.set(usage.resident_bytes);
         let mut text = String::new();
-        // A String takes all text.
+        // Writing to a `String` does not fail.
         encode(&mut text, &self.registry).unwrap_or_default();
         text
     }

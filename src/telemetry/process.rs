@@ -1,24 +1,25 @@
-//! What this process costs the machine, and what the machine lets it have.
+//! The resources that this process uses, and those that the machine grants it.
 
 use rustix::param::{clock_ticks_per_second, page_size};
 
-/// Resources used so far.
+/// The resources that the process uses.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
-    /// User and system time of all threads.
+    /// User and system time of all threads so far, in seconds.
     pub cpu_seconds: f64,
-    /// Resident memory.
+    /// Resident memory, in bytes.
     pub resident_bytes: i64,
 }
 
-/// Read from `/proc/self`; zero where there is none.
+/// Reads the usage from `/proc/self`. The values are zero if it does not exist.
 pub fn usage() -> Usage {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let (ticks_per_second, page_bytes) = (clock_ticks_per_second(), page_size());
     parse(&read("/proc/self/stat"), &read("/proc/self/statm"), ticks_per_second, page_bytes)
 }
 
-/// The memory that this process may have: that of the machine, or of its container (cgroup).
+/// Returns the memory that this process may use, in bytes: that of the machine, or that of its
+/// container (cgroup) if it is less.
 pub fn memory_limit() -> u64 {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let machine = memory_of_machine(&read("/proc/meminfo"));
@@ -33,13 +34,14 @@ fn memory_of_machine(meminfo: &str) -> u64 {
     kib.map_or(u64::MAX, |kib| kib * 1024)
 }
 
-/// Lets the process open as many files as the machine allows. Returns that number.
+/// Raises the limit of open files as far as the machine allows, and returns that limit.
 pub fn raise_file_limit() -> u64 {
     rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1_024)
 }
 
 fn parse(stat: &str, statm: &str, ticks_per_second: u64, page_bytes: usize) -> Usage {
-    // The second field is the program's name in parentheses and may hold anything.
+    // The second field is the name of the program in parentheses, and the name may contain
+    // anything.
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let ticks: f64 =
         after_name.split_whitespace().skip(11).take(2).flat_map(str::parse::<f64>).sum();

@@ -197,3 +197,29 @@ async fn a_straggler_rejoins_the_crowd_at_the_next_tick() {
     let quiet = tokio::time::timeout(Duration::from_millis(700), quiet).await;
     assert!(quiet.is_err() || PATIENCE.is_zero(), "it goes on over the next tick");
 }
+
+/// Reads a merged stream from a cursor until it is quiet.
+async fn merged_data(origin: &Origin, cursor: &str) -> String {
+    let mut stream = origin.raw(&get("/channels/a,b", Some(cursor))).await;
+    // What is published to the other channel comes after all that is stored now.
+    origin.publish("b", "last").await;
+    read_until(&mut stream, |text| text.contains("data: last")).await
+}
+
+// protocol §6.8
+#[tokio::test]
+async fn a_merged_stream_has_nothing_of_a_channel_behind_its_end_event() {
+    let origin = Origin::with(&["--store", "memory", "--segment", "30s"]);
+    wait_for_phase(30_000, 0, 20_000).await;
+    // This stream keeps the channels in memory, so that the tail buffer has all their events.
+    let _keeps_open = origin.raw(&get("/channels/a,b", None)).await;
+    let beginning = origin.beginning().await;
+    let first = origin.publish("b", "first").await;
+    origin.publish("a", "before").await;
+    origin.request(hyper::Method::DELETE, "/channels/a", &[], "").await;
+    origin.request(hyper::Method::DELETE, "/channels/a?reopen=1", &[], "").await;
+    origin.publish("a", "after").await;
+    let text = merged_data(&origin, &format!("{beginning}_{first}")).await;
+    assert!(text.contains("data: before") && text.contains("event: end"), "{text}");
+    assert!(!text.contains("data: after"), "{text}");
+}

@@ -264,7 +264,7 @@ impl Session {
         wanted: Vec<(ChannelName, ResumeFrom)>,
     ) -> Result<(), End> {
         for (name, asked) in wanted {
-            match self.origin.hub.join_for_good(&name, &asked).await {
+            match self.origin.hub.join_endless(&name, &asked).await {
                 Ok(Join::Stream(joined)) => {
                     let reader = self.begin(reference, &name, *joined).await?;
                     self.subscriptions.add(Subscription::new(name, reader));
@@ -367,7 +367,7 @@ impl Session {
                 let subscription = self.subscriptions.at(index);
                 let (name, asked) =
                     (subscription.channel.clone(), ResumeFrom::After(subscription.cursor()));
-                let again = self.origin.hub.join_for_good(&name, &asked).await;
+                let again = self.origin.hub.join_endless(&name, &asked).await;
                 let Ok(Join::Stream(joined)) = again else {
                     return Err(End::Close(CloseReason::later(
                         "the store does not answer",
@@ -383,7 +383,7 @@ impl Session {
 
     /// Sends the events that a subscription has read, without those that must be skipped.
     async fn send_step(&mut self, index: usize, bytes: &Bytes) -> Result<(), End> {
-        for block in sse::json_blocks(bytes) {
+        for block in sse::json_events(bytes) {
             if self.subscriptions.at(index).wants(block.id) {
                 self.send_chunks(block.data).await?;
             }
@@ -392,7 +392,7 @@ impl Session {
     }
 
     async fn send_events(&mut self, bytes: &Bytes) -> Result<(), End> {
-        for block in sse::json_blocks(bytes) {
+        for block in sse::json_events(bytes) {
             self.send_chunks(block.data).await?;
         }
         self.flush().await

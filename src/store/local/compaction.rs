@@ -78,25 +78,10 @@ pub fn compact(
         (old.collect::<Vec<_>>(), segments.keys().next().copied())
     };
     let Some(first) = old.first().map(|(_, segment)| segment.first) else { return Ok(None) };
-    let mut kept = Kept {
-        catalog,
-        head,
-        is_oldest: oldest == old.first().map(|(number, _)| *number),
-        commit: 0,
-        frames: Vec::new(),
-        channels: Vec::new(),
-    };
+    let is_oldest = oldest == old.first().map(|(number, _)| *number);
+    let mut kept = Kept::new(catalog, head, is_oldest);
     for (number, segment) in &old {
-        let bytes = read_all(&*segment.log)?;
-        let scan = frame::scan(&bytes, head.seed, false);
-        // The index has the summary, unless it could not be written or is damaged.
-        let index = segment.index.as_deref();
-        let known = index.and_then(|index| Summary::read_index(index, head.seed, *number).ok());
-        kept.channels.push(known.unwrap_or_else(|| summarize(&scan, *number)));
-        for frame in &scan.frames {
-            // A record that cannot be decoded is dropped.
-            kept.take(frame).unwrap_or_default();
-        }
+        kept.take_file(*number, segment)?;
     }
     // The new file may have the name of an old one, and a leftover index must not be taken for its
     // index.
@@ -158,7 +143,27 @@ struct Kept<'c> {
     channels: Vec<Summary>,
 }
 
-impl Kept<'_> {
+impl<'c> Kept<'c> {
+    /// No record yet. `is_oldest`: no file is older than those that are read.
+    fn new(catalog: &'c RwLock<Catalog>, head: Head, is_oldest: bool) -> Self {
+        Self { catalog, head, is_oldest, commit: 0, frames: Vec::new(), channels: Vec::new() }
+    }
+
+    /// Takes the records worth keeping of the file `number`.
+    fn take_file(&mut self, number: u32, segment: &Segment) -> io::Result<()> {
+        let bytes = read_all(&*segment.log)?;
+        let scan = frame::scan(&bytes, self.head.seed, false);
+        // The index has the summary, unless it could not be written or is damaged.
+        let index = segment.index.as_deref();
+        let known = index.and_then(|index| Summary::read_index(index, self.head.seed, number).ok());
+        self.channels.push(known.unwrap_or_else(|| summarize(&scan, number)));
+        for frame in &scan.frames {
+            // A record that cannot be decoded is dropped.
+            self.take(frame).unwrap_or_default();
+        }
+        Ok(())
+    }
+
     fn take(&mut self, frame: &Frame<'_>) -> Result<(), Unreadable> {
         self.commit = self.commit.max(frame.commit);
         match frame.kind {
