@@ -74,6 +74,7 @@
 //!   end at the same instants.
 //! - Nothing is acknowledged or shown to a reader before the store has it durably.
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 #[doc(hidden)]

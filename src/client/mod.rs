@@ -44,9 +44,19 @@ pub enum Signal {
     Message(Message),
     /// The response ended, or there was none; the next request follows after this time. A browser
     /// reports this as an `error` with `readyState` 0.
-    Reconnecting { after: Duration, why: Interruption },
+    Reconnecting {
+        /// The wait before the next request.
+        after: Duration,
+        /// Why the response ended.
+        why: Interruption,
+    },
     /// The source has ended permanently, and no signal follows. The `readyState` in a browser is 2.
-    Closed { status: Option<StatusCode>, why: String },
+    Closed {
+        /// The status of the last response, if there was one.
+        status: Option<StatusCode>,
+        /// The reason, as a sentence.
+        why: String,
+    },
 }
 
 /// Why a response ended.
