@@ -15,7 +15,7 @@ use crate::sync::background;
 use crate::sync::waiters::{HasWaiters, WaiterList};
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::OnceCell;
 
@@ -33,6 +33,8 @@ pub struct Channel {
     pub(crate) is_dirty: AtomicBool,
     /// The instant at which a reader last left, in ms.
     pub(crate) left_at: AtomicU64,
+    /// The number of leases. It changes only while the registry is locked.
+    pub(crate) readers: AtomicUsize,
 }
 
 /// The snapshot with which a fresh join begins.
@@ -105,6 +107,7 @@ impl Channel {
             fresh: Mutex::default(),
             is_dirty: AtomicBool::new(false),
             left_at: AtomicU64::new(0),
+            readers: AtomicUsize::new(0),
         }
     }
 

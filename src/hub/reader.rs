@@ -78,8 +78,6 @@ pub enum Lost {
 }
 
 struct Tail {
-    // This field stands before the lease so that it is dropped first: the lease counts the
-    // references to the channel when it is dropped.
     waiting: Registration<Channel>,
     lease: Lease,
     position: EventId,

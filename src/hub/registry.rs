@@ -71,6 +71,7 @@ impl ChannelRegistry {
             .entry(name.clone())
             .or_insert_with(|| Arc::new(Channel::new(name.clone(), format)))
             .clone();
+        channel.readers.fetch_add(1, Ordering::Relaxed);
         Lease { registry: self.clone(), format, channel }
     }
 
@@ -99,7 +100,8 @@ impl ChannelRegistry {
         for format in [Format::Raw, Format::Json] {
             channels.of(format).retain(|_, channel| {
                 let left_at = channel.left_at.load(Ordering::Relaxed);
-                Arc::strong_count(channel) > 1 || now < left_at.saturating_add(LINGER_MS)
+                let is_read = channel.readers.load(Ordering::Relaxed) > 0;
+                is_read || now < left_at.saturating_add(LINGER_MS)
             });
         }
         // The share shrinks when channels are added, so a tail buffer may exceed it now.
@@ -193,15 +195,14 @@ impl Deref for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.channel.left_at.store(self.registry.clock.machine_now(), Ordering::Relaxed);
-        let is_unused = self.channel.log().is_unused();
-        if is_unused && !self.channel.holds_state() {
-            let mut channels = self.registry.channels();
-            // The two references are this lease and the map. The channel has no other reader, and
-            // no reader can open it while the registry is locked.
-            if Arc::strong_count(&self.channel) == 2 {
-                channels.of(self.format).remove(self.channel.name());
-            }
+        let channel = &self.channel;
+        channel.left_at.store(self.registry.clock.machine_now(), Ordering::Relaxed);
+        let is_kept = !channel.log().is_unused() || channel.holds_state();
+        // While the registry is locked, no other reader can open the channel.
+        let mut channels = self.registry.channels();
+        let is_last = channel.readers.fetch_sub(1, Ordering::Relaxed) == 1;
+        if is_last && !is_kept {
+            channels.of(self.format).remove(channel.name());
         }
     }
 }
