@@ -202,7 +202,7 @@ fn is_itself(origin: &HostPort, listen: &str) -> bool {
 fn note_what_has_no_effect(wanted: &NginxArguments) {
     let is_collapse = matches!(wanted.profile, NginxProfile::Collapse);
     if is_collapse && wanted.deployment.lanes > 1 {
-        eprintln!("headwater: --lanes has no effect with collapse: held answers have no segments");
+        eprintln!("headwater: --lanes has no effect with collapse: a long poll has no segment");
     }
     if !is_collapse && wanted.cache_dir.is_some() {
         eprintln!("headwater: --cache-dir has no effect: only --profile collapse keeps anything");

@@ -93,7 +93,7 @@ impl Ending {
         Self::ClientGone,
     ];
 
-    /// Whether the body ends cleanly. `false` means that the transfer must be broken off (no last
+    /// Whether the body ends cleanly. `false` means that the transfer must be aborted (no last
     /// chunk, `RST_STREAM`): a cache would keep an incomplete body that ends cleanly, and serve it
     /// to every client.
     pub fn is_whole(self) -> bool {

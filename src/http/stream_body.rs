@@ -181,7 +181,7 @@ impl StreamBody {
         let ending = match lost {
             Lost::FellBehind => Ending::FellBehind,
             Lost::Store(why) => {
-                tracing::warn!(%why, "a stream is broken off");
+                tracing::warn!(%why, "a stream is aborted");
                 Ending::StoreLost
             }
         };
@@ -234,7 +234,7 @@ impl Body for ResponseBody {
 
 impl std::fmt::Display for StreamAborted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "broken off: {}", self.0.as_str())
+        write!(f, "aborted: {}", self.0.as_str())
     }
 }
 

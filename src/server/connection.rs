@@ -7,7 +7,7 @@
 //! and old HTTP clients do this; hyper's `half_close`). During a stream, the same event counts as a
 //! disconnect, because waiting for a failed write would keep the permit for seconds.
 //!
-//! A stream that must be broken off over HTTP/1.0 ends with a reset. Its body has no length and no
+//! A stream that must be aborted over HTTP/1.0 ends with a reset. Its body has no length and no
 //! last chunk, so after a normal close a cache would treat it as complete.
 
 use crate::http::websocket::Handshake;

@@ -1,4 +1,4 @@
-//! Who may publish and who may listen.
+//! Access rights: which clients may publish and which may subscribe.
 
 use crate::edge_kit::{Cache, Tap, edge};
 use crate::kit::{Answer, BINARY, Origin, request};
@@ -49,7 +49,7 @@ fn open_to_all_it_serves_on_this_machine_only_or_when_told_so() {
     let (status, why) = start(&["--listen", "0.0.0.0:0"]);
     assert_eq!(status, Some(2), "{why}");
     assert!(why.contains("--open-publish") && why.contains("--token-secret"), "{why}");
-    // 0: it served until it was told to stop.
+    // Exit status 0: the origin served until it received the signal to stop.
     for flags in [
         &["--listen", "127.0.0.1:0"][..],
         &["--listen", "[::1]:0"],
@@ -105,14 +105,15 @@ async fn with_a_key_a_publish_needs_a_token_that_grants_it() {
     let expired = publish(&origin, "prices.eur", Some(&expired)).await;
     assert_eq!(expired.status, 401);
     assert!(expired.body.contains("expired"), "{}", expired.body);
-    // A cookie would let other sites publish, a query is written into logs.
+    // The origin accepts no cookie here, because a cookie would let other sites publish, and no
+    // query, because URLs are written into logs.
     let cookie = format!("headwater={good}");
     let by_cookie = origin.post("/channels/prices.eur", &[("cookie", &cookie)], "x").await;
     assert_eq!(by_cookie.status, 401);
     let path = format!("/channels/prices.eur?access_token={good}");
     assert_eq!(origin.post(&path, &[], "x").await.status, 401);
     assert_eq!(origin.request(Method::DELETE, "/channels/prices.eur", &[], "").await.status, 401);
-    // Nothing of all this was stored, and reading is open as ever.
+    // None of the refused publishes was stored, and reading needs no token.
     let page = origin.get("/channels/prices.eur/history").await.json();
     assert_eq!(page["events"].as_array().map(Vec::len), Some(1));
 }
@@ -156,7 +157,8 @@ async fn a_private_channel_is_for_bearers_and_for_whom_the_edge_vouches() {
         let wrong = [("headwater-edge-auth", "the edge and the origin know thas")];
         assert_eq!(origin.request(Method::GET, path, &wrong, "").await.status, 401);
     }
-    // A stream of several needs a right to each that is private; what is public needs none.
+    // A stream of several channels needs a right to each private channel; a public channel needs
+    // none.
     let get = async |path: &str| {
         let path = format!("{path}?mode=hold&after=0-0_0-0&access_token={token}");
         origin.get(&path).await.status.as_u16()
@@ -186,7 +188,7 @@ async fn an_event_source_is_ended_by_a_bad_token_and_put_off_by_an_expired_one()
     assert_eq!(origin.request(Method::GET, &path, &headers, "").await.status, 401);
 }
 
-/// A key pair of openssl's making: the private key, and the file of the public one.
+/// Makes a key pair with openssl. Returns the private key and the path of the public key.
 pub fn key_pair(directory: &std::path::Path, name: &str, algorithm: &[&str]) -> (Vec<u8>, String) {
     let private = directory.join(format!("{name}.key")).display().to_string();
     let public = directory.join(format!("{name}.pem")).display().to_string();
@@ -289,10 +291,10 @@ async fn behind_varnish_a_private_channel_is_passed_and_never_shared() {
             assert_eq!(answer.header("cache-control"), Some("private, no-store"));
             assert_eq!(answer.header("cache-status"), Some("headwater-varnish; fwd=bypass"));
         }
-        // Whoever comes after them gets nothing of it.
+        // A client without a token receives nothing from the cache.
         assert_eq!(get(path, &[]).await.status, 401, "{path}");
     }
-    // A name that only begins alike is public, and shared.
+    // A channel whose name only begins like a private one is public, and its answers are shared.
     for expected in ["fwd=uri-miss", "hit"] {
         let answer = get("/channels/secret2?mode=hold&after=0-0", &[("cookie", &cookie)]).await;
         assert_eq!(answer.status, 200);
@@ -300,7 +302,7 @@ async fn behind_varnish_a_private_channel_is_passed_and_never_shared() {
     }
 }
 
-/// The recipe in the documentation, in an nginx that is also the service it asks.
+/// nginx with the recipe of docs/security.md; the same nginx also plays the authorization service.
 fn guarding_nginx(varnish_port: u16) -> Cache {
     let text = std::fs::read_to_string("docs/security.md").expect("it is there");
     let recipe = text.split("```text\n").find(|block| block.contains("auth_request"));
@@ -359,14 +361,15 @@ async fn a_crowd_that_nginx_vouches_for_is_one_request_as_the_recipe_says() {
         let answer = get(path, cookie).await;
         assert_eq!((answer.status.as_u16(), answer.body.contains("data: ")), (403, false));
     }
-    // What the recipe does not vouch for is the origin's to judge.
+    // The origin itself decides about requests that the recipe does not vouch for.
     for path in ["/channels/desk.a,desk.b?mode=hold", "/channels/x,desk.a?mode=hold&after=0-0_0-0"]
     {
         assert_eq!(get(path, "session=good").await.status, 401, "{path}");
     }
 }
 
-/// How a private channel answers a reader that sends these.
+/// Returns the status with which a private channel answers a reader that sends this query and these
+/// headers.
 async fn read_private(origin: &Origin, query: &str, headers: &[(&str, &str)]) -> u16 {
     let path = format!("/channels/p/history{query}");
     origin.request(Method::GET, &path, headers, "").await.status.as_u16()
@@ -385,14 +388,14 @@ async fn what_a_client_says_comes_before_what_its_browser_sends_along() {
     check("", &[("authorization", &bearer), ("cookie", stale)], 200).await;
     check(&query, &[("cookie", stale)], 200).await;
     check("", &[("cookie", &own)], 200).await;
-    // A browser sends both cookies where their paths differ, the longer path first.
+    // A browser sends both cookies if their paths differ, the one with the longer path first.
     check("", &[("cookie", &format!("{stale}; {own}"))], 200).await;
     check("", &[("cookie", &format!("{own}; {stale}"))], 200).await;
     check("", &[("cookie", stale)], 401).await;
-    // The first that a client says itself decides.
+    // The first token that the client states explicitly decides.
     check(&query, &[("authorization", "Bearer x")], 401).await;
     check("?access_token=x", &[("cookie", &own)], 401).await;
-    // Over a socket it is the same.
+    // The same precedence holds on a WebSocket.
     let subscribed = async |query: &str, headers: &[(&'static str, &str)]| {
         let path = format!("/ws{query}");
         let socket = crate::socket_kit::Socket::connect_with(origin.listen, &path, headers).await;
@@ -433,7 +436,7 @@ async fn a_signed_token_with_a_claim_that_cannot_be_read_is_told_which() {
     let bearer = format!("Bearer {listed}");
     assert_eq!(read_private(&origin, "", &[("authorization", &bearer)]).await, 200);
     assert_eq!(publish(&origin, "p", Some(&listed)).await.status, 201);
-    // A reader without a token is told what a browser can send.
+    // The error for a reader without a token names the places that a browser can use.
     let answer = origin.get("/channels/p/history").await;
     let problem = answer.assert_problem(401, "token");
     let detail = problem["detail"].as_str().expect("text");

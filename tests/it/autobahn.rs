@@ -1,8 +1,8 @@
-//! The WebSocket codec against the Autobahn fuzzing client, the protocol's conformance suite.
+//! Runs the WebSocket codec against the Autobahn fuzzing client, the protocol's conformance suite.
 //!
-//! The suite wants an echo, which `/ws` is not. So a small server here echoes over the product's
-//! own connection as frames, and fails and parts as the product does. Not run are 12.* and 13.*,
-//! about `permessage-deflate`, which we do not speak.
+//! The suite needs an echo server, which `/ws` is not. A small server here echoes over the
+//! product's own connection type, and it reports errors and closes as the product does. The cases
+//! 12.* and 13.* are left out: they test `permessage-deflate`, which Headwater does not support.
 
 use crate::kit::quiet;
 use futures_util::SinkExt;
@@ -27,15 +27,15 @@ use tokio_stream::StreamExt;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
-/// `tests/run` installs it.
+/// The program of the suite; `tests/run` installs it.
 const WSTEST: &str = "target/python2/bin/wstest";
-/// How many cases there are in 1.* to 10.*.
+/// The number of cases in 1.* to 10.*.
 const CASES: usize = 301;
-/// For all cases together.
+/// The time limit for all cases together.
 const PATIENCE: Duration = Duration::from_secs(300);
 const MOST: NonZeroU32 = NonZeroU32::MAX;
 
-/// The product's limits where the suite goes beyond their defaults: it sends 16 MiB at once.
+/// The product's limits, raised where the suite exceeds the defaults: it sends 16 MiB at once.
 const LIMITS: WebSocketLimits = WebSocketLimits {
     ping: Duration::from_secs(20),
     message_bytes: 16 * 1024 * 1024,
@@ -44,7 +44,7 @@ const LIMITS: WebSocketLimits = WebSocketLimits {
     channels: 1,
 };
 
-/// Listens for as long as the tasks are held.
+/// Starts the echo server. It listens until the returned tasks are dropped.
 async fn start_echo() -> (SocketAddr, JoinSet<()>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
     let address = listener.local_addr().expect("an address");
@@ -78,7 +78,7 @@ async fn handshake(mut request: Request<Incoming>) -> Result<Response<Full<Bytes
     Ok(answer)
 }
 
-/// As `Session` does, but for what it says.
+/// Handles errors and closes as `Session` does, but echoes every message.
 async fn echo(mut wire: Wire) {
     while let Some(message) = wire.next().await {
         let said = match message {
@@ -97,7 +97,7 @@ async fn echo(mut wire: Wire) {
     }
 }
 
-/// Runs the cases; what each came to, in its behavior and in its closing.
+/// Runs the cases. Returns the behavior and the closing of each case.
 async fn run_cases(url: &str, directory: &Path) -> BTreeMap<String, [String; 2]> {
     let spec = json!({
         "outdir": directory,
@@ -133,13 +133,13 @@ async fn the_codec_keeps_the_protocol() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Its behavior and its closing.
+/// Whether the behavior and the closing of a case are correct.
 fn is_right(id: &str, [behavior, closing]: &[String; 2]) -> bool {
     match id {
-        // The RFC leaves it open; the suite only writes down what happens.
+        // The RFC leaves the behavior open; the suite only records it.
         "7.1.6" | "7.13.1" | "7.13.2" => behavior == "INFORMATIONAL" && closing == behavior,
-        // What is no UTF-8 is refused when its frame is whole, not at its first wrong byte: that
-        // is for the RFC to allow (section 8.1) and for the suite to call late.
+        // The origin refuses invalid UTF-8 when the frame is complete, not at the first wrong byte.
+        // The RFC allows this (section 8.1), and the suite reports it as late.
         "6.4.3" | "6.4.4" => ["OK", "NON-STRICT"].contains(&behavior.as_str()) && closing == "OK",
         _ => behavior == "OK" && closing == "OK",
     }

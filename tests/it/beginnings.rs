@@ -1,4 +1,5 @@
-//! Where a stream and a page of history begin: the first of the places that a client names counts.
+//! Where a stream and a page of history begin: of several start positions in one request, the one
+//! with the highest precedence counts.
 
 use crate::kit::{BINARY, Origin, next_message, now_ms};
 use crate::redis_kit::RedisServer;
@@ -7,7 +8,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 use std::process::Command;
 
-/// The data of the first events of a stream, after its gaps.
+/// Returns the data of the first event of a stream, after any gap events.
 async fn first_data(mut source: EventSource) -> String {
     loop {
         let message = next_message(&mut source).await;
@@ -39,7 +40,7 @@ async fn what_a_client_has_reached_comes_before_where_it_began() {
     check("last=1&since=0".to_owned(), None, "1").await;
     check("last=2".to_owned(), None, "4").await;
     check(format!("lastEventId=&after={}", ids[3]), None, "5").await;
-    // A lower one that is bad is not looked at.
+    // An invalid position of lower precedence is ignored.
     check(format!("since=nonsense&last=-1&after={}", ids[3]), None, "5").await;
 }
 
@@ -75,7 +76,7 @@ async fn a_stream_begins_at_an_instant_in_any_spelling() {
     let (origin, ids) = with_five().await;
     let third_ms: u64 = ids[2].split('-').next().unwrap().parse().unwrap();
     let seconds = format!("{}.{:03}", third_ms / 1_000, third_ms % 1_000);
-    // Events may share a millisecond.
+    // Several events may share a millisecond.
     let in_time = |id: &&String| id.split('-').next().unwrap().parse::<u64>().unwrap() >= third_ms;
     let first = ids.iter().position(|id| in_time(&id)).unwrap() + 1;
     let check = async |since: &str, expected: usize| {
@@ -113,7 +114,7 @@ async fn an_instant_before_what_is_kept_is_a_gap() {
     let page = origin.get("/channels/a/history?since=-1h").await.json();
     assert_eq!(page["trimmed_to"], origin.get("/channels/a/history").await.json()["trimmed_to"]);
     assert!(page["trimmed_to"].is_string(), "{page}");
-    // The newest that are kept were asked for, so nothing is missing.
+    // The request asks for the newest events that are still stored, so there is no gap.
     let mut source = origin.source("/channels/a?last=1000", None);
     assert_eq!(next_message(&mut source).await.data, "4");
 }
@@ -152,11 +153,11 @@ async fn answers_from_an_instant_or_a_count_are_true_for_a_second() {
     check("last=2", "public, max-age=1").await;
     let nothing = origin.get("/channels/a/history?before=0-0").await.json();
     assert_eq!((&nothing["events"], &nothing["next"]), (&json!([]), &"0-0".into()));
-    // The newest before a place that the log has not reached are others tomorrow.
+    // The position lies in the future, so the newest events before it will change.
     check(&format!("before={}-0&limit=2", now_ms() + 1_000_000), "public, max-age=1").await;
 }
 
-/// The data of a page, and the value of one of its members.
+/// Returns the data of a history page, and the value of one member of the page.
 async fn page(origin: &Origin, query: &str, member: &str) -> (Vec<String>, Value) {
     let page = origin.get(&format!("/channels/a/history?{query}")).await.json();
     let data = page["events"].as_array().expect("events").iter();

@@ -12,9 +12,9 @@ use tempfile::TempDir;
 
 const CHROMIUM: &str = "/usr/bin/chromium";
 const CHROMEDRIVER: &str = "/usr/bin/chromedriver";
-/// Tries to start it: each fails only where a port is taken.
+/// How often to try to start it: an attempt fails only if a port is in use.
 const STARTS_MAX: usize = 5;
-/// No sandbox and no /dev/shm, as in a container; no network but the test's own.
+/// No sandbox and no /dev/shm, as in a container, and no network traffic but that of the test.
 const FLAGS: [&str; 10] = [
     "--headless",
     "--no-sandbox",
@@ -25,26 +25,28 @@ const FLAGS: [&str; 10] = [
     "--disable-component-update",
     "--disable-sync",
     "--disable-dev-shm-usage",
-    // A host of another site that leads to this machine.
+    // A host name of another site that resolves to this machine.
     "--host-resolver-rules=MAP evil.example 127.0.0.1",
 ];
 
-/// A browser with one page. Ends with the value.
+/// A browser with one page. The browser ends when the value is dropped.
 pub struct Browser {
     session: String,
-    // Dropped in this order: nobody writes to the profile any more when it goes.
+    // Fields are dropped in this order: when the profile is removed, no process writes to it any
+    // more.
     driver: Driver,
     _profile: TempDir,
 }
 
-/// A running `chromedriver`. Ends with the value; what it has started does not.
+/// A running `chromedriver`. It ends when the value is dropped; the processes that it started do
+/// not.
 struct Driver {
     child: Child,
     listen: SocketAddr,
 }
 
 impl Browser {
-    /// With a fresh profile and an empty page.
+    /// Starts the browser with a fresh profile and an empty page.
     pub async fn start() -> Self {
         let driver = Driver::start();
         let profile = tempfile::tempdir().expect("a directory for the profile");
@@ -61,12 +63,12 @@ impl Browser {
         Self { session, driver, _profile: profile }
     }
 
-    /// Goes to a page, and waits until it has loaded.
+    /// Opens a page, and waits until it has loaded.
     pub async fn open(&self, url: &str) {
         self.post("url", &json!({ "url": url })).await;
     }
 
-    /// Runs the body of a function in the page; what it returns.
+    /// Runs the body of a function in the page, and returns its result.
     pub async fn run(&self, script: &str) -> Value {
         self.post("execute/sync", &json!({ "script": script, "args": [] })).await
     }
@@ -92,7 +94,7 @@ impl Browser {
 }
 
 impl Drop for Browser {
-    /// Ends Chromium, which would outlive its driver.
+    /// Ends Chromium, which would otherwise outlive its driver.
     fn drop(&mut self) {
         if let Err(error) = self.driver.end(&self.session) {
             eprintln!("chromedriver does not end its session, Chromium may live on: {error}");
@@ -105,8 +107,8 @@ impl Driver {
         (0..STARTS_MAX).find_map(|_| Self::try_start()).expect("chromedriver finds a free port")
     }
 
-    /// `None`: it has ended. It takes a free port over IPv6 and needs the same one over IPv4, where
-    /// another test's connection may have it.
+    /// Returns `None` if the driver ended at once. It picks a free port on IPv6 and needs the same
+    /// port on IPv4, where a connection of another test may use it.
     fn try_start() -> Option<Self> {
         let mut command = Command::new(CHROMEDRIVER);
         command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -115,7 +117,7 @@ impl Driver {
         });
         let lines = BufReader::new(child.stdout.take().expect("standard output is piped")).lines();
         let (send, receive) = mpsc::channel();
-        // Ends with the process, which must not find its standard output closed.
+        // The thread ends with the process, whose standard output must stay open.
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 match port(&line) {
@@ -142,7 +144,8 @@ impl Driver {
         value
     }
 
-    /// Without a runtime, as `Drop` has none. The answer comes when Chromium is gone.
+    /// Works without a runtime, because `Drop` has none. The answer arrives when Chromium has
+    /// ended.
     fn end(&self, session: &str) -> io::Result<()> {
         let mut stream = TcpStream::connect(self.listen)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -164,7 +167,7 @@ impl Drop for Driver {
     }
 }
 
-/// The port in `ChromeDriver was started successfully on port 4444.`
+/// Reads the port from `ChromeDriver was started successfully on port 4444.`
 fn port(line: &str) -> Option<u16> {
     let port = line.split_once("started successfully on port ")?.1;
     Some(port.trim_end_matches('.').parse().expect("a port"))

@@ -11,7 +11,7 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// `tests/run` installs what is below `target/`.
+/// `tests/run` installs the files below `target/`.
 const NODE: &[&str] = &["node", "tests/clients/node.js"];
 const PYTHON: &[&str] = &["target/python/bin/python", "tests/clients/python.py"];
 const GO: &[&str] = &["target/clients/go"];
@@ -57,10 +57,10 @@ pub const LIBRARIES: [Library; 15] = [
     library("okhttp-eventsource", "4.1.1", JAVA, ""),
 ];
 
-/// Id and data.
+/// The id and the data of an event.
 pub type Message = (String, String);
 
-/// A program that follows one stream. Ends with the value.
+/// A program that follows one stream. It ends when the value is dropped.
 pub struct Follower {
     library: &'static Library,
     messages: watch::Receiver<Vec<Message>>,
@@ -89,12 +89,13 @@ impl Follower {
         self.messages.wait_for(|messages| enough(messages)).await.ok();
     }
 
-    /// Waits for the program to end by itself, and compares what its library delivered.
+    /// Waits for the program to end by itself, and compares what its library delivered with the
+    /// published events.
     pub async fn finish(mut self, patience: Duration, published: &[Message]) -> Outcome {
         let exit = tokio::time::timeout(patience, self.child.wait()).await;
         let exit = exit.ok().map(|exit| exit.expect("a child"));
         self.child.start_kill().ok();
-        // Its output ends with it, perhaps a moment later.
+        // The output ends with the program, possibly a moment later.
         self.messages.wait_for(|_| false).await.ok();
         let stderr = self.stderr.await.expect("standard error is read");
         let messages = self.messages.borrow();
@@ -124,7 +125,7 @@ pub struct Outcome {
     lost: usize,
     doubled: usize,
     empty: usize,
-    /// Out of order, or never published.
+    /// Messages that are out of order or were never published.
     misplaced: usize,
     exit: Option<ExitStatus>,
     stderr: String,
@@ -160,7 +161,7 @@ impl Outcome {
     }
 
     /// Whether the library delivered everything once and in order while its connection was cut
-    /// this many times, and its program ended without an error.
+    /// `cuts` times, and its program ended without an error.
     pub fn is_good(&self, cuts: usize) -> bool {
         let faults = self.lost + self.doubled + self.misplaced;
         let ended = self.exit.is_some_and(|exit| exit.success());

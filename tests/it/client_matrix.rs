@@ -1,5 +1,6 @@
-//! Fifteen SSE libraries in four languages, each with the settings of docs/clients.md: over segment
-//! boundaries and a crash of the origin no event is lost or doubled, and no message is empty.
+//! Runs fifteen SSE libraries in four languages, each with the settings of docs/clients.md, over
+//! segment boundaries and a crash of the origin. No event may be lost or doubled, and no message
+//! may be empty.
 
 use crate::client_kit::{Follower, LIBRARIES, Library, Message, Outcome};
 use crate::engine_kit::Reserved;
@@ -23,7 +24,7 @@ const OUTAGE: Duration = Duration::from_secs(4);
 /// Fifteen programs start slowly on a busy machine, and some libraries reconnect after 30 s.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Publishes numbered events in bursts, with quiet in between, until it is told to stop.
+/// Publishes numbered events in bursts, with pauses in between, until `stop` is called.
 struct Publisher {
     published: Arc<Mutex<Vec<Message>>>,
     stop: watch::Sender<bool>,
@@ -51,12 +52,12 @@ impl Publisher {
         Self { published, stop, task }
     }
 
-    /// How many events there are.
+    /// The number of events published so far.
     fn count(&self) -> usize {
         self.published.lock().expect("no panic").len()
     }
 
-    /// All that was published.
+    /// Stops publishing, and returns all published events.
     async fn stop(self) -> Vec<Message> {
         self.stop.send_replace(true);
         self.task.await.expect("it published");
@@ -64,7 +65,8 @@ impl Publisher {
     }
 }
 
-/// The data of an event: some in several lines, some not in ASCII, one that is large.
+/// Returns the data of an event: some data have several lines, some are not ASCII, and one is
+/// large.
 fn event(number: usize) -> String {
     match number % 5 {
         1 => format!("{{\n\"n\": {number}\n}}"),
@@ -74,7 +76,7 @@ fn event(number: usize) -> String {
     }
 }
 
-/// Publishes a number once, with as many attempts as that takes; the id.
+/// Publishes a number exactly once, with as many attempts as needed. Returns the event's id.
 async fn publish(origin: &Address, number: usize, data: &str) -> String {
     let key = number.to_string();
     let headers = [("idempotency-key", key.as_str())];
@@ -87,8 +89,8 @@ async fn publish(origin: &Address, number: usize, data: &str) -> String {
     }
 }
 
-/// Waits until each library has delivered the newest event. A library that never does is reported at
-/// the end, together with all others that fail.
+/// Waits until each library has delivered the newest event. A library that never delivers it is
+/// reported at the end, together with all others that fail.
 async fn catch_up(followers: &mut [Follower], publisher: &Publisher) {
     let published = publisher.published.lock().expect("no panic").clone();
     let Some((id, _)) = published.last() else { return };
@@ -149,7 +151,7 @@ async fn other_peoples_clients_get_every_event_once_and_in_order() {
     }
     catch_up(&mut followers, &publisher).await;
 
-    // Here each client has read a comment line, and no event after it.
+    // At this point, each client has read a comment line and no event after it.
     wait_for_phase(SEGMENT_MS, 200, 1500).await;
     wait_for_heartbeat(&origin).await;
     origin.kill();
@@ -177,7 +179,7 @@ async fn other_peoples_clients_get_no_empty_message_from_an_origin_that_sheds_th
     const SHED: &str = r#"headwater_streams_shed_total{reason="connections"}"#;
     let (mut origins, mut followers) = (Vec::new(), Vec::new());
     for library in &LIBRARIES {
-        // Each client has an origin of its own, whose metric tells that it was shed.
+        // Each client has an origin of its own, whose metric shows that the client was shed.
         let origin = Origin::with(&["--store", "memory", "--max-connections", "1"]);
         let mut published = Vec::new();
         for number in 0..3 {
@@ -213,11 +215,11 @@ async fn hold_the_only_connection(origin: &Origin) -> Option<TcpStream> {
         if !head.contains("headwater-shed") {
             return Some(stream);
         }
-        // The origin still counts the connection of the previous request.
+        // The origin may still count the connection of the previous request, so try again.
     }
 }
 
-/// Ends the channel.
+/// Ends the channel, with as many attempts as needed.
 async fn end(origin: &Origin) {
     loop {
         let answer = origin.try_request(Method::DELETE, PATH, &[], Bytes::new()).await;
@@ -228,8 +230,8 @@ async fn end(origin: &Origin) {
     }
 }
 
-/// Waits for all programs to end, and fails with all whose messages differ from what was
-/// published. The connections of each were cut this many times.
+/// Waits for all programs to end, and fails if the messages of any differ from the published ones.
+/// The connection of each was cut `cuts` times.
 async fn compare(followers: Vec<(Follower, Vec<Message>)>, cuts: usize) {
     let mut finishing = JoinSet::new();
     for (place, (follower, published)) in followers.into_iter().enumerate() {

@@ -1,5 +1,5 @@
-//! Clocks of a machine that are set to another time while an origin runs, or between two runs: ids
-//! only go up, nothing is dropped because of it, and operators see it.
+//! The clock of the machine is set to another time while an origin runs, or between two runs. Event
+//! ids still only increase, no event is dropped, and the change is visible to operators.
 
 use crate::faults::disk;
 use crate::kit::next_message;
@@ -51,7 +51,7 @@ async fn a_clock_that_is_set_forward_drops_nothing_also_across_a_restart() {
     origin.start_again();
     sleep(Duration::from_millis(2_500)).await;
     ids.push(origin.publish("a", "2").await);
-    // And back: ids go on from there, until the clock has caught up.
+    // The clock is set back: ids continue from the last one until the clock has caught up.
     clock.set("+0");
     origin.kill();
     origin.start_again();

@@ -1,4 +1,4 @@
-//! The commands as people use them.
+//! The command line commands, used as an operator would use them.
 
 use crate::kit::{BINARY, Origin};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! `headwater check`, `backup` and `restore`, against logs that are served, stopped and damaged.
+//! `headwater check`, `backup` and `restore`, against logs that are in use, closed or damaged.
 
 use crate::kit::{BINARY, Origin, next_message};
 use std::path::Path;
@@ -45,14 +45,14 @@ async fn a_backup_under_load_has_all_that_was_acknowledged_before_it() {
     assert!(!output.status.success() && said.contains("another process"), "{said}");
     let (output, said) = headwater(&["check", &backup]);
     assert!(output.status.success() && said.contains("events of 2 channels"), "{said}");
-    // Served as it is, it is the log of that moment, without a gap.
+    // An origin that serves the copy has the log of that moment, without a gap.
     {
         let copy = Origin::with(&["--store", &format!("disk:{backup}")]);
         let log: Vec<_> = copy.log("a").await.into_iter().map(|(id, _)| id).collect();
         assert!(log.len() >= before && ids.starts_with(&log), "{} of {before}", log.len());
         assert_eq!(copy.get("/channels/state/state").await.json()["events"][0]["data"], "v");
     }
-    // Restored, it says that what came after it is lost.
+    // After a restore, clients receive a gap event for the events that came after the backup.
     let (output, said) = headwater(&["restore", &backup, &again]);
     assert!(output.status.success(), "{said}");
     let restored = Origin::with(&["--store", &format!("disk:{again}")]);

@@ -1,5 +1,5 @@
-//! A thousand clients, many of them unreliable, over many boundaries: each has every event after
-//! its first exactly once and in order.
+//! A thousand clients, many of them unreliable, follow a channel over many segment boundaries. Each
+//! receives every event after its first exactly once and in order.
 
 use crate::kit::{Origin, Random};
 use headwater::client::{EventSource, Signal};
@@ -13,18 +13,18 @@ const CLIENTS: u64 = 1_000;
 const RATE: u64 = 50;
 const SECONDS: u64 = 30;
 const LAST: u64 = RATE * SECONDS;
-/// After the last publish everyone has what is on its way, or never will.
+/// The time after the last publish within which every client must have received all events.
 const ARRIVAL: Duration = Duration::from_secs(30);
 
-/// What makes a client hard to serve.
+/// A behavior that makes a client hard to serve.
 #[derive(Clone, Copy, PartialEq)]
 enum Habit {
     Steady,
-    /// Loses its connection every now and then.
+    /// Loses its connection from time to time.
     Flighty,
-    /// Stops reading every now and then.
+    /// Stops reading from time to time.
     Slow,
-    /// Comes when half is over.
+    /// Joins when between a quarter and three quarters of the events are published.
     Late,
 }
 
@@ -65,7 +65,7 @@ async fn publish_all(origin: &Origin, published: &watch::Sender<u64>) {
     }
 }
 
-/// Follows the channel to the last event. Returns how often it reconnected.
+/// Follows the channel to the last event. Returns the number of reconnects.
 async fn client(
     habit: Habit,
     mut source: EventSource,

@@ -1,10 +1,47 @@
-//! The documents say what the program does: every flag, every metric, every example.
+//! The documents agree with the program (every flag, every metric, every example), and their links
+//! lead to existing files and headings.
 
 use crate::kit::{BINARY, Origin};
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// The documents whose blocks marked `sh` have commands that work with `serve --demo`.
+const EXAMPLES: [&str; 5] = [
+    "README.md",
+    "docs/getting-started.md",
+    "docs/publishing.md",
+    "docs/subscribing.md",
+    "docs/state-and-history.md",
+];
 
 fn document(name: &str) -> String {
     std::fs::read_to_string(name).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The paths of README.md, of CONTRIBUTING.md and SECURITY.md if they exist, and of all documents
+/// below docs/.
+fn documents() -> Vec<PathBuf> {
+    let mut found = vec![PathBuf::from("README.md")];
+    found.extend(
+        ["CONTRIBUTING.md", "SECURITY.md"]
+            .map(PathBuf::from)
+            .into_iter()
+            .filter(|path| path.exists()),
+    );
+    let mut open = vec![PathBuf::from("docs")];
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(directory).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
 }
 
 /// Words of `text` that begin with `prefix`.
@@ -18,8 +55,9 @@ fn words(text: &str, prefix: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_readme_has_every_flag_with_its_environment_name_and_default() {
-    let readme = document("README.md");
+fn the_reference_has_every_flag_with_its_environment_name_and_default() {
+    let name = "docs/reference/flags.md";
+    let flags = document(name);
     let help = Command::new(BINARY).args(["serve", "--help"]).output().expect("it starts");
     let help = String::from_utf8(help.stdout).expect("text");
     let mut missing = Vec::new();
@@ -31,28 +69,33 @@ fn the_readme_has_every_flag_with_its_environment_name_and_default() {
         };
         let flat = part.split_whitespace().collect::<Vec<_>>().join(" ");
         let default = flat.split("[default: ").nth(1).and_then(|rest| rest.split(']').next());
-        let row = readme.lines().find(|line| line.starts_with(&format!("| `{flag}` |")));
-        let is_told = row.is_some_and(|row| {
+        let row = flags.lines().find(|line| line.starts_with(&format!("| `{flag}` |")));
+        let is_listed = row.is_some_and(|row| {
             row.contains(&format!("`{variable}`"))
                 && default
                     .is_none_or(|default| row.contains(&format!("`{default}`")) || default == "all")
         });
-        if !is_told {
+        if !is_listed {
             missing.push(format!("{flag} {variable} {default:?}"));
         }
     }
     assert!(help.contains("--segment-bytes"));
-    assert!(missing.is_empty(), "README.md lacks:\n{}", missing.join("\n"));
-    for row in readme.lines().filter(|line| line.starts_with("| `--")) {
+    assert!(missing.is_empty(), "{name} lacks:\n{}", missing.join("\n"));
+    for row in flags.lines().filter(|line| line.starts_with("| `--")) {
         let flag = row.split('`').nth(1).expect("a flag");
-        assert!(help.contains(flag), "README.md has {flag}, --help has not");
+        let is_known = help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}\n"));
+        assert!(is_known, "{name} has {flag}, --help has not");
     }
 }
 
 #[test]
 fn every_flag_in_the_documents_is_a_flag_of_ours() {
     let mut known = String::new();
-    for command in ["serve", "publish", "token", "tail", "edge", "doctor", "bench"] {
+    let commands = [
+        "serve", "publish", "token", "tail", "edge", "doctor", "check", "backup", "restore",
+        "bench",
+    ];
+    for command in commands {
         let sub: &[&str] = match command {
             "edge" => &["varnish", "squid", "nginx", "fastly"],
             _ => &[""],
@@ -63,22 +106,22 @@ fn every_flag_in_the_documents_is_a_flag_of_ours() {
             known.push_str(&String::from_utf8(help).expect("text"));
         }
     }
-    // Those of curl, cargo and what stands in front.
+    // Flags of curl, of cargo and of caches.
     let others = [
         "--data-binary",
         "--release",
         "--bench",
+        "--lib",
+        "--manifest-path",
         "--nocapture",
         "--help",
         "--snippets",
+        "--version",
         "--include-headers",
     ];
     let mut unknown = Vec::new();
-    for entry in std::fs::read_dir("docs").expect("a folder") {
-        let name = entry.expect("an entry").path().display().to_string();
-        if !name.ends_with(".md") {
-            continue;
-        }
+    for path in documents() {
+        let name = path.display().to_string();
         for flag in words(&document(&name), "--") {
             let is_flag = flag.len() > 4 && flag.as_bytes()[2].is_ascii_lowercase();
             let is_known =
@@ -93,8 +136,8 @@ fn every_flag_in_the_documents_is_a_flag_of_ours() {
 }
 
 #[tokio::test]
-async fn the_readme_has_every_metric() {
-    let readme = document("README.md");
+async fn the_reference_has_every_metric() {
+    let reference = document("docs/reference/metrics.md");
     let origin = Origin::start();
     let admin = format!("http://{}", origin.admin).parse().unwrap();
     let metrics =
@@ -104,23 +147,42 @@ async fn the_readme_has_every_metric() {
     let names: Vec<_> = names.map(|line| line.split(' ').next().unwrap()).collect();
     assert!(names.len() > 8);
     for name in names {
-        assert!(readme.contains(&format!("`{name}")), "README.md lacks the metric {name}");
+        assert!(
+            reference.contains(&format!("`{name}")),
+            "docs/reference/metrics.md lacks the metric {name}"
+        );
     }
-    for name in words(&readme, "headwater_") {
-        let known = metrics.contains(&format!("# TYPE {} ", name.trim_end_matches("_total")));
-        assert!(known, "README.md has {name}, /metrics has not");
+    for path in documents() {
+        let path = path.display().to_string();
+        for name in words(&document(&path), "headwater_") {
+            let known = metrics.contains(&format!("# TYPE {} ", name.trim_end_matches("_total")));
+            // The shipped nginx files have a location with this name.
+            assert!(known || name == "headwater_outage", "{path} has {name}, /metrics has not");
+        }
     }
 }
 
-/// Runs each line of the blocks marked `sh` that uses curl or headwater against a demo.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_examples_of_the_readme_work() {
-    let readme = document("README.md");
+/// Runs each line of the blocks marked `sh` that uses curl or headwater against a demo. The
+/// documents run at the same time, because many examples read a stream until they are stopped.
+#[test]
+fn the_examples_of_the_documents_work() {
+    let counts: Vec<usize> = std::thread::scope(|scope| {
+        let running = EXAMPLES.map(|name| scope.spawn(move || run_examples(name)));
+        running.into_iter().map(|one| one.join().expect("the examples work")).collect()
+    });
+    for (name, count) in EXAMPLES.iter().zip(&counts) {
+        assert!(*count > 0, "{name} has no example");
+    }
+    assert!(counts[0] >= 6, "README.md has {} examples", counts[0]);
+}
+
+/// Runs the examples of one document in their order, and returns their number.
+fn run_examples(name: &str) -> usize {
     let origin = Origin::with(&["--store", "memory", "--demo"]);
-    let directory = std::path::Path::new(BINARY).parent().expect("a directory");
+    let directory = Path::new(BINARY).parent().expect("a directory");
     let path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap_or_default());
     let mut count = 0;
-    for block in readme.split("```sh\n").skip(1) {
+    for block in document(name).split("```sh\n").skip(1) {
         let block = block.split("```").next().expect("an end");
         for line in
             block.lines().filter(|line| line.contains("curl") || line.starts_with("headwater"))
@@ -132,13 +194,96 @@ async fn the_examples_of_the_readme_work() {
             command.env("PATH", &path).env("HEADWATER_URL", origin.address().to_string());
             let output = command.output().expect("timeout runs");
             let error = String::from_utf8_lossy(&output.stderr).into_owned();
-            // 124: it was still streaming, as it should.
-            assert!(matches!(output.status.code(), Some(0 | 124)), "{line}\n{error}");
-            assert!(!output.stdout.is_empty(), "{line} printed nothing\n{error}");
+            // 124: the command still read a stream when it was stopped.
+            let is_good = matches!(output.status.code(), Some(0 | 124));
+            assert!(is_good, "{name}: {line}\n{error}");
+            assert!(!output.stdout.is_empty(), "{name}: {line} printed nothing\n{error}");
             count += 1;
         }
     }
-    assert!(count >= 6, "{count} examples");
+    count
+}
+
+/// The lines of a document outside its code blocks.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut is_code = false;
+    text.lines().filter(move |line| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        !is_code && !is_fence
+    })
+}
+
+/// The anchors of a document's headings, as GitHub makes them: the text in small letters, without
+/// punctuation, with hyphens for spaces. A repeated anchor gets a number.
+fn anchors(text: &str) -> HashSet<String> {
+    let mut counts = HashMap::<String, usize>::new();
+    let mut found = HashSet::new();
+    for line in prose(text) {
+        let heading = line.trim_start_matches('#');
+        let Some(heading) = heading.strip_prefix(' ').filter(|_| line.starts_with('#')) else {
+            continue;
+        };
+        let slug: String = heading
+            .trim()
+            .to_lowercase()
+            .chars()
+            .filter(|c| c.is_alphanumeric() || "-_ ".contains(*c))
+            .map(|c| if c == ' ' { '-' } else { c })
+            .collect();
+        let count = counts.entry(slug.clone()).or_default();
+        found.insert(if *count == 0 { slug } else { format!("{slug}-{count}") });
+        *count += 1;
+    }
+    found
+}
+
+/// The targets of the links and images in a document.
+fn links(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for line in prose(text) {
+        let parts = line.split("](").skip(1);
+        found.extend(parts.filter_map(|part| part.split_once(')')).map(|(to, _)| to.to_owned()));
+    }
+    found
+}
+
+#[test]
+fn every_relative_link_leads_to_a_file_and_a_heading() {
+    let (mut broken, mut count) = (Vec::new(), 0);
+    for path in documents() {
+        let text = document(&path.display().to_string());
+        for link in links(&text) {
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            count += 1;
+            let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let target = match file {
+                "" => path.clone(),
+                file => path.parent().unwrap_or(Path::new("")).join(file),
+            };
+            let is_good = match anchor {
+                "" => target.exists(),
+                anchor => std::fs::read_to_string(&target)
+                    .is_ok_and(|text| anchors(&text).contains(anchor)),
+            };
+            if !is_good {
+                broken.push(format!("{}: {link}", path.display()));
+            }
+        }
+    }
+    assert!(count > 50, "{count} links");
+    assert!(broken.is_empty(), "these links lead nowhere:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn anchors_are_those_of_github() {
+    let text =
+        "# One `two`, three\n```sh\n# no heading\n```\n## 8. Gaps\n## 8. Gaps\n#no heading\n";
+    let expected = ["one-two-three", "8-gaps", "8-gaps-1"];
+    assert_eq!(anchors(text), expected.map(str::to_owned).into());
+    assert_eq!(links("[a](b.md#c), ![d](e.svg)\n```\n[f](g)\n```\n"), ["b.md#c", "e.svg"]);
 }
 
 /// The numbers of the sections of docs/protocol.md that say MUST.

@@ -1,4 +1,5 @@
-//! `headwater doctor` finds what operators get wrong, and says nothing where nothing is.
+//! `headwater doctor` finds configuration errors of operators, and reports nothing if there are
+//! none.
 
 use crate::edge_kit::{Cache, Certificate, edge};
 use crate::kit::{BINARY, Origin};
@@ -7,11 +8,11 @@ use std::process::Stdio;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
-/// What the doctor says of a URL, and with which status it ends.
+/// Runs the doctor on a URL. Returns its report and its exit status.
 async fn examine(origin: &Origin, url: &str, flags: &[&str]) -> (Value, i32) {
     let mut command = Command::new(BINARY);
     command.args(["doctor", url, "--json", "--publish-url", &origin.address().to_string()]);
-    // A channel each, as they run side by side.
+    // Each run uses a channel of its own, because the runs are concurrent.
     let channel = format!("doctor{}", url.rsplit(':').next().expect("a port"));
     command.args(["--channel", &channel]).args(flags).stdin(Stdio::null());
     output(command).await
@@ -36,7 +37,7 @@ fn changed(text: &str, from: &str, to: &str) -> String {
     text.replace(from, to)
 }
 
-/// What an operator did to the shipped VCL, and the word for it.
+/// Mistakes in the shipped VCL: the code of the finding, the original text, and its replacement.
 const PLANTED_IN_VARNISH: [(&str, &str, &str); 6] = [
     ("grace", "set beresp.grace = 0s;", "set beresp.grace = 10s;"),
     ("ttl", "# Otherwise beresp.ttl stays", "set beresp.ttl = 120s; #"),
@@ -55,7 +56,7 @@ async fn it_finds_what_is_wrong_with_a_varnish() {
     for (code, from, to) in PLANTED_IN_VARNISH {
         let mut vcl = changed(&shipped, from, to);
         if code == "key-without-cursor" {
-            // Varnish obeys Vary too.
+            // Varnish also obeys Vary, which would put the cursor into the cache key.
             vcl = changed(&vcl, "unset beresp.http.Set-Cookie;", "unset beresp.http.Vary;");
         }
         if code == "compression" {
@@ -78,13 +79,13 @@ async fn it_finds_what_is_wrong_with_a_varnish() {
     }
 }
 
-/// What an operator did to the shipped files of nginx, and the word for it.
+/// Mistakes in the shipped nginx files, with the code of the finding for each.
 fn planted_in_nginx(port: u16) -> [(&'static str, Cache); 6] {
     [
         (
             "buffering",
-            // As nginx is by default, with the origin's own word ignored. Over HTTP/1.1 it passes
-            // chunks on even so.
+            // The default buffering of nginx, with the origin's X-Accel-Buffering header ignored.
+            // Over HTTP/1.1 nginx passes chunks on even then.
             Cache::nginx_with("stream", port, |text| {
                 let ignored = "proxy_ignore_headers X-Accel-Buffering;";
                 let text =
@@ -94,7 +95,7 @@ fn planted_in_nginx(port: u16) -> [(&'static str, Cache); 6] {
         ),
         (
             "buffering",
-            // Live streams behind its cache, which hands out finished bodies only.
+            // Live streams behind nginx's cache, which delivers only complete bodies.
             Cache::nginx_with("collapse", port, |text| {
                 changed(&text, "?mode=hold", "?mode=stream")
             }),
@@ -196,7 +197,8 @@ async fn it_looks_through_tls_and_http_2_in_front_of_varnish() {
     command.arg(format!("http://{}", origin.admin));
     command.env("SSL_CERT_FILE", certificate.path("chain.pem"));
     let (report, status) = output(command).await;
-    // Without a key at the origin anyone may publish: worth knowing, and no problem here.
+    // Without a key at the origin, every client may publish: a note for the operator, but no
+    // problem here.
     let found = report["findings"].as_array().expect("findings");
     assert_eq!(found.len(), 1, "{report:#}");
     assert_eq!(found[0]["code"], "open-publish");
@@ -253,7 +255,7 @@ async fn an_origin_that_says_why_it_has_no_stream_is_not_waited_for() {
     let output = examined.expect("it does not wait for a first block").expect("it runs");
     let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
     assert_eq!(problems(&report), ["shed"], "{report:#}");
-    // Where no bar can be drawn, each step is a line.
+    // If the output cannot show a progress bar, each step is printed as a line.
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("asking once (2 of 8)"), "{said}");
 }

@@ -1,4 +1,4 @@
-//! What was acknowledged stays: through kills, and a clock that goes back.
+//! Acknowledged events survive kills of the process and a clock that is set back.
 
 use crate::kit::{Origin, PATIENCE, next_message};
 use hyper::Method;
@@ -11,7 +11,7 @@ fn disk(path: &std::path::Path) -> String {
     format!("disk:{}", path.display())
 }
 
-/// Publishes from several tasks until the origin is gone; what was acknowledged.
+/// Publishes from several tasks until the origin is killed. Returns the acknowledged events.
 async fn publish_until_killed(
     origin: &Arc<Mutex<Origin>>,
     round: usize,
@@ -36,14 +36,14 @@ async fn publish_until_killed(
             acknowledged
         });
     }
-    // In the middle of it: all of them are publishing.
+    // The kill happens while all tasks are publishing.
     let enough = counted.wait_for(|count| *count >= 400);
     tokio::time::timeout(PATIENCE, enough).await.expect("they publish").expect("a count");
     origin.lock().await.kill();
     publishers.join_all().await.into_iter().flatten().collect()
 }
 
-/// How often the origin is killed; `tests/durability` asks for more.
+/// How often the origin is killed; `tests/durability` sets a larger number.
 fn kills() -> usize {
     std::env::var("TEST_KILLS").map_or(5, |kills| kills.parse().expect("a number"))
 }
@@ -88,7 +88,7 @@ async fn nothing_acknowledged_is_lost_to_a_kill_and_no_id_is_used_twice() {
     for (id, data) in &acknowledged {
         assert_eq!(by_id.get(id), Some(data), "{id} was acknowledged");
     }
-    // A client that was there all the time has the whole log, in order and once.
+    // A client that was connected all the time has the whole log, in order and without duplicates.
     let followed =
         tokio::time::timeout(PATIENCE, follower).await.expect("it has the last").unwrap();
     assert_eq!(followed, kept);
@@ -112,12 +112,13 @@ async fn a_kill_keeps_state_idempotency_and_the_end_of_a_channel() {
     assert_eq!(origin.request(Method::DELETE, "/channels/ended", &[], "").await.json(), end);
 }
 
-/// What one process held in memory is gone with it: no cursor of it may pass for one of the next.
+/// A restart loses everything that the memory store of a process held, so no cursor of one process
+/// may be valid in the next.
 #[tokio::test]
 async fn a_memory_store_that_starts_again_announces_what_is_lost() {
     let mut origin = Origin::with(&["--store", "memory", "--segment", "2s"]);
     let seen = origin.publish("a", "seen").await;
-    // The place at which a client stands that waits for a first event.
+    // The cursor of a client that waits for a first event.
     let waiting = origin.beginning().await;
     origin.publish("a", "lost").await;
     origin.publish("empty", "lost").await;
@@ -133,7 +134,7 @@ async fn a_memory_store_that_starts_again_announces_what_is_lost() {
         assert_eq!(gap.kind, "gap", "{channel}: {}", gap.data);
         assert!(gap.data.contains("\"trimmed\""), "{channel}: {}", gap.data);
         assert_eq!(next_message(&mut source).await.data, "new", "what is kept follows");
-        // The beginning is one of any log.
+        // The cursor `0-0` stands for the beginning of any log.
         let mut all = origin.source(&format!("/channels/{channel}?after=0-0"), None);
         assert_eq!(next_message(&mut all).await.data, "new");
     }

@@ -1,8 +1,10 @@
-//! The edge and the origin must say the same of a token: one rule, written twice, in Rust and in VCL.
+//! The edge and the origin must decide alike about a token. One rule is implemented twice, in Rust
+//! and in VCL.
 //!
-//! Random channels, lists of private patterns and claims, judged by the origin's own code, by falco and
-//! by our interpreter; and every place that a token may be in, asked of an origin and of both. The few
-//! tokens that only the edge refuses (vcl/fastly/README.md) are left out.
+//! Random channels, lists of private patterns and claims are judged by the origin's own code, by
+//! falco and by our interpreter. In addition, a running origin and both VCL tools judge tokens in
+//! every place of a request. The few tokens that only the edge refuses (vcl/fastly/README.md) are
+//! left out.
 
 use crate::access::{SECRET, signed};
 use crate::falco::{falco, prepare};
@@ -19,9 +21,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 const CASES: u64 = 1_500;
-/// Some second before the tokens expire, in 2100.
+/// An instant before 2100, when the tokens expire, in seconds since the Unix epoch.
 const NOW_S: u64 = 2_000_000_000;
-/// What stands in a scope and grants nothing, also where it looks like a right.
+/// Words of a scope that grant no right, although some look like one.
 const ODD_WORDS: [&str; 12] = [
     "",
     "a",
@@ -41,7 +43,7 @@ fn pick<'a>(random: &mut Random, choices: &[&'a str]) -> &'a str {
     choices[random.below(choices.len() as u64) as usize]
 }
 
-/// Of few parts, so that names and patterns often meet.
+/// Makes a name of few different parts, so that names and patterns often match.
 fn name(random: &mut Random, parts_max: u64) -> String {
     let mut name = pick(random, &["a", "b", "a-b"]).to_owned();
     for _ in 0..random.below(parts_max) {
@@ -58,11 +60,11 @@ fn pattern(random: &mut Random) -> String {
     }
 }
 
-/// One that a name has, or nearly.
+/// Makes a pattern that matches the name, or nearly matches it.
 fn pattern_of(random: &mut Random, name: &str) -> String {
     let dots: Vec<usize> = name.match_indices('.').map(|(at, _)| at).collect();
     match dots.get(random.below(dots.len() as u64 + 1) as usize) {
-        // More parts are more than the edge reads.
+        // The edge does not read longer patterns.
         Some(at) if name[..*at].matches('.').count() < 8 => name[..*at].to_owned() + ".*",
         _ => name.to_owned(),
     }
@@ -113,7 +115,7 @@ fn claims(random: &mut Random, names: &[String]) -> Value {
     claims
 }
 
-/// A string of words, or a list of them; seldom something else.
+/// Makes a scope: a string of words or a list of them, and rarely a value of another type.
 fn scope(random: &mut Random, words: Vec<String>) -> Value {
     match random.below(32) {
         0 => json!(1),
@@ -143,7 +145,7 @@ impl Case {
         Self { names: names.join(","), private, token }
     }
 
-    /// What the origin says, in the words of the VCL.
+    /// Returns the origin's decision, in the words of the VCL.
     fn verdict(&self) -> &'static str {
         let requirements =
             Requirements { issuer: Some(ISSUER.to_owned()), audience: Some(AUDIENCE.to_owned()) };
@@ -171,7 +173,7 @@ impl Case {
     }
 }
 
-/// A test that the edge says this of a request.
+/// Writes a test that the edge makes this decision about a request.
 fn test_of(number: u64, title: &str, now_s: u64, request: &str, verdict: &str) -> String {
     let asserts = match verdict {
         "public" => "assert.state(lookup); assert.is_notset(req.http.Headwater-Access);",
@@ -196,7 +198,7 @@ sub test_{number} {{
     )
 }
 
-/// Runs so many tests in our interpreter and in falco.
+/// Runs `count` tests in our interpreter and in falco.
 fn check_edge(tests: &str, count: u64) {
     let directory = tempfile::tempdir().expect("a directory");
     prepare(directory.path(), &[]);
@@ -231,7 +233,7 @@ fn the_edge_says_of_a_token_what_the_origin_says() {
     check_edge(&tests, CASES);
 }
 
-/// Tokens by what is said of them for the channel `secret`.
+/// Tokens for the channel `secret`, each with a description.
 fn tokens_for_secret() -> Vec<(&'static str, String)> {
     let token = |secret: &str, expires_s: u64, scope: &str| {
         let claims = json!({ "exp": expires_s, "iss": ISSUER, "aud": AUDIENCE, "scope": scope });
@@ -247,7 +249,8 @@ fn tokens_for_secret() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// What is in the header, in the query and in the cookies, in words, and the same as it is sent.
+/// All combinations of tokens in the header, in the query and in the cookies, each with a
+/// description.
 fn all_places() -> Vec<(String, Credentials)> {
     let tokens = tokens_for_secret();
     let nothing = || ("nothing".to_owned(), None);
@@ -271,7 +274,7 @@ fn all_places() -> Vec<(String, Credentials)> {
             let is_bearer = authorization.as_ref().is_some_and(|text| text.starts_with("Bearer"));
             let is_explicit = is_bearer || query.as_ref().is_some_and(|token| !token.is_empty());
             for (in_cookies, cookie) in &cookies {
-                // A few of the cookies show that none of them counts.
+                // A few kinds of cookies are enough to show that cookies are ignored here.
                 if is_explicit && !["nothing", "good", "forged and good"].contains(&&**in_cookies) {
                     continue;
                 }
@@ -285,7 +288,8 @@ fn all_places() -> Vec<(String, Credentials)> {
     places
 }
 
-/// What a running origin says of a request for the stream of `secret`, in the words of the VCL.
+/// Returns a running origin's decision about a request for the stream of `secret`, in the words of
+/// the VCL.
 async fn said_by(origin: &Origin, sent: &Credentials) -> &'static str {
     let query = sent.query.as_ref().map(|token| format!("?access_token={token}"));
     let path = format!("/channels/secret{}", query.unwrap_or_default());

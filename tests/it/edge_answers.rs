@@ -1,5 +1,6 @@
-//! The answers that an edge makes by itself: they have the headers that the origin's would have, so
-//! that no page is shut out by the edge; and one cohort is one request, however its cursor is sent.
+//! The answers that an edge makes itself have the same headers as the origin's answers, so that
+//! pages of other origins can read them. One cohort causes one origin request, in whatever form its
+//! clients send the cursor.
 
 use crate::edge_kit::{Cache, Tap};
 use crate::engine_kit::{Engine, Home, Page, Site};
@@ -13,7 +14,7 @@ use tokio::task::JoinSet;
 const PAGE: &str = "https://www.example.com";
 const EXPOSED: &str = "Headwater-Shed, Headwater-Response, Headwater-Fresh";
 
-/// Every shipped edge that can be run here, in front of an origin.
+/// Every shipped edge that can run here, in front of an origin.
 fn caches(port: u16) -> [(&'static str, Cache); 4] {
     [
         ("varnish", Cache::varnish(port)),
@@ -29,7 +30,8 @@ async fn ask(cache: &Cache, method: Method, path: &str, headers: &[(&str, &str)]
     answer.unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Checks what a page of another site needs to see an answer, with credentials and without.
+/// Checks the headers that a page of another site needs to read an answer, with credentials and
+/// without.
 fn assert_readable(answer: &Answer, page: Option<&str>, what: &str) {
     let header = |name| answer.header(name);
     assert_eq!(header("access-control-allow-origin"), Some(page.unwrap_or("*")), "{what}");
@@ -42,7 +44,7 @@ fn assert_readable(answer: &Answer, page: Option<&str>, what: &str) {
     assert_eq!(count, 1, "{what}");
 }
 
-/// Checks an answer that sends an `EventSource` away: every client library finds data in it.
+/// Checks an answer that sheds an `EventSource`: every client library finds data in it.
 fn assert_shed(answer: &Answer, what: &str) {
     assert_eq!(answer.status, 200, "{what}");
     assert_eq!(answer.header("content-type"), Some("text/event-stream; charset=utf-8"), "{what}");
@@ -65,7 +67,8 @@ async fn what_an_edge_says_for_a_dead_origin_every_page_can_read() {
     let caches = caches(origin.listen.port());
     origin.kill();
     for (name, cache) in &caches {
-        // Within the second for which Varnish and Squid keep an answer: one object for both pages.
+        // Varnish and Squid keep an answer for one second; within it, one cached object serves all
+        // pages.
         for page in [Some(PAGE), Some("https://other.example"), None] {
             let headers: Vec<_> = page.iter().map(|page| ("origin", *page)).collect();
             let what = format!("{name}, a stream, {page:?}");
@@ -144,7 +147,8 @@ async fn one_cohort_is_one_request_however_it_sends_its_cursor() {
         }
         assert_eq!(tap.count() - before, 1, "{name}: {:#?}", tap.asked());
         assert_eq!(tap.asked()[before].cursor.as_deref(), Some(first.as_str()), "{name}");
-        // The formats are two; the parameters have one order.
+        // There are two formats, and the cache sorts the parameters, so these four URLs cause two
+        // requests.
         let ways = ["last=1&format=json", "format=json&last=1&_=17", "last=1", "format=raw&last=1"];
         let mut clients = JoinSet::new();
         for query in ways {
@@ -158,8 +162,8 @@ async fn one_cohort_is_one_request_however_it_sends_its_cursor() {
     }
 }
 
-/// A page that sends credentials, of another origin, in a browser: its stream of a private channel
-/// survives an origin that is killed and stays away.
+/// A page of another origin follows a private channel in a browser, with credentials. Its stream
+/// survives an origin that is killed and stays away for a while.
 async fn survives_with_credentials(engine: Engine, site: Site, cache: fn(u16) -> Cache) {
     let data = tempfile::tempdir().unwrap();
     let store = format!("disk:{}", data.path().display());

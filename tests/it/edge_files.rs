@@ -1,11 +1,12 @@
-//! What `headwater edge` prints: each file is taken by its program, filled in for a deployment,
-//! and nothing else than the shipped files.
+//! The output of `headwater edge`: each program accepts its file, also when it is filled in for a
+//! deployment, and the unchanged output equals the shipped files.
 
 use crate::edge_kit::{Certificate, edge};
 use crate::kit::BINARY;
 use std::process::Command;
 
-/// Runs a program on a text in a file; what it says of it, as an error where it refuses it.
+/// Runs a program on a text in a file. Returns the program's standard error, as `Err` if it refuses
+/// the text.
 fn taken_by(program: &str, words: &[&str], text: &str) -> Result<String, String> {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("conf");
@@ -52,7 +53,7 @@ fn varnish_takes_the_shipped_file_and_the_filled_in_one() {
 #[test]
 fn squid_takes_the_shipped_file_and_the_filled_in_one() {
     let takes = |text: &str| {
-        // Squid reports an unknown word of a line, and goes on.
+        // Squid reports an unknown word in a line, but does not fail.
         let said = taken_by("squid", &["-k", "parse", "-f", "FILE"], text).unwrap();
         assert!(!["ERROR", "WARNING", "FATAL"].iter().any(|word| said.contains(word)), "{said}");
     };
@@ -97,7 +98,8 @@ fn nginx_takes_every_profile() {
         assert_eq!(conf.contains("ssl http2"), !tls.is_empty(), "{profile}");
         assert_eq!(conf.contains("33.33% &lane=2;"), profile != "collapse", "{profile}");
         assert!(!conf.contains("include "), "{profile}");
-        // Longer than a long poll, and on one machine only.
+        // The timeout is longer than a long poll, and the inner listener is open to this machine
+        // only.
         assert!(conf.contains("proxy_read_timeout 5"), "{profile}: {conf}");
         assert_eq!(conf.contains("listen 127.0.0.1:3199;"), profile == "squid", "{profile}");
     }
@@ -120,7 +122,8 @@ fn fastly_gets_one_file_or_the_snippets_as_they_are() {
     ] {
         assert!(main.contains(wanted), "{wanted} is missing:\n{main}");
     }
-    // Host has no port where it is the usual one, and a name that ends like the shipped one is whole.
+    // The Host header has no port if it is the default port. A host name that ends like the shipped
+    // one is replaced as a whole.
     let usual = edge(&["fastly", "--origin", "my.origin.example.com:443"]);
     assert!(usual.contains(r#".host_header = "my.origin.example.com""#), "{usual}");
     assert!(usual.contains(r#""Host: my.origin.example.com" "#), "{usual}");

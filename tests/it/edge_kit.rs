@@ -1,5 +1,5 @@
 //! Real caches in front of an origin, with the configurations that `headwater edge` prints, and a
-//! tap between the two that writes down what the origin is asked.
+//! tap between the two that records the requests to the origin.
 
 use crate::kit::{BINARY, PATIENCE, Random, now_ms};
 use crate::redis_kit::{free_port, signal};
@@ -17,34 +17,35 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What `headwater edge …` prints.
+/// Returns the output of `headwater edge …`.
 pub fn edge(words: &[&str]) -> String {
     let output = Command::new(BINARY).arg("edge").args(words).output().expect("it starts");
     assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// A cache: a program, its configuration in a directory of its own, and a port. Ends with the value.
+/// A cache: a program, its configuration in a directory of its own, and a port. The program ends
+/// when the value is dropped.
 pub struct Cache {
     child: Child,
     program: &'static str,
     arguments: Vec<String>,
     _directory: TempDir,
-    /// Where clients connect.
+    /// The port to which clients connect.
     pub port: u16,
-    /// Where the program listens that is stopped and started again.
+    /// The port of the program that is stopped and started again.
     pub own_port: u16,
-    /// What stands around the program.
+    /// The program in front of this one and behind it, if there is one.
     _front: Option<Box<Self>>,
 }
 
 impl Cache {
-    /// Varnish with the shipped VCL, run as its head says.
+    /// Varnish with the shipped VCL, run with the parameters of its head.
     pub fn varnish(origin_port: u16) -> Self {
         Self::varnish_with(&edge(&["varnish", "--origin", &format!("127.0.0.1:{origin_port}")]))
     }
 
-    /// Varnish with a VCL.
+    /// Varnish with the given VCL.
     pub fn varnish_with(vcl: &str) -> Self {
         let (directory, port) = (tempfile::tempdir().expect("a directory"), free_port());
         let file = directory.path().join("headwater.vcl");
@@ -58,12 +59,12 @@ impl Cache {
         Self::launch("varnishd", arguments, directory, port)
     }
 
-    /// Squid with the shipped file, between the listeners of nginx with the profile for it.
+    /// Squid with the shipped file, between the listeners of an nginx with the profile for Squid.
     pub fn squid(origin_port: u16) -> Self {
         Self::squid_with(origin_port, [&[], &[]], |text| text)
     }
 
-    /// Squid with a file that somebody has changed; more flags for its file and for nginx's.
+    /// Squid with a changed file, and additional flags for its file and for that of nginx.
     pub fn squid_with(
         origin_port: u16,
         [for_squid, for_nginx]: [&[&str]; 2],
@@ -76,13 +77,13 @@ impl Cache {
         let words = ["nginx", "--profile", "squid", "--origin", &origin, "--squid", &squid];
         let words = [&words[..], &["--listen", &outer, "--inner-listen", &inner], for_nginx];
         let directory = tempfile::tempdir().expect("a directory");
-        // First, because Squid tries at its start whether anybody is there.
+        // nginx starts first, because Squid checks at its start whether its peer listens.
         let nginx = Self::nginx_of(&edge(&words.concat()), directory, port);
         let words = ["squid", "--origin", &inner, "--listen", &squid];
         let text = change(edge(&[&words[..], for_squid].concat()));
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("squid.conf");
-        // Several of them run at once.
+        // Several Squids run at once, so they may not share a pid file.
         let own = "pid_filename none\ncache_log /dev/null\n";
         std::fs::write(&file, text + own).expect("it is written");
         let arguments = ["-N", "-d", "1", "-f", &file.display().to_string()];
@@ -93,12 +94,12 @@ impl Cache {
         cache
     }
 
-    /// nginx with one of the shipped profiles that take plain HTTP.
+    /// nginx with one of the shipped profiles that accept plain HTTP.
     pub fn nginx(profile: &str, origin_port: u16) -> Self {
         Self::nginx_with(profile, origin_port, |text| text)
     }
 
-    /// nginx with a shipped profile that somebody has changed.
+    /// nginx with a changed version of a shipped profile.
     pub fn nginx_with(profile: &str, origin_port: u16, change: fn(String) -> String) -> Self {
         let (directory, port) = (tempfile::tempdir().expect("a directory"), free_port());
         let origin = format!("127.0.0.1:{origin_port}");
@@ -120,7 +121,7 @@ impl Cache {
         Self::nginx_of(&edge(&[&words[..], &tls].concat()), directory, port)
     }
 
-    /// nginx with a configuration of one's own, for the port that it gets.
+    /// nginx with the configuration that `text` returns for its port.
     pub fn nginx_own(text: impl FnOnce(u16) -> String) -> Self {
         let port = free_port();
         Self::nginx_of(&text(port), tempfile::tempdir().expect("a directory"), port)
@@ -129,7 +130,7 @@ impl Cache {
     fn nginx_of(text: &str, directory: TempDir, port: u16) -> Self {
         let file = directory.path().join("nginx.conf");
         std::fs::write(&file, text).expect("it is written");
-        // Its workers give up root, and must still reach their cache.
+        // The workers of nginx give up root, and must still be able to reach their cache.
         let mut open = Command::new("chmod");
         assert!(open.arg("755").arg(directory.path()).status().expect("chmod runs").success());
         let in_directory = |name: &str| directory.path().join(name).display().to_string();
@@ -163,20 +164,20 @@ impl Cache {
         EventSource::new(self.address(), path, cursor)
     }
 
-    /// Ends it, as a service manager would.
+    /// Stops the program, as a service manager would.
     pub fn stop(&mut self) {
         signal(self.child.id(), "TERM");
         self.child.wait().expect("it is gone");
     }
 
-    /// Starts again what was ended, on the same port.
+    /// Starts the stopped program again, on the same port.
     pub fn start_again(&mut self) {
         self.child = start(self.program, &self.arguments, self.own_port);
     }
 }
 
 impl Drop for Cache {
-    /// Asks it to end: killed, it would leave its workers behind.
+    /// Sends SIGTERM, because a killed program would leave its workers behind.
     fn drop(&mut self) {
         if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
             Command::new("kill").arg(self.child.id().to_string()).status().ok();
@@ -185,7 +186,7 @@ impl Drop for Cache {
     }
 }
 
-/// The parameters that the head of the VCL says to run it with.
+/// Returns the parameters of the command line in the head of the VCL.
 fn run_parameters(vcl: &str) -> Vec<String> {
     let head = vcl.split("vcl 4.1;").next().expect("a head");
     let command = head.split("varnishd -a").nth(1).expect("a command line");
@@ -210,7 +211,7 @@ fn start(program: &str, arguments: &[String], port: u16) -> Child {
         #[expect(clippy::disallowed_methods, reason = "no runtime here")]
         std::thread::sleep(Duration::from_millis(20));
     }
-    // Read to its end, so that it never blocks on a full pipe.
+    // A thread reads the pipe to its end, so that the program never blocks on a full pipe.
     let pipe = child.stderr.take().expect("standard error is piped");
     std::thread::spawn(move || {
         std::io::copy(&mut std::io::BufReader::new(pipe), &mut std::io::sink())
@@ -218,7 +219,7 @@ fn start(program: &str, arguments: &[String], port: u16) -> Child {
     child
 }
 
-/// A certificate for 127.0.0.1 that signs itself.
+/// A self-signed certificate for 127.0.0.1.
 pub struct Certificate(TempDir);
 
 impl Certificate {
@@ -229,7 +230,7 @@ impl Certificate {
             .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
             .args(["-nodes", "-days", "3", "-subj", "/CN=localhost", "-keyout", &key, "-out"])
             .args([&chain, "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
-            // Trusted by itself, without an authority.
+            // Clients trust it directly, without an authority.
             .args(["-addext", "basicConstraints=critical,CA:FALSE"])
             .output()
             .expect("openssl runs (Debian package openssl)");
@@ -243,17 +244,17 @@ impl Certificate {
     }
 }
 
-/// What an origin was asked, and when (ms since the Unix epoch).
+/// A request that reached the origin, and its time (ms since the Unix epoch).
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
     pub at: u64,
     pub target: String,
     pub cursor: Option<String>,
-    /// Whether the same was asked before.
+    /// Whether the same request came before.
     is_again: bool,
     /// When the head of its answer came.
     answered_at: Option<u64>,
-    /// Until when a cache may hand out the answer, by its own word; none where none came.
+    /// Until when the origin lets a cache reuse the answer; `None` before the answer came.
     fresh_until: Option<u64>,
     /// The same by `max-age` alone, which has whole seconds.
     kept_until: Option<u64>,
@@ -261,7 +262,7 @@ pub struct Asked {
     cut_at: Option<u64>,
 }
 
-/// Passes everything on between a cache and an origin, and writes down each request.
+/// Forwards everything between a cache and an origin, and records each request.
 pub struct Tap {
     pub port: u16,
     asked: Arc<Mutex<Vec<Asked>>>,
@@ -283,12 +284,12 @@ impl Tap {
         Self { port: own, asked, accepting: accepting.abort_handle() }
     }
 
-    /// Everything asked so far.
+    /// All requests so far.
     pub fn asked(&self) -> Vec<Asked> {
         self.asked.lock().expect("no panic").clone()
     }
 
-    /// How much was asked so far.
+    /// The number of requests so far.
     pub fn count(&self) -> usize {
         self.asked.lock().expect("no panic").len()
     }
@@ -303,9 +304,9 @@ impl Drop for Tap {
 async fn tapped(near: TcpStream, port: u16, seen: Arc<Mutex<Vec<Asked>>>) {
     let Ok(far) = TcpStream::connect(("127.0.0.1", port)).await else { return };
     let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
-    // A cache sends no request before the last answer is whole, so one is enough.
+    // A cache sends no request before the last answer is complete, so one is enough.
     let running = Mutex::new(None);
-    // Either end closes both: a broken answer must arrive as one.
+    // If either end closes, both do: an aborted answer must arrive as an aborted one.
     tokio::select! {
         () = note_requests(near_read, far_write, &seen, &running) => {}
         () = note_answers(far_read, near_write, &seen, &running) => {}
@@ -364,7 +365,7 @@ async fn note_answers(
     }
 }
 
-/// Now and what an answer's head says that it is fresh for.
+/// Returns the instant until which an answer is fresh, by its head.
 fn fresh_for(head: &str, word: &str) -> Option<u64> {
     let (_, seconds) = head.split_once(word)?;
     let seconds = seconds.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
@@ -372,43 +373,44 @@ fn fresh_for(head: &str, word: &str) -> Option<u64> {
 }
 
 impl Asked {
-    /// Whether it is for a client that broke off inside a segment.
+    /// Whether the request is for a client that was disconnected inside a segment.
     pub fn is_straggler(&self) -> bool {
         self.cursor.as_ref().is_some_and(|cursor| !cursor.contains('.'))
     }
 
-    /// The second at which its answer was to end, by the origin's word.
+    /// The second at which the answer was to end, by the origin's headers.
     pub fn end_s(&self) -> Option<u64> {
         self.fresh_until.map(|until| (until + 500) / 1_000)
     }
 
-    /// Whether a cache should have given the answer to this one for `later`.
+    /// Whether a cache should have answered `later` with the answer to this request.
     pub fn answers(&self, later: &Self) -> bool {
         self.is_whole_until(self.fresh_until, later, 100)
     }
 
-    /// As `answers`, for a cache that knows `max-age` and counts in whole seconds.
+    /// As `answers`, for a cache that uses `max-age` and counts in whole seconds.
     pub fn answers_by_max_age(&self, later: &Self) -> bool {
-        // When an answer is out of date, Squid looks it up, and only then looks whether it is being
-        // fetched again. A request whose lookups lie on both sides of the new answer's arrival finds
-        // neither, and is sent on (seen in Squid's own log). It still counts for the bound.
+        // When an answer has expired, Squid looks it up first, and only then checks whether a new
+        // one is being fetched. A request between whose two lookups the new answer arrives finds
+        // neither and is forwarded (seen in Squid's own log). It still counts for the bound.
         let is_crossing = self.answered_at.is_some_and(|at| later.at < at + 20);
-        // Squid gives up a request whose client leaves before the answer, and asks for the next client.
-        // Within a millisecond the tap may write the two down in either order.
+        // Squid drops a request whose client leaves before the answer, and sends one for the next
+        // client. Within a millisecond, the tap may record the two in either order.
         let is_given_up =
             later.answered_at.is_none() && later.cut_at.is_some_and(|cut| cut < later.at + 20);
         let is_expected = is_given_up || self.is_again && is_crossing;
         !is_expected && self.is_whole_until(self.kept_until, later, 1_100)
     }
 
-    /// The cache and the tap read the head some milliseconds apart.
+    /// `apart` is the difference in ms between the clocks by which the cache and the tap read the
+    /// head.
     fn is_whole_until(&self, until: Option<u64>, later: &Self, apart: u64) -> bool {
         self.is_for_the_same(later)
             && until.is_some_and(|until| later.at + apart < until)
             && self.cut_at.is_none_or(|cut| later.at + 100 < cut)
     }
 
-    /// Whether it has the same key in a cache.
+    /// Whether both requests have the same cache key.
     pub fn is_for_the_same(&self, other: &Self) -> bool {
         self.target == other.target && self.cursor == other.cursor
     }
@@ -423,38 +425,39 @@ impl Asked {
     }
 }
 
-/// What a crowd saw that is not in its events.
+/// Observations of a group of clients beside its events.
 #[derive(Default)]
 pub struct Notes {
-    /// Channel and cursor of each client that broke off.
+    /// Channel and cursor of each client that was disconnected.
     pub broken: Mutex<HashSet<(String, String)>>,
-    /// How often a client broke off, or was.
+    /// How often a client disconnected or was disconnected.
     pub breaks: AtomicUsize,
 }
 
-/// One client of a crowd: follows a channel whose events are 1, 2, 3 … to its last.
+/// One of many clients: it follows a channel, whose events are 1, 2, 3 …, to the last event.
 pub struct Follower {
     pub channel: String,
     pub source: EventSource,
     pub random: Random,
-    /// Percent of clients that break off in a second.
+    /// The percentage of clients that disconnect in each second.
     pub abort: u64,
     pub notes: Arc<Notes>,
 }
 
 impl Follower {
-    /// Until it has event number `last`, whenever that is published. Each event must come once
-    /// and in order, and nothing may end the source for good. Returns its planned reconnects.
+    /// Runs until the client has event number `last`, whenever that is published. Each event must
+    /// come once and in order, and the source may never close. Returns the number of planned
+    /// reconnects.
     pub async fn follow(mut self, mut last: watch::Receiver<Option<u64>>) -> u64 {
         let (mut seen, mut planned) = (None, 0);
-        // Not all at once: that would be one cursor.
+        // The clients do not disconnect all at once, since they would have the same cursor.
         let first = Duration::from_millis(self.random.below(1_000));
         let first = tokio::time::Instant::now() + first;
         let mut seconds = tokio::time::interval_at(first, Duration::from_secs(1));
         while last.borrow().is_none() || *last.borrow() != seen {
             tokio::select! {
                 signal = self.source.next() => planned += self.take(signal, &mut seen),
-                // Each tick gives up a connection that is being made.
+                // Each tick also cancels a connection that is being opened.
                 _ = seconds.tick(), if self.abort > 0 => {
                     if self.random.below(100) < self.abort {
                         self.note_break();
@@ -476,7 +479,7 @@ impl Follower {
                 assert_eq!(number, expected, "{}: after {seen:?}", self.channel);
                 *seen = Some(number);
             }
-            // An edge whose origin is away sends its clients away for a while.
+            // An edge that does not reach its origin sheds its clients for a while.
             Signal::Message(message) => {
                 assert!(["segment", "shed"].contains(&&*message.kind), "{}", message.data);
             }

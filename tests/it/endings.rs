@@ -1,5 +1,5 @@
-//! How responses end: cleanly where their cursor is right, broken off everywhere else; and how the
-//! process itself ends.
+//! How responses and the process end. A response ends cleanly if its last cursor is right, and is
+//! aborted in every other case.
 
 use crate::kit::{
     Origin, PATIENCE, get, next_message, now_ms, read_until, unchunk, wait_for_phase,
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 
-/// Keeps next to nothing, so that whoever stops reading soon falls off the tail.
+/// Stores only a few events, so that a client that stops reading soon falls off the tail.
 const SHORT_MEMORY: [&str; 10] = [
     "--store",
     "memory",
@@ -26,7 +26,7 @@ const SHORT_MEMORY: [&str; 10] = [
     "128KiB",
 ];
 
-/// A connection whose kernel buffers little.
+/// A connection with a small receive buffer in the kernel.
 async fn narrow(origin: &Origin) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
@@ -99,7 +99,7 @@ async fn a_drain_lets_every_stream_reach_its_boundary_and_answers_what_still_com
     let id = origin.publish("a", "x").await;
     let mut stream = origin.raw(&get("/channels/a", None)).await;
     read_until(&mut stream, |text| text.contains("data: x")).await;
-    // A cache's kept connection: one answer came over it already.
+    // A kept-alive connection of a cache: one answer has already come over it.
     let mut kept = origin.raw(&get("/channels/a/history", None)).await;
     read_until(&mut kept, |text| text.contains("next")).await;
     origin.signal("TERM");
@@ -189,7 +189,7 @@ async fn a_straggler_rejoins_the_crowd_at_the_next_tick() {
     let mark: u64 = marked.split('.').nth(1).unwrap().parse().unwrap();
     assert!(is_whole && mark.is_multiple_of(500) && marked.starts_with(&id), "{body}");
     assert!(body.contains(&format!("\"ends_at\":{mark}}}")), "{body}");
-    // With a mark it runs to the boundary.
+    // A stream whose cursor has a rejoin mark runs to the boundary.
     let mut stream = origin.raw(&get("/channels/a", Some(&marked))).await;
     let head = read_until(&mut stream, |text| text.contains("ends_at")).await;
     assert!(head.contains("0000}\n"), "{head}");
@@ -198,10 +198,10 @@ async fn a_straggler_rejoins_the_crowd_at_the_next_tick() {
     assert!(quiet.is_err() || PATIENCE.is_zero(), "it goes on over the next tick");
 }
 
-/// Reads a merged stream from a cursor until it is quiet.
+/// Reads a merged stream from a cursor to the event `last`, which this function publishes.
 async fn merged_data(origin: &Origin, cursor: &str) -> String {
     let mut stream = origin.raw(&get("/channels/a,b", Some(cursor))).await;
-    // What is published to the other channel comes after all that is stored now.
+    // The event to the other channel comes after all events that are stored now.
     origin.publish("b", "last").await;
     read_until(&mut stream, |text| text.contains("data: last")).await
 }

@@ -1,8 +1,9 @@
-//! A page with a native `EventSource` in a real engine, which tells the test all that it sees.
+//! A page with a native `EventSource` in a real browser engine, which reports to the test
+//! everything that it observes.
 //!
-//! The page runs by itself and posts its record; no driver stands between it and the cache, so
-//! all three engines run the same way. Nothing of a browser outlives its value, and none talks
-//! to anything but this machine.
+//! The page runs by itself and posts its record. No driver stands between it and the cache, so all
+//! three engines run the same way. All processes of a browser end when its value is dropped, and
+//! they connect to this machine only.
 
 use crate::edge_kit::{Cache, edge};
 use crate::kit::now_ms;
@@ -30,13 +31,16 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
 
 const SCRIPT: &str = include_str!("engine_page.js");
-/// Loads the script that its URL names. No `'` and no `$`, for nginx.
+/// The page loads the script that its URL names. It contains no `'` and no `$`, because nginx could
+/// not quote them.
 const PAGE: &str = r#"<!doctype html><meta charset="utf-8"><title>EventSource</title><body><script>
 document.body.append(Object.assign(document.createElement("script"), { src: location.hash.slice(1) }));
 </script>"#;
-/// A browser starts slowly on a busy machine, and EventSource itself waits for seconds.
+/// A browser starts slowly on a busy machine, and EventSource itself waits some seconds to
+/// reconnect.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Each browser is a dozen processes; more at once would only slow each other, and the rest.
+/// Each browser is a dozen processes; more than two at once would slow down each other and the
+/// other tests.
 static TURNS: Semaphore = Semaphore::const_new(2);
 
 #[derive(Clone, Copy, Debug)]
@@ -46,27 +50,27 @@ pub enum Engine {
     WebKit,
 }
 
-/// What a page has seen so far; instants are ms since the Unix epoch.
+/// The observations of a page so far; instants are ms since the Unix epoch.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Seen {
     pub opened: Vec<u64>,
-    /// Id and data.
+    /// The id and the data of each event.
     pub messages: Vec<(String, String)>,
-    /// The numbers of the segments that it was in.
+    /// The numbers of the segments that the page received.
     pub segments: BTreeSet<u64>,
     pub gaps: Vec<String>,
-    /// When, and the `readyState` then.
+    /// The instant and the `readyState` of each error.
     pub errors: Vec<(u64, u8)>,
 }
 
-/// Whose page follows the stream.
+/// The web origin of the page that follows the stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Site {
-    /// The cache's own.
+    /// The web origin of the cache.
     Same,
-    /// Another web origin's of the same site, so that CORS is in play.
+    /// Another web origin of the same site, so that CORS applies.
     Other,
-    /// Another site's.
+    /// The web origin of another site.
     Cross,
 }
 
@@ -82,20 +86,21 @@ impl Home {
         self.0.local_addr().expect("an address")
     }
 
-    /// The origin of a page of another web origin that is opened from here.
+    /// The web origin of a page that is opened from this server.
     pub fn origin(&self, site: Site) -> String {
         let host = if site == Site::Cross { "localhost" } else { "127.0.0.1" };
         format!("http://{host}:{}", self.address().port())
     }
 }
 
-/// A browser with a page that follows one stream. Ends with the value.
+/// A browser with a page that follows one stream. The browser ends when the value is dropped.
 pub struct Page {
     engine: Engine,
-    /// When connections are refused to a source that does not survive it; the page opens another.
+    /// The period in which connections are refused, for an engine that closes the source then; the
+    /// page opens another source.
     pub refused: Range<u64>,
     reports: watch::Receiver<Seen>,
-    // Dropped in this order: the next one begins when nothing of this one is left.
+    // Fields are dropped in this order: the next browser starts when all of this one has ended.
     _browser: Browser,
     _collecting: JoinSet<()>,
     _turn: SemaphorePermit<'static>,
@@ -111,12 +116,12 @@ impl Seen {
         self.segments.last().copied().unwrap_or_default()
     }
 
-    /// Whether its stream has ended at or after `instant`, and another attempt has come to nothing.
+    /// Whether the stream has ended at or after `instant`, and a further attempt has failed.
     pub fn has_tried_in_vain_since(&self, instant: u64) -> bool {
         self.errors.iter().filter(|(at, _)| *at >= instant).count() > 1
     }
 
-    /// Whether anything has closed the source but a connection that was refused.
+    /// Whether the source was closed for another reason than a refused connection.
     fn was_closed(&self, refused: &Range<u64>) -> bool {
         const CLOSED: u8 = 2;
         let mut closed = self.errors.iter().filter(|(_, state)| *state == CLOSED);
@@ -128,7 +133,7 @@ impl Seen {
 }
 
 impl Page {
-    /// Waits for its turn, and opens a page that follows a path of the cache.
+    /// Waits for a free turn, and opens a page that follows a path of the cache.
     pub async fn open(engine: Engine, site: Site, cache: &Cache, path: &str) -> Self {
         Self::open_at(Home::start().await, engine, site, cache, path, "script").await
     }
@@ -174,7 +179,8 @@ impl Page {
         }
     }
 
-    /// Waits until what the page has seen is enough. CLOSED is the end of a native EventSource.
+    /// Waits until `enough` is true of the page's record. Fails if the native EventSource is
+    /// CLOSED.
     pub async fn until(&mut self, what: &str, enough: impl Fn(&Seen) -> bool) -> Seen {
         let is_over = |seen: &Seen| seen.was_closed(&self.refused);
         let met = self.reports.wait_for(|seen| is_over(seen) || enough(seen));
@@ -188,7 +194,7 @@ impl Page {
     }
 }
 
-/// Varnish with the shipped VCL, and the page.
+/// Varnish with the shipped VCL, which also serves the page.
 pub fn varnish_with_page(origin_port: u16) -> Cache {
     let vcl = edge(&["varnish", "--origin", &format!("127.0.0.1:{origin_port}")]);
     let asked = r#"if (req.url == "/page") { return (synth(200)); }"#;
@@ -199,7 +205,7 @@ pub fn varnish_with_page(origin_port: u16) -> Cache {
     Cache::varnish_with(&format!("{with_page}\nsub vcl_synth {{ {answer} }}\n"))
 }
 
-/// nginx with a shipped profile, and the page.
+/// nginx with a shipped profile, which also serves the page.
 pub fn nginx_with_page(profile: &str, origin_port: u16) -> Cache {
     Cache::nginx_with(profile, origin_port, |text| {
         let page = format!("location = /page {{ default_type text/html; return 200 '{PAGE}'; }}");
@@ -209,7 +215,7 @@ pub fn nginx_with_page(profile: &str, origin_port: u16) -> Cache {
     })
 }
 
-/// Serves the page of another site, serves the script, and takes the reports.
+/// Serves the page of another web origin and the script, and receives the reports.
 async fn collect(listener: TcpListener, reports: watch::Sender<Seen>) {
     let mut connections = JoinSet::new();
     loop {
@@ -218,7 +224,7 @@ async fn collect(listener: TcpListener, reports: watch::Sender<Seen>) {
         connections.spawn(async move {
             let service = service_fn(|request| answer(request, &reports));
             let builder = hyper::server::conn::http1::Builder::new();
-            // A browser that ends breaks its connections off.
+            // A browser that ends aborts its connections.
             builder.serve_connection(TokioIo::new(stream), service).await.ok();
         });
     }
@@ -241,16 +247,16 @@ async fn answer(
                 reports.send_replace(report);
             }
         }
-        // Its icon.
+        // A browser also requests the icon.
         _ => *answer.status_mut() = StatusCode::NOT_FOUND,
     }
     Ok(answer)
 }
 
-/// The processes of one browser, and the directory that is its home.
+/// The processes of one browser, and their home directory.
 struct Browser {
     child: Child,
-    /// Disconnected when the last of its processes is gone.
+    /// Disconnected when the last process of the browser has ended.
     gone: mpsc::Receiver<()>,
     _display: Option<Display>,
     _home: TempDir,
@@ -265,12 +271,12 @@ impl Browser {
             Engine::Firefox => firefox(home.path()),
             Engine::WebKit => Command::new(mini_browser()),
         };
-        // Nothing of its user's: no bus, no proxy, no settings.
+        // The browser inherits nothing from the user: no bus, no proxy, no settings.
         command.arg(url).env_clear().env("PATH", std::env::var_os("PATH").expect("a PATH"));
         for name in ["HOME", "TMPDIR", "XDG_RUNTIME_DIR"] {
             command.env(name, home.path());
         }
-        // Its helper would leave the process group.
+        // The crash reporter would leave the process group.
         command.env("MOZ_CRASHREPORTER_DISABLE", "1");
         command.envs(display.iter().map(|display| ("DISPLAY", &display.name)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -278,7 +284,7 @@ impl Browser {
         let mut child = child.unwrap_or_else(|error| panic!("{engine:?} starts: {error}"));
         let lines = BufReader::new(child.stderr.take().expect("standard error is piped")).lines();
         let (alive, gone) = mpsc::channel();
-        // Every process of the browser has it open until it ends.
+        // Every process of the browser keeps the pipe open until it ends.
         std::thread::spawn(move || {
             let _alive: mpsc::Sender<()> = alive;
             lines.map_while(Result::ok).for_each(|line| println!("{engine:?}: {line}"));
@@ -299,7 +305,7 @@ impl Drop for Browser {
 
 fn chromium(home: &Path) -> Command {
     let mut command = Command::new("chromium");
-    // No sandbox and no /dev/shm, as in a container; no helper that leaves the process group.
+    // No sandbox and no /dev/shm, as in a container, and no helper that leaves the process group.
     command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]);
     command.args(["--no-first-run", "--disable-quic", "--disable-breakpad"]);
     command.args(["--disable-background-networking", "--disable-component-update"]);
@@ -321,8 +327,8 @@ fn firefox(home: &Path) -> Command {
     command
 }
 
-/// No first run, no updates, no reports, no guesses. What still asks for another host meets a
-/// proxy that is not there; this machine is never reached through a proxy.
+/// Turns off the first-run pages, updates, reports and predictions. Any other request to another
+/// host goes to a proxy that does not exist; requests to this machine use no proxy.
 const FIREFOX_PREFS: [(&str, &str); 28] = [
     ("app.normandy.enabled", "false"),
     ("app.update.auto", "false"),
@@ -354,7 +360,7 @@ const FIREFOX_PREFS: [(&str, &str); 28] = [
     ("toolkit.telemetry.server", "\"data:,\""),
 ];
 
-/// The browser that comes with WebKitGTK, wherever this machine has it.
+/// The browser that comes with WebKitGTK, wherever it is installed on this machine.
 fn mini_browser() -> PathBuf {
     let entries = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten();
     let libraries = entries(Path::new("/usr/lib")).flat_map(|machine| entries(&machine.path()));
@@ -365,7 +371,7 @@ fn mini_browser() -> PathBuf {
     found.expect("WebKit's MiniBrowser is there (Debian package webkit2gtk-driver)")
 }
 
-/// A screen that nobody sees. Ends with the value.
+/// A virtual display. It ends when the value is dropped.
 struct Display {
     child: Child,
     name: String,
@@ -379,7 +385,7 @@ impl Display {
         let mut child = command.spawn().expect("Xvfb runs (Debian package xvfb)");
         let mut output = BufReader::new(child.stdout.take().expect("standard output is piped"));
         let mut number = String::new();
-        // It picks a free number and says so when it is ready.
+        // Xvfb picks a free number and prints it when it is ready.
         output.read_line(&mut number).expect("text");
         assert!(!number.is_empty(), "Xvfb finds no display");
         Self { child, name: format!(":{}", number.trim()) }
@@ -387,20 +393,21 @@ impl Display {
 }
 
 impl Drop for Display {
-    /// Asks it to end: killed, it would leave its lock behind.
+    /// Sends SIGTERM, because a killed display would leave its lock file behind.
     fn drop(&mut self) {
         signal(self.child.id(), "TERM");
         self.child.wait().ok();
     }
 }
 
-/// A port that a stopped server comes back to: nobody answers there, and nobody takes it.
+/// Reserves the port of a stopped server: connections are refused, and no other program can take
+/// it.
 pub struct Reserved(#[expect(dead_code, reason = "held, not used")] TcpSocket);
 
 impl Reserved {
     pub fn port(port: u16) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
-        // As the servers do, so that they can bind beside this one.
+        // The servers set this option too, so that they can bind to the same port.
         socket.set_reuseaddr(true).expect("an option");
         socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).expect("it was just left");
         Self(socket)

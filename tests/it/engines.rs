@@ -1,4 +1,4 @@
-//! Native EventSource in three real engines through real caches: whatever is cut, killed or
+//! A native EventSource in three real engines through real caches. Whatever is cut, killed or
 //! restarted, no event is lost or doubled, and the source never closes.
 
 use crate::edge_kit::Cache;
@@ -15,7 +15,7 @@ const PATH: &str = "/channels/engines";
 const OUTAGE: Duration = Duration::from_secs(5);
 const PUBLISH_EVERY: Duration = Duration::from_millis(200);
 
-/// Publishes 1, 2, 3 … until it is told to stop.
+/// Publishes 1, 2, 3 … until `stop` is called.
 struct Publisher {
     newest: watch::Receiver<u64>,
     stop: watch::Sender<bool>,
@@ -42,7 +42,7 @@ impl Publisher {
         *self.newest.borrow()
     }
 
-    /// The last number.
+    /// Stops publishing, and returns the last number.
     async fn stop(self) -> u64 {
         self.stop.send_replace(true);
         self.task.await.expect("it published");
@@ -50,7 +50,7 @@ impl Publisher {
     }
 }
 
-/// Publishes a number once, however often it has to try.
+/// Publishes a number exactly once, with as many attempts as needed.
 async fn publish(origin: &Address, number: u64) {
     let key = number.to_string();
     let headers = [("idempotency-key", key.as_str())];
@@ -63,7 +63,8 @@ async fn publish(origin: &Address, number: u64) {
     }
 }
 
-/// Three boundaries, an origin that is killed and stays away, a cache that is restarted.
+/// The page passes three segment boundaries, an origin that is killed and stays away, and a restart
+/// of the cache.
 async fn survives_everything(engine: Engine, site: Site, cache: impl FnOnce(u16) -> Cache) {
     let data = tempfile::tempdir().unwrap();
     let store = format!("disk:{}", data.path().display());
@@ -84,8 +85,8 @@ async fn survives_everything(engine: Engine, site: Site, cache: impl FnOnce(u16)
     goes_on(&mut page, &publisher).await;
 
     let stopped = now_ms();
-    // Firefox takes every connection to another site that fails before the answer's head for a
-    // breach of CORS, and gives up (nsCORSListenerProxy.cpp: NS_ERROR_DOM_BAD_URI).
+    // Firefox treats a connection to another web origin that fails before the answer's head as a
+    // violation of CORS, and closes the source (nsCORSListenerProxy.cpp: NS_ERROR_DOM_BAD_URI).
     let gives_up = matches!((engine, site), (Engine::Firefox, Site::Other));
     if gives_up {
         page.refused.start = stopped;
@@ -107,21 +108,22 @@ async fn survives_everything(engine: Engine, site: Site, cache: impl FnOnce(u16)
     println!("opened {:?}, errors {:?}", seen.opened, seen.errors);
 }
 
-/// Waits until the page has gone on from where it was, over a boundary.
+/// Waits until the page has received further events and has crossed a boundary.
 async fn goes_on(page: &mut Page, publisher: &Publisher) {
     let segment = gets_more(page, publisher).await.newest_segment();
     page.until("it crosses a boundary", |seen| seen.newest_segment() > segment).await;
-    // What is cut next must not be cut while the page waits to reconnect.
+    // The next fault must not happen while the page waits to reconnect.
     gets_more(page, publisher).await;
 }
 
-/// Waits until the page has an event that was not yet published.
+/// Waits until the page has an event that was not yet published at the call.
 async fn gets_more(page: &mut Page, publisher: &Publisher) -> Seen {
     let published = publisher.newest();
     page.until("it gets events", |seen| seen.last() > published).await
 }
 
-/// Checks that the page got each event once and in order, with its id, from its first to the last.
+/// Checks that the page received each event once and in order, with its id, from its first event to
+/// the last.
 fn assert_whole(seen: &Seen, last: u64, log: &[(String, String)]) {
     assert!(seen.gaps.is_empty(), "{:?}", seen.gaps);
     let numbers = seen.messages.iter().map(|(_, data)| data.parse().expect("a number"));
@@ -152,9 +154,9 @@ async fn firefox_on_another_site_loses_nothing_through_varnish_if_its_page_reope
     survives_everything(Engine::Firefox, Site::Other, Cache::varnish).await;
 }
 
-// Squid is tried with one engine, because its bytes reach a page through the same nginx as the other
-// streams. Chromium reconnects soonest after a boundary, in the second in which Squid could still
-// hand out the finished segment.
+// One engine is enough for Squid, because its bytes reach a page through the same nginx as the
+// other streams. Chromium reconnects soonest after a boundary, in the second in which Squid could
+// still serve the finished segment.
 #[tokio::test]
 async fn chromium_loses_nothing_through_squid() {
     survives_everything(Engine::Chromium, Site::Other, Cache::squid).await;

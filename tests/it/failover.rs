@@ -1,4 +1,5 @@
-//! Redis replaced under the origins' feet: Sentinel, cluster, and a replica that lagged.
+//! Redis fails while origins use it: a failover by Sentinel, a failover in a cluster, and a replica
+//! that lagged.
 
 use crate::kit::{Origin, PATIENCE, next_message, request};
 use crate::redis_kit::{Cluster, RedisServer, Relay, Sentinels, wait_until};
@@ -14,13 +15,13 @@ use tokio::time::{sleep, timeout};
 const CHANNELS: u64 = 6;
 const LAST: &str = "the last";
 
-/// What a client saw of a channel.
+/// The events and gaps that a client received from a channel.
 struct Seen {
     events: Vec<(String, String)>,
     gaps: usize,
 }
 
-/// Publishes one event until it is acknowledged; its id.
+/// Publishes one event until it is acknowledged, and returns its id.
 async fn publish_surely(address: &Address, channel: u64, data: &str) -> String {
     loop {
         let path = format!("/channels/{channel}");
@@ -74,9 +75,9 @@ async fn follow(mut source: EventSource, channel: u64) -> (u64, Seen) {
     }
 }
 
-/// Publishes to several channels at two origins while `fail` does its work; then every client has
-/// the log exactly once and in order, and what it lacks or has beyond the log, it was told of by a
-/// gap. Where replicas are waited for, every acknowledged event is in the log.
+/// Publishes to several channels at two origins while `fail` runs. Afterwards every client has the
+/// log exactly once and in order, except where a gap event covers the difference. If the origins
+/// wait for replicas, every acknowledged event is in the log.
 async fn survives(url: &str, wait_replicas: &str, fail: impl AsyncFnOnce()) {
     let flags = ["--store", url, "--segment", "2s", "--redis-wait-replicas", wait_replicas];
     let origins = [Origin::with(&flags), Origin::with(&flags)];
@@ -128,7 +129,7 @@ async fn a_sentinel_failover_loses_nothing_that_a_replica_had() {
     let url = sentinels.url();
     survives(&url, "1", async || {
         sentinels.fail_over();
-        // It comes back as a replica, without which nothing is acknowledged.
+        // The old master comes back as a replica, without which no publish is acknowledged.
         sentinels.master.start_again();
     })
     .await;
@@ -188,13 +189,13 @@ async fn events_that_a_failover_lost_are_announced_to_everyone() {
     for data in ["kept", "kept too", "lost"] {
         assert_eq!(next_message(&mut ahead).await.data, data);
     }
-    // The address moves to the replica, which never had the event.
+    // The address now leads to the replica, which never had the event.
     entry.lead_to(replica.port);
     replica.command(&["REPLICAOF", "NO", "ONE"]);
     master.kill();
-    let gap = timeout(PATIENCE, next_message(&mut ahead)).await.expect("it is told");
+    let gap = timeout(PATIENCE, next_message(&mut ahead)).await.expect("a gap event comes");
     assert_eq!(gap.kind, "gap", "{}", gap.data);
-    // Who was behind the loss is told as well: for it the event never was.
+    // A client that had not yet received the lost event gets the gap event as well.
     let mut behind = origin.source("/channels/a", Some(&kept));
     let gap = next_message(&mut behind).await;
     assert_eq!(gap.kind, "gap");

@@ -1,18 +1,19 @@
-//! The Fastly files under falco, the linter and simulator that Fastly's users have.
+//! The Fastly files under falco, the linter and simulator that users of Fastly have.
 //!
-//! It is given the one piece that `headwater edge fastly` prints: falco 1.13 loses the scope of a
-//! subroutine behind an `include`. The crate in `tools/fastly_vcl` checks what it cannot run.
+//! falco checks the single file that `headwater edge fastly` prints, because falco 1.13 loses the
+//! scope of a subroutine behind an `include`. The crate in `tools/fastly_vcl` checks what falco
+//! cannot run.
 
 use crate::edge_kit::edge;
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 
-/// `tests/run` builds it.
+/// The falco program; `tests/run` builds it.
 const FALCO: &str = "target/falco/falco";
 const DIRECTORY: &str = "vcl/fastly";
 
-/// Each file that does something has promises of its own; init.vcl has settings.
+/// The snippets that have tests: all but init.vcl, which has settings only.
 fn snippets() -> Vec<String> {
     let entries = std::fs::read_dir(DIRECTORY).expect("vcl/fastly is there");
     let names = entries.map(|entry| entry.expect("an entry").file_name());
@@ -37,7 +38,7 @@ pub fn prepare(directory: &Path, snippets: &[String]) {
     }
 }
 
-/// What falco says, as JSON.
+/// Runs falco, and returns its output as JSON.
 pub fn falco(directory: &Path, words: &[&str]) -> Value {
     let program = std::env::current_dir().expect("a directory").join(FALCO);
     let output = Command::new(&program).args(words).current_dir(directory).output();
@@ -52,9 +53,9 @@ fn falco_has_no_complaint_about_the_whole() {
     prepare(directory.path(), &snippets());
     let report = falco(directory.path(), &["lint", "-json", "whole.vcl"]);
     assert_eq!((&report["Errors"], &report["Warnings"]), (&0.into(), &0.into()), "{report:#}");
-    // It has read it: there are always expressions that it has a word about.
+    // falco has read the file: it always makes a few remarks about expressions.
     assert!(report["Infos"].as_u64() > Some(5), "{report:#}");
-    // And it would complain.
+    // falco also reports an error that is planted.
     let file = directory.path().join("whole.vcl");
     let text = std::fs::read_to_string(&file).expect("it is there");
     let broken = text.replacen("set beresp.do_stream = true;", "set beresp.do_stream = 1s;", 1);

@@ -1,6 +1,6 @@
-//! What disks and operators do to an origin, for real: an acknowledged event is served
-//! intact or its loss is announced, a refusal is true, and `/readyz`, the log and the metrics say
-//! what is wrong.
+//! Real faults of disks and mistakes of operators. An acknowledged event is served intact or its
+//! loss is announced, a refused publish is really not stored, and `/readyz`, the log and the
+//! metrics report the fault.
 
 use crate::kit::{Answer, Origin, PATIENCE, next_message, read_until};
 use crate::machine_kit::{LoopDisk, SmallDisk};
@@ -31,7 +31,7 @@ fn log_files(directory: &Path) -> Vec<std::path::PathBuf> {
     files
 }
 
-/// Publishes at once, each with a key of its own.
+/// Publishes all events at the same time, each with an idempotency key of its own.
 async fn publish_all(origin: &Origin, datas: &[String]) -> HashMap<String, Answer> {
     let all = datas.iter().map(async |data| {
         let key = [("idempotency-key", data.as_str())];
@@ -49,7 +49,7 @@ async fn a_disk_that_hangs_makes_no_refusal_untrue() {
     origin.becomes(200).await;
     let frozen = disk.freeze();
     let datas: Vec<_> = (0..40).map(|n| format!("event {n}")).collect();
-    // The first is inside a commit before the others come.
+    // The first publish is inside a commit before the others come.
     let first = publish_all(&origin, &datas[..1]);
     let others = async {
         sleep(Duration::from_millis(200)).await;
@@ -63,13 +63,13 @@ async fn a_disk_that_hangs_makes_no_refusal_untrue() {
     };
     assert!(answers.values().all(|answer| answer.status == 503));
     let kinds: HashSet<_> = answers.values().map(&slug).collect();
-    // Those that wait behind the commit are withdrawn.
+    // The publishes that wait behind the commit are withdrawn.
     assert_eq!(kinds, HashSet::from(["store-down".to_owned(), "store-unclear".to_owned()]));
     let unconfirmed = "does not confirm a commit";
     origin.shows(Err("has waited"), unconfirmed, (&errors("stall"), 1.0..=1.0)).await;
     assert_eq!(origin.logged(unconfirmed), 1);
     assert_eq!(origin.metric("headwater_store_up").await, 0.0);
-    // Reads go on.
+    // Reads still work.
     assert_eq!(origin.get("/channels/a/history").await.json()["events"][0]["data"], "before");
     drop(frozen);
     origin.shows(Ok(()), "has confirmed the commit", ("headwater_store_up", 1.0..)).await;
@@ -81,7 +81,7 @@ async fn a_disk_that_hangs_makes_no_refusal_untrue() {
         let is_refused = slug(answer) == "store-down";
         assert!(!(is_refused && after.contains(data)), "{data} was refused and is stored");
     }
-    // The advice is to repeat it with the same key: then each is stored once.
+    // The advice is to repeat a publish with the same key: then each event is stored once.
     let again = publish_all(&origin, &datas).await;
     assert!(again.values().all(|answer| answer.status.is_success()));
     assert_eq!(origin.log("a").await.len(), 41);
@@ -99,7 +99,7 @@ async fn a_data_directory_that_is_removed_is_noticed() {
     refused.assert_problem(503, "store-down");
     let gone = "the data directory is gone";
     origin.shows(Err(gone), gone, (&errors("write"), 1.0..)).await;
-    // A new directory in its place is not the one that holds the log.
+    // A new directory at the same path does not hold the log.
     std::fs::create_dir(&path).unwrap();
     sleep(Duration::from_millis(1_500)).await;
     origin.post("/channels/a", &[], "lost").await.assert_problem(503, "store-down");
@@ -135,13 +135,13 @@ async fn what_is_damaged_on_disk_is_a_gap_in_its_place() {
     assert!(seen[1].2.contains(r#""reason":"damaged""#), "{seen:?}");
     assert_eq!(seen[2].2, "event 5");
     assert_eq!(seen[5].2, "event 8");
-    // The same again: what is lost has one place in the log.
+    // The history reports the same gap: a lost event has one fixed place in the log.
     let history = origin.get("/channels/a/history").await.json();
     assert_eq!(history["events"][4]["type"], "gap");
     assert_eq!(history["events"][4]["id"], ids[4].as_str());
     let ids_there = history["events"].as_array().unwrap().iter().map(|event| &event["id"]);
     assert!(ids_there.eq(ids.iter()), "{history}");
-    // And damage that comes while the origin runs.
+    // Damage that occurs while the origin runs is reported as well.
     let mut bytes = std::fs::read(&file).unwrap();
     let at = bytes.windows(7).position(|window| window == b"event 6").unwrap();
     bytes[at] ^= 1;
@@ -165,7 +165,7 @@ async fn an_empty_file_of_the_log_is_refused_and_so_is_the_former_format() {
             Command::new(crate::kit::BINARY).args(flags).args(["--store", &disk(data)]).output();
         let output = output.unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        // The process does not serve, so that its exit is all that operators can see.
+        // The process does not serve, so operators see only its exit status and its output.
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains(expected), "{said}");
     };
@@ -184,7 +184,7 @@ async fn an_empty_file_of_the_log_is_refused_and_so_is_the_former_format() {
 fn copy_plainly(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
-        // A draft may have got its final name meanwhile.
+        // A temporary file may have got its final name meanwhile.
         std::fs::copy(&path, to.join(path.file_name().unwrap())).ok();
     }
 }
@@ -259,12 +259,12 @@ async fn a_full_disk_refuses_publishes_before_it_is_full_and_heals_by_itself() {
     let problem = refused.assert_problem(503, "store-down");
     assert!(problem["detail"].as_str().unwrap().contains("--disk-reserve"), "{problem}");
     assert!(acknowledged.len() > 50);
-    // Also what would fit into the file.
+    // A publish that would still fit into the file is refused as well.
     origin.post("/channels/a", &[], "x").await.assert_problem(503, "store-down");
     let full = (&*errors("write"), 1.0..);
     origin.shows(Err("--disk-reserve"), "cannot be written", full).await;
     assert_eq!(origin.metric("headwater_store_up").await, 0.0);
-    // Ten clients read all of it meanwhile.
+    // Ten clients read the whole log meanwhile.
     let readers = (0..10).map(async |_| {
         let mut source = origin.source("/channels/a?after=0-0", None);
         for id in &acknowledged {
@@ -308,7 +308,7 @@ async fn a_limit_of_the_size_of_files_refuses_publishes_and_kills_nothing() {
     limit("unlimited");
     origin.becomes(200).await;
     origin.publish("a", "again").await;
-    // Where not even the first file can be made, the start says so.
+    // If not even the first file can be created, the start fails with the reason.
     let data = tempfile::tempdir().unwrap();
     let serve = [crate::kit::BINARY, "serve", "--listen", "127.0.0.1:0", "--store"];
     let refused = Command::new("prlimit")
@@ -355,7 +355,7 @@ async fn a_full_store_still_takes_what_only_replaces() {
         origin.publish("full", &data).await;
     }
     assert_eq!(origin.log("full").await.len(), 100);
-    // It is ready: publishes that only replace are accepted.
+    // The origin stays ready: publishes that only replace events are accepted.
     let fill = ("headwater_store_fill_ratio", 0.95..=1.0);
     origin.shows(Ok(()), "the store is almost full", fill).await;
     assert_eq!(origin.logged("the store is almost full"), 1);
@@ -406,7 +406,7 @@ async fn with_few_files_the_log_and_operators_still_have_some() {
     origin.publish("a", "x").await;
 }
 
-/// Sends a request over a connection that was made before, and reads the answer's head and body.
+/// Sends a request over an open connection, and reads the answer's head and body.
 async fn ask_over(stream: &mut TcpStream, path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -424,7 +424,7 @@ async fn an_origin_that_has_no_file_left_for_a_connection_is_not_ready() {
     let data = tempfile::tempdir().unwrap();
     let origin = Origin::with(&["--store", &disk(data.path())]);
     origin.becomes(200).await;
-    // The load balancer's connection is there already.
+    // The load balancer's connection was opened before.
     let mut held = TcpStream::connect(origin.listen).await.unwrap();
     assert!(ask_over(&mut held, "/readyz").await.starts_with("HTTP/1.1 200 "));
     let limit = |files: &str| {
@@ -459,7 +459,7 @@ async fn a_commit_that_a_crash_has_cut_off_is_removed() {
     origin.kill();
     let file = log_files(data.path()).pop().unwrap();
     let mut bytes = std::fs::read(&file).unwrap();
-    // The first half of one more record.
+    // The first half of one more record, as a commit that was cut off leaves it.
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
     let at = bytes.windows(5).position(|window| window == b"first").unwrap();
     let record = bytes[at - 40..at].to_vec();

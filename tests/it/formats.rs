@@ -1,4 +1,4 @@
-//! `?format=json` and removals: a live reader and a client that joins later end with the same state,
+//! `?format=json` and removals: a live reader and a client that joins later reach the same state,
 //! whichever way they read.
 
 use crate::kit::{BINARY, Origin, get, next_message, read_until, unchunk};
@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::Command;
 
-/// What a page makes of the events of a stream in JSON: the data of each key of each channel.
+/// The state that a page builds from the events of a stream in JSON: the data of each key of each
+/// channel.
 #[derive(Debug, Default, PartialEq)]
 struct Board(BTreeMap<(String, String), String>);
 
@@ -24,7 +25,7 @@ impl Board {
         }
     }
 
-    /// Reads events until one says that it is the last.
+    /// Reads events until one has the data `last`.
     async fn read(source: &mut EventSource) -> Self {
         let mut board = Self::default();
         loop {
@@ -66,7 +67,8 @@ async fn a_live_reader_and_a_fresh_join_end_with_the_same_state() {
     for (place, data) in after.0 {
         seen.0.insert(place, data);
     }
-    // A client that joins now, and one that reads the state as a document.
+    // A client that joins now, and a client that reads the state as a document, have the same
+    // state.
     let mut fresh = origin.source(path, None);
     origin.publish_with("fx", "key=GBPUSD", "a\r\n\n\"b\"").await;
     origin.publish_with("fx", "event=note", "last").await;
@@ -100,7 +102,7 @@ async fn a_removal_with_data_reaches_live_readers_and_leaves_the_state() {
         });
         socket.hear().await;
         assert_eq!(socket.hear().await, expected);
-        // The same object in a stream and in the history, and over a restart of the origin.
+        // A stream and the history have the same object, also after a restart of the origin.
         if store != "memory" {
             origin.kill();
             origin.start_again();
@@ -114,7 +116,7 @@ async fn a_removal_with_data_reaches_live_readers_and_leaves_the_state() {
         assert_eq!(history["events"][1], expected);
         let state = origin.get("/channels/a/state").await.json();
         assert_eq!(state["events"], json!([]), "{store}");
-        // A raw reader gets the data as it was published.
+        // A reader of the raw format gets the data as published.
         let mut raw = origin.source("/channels/a?after=0-0", None);
         next_message(&mut raw).await;
         let message = next_message(&mut raw).await;
@@ -199,7 +201,7 @@ async fn tail_in_json_says_channel_and_key_and_what_was_removed() {
         .collect();
     let without_id = |event: &Value| {
         let mut event = event.clone();
-        // The cursor of both channels, from which another tail goes on.
+        // The id is the cursor of both channels, from which another `tail` can continue.
         let id = event["id"].take().as_str().expect("a cursor").to_owned();
         assert_eq!(id.split('_').count(), 2, "{id}");
         event

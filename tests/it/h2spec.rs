@@ -1,12 +1,12 @@
 //! HTTP/2 without TLS (prior knowledge) against h2spec, the protocol's conformance suite.
 //!
 //! One case of 146 is answered in another way than the suite expects, and RFC 9113 allows it: see
-//! [`DEVIATION`]. The suite runs on two paths because each decides what the other leaves open.
-//! Some cases send the head of a request, leave the request open, and then make a mistake on its
-//! stream. A server that needs nothing of the rest may have sent its whole answer by then (RFC
-//! 9113, section 8.1), which the suite takes for a failure. A long poll holds a `GET` for a
-//! while, so it decides these cases for `GET`. A channel that has ended answers a `GET` at once,
-//! but a `POST` only after it has read the body, so it decides them for `POST`.
+//! [`DEVIATION`]. The suite runs on two paths because each decides cases that the other leaves
+//! open. Some cases send the head of a request, leave the request open, and then make a mistake on
+//! its stream. A server that does not need the rest of the request may have sent its whole answer
+//! by then (RFC 9113, section 8.1), which the suite takes for a failure. A long poll answers a
+//! `GET` only after a while, so it decides these cases for `GET`. A channel that has ended answers
+//! a `GET` at once, but a `POST` only after it has read the body, so it decides them for `POST`.
 
 use crate::kit::{Origin, quiet, read_until, wait_for_phase};
 use std::collections::BTreeMap;
@@ -14,13 +14,13 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::process::Command;
 
-/// `tests/run` builds it.
+/// The h2spec program; `tests/run` builds it.
 const H2SPEC: &str = "target/h2spec/h2spec";
-/// How many cases there are, the strict ones included.
+/// The number of cases, including those of the strict mode.
 const CASES: usize = 146;
-/// For all cases together.
+/// The time limit for all cases together.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a case waits for what it expects: longer than the long poll holds a request.
+/// How long a case waits for the expected frame: longer than a long poll waits for an event.
 const CASE_SECONDS: &str = "2";
 
 /// The client sends a line of text where HTTP/2 begins, and the suite expects nothing but the end
@@ -47,7 +47,7 @@ const OPEN_POSTS: [&str; 4] = [
      equal the sum of the multiple DATA frames payload length",
 ];
 
-/// What the report says of each case: nothing, or what came instead of what was expected.
+/// Reads the report: `None` for a case that passed, otherwise what the suite received instead.
 fn outcomes(report: &str) -> BTreeMap<String, Option<String>> {
     let between = |text: &str, from: &str, to: &str| {
         let (_, rest) = text.split_once(from)?;
@@ -63,7 +63,7 @@ fn outcomes(report: &str) -> BTreeMap<String, Option<String>> {
     cases.collect()
 }
 
-/// Runs all cases on a path; those that failed, with what came.
+/// Runs all cases on a path. Returns the failed cases, each with what the suite received.
 async fn failures(origin: &Origin, path: &str) -> BTreeMap<String, String> {
     let directory = tempfile::tempdir().expect("a directory");
     let report = directory.path().join("report.xml");
@@ -83,8 +83,8 @@ fn read(report: &Path) -> Option<String> {
     std::fs::read_to_string(report).ok()
 }
 
-/// That only the deviation fails, beside what `open` cases allow: a whole answer, or the reset
-/// that asks the client to send no more of a request that was answered.
+/// Checks that only the deviation fails. The cases in `open` may also receive a whole answer, or
+/// the reset that asks the client to send no more of a request that was answered.
 fn assert_only_the_deviation(failures: &BTreeMap<String, String>, open: &[&str]) {
     let is_answer = |came: &str| {
         came.starts_with("RST_STREAM Frame ")

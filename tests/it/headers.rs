@@ -1,9 +1,9 @@
-//! The headers of a stream, on which all caches depend.
+//! The response headers of a stream, on which all caches depend.
 
 use crate::kit::{Origin, get, now_ms, read_until, wait_for_phase};
 use hyper::Method;
 
-/// The headers of an answer, in lower case.
+/// Returns the status line and headers of an answer, in lower case.
 async fn head_of(origin: &Origin, path: &str) -> Vec<String> {
     let mut stream = origin.raw(&get(path, None)).await;
     let text = read_until(&mut stream, |text| text.contains("\r\n\r\n")).await;
@@ -110,7 +110,7 @@ async fn a_page_of_a_browser_may_send_the_headers_of_its_tracing_library() {
     let origin = Origin::start();
     origin.publish("a", "x").await;
     let browser = crate::browser::Browser::start().await;
-    // A page of another origin: the loopback host by its name.
+    // A page of another web origin: the loopback host by its name.
     let page = format!("http://localhost:{}/healthz", origin.listen.port());
     browser.open(&page).await;
     let script = format!(

@@ -1,4 +1,4 @@
-//! What the tests share: the real binary on free ports, and small ways to talk to it.
+//! Shared helpers of the tests: they run the real binary on free ports, and send requests to it.
 
 use bytes::Bytes;
 use headwater::client::EventSource;
@@ -18,10 +18,10 @@ use tokio::net::TcpStream;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
-/// Nothing in a test may take longer than this to happen.
+/// The time limit for everything that a test waits for.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Most tests wait more than they work, so many run at once; crowds of their own take turns.
+/// Most tests wait more than they compute, so many run at once; tests with many clients take turns.
 static LOAD: RwLock<()> = RwLock::const_new(());
 
 /// For a test that loads the machine: no other such test runs beside it.
@@ -34,7 +34,7 @@ pub async fn quiet() -> RwLockReadGuard<'static, ()> {
     LOAD.read().await
 }
 
-/// A running `headwater serve`. Ends with the value.
+/// A running `headwater serve`. The process is killed when the value is dropped.
 pub struct Origin {
     child: Child,
     arguments: Vec<String>,
@@ -44,7 +44,7 @@ pub struct Origin {
     logged: Arc<Mutex<Vec<String>>>,
 }
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -53,25 +53,26 @@ pub struct Answer {
 }
 
 impl Origin {
-    /// With a store in memory and the default settings.
+    /// Starts an origin with a store in memory and the default settings.
     pub fn start() -> Self {
         Self::with(&["--store", "memory"])
     }
 
-    /// With these flags; the ports are free ones.
+    /// Starts an origin with these flags, on free ports.
     pub fn with(flags: &[&str]) -> Self {
         Self::wrapped(&[], flags)
     }
 
-    /// As `with`, on a machine whose clock is off by as much (`-1h`, `+0.2s`).
+    /// As `with`, but the machine's clock appears to be off by this amount (`-1h`, `+0.2s`).
     pub fn with_clock(off: &str, flags: &[&str]) -> Self {
-        // Not the command `faketime`: that stays in between, and is killed in its child's place.
+        // The command `faketime` is not used: it stays as a parent process, and a kill would hit it
+        // instead of the origin.
         let library = "LD_PRELOAD=/usr/$LIB/faketime/libfaketimeMT.so.1";
         let off = format!("FAKETIME={off}");
         Self::wrapped(&["env", library, &off, "FAKETIME_DONT_FAKE_MONOTONIC=1"], flags)
     }
 
-    /// As `with`, started by another command that becomes it.
+    /// As `with`, but started through another command that executes the binary in its own process.
     pub fn wrapped(wrapper: &[&str], flags: &[&str]) -> Self {
         let fixed = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
         let arguments = fixed.iter().chain(flags).map(|flag| flag.to_string()).collect();
@@ -88,7 +89,7 @@ impl Origin {
         let (send, receive) = mpsc::channel();
         let logged = Arc::new(Mutex::new(Vec::new()));
         let log = logged.clone();
-        // Ends with the process; its lines go on to the test's own output.
+        // The thread ends with the process; it copies the log lines to the test's own output.
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
@@ -105,7 +106,7 @@ impl Origin {
         Self { child, arguments, wrapper, listen, admin, logged }
     }
 
-    /// Starts again what was ended, on the same ports with the same flags.
+    /// Starts an ended process again, on the same ports and with the same flags.
     pub fn start_again(&mut self) {
         let mut arguments = self.arguments.clone();
         arguments[2] = self.listen.to_string();
@@ -113,18 +114,18 @@ impl Origin {
         *self = Self::launch(self.wrapper.clone(), arguments);
     }
 
-    /// The place before the first event of every channel.
+    /// Returns the cursor before the first event of every channel.
     pub async fn beginning(&self) -> String {
         let state = self.get("/channels/nobody.has.published.here/state").await.json();
         state["cursor"].as_str().expect("a cursor").to_owned()
     }
 
-    /// How many lines of its log, since it was started last, have these words.
+    /// How many lines of the log, since the last start, contain these words.
     pub fn logged(&self, words: &str) -> usize {
         self.logged.lock().unwrap().iter().filter(|line| line.contains(words)).count()
     }
 
-    /// Waits until `/readyz` answers with this status; what it says.
+    /// Waits until `/readyz` answers with this status, and returns its body.
     pub async fn becomes(&self, status: u16) -> String {
         let becomes = async {
             loop {
@@ -138,8 +139,8 @@ impl Origin {
         tokio::time::timeout(PATIENCE, becomes).await.expect("it becomes so")
     }
 
-    /// What operators see of a fault, or of its end (`Ok`): `/readyz` and its text, the gauge of the
-    /// same, a line of the log, and a metric.
+    /// Checks the signs of a fault, or of its end (`Ok`), that operators see: the status and the
+    /// text of `/readyz`, the gauge with the same meaning, a line of the log, and a metric.
     pub async fn shows(
         &self,
         readiness: Result<(), &str>,
@@ -161,12 +162,12 @@ impl Origin {
         assert!(values.contains(&value), "{metric} {value}");
     }
 
-    /// The process.
+    /// The id of the process.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// `kill -9`, and waits until it is gone.
+    /// Kills the process with SIGKILL, and waits until it has ended.
     pub fn kill(&mut self) {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it is gone");
@@ -228,19 +229,19 @@ impl Origin {
         request(&self.address(), method, path, headers, body).await
     }
 
-    /// Publishes one event; its id.
+    /// Publishes one event, and returns its id.
     pub async fn publish(&self, channel: &str, data: &str) -> String {
         self.publish_with(channel, "", data).await
     }
 
-    /// Publishes one event with a query; its id.
+    /// Publishes one event with query parameters, and returns its id.
     pub async fn publish_with(&self, channel: &str, query: &str, data: &str) -> String {
         let answer = self.post(&format!("/channels/{channel}?{query}"), &[], data).await;
         assert_eq!(answer.status, 201, "{}", answer.body);
         answer.json()["id"].as_str().expect("an id").to_owned()
     }
 
-    /// Publishes a batch; its ids.
+    /// Publishes a batch, and returns the ids of its events.
     pub async fn publish_lines(&self, channel: &str, lines: &str) -> Vec<String> {
         let kind = [("content-type", "application/x-ndjson")];
         let answer = self.post(&format!("/channels/{channel}"), &kind, lines).await;
@@ -250,7 +251,8 @@ impl Origin {
         ids.map(|id| id.as_str().expect("an id").to_owned()).collect()
     }
 
-    /// Every event of a channel that has no type of its own, page by page: id and data.
+    /// Reads the whole channel page by page. Returns id and data of every event without an event
+    /// type.
     pub async fn log(&self, channel: &str) -> Vec<(String, String)> {
         let (mut events, mut after) = (Vec::new(), "0-0".to_owned());
         loop {
@@ -268,14 +270,14 @@ impl Origin {
         }
     }
 
-    /// Sends bytes as they are; the open connection.
+    /// Opens a connection, and sends the bytes unchanged.
     pub async fn raw(&self, bytes: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(self.listen).await.expect("it listens");
         stream.write_all(bytes).await.expect("it reads");
         stream
     }
 
-    /// A counter or gauge, 0 where it has not been touched.
+    /// Returns a counter or gauge, 0 if it has not been set yet.
     pub async fn metric(&self, name: &str) -> f64 {
         let admin = format!("http://{}", self.admin).parse().expect("an address");
         let answer = request(&admin, Method::GET, "/metrics", &[], Bytes::new()).await;
@@ -301,7 +303,7 @@ impl Answer {
         self.headers.get(name).map(|value| value.to_str().expect("text"))
     }
 
-    /// Checks that this is a problem with everything a tired person needs.
+    /// Checks that the answer is a complete problem document, with a title and a detail.
     pub fn assert_problem(&self, status: u16, slug: &str) -> Value {
         assert_eq!(self.status, status, "{}", self.body);
         assert_eq!(self.header("content-type"), Some("application/problem+json"));
@@ -331,7 +333,7 @@ pub async fn request(
     Ok(Answer { status, headers, body: text(answer).await? })
 }
 
-/// The next event that is neither a `segment` block nor an answer that sends the client away.
+/// Returns the next event that is neither a `segment` event nor a `shed` event.
 pub async fn next_message(source: &mut EventSource) -> Message {
     let next = async {
         loop {
@@ -347,7 +349,7 @@ pub async fn next_message(source: &mut EventSource) -> Message {
     tokio::time::timeout(PATIENCE, next).await.expect("an event comes")
 }
 
-/// Reads until `enough` says so of all that came, or the stream ends; fails when it takes too long.
+/// Reads until `enough` is true of all received text, or the stream ends. Fails after [`PATIENCE`].
 pub async fn read_until(stream: &mut TcpStream, enough: impl Fn(&str) -> bool) -> String {
     let mut all = Vec::new();
     let read = async {
@@ -365,13 +367,13 @@ pub async fn read_until(stream: &mut TcpStream, enough: impl Fn(&str) -> bool) -
     text
 }
 
-/// The request for a stream, as bytes.
+/// Returns the request for a stream, as bytes.
 pub fn get(path: &str, cursor: Option<&str>) -> Vec<u8> {
     let cursor = cursor.map(|cursor| format!("Last-Event-ID: {cursor}\r\n")).unwrap_or_default();
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{cursor}\r\n").into_bytes()
 }
 
-/// What a chunked body says, and whether its last chunk came.
+/// Decodes a chunked body. Returns it, and whether its last chunk came.
 pub fn unchunk(answer: &str) -> (String, bool) {
     let mut rest = answer.split_once("\r\n\r\n").expect("a head").1;
     let mut body = String::new();
@@ -392,14 +394,14 @@ pub fn now_ms() -> u64 {
     headwater::sync::clock::Clock::default().machine_now()
 }
 
-/// Waits until `now` lies at least `after` ms behind a multiple of `length`, and at most `before`.
+/// Waits until the time since the last multiple of `length` is in `after..before`; all are in ms.
 pub async fn wait_for_phase(length: u64, after: u64, before: u64) {
     while !(after..before).contains(&(now_ms() % length)) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Numbers that look random and are the same in every run.
+/// A generator of pseudo-random numbers that are the same in every run.
 pub struct Random(u64);
 
 impl Random {
@@ -407,7 +409,7 @@ impl Random {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    /// Marsaglia's xorshift64.
+    /// Returns a number below `limit`, by Marsaglia's xorshift64.
     pub fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

@@ -1,4 +1,5 @@
-//! `?mode=hold`: finished bodies with the same blocks.
+//! Long polls (`?mode=hold`): each response is complete, and it has the same SSE events as a
+//! stream.
 
 use crate::kit::{Origin, wait_for_phase};
 use hyper::Method;
@@ -28,7 +29,7 @@ async fn a_hold_answer_waits_for_an_event_and_is_then_true_for_ever() {
         number + 1
     );
     assert_eq!(answer.body, expected);
-    // Asked again, whenever that is, it is the same answer.
+    // The response to a repeated request is the same, whenever the request arrives.
     let again = origin.request(Method::GET, PATH, &cursor, "").await;
     assert_eq!(again.body, expected);
 }

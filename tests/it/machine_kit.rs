@@ -1,9 +1,9 @@
-//! Disks and clocks that tests fill, freeze and set. Mounting needs root.
+//! Disks that tests can fill or freeze, and a clock that tests can set. Mounting a disk needs root.
 
 use crate::kit::Origin;
 use std::process::Command;
 
-/// A small file system of its own, to be filled up.
+/// A small tmpfs that a test can fill up.
 pub struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
@@ -27,7 +27,7 @@ impl SmallDisk {
     }
 }
 
-/// A file system of its own, in a file, that can be made to hang.
+/// An ext4 file system in an image file (64 MiB), which a test can freeze.
 pub struct LoopDisk {
     directory: tempfile::TempDir,
     _image: tempfile::NamedTempFile,
@@ -55,7 +55,7 @@ impl LoopDisk {
         self.directory.path()
     }
 
-    /// Every write waits for as long as the value lives.
+    /// Freezes the file system: every write blocks until the returned value is dropped.
     pub fn freeze(&self) -> Frozen<'_> {
         self.fsfreeze("-f");
         Frozen(self)
@@ -67,8 +67,8 @@ impl LoopDisk {
     }
 }
 
-/// A disk that hangs. Where a test fails, this goes before the processes that wait for the disk:
-/// they cannot end before it is thawed.
+/// A frozen disk; dropping it thaws the disk. It must be dropped before the processes that wait for
+/// the disk, because they cannot end earlier. The borrow ensures this also where a test fails.
 pub struct Frozen<'a>(&'a LoopDisk);
 
 impl Drop for Frozen<'_> {
@@ -85,12 +85,13 @@ impl Drop for LoopDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // With `-l`, a process that still has a file open there keeps it until the process ends.
+        // With `-l`, the mount stays usable for a process that has a file open, until the process
+        // ends.
         Command::new("umount").arg("-l").arg(self.0.path()).status().ok();
     }
 }
 
-/// A clock that processes follow, and that can be set to another time.
+/// A clock, set by libfaketime, that child processes follow and that a test can change.
 pub struct SteppedClock(tempfile::NamedTempFile);
 
 impl SteppedClock {
@@ -104,10 +105,11 @@ impl SteppedClock {
         std::fs::write(self.0.path(), off).expect("it is written");
     }
 
-    /// The words before the command of a process that follows it.
+    /// The words to put before the command of a process that follows this clock.
     pub fn wrapper(&self) -> Vec<String> {
         let file = format!("FAKETIME_TIMESTAMP_FILE={}", self.0.path().display());
-        // With jemalloc, which Redis is linked to, the library would call itself for ever.
+        // libc is preloaded too: with jemalloc, which Redis is linked to, libfaketime would
+        // otherwise call itself in an endless recursion.
         let library = "LD_PRELOAD=/usr/$LIB/faketime/libfaketimeMT.so.1:libc.so.6";
         let fixed = ["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"];
         ["env", library, &file, fixed[0], fixed[1]].map(str::to_owned).into()

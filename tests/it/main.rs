@@ -1,4 +1,5 @@
-//! One binary for all tests against the real one; `kit` starts it on free ports.
+//! The integration tests, in a single test binary. They run the compiled `headwater` binary, which
+//! the module `kit` starts on free ports.
 
 mod access;
 mod autobahn;

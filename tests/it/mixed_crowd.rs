@@ -1,4 +1,5 @@
-//! Streams and WebSockets side by side: one log, one order, for listeners and publishers of both.
+//! Streams and WebSockets on the same channel: subscribers and publishers of both kinds see one log
+//! in one order.
 
 use crate::kit::{Origin, Random};
 use crate::socket_kit::{Heard, Socket};
@@ -12,15 +13,15 @@ use tokio::time::{interval, sleep, timeout};
 const LISTENERS: u64 = 500;
 const PUBLISHERS: u64 = 4;
 const EVENTS_EACH: u64 = 40;
-/// Percent of listeners that break off in a second.
+/// Percentage of the subscribers that disconnect in each second.
 const BREAK_OFF: u64 = 10;
-/// Everything that is on its way arrives within this time, or never.
+/// The time within which every event in flight must arrive. An event that takes longer is lost.
 const ARRIVAL: Duration = Duration::from_secs(60);
 const LAST: &str = "the last one";
 
 type Ids = Vec<String>;
 
-/// Whether it is time to break off, asked each second.
+/// Returns whether the subscriber disconnects in this second. It is called once per second.
 fn breaks(random: &mut Random) -> bool {
     random.below(100) < BREAK_OFF
 }
@@ -71,13 +72,14 @@ async fn listen_to_a_socket(server: SocketAddr, mut random: Random) -> Ids {
                 }
             }
         }
-        // The connection goes without a word, as when a network does.
+        // The TCP connection ends without a close frame, as after a network failure.
         drop(socket);
         sleep(Duration::from_millis(random.below(300))).await;
     }
 }
 
-/// Publishes as one that does not know whether its last publish arrived, and says it again.
+/// Publishes like a client that does not know whether its last publish arrived: it repeats the
+/// publish with the same idempotency key.
 async fn publish_over_a_socket(server: SocketAddr, name: u64, mut random: Random) {
     let mut socket = Socket::connect(server).await;
     let mut pace = interval(Duration::from_millis(200));
@@ -87,7 +89,7 @@ async fn publish_over_a_socket(server: SocketAddr, name: u64, mut random: Random
         let frame =
             json!({ "type": "publish", "channel": "a", "data": key, "idempotency_key": key });
         if random.below(100) < 2 * BREAK_OFF {
-            // Not waited for: it may be stored, or not.
+            // The acknowledgement is not awaited, so the event may or may not be stored.
             socket.say(frame.clone()).await;
             socket = Socket::connect(server).await;
         }

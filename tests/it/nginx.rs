@@ -1,5 +1,5 @@
-//! nginx with the shipped profiles: held answers are shared, streams pass through, and no fault of
-//! the origin ends an `EventSource`.
+//! nginx with the shipped profiles: clients share the response to a long poll, streams pass
+//! through, and no failure of the origin ends an `EventSource`.
 
 use crate::edge_kit::{Cache, Follower, Notes, Tap};
 use crate::kit::{Origin, Random, now_ms, request};
@@ -11,10 +11,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
 
-/// After the last publish everyone has what is on its way, or never will.
+/// The time after the last publish within which every client must have received every event.
 const ARRIVAL: Duration = Duration::from_secs(40);
 
-/// Publishes a number, and keeps on trying where nobody answers.
+/// Publishes a number, and repeats the request with the same idempotency key until the origin
+/// answers.
 async fn publish(origin: &Origin, number: u64) {
     let key = number.to_string();
     let begun = Instant::now();
@@ -79,7 +80,7 @@ async fn five_hundred_clients_are_one_held_request_an_event_through_a_restart_an
     let tap = Tap::to(origin.listen.port()).await;
     let cache = Cache::nginx("collapse", tap.port);
     let begun = now_ms();
-    // With something in the channel, so that nobody's first request waits for an event.
+    // The channel has an event already, so that no client's first request waits for one.
     publish(&origin, 1).await;
     let crowd = Crowd::join(&cache, 500);
     let mut number = 1;
@@ -140,8 +141,8 @@ async fn a_held_event_reaches_half_of_the_clients_before_nginx_looks_twice() {
     delays.sort_unstable();
     let at = |percent: usize| delays[delays.len() * percent / 100];
     println!("p50 {} ms, p90 {} ms, p99 {} ms", at(50), at(90), at(99));
-    // Not a race against the clock: nginx looks for the answer every 500 ms, so a median above
-    // 600 means that clients wait for a second look.
+    // This bound does not depend on the speed of the machine: nginx looks for the answer every 500
+    // ms, so a median above 600 ms means that clients wait for a second look.
     assert!(at(50) < 600, "p50 {} ms", at(50));
 }
 

@@ -1,4 +1,5 @@
-//! What operators, their load balancers and their shells do to a process.
+//! How the process reacts to operators, load balancers and shells: health checks, signals, flags,
+//! environment variables, listening addresses and redirects.
 
 use crate::kit::{BINARY, Origin, PATIENCE, get, read_until, request, wait_for_phase};
 use headwater::client::http::Address;
@@ -10,10 +11,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::time::timeout;
 
-/// A `headwater serve` with flags of its own for where it listens. Ends with the value.
+/// A running `headwater serve` with its own listening flags. Dropping the value kills the process.
 struct Process {
     child: Child,
-    /// The lines that it says first.
+    /// The first lines that the process writes to standard error.
     lines: Vec<String>,
 }
 
@@ -27,12 +28,12 @@ impl Process {
         let first =
             said.by_ref().map_while(Result::ok).filter(|line| line.starts_with("headwater"));
         let lines = first.take(lines).collect();
-        // Read to its end, so that it never blocks on a full pipe.
+        // Standard error is read to its end, so that the process never blocks on a full pipe.
         std::thread::spawn(move || said.map_while(Result::ok).for_each(|line| println!("{line}")));
         Self { child, lines }
     }
 
-    /// The address in its line of this number.
+    /// Returns the HTTP address in the line with this index.
     fn address(&self, line: usize) -> Address {
         let rest = self.lines[line].split("http://").nth(1).expect("an address");
         format!("http://{}", rest.split('/').next().unwrap()).parse().expect("an address")
@@ -94,7 +95,8 @@ async fn a_switch_in_a_variable_is_said_as_people_say_it() {
     }
 }
 
-/// How a command ends that is given these flags and variables, and what it says.
+/// Runs the command with these flags and variables, and returns its exit status and its standard
+/// error.
 fn refused(flags: &[&str], environment: &[(&str, &str)]) -> (i32, String) {
     let mut command = Command::new(BINARY);
     let output = command.args(flags).envs(environment.iter().copied()).output().expect("it starts");
@@ -131,7 +133,7 @@ fn a_mistake_in_flags_or_variables_is_one_exit_status_and_is_named() {
     let token = ["token", "--token-secret", secret, "--publish", "*", "--ttl", "0s"];
     check(&token, &[], "--ttl takes a second or more");
     check(&["token", "--token-secret", secret], &[], "good for nothing");
-    // The variable is named where nobody typed the flag.
+    // The message names the variable where the value does not come from a flag.
     let variable = [("HEADWATER_SEGMENT", "1h")];
     check(&["serve"], &variable, "--segment is set by HEADWATER_SEGMENT");
     let variable = [("HEADWATER_LANES", "many")];
@@ -179,7 +181,8 @@ async fn it_listens_on_a_unix_socket_and_takes_a_left_over_one() {
     };
     let posted = "POST /channels/a HTTP/1.1\r\nHost: any.example\r\nContent-Length: 1\r\n\r\nx";
     assert!(ask(posted, "\r\n\r\n").await.starts_with("HTTP/1.1 201"));
-    // A stream with its end, over a socket that the kernel does not bound.
+    // Reads a whole stream, over a socket whose buffer the kernel does not bound as it does for
+    // TCP.
     let stream = String::from_utf8(get("/channels/a?after=0-0", None)).unwrap();
     let text = ask(&stream, "\r\n0\r\n\r\n").await;
     assert!(text.contains("data: x\n") && text.contains("retry: 100\n"), "{text}");
@@ -204,7 +207,7 @@ async fn an_idle_connection_is_kept_for_as_long_as_the_flag_says() {
     assert!(begun.elapsed() >= Duration::from_secs(1));
 }
 
-/// Answers every request with a redirect.
+/// Starts a server that answers every request with a redirect to `to`, and returns its address.
 async fn redirect(status: &'static str, to: String) -> Address {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
@@ -235,7 +238,7 @@ async fn answer_with_redirect(stream: &mut TcpStream, status: &str, to: &str) {
     let _end = stream.read(&mut [0; 1024]).await;
 }
 
-// The commands block a thread, and the redirects come from this runtime.
+// Two threads are needed: the commands block one, and the redirects are served by this runtime.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_clients_follow_redirects() {
     let origin = Origin::start();
@@ -251,7 +254,7 @@ async fn the_clients_follow_redirects() {
         let output = tail.env("HEADWATER_URL", front.to_string()).output().expect("it starts");
         assert_eq!(String::from_utf8_lossy(&output.stdout), "x\n", "{status}");
     }
-    // A circle has an end.
+    // The client gives up on a redirect loop after a limited number of requests.
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let own = format!("http://{}", listener.local_addr().unwrap());
     let (to, asked) = (own.clone(), std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0)));
@@ -277,7 +280,7 @@ async fn tail_ends_with_the_command_that_reads_it() {
     let mut shell = tokio::process::Command::new("bash");
     let line = format!("{BINARY} tail a --after 0-0 | head -n 1");
     shell.args(["-c", &line]).env("HEADWATER_URL", origin.address().to_string());
-    // No further event comes that would fail to be printed.
+    // `tail` must end although no further event arrives whose printing would fail.
     let output = timeout(Duration::from_secs(10), shell.output()).await.expect("it ends at once");
     assert_eq!(String::from_utf8_lossy(&output.unwrap().stdout), "x\n");
 }
@@ -287,7 +290,8 @@ async fn a_lone_origin_that_drains_asks_its_clients_to_wait() {
     let redis = crate::redis_kit::RedisServer::start();
     for (store, retry) in [("memory".to_owned(), 3_000), (redis.url(), 100)] {
         let origin = Origin::with(&["--store", &store, "--segment", "2s"]);
-        // Not in the last part of a segment, where a stream runs on to the next one.
+        // The test does not start in the last part of a segment, where a stream continues into the
+        // next one.
         wait_for_phase(2_000, 100, 600).await;
         let mut stream = origin.raw(&get("/channels/a", None)).await;
         let begun = read_until(&mut stream, |text| text.contains("ends_at")).await;

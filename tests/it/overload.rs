@@ -1,4 +1,5 @@
-//! Too many, too slow and too greedy: what one client costs, the others must not notice.
+//! Clients that open too many connections, read too slowly or send too much: the cost of such a
+//! client must not affect the other clients.
 
 use crate::hardening::{QUIET, assert_sane, memory, wait_for};
 use crate::kit::{Answer, Origin, PATIENCE, get, next_message, read_until};
@@ -26,7 +27,8 @@ async fn ten_thousand_idle_connections_slow_nobody_down() {
     let mut idle = Vec::with_capacity(COUNT);
     for number in 0..COUNT {
         let mut stream = TcpStream::connect(origin.listen).await.expect("it accepts");
-        // Every other one has been used: hyper keeps its buffers.
+        // Every second connection has served a request, because hyper keeps the buffers of such a
+        // connection.
         if number % 2 == 0 {
             stream
                 .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -47,8 +49,9 @@ async fn ten_thousand_idle_connections_slow_nobody_down() {
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     let grown = origin.metric("process_resident_memory_bytes").await - before;
     let each = grown / COUNT as f64;
-    // Measured: 1.4 KiB for a task that waits for its first byte, 11 KiB for one that was used,
-    // most of it hyper's read buffer of 8 KiB. The bound is twice their mean: 125 MB in all.
+    // Measured: 1.4 KiB for a task that waits for its first byte, 11 KiB for a connection that has
+    // served a request, most of it hyper's read buffer of 8 KiB. The bound is twice their mean: 125
+    // MB for all connections.
     assert!(each < 12.5 * 1024.0, "{each} bytes a connection");
     assert_sane(&origin, "a", &[kept, id]).await;
     drop(idle);
@@ -61,7 +64,7 @@ async fn a_crowd_that_comes_at_once_waits_and_is_served() {
     let _alone = crate::kit::alone().await;
     let origin = Origin::start();
     let kept = origin.publish("a", "x").await;
-    // Nobody accepts: the kernel alone takes the crowd in.
+    // The process is stopped and accepts no connection; only the kernel's queue takes them.
     origin.signal("STOP");
     let mut crowd = Vec::new();
     for _ in 0..1_000 {
@@ -98,14 +101,16 @@ async fn connections_over_the_limit_are_sent_away_for_a_while() {
     answer.assert_problem(503, "connections");
     let wait = answer.header("retry-after").and_then(|wait| wait.parse::<u64>().ok());
     assert!(wait.is_some_and(|wait| (5..=15).contains(&wait)), "{wait:?}");
-    // Only streams cost a place for long: what a publisher sends is taken, and is streamed.
+    // The limit applies to streams, because they keep a connection open for long. A publish is
+    // accepted, and its event reaches the open streams.
     let id = origin.publish("a", "y").await;
     for stream in &mut streams {
         read_until(stream, |text| text.contains(&format!("id: {id}\n"))).await;
     }
     let mut sender = h2(&origin).await;
     assert_shed(&whole(&mut sender, "/channels/a").await, "connections");
-    // Neither is an HTTP/2 connection kept: its next streams may be served elsewhere.
+    // The HTTP/2 connection is closed too, so that the client's next streams may reach another
+    // origin.
     wait_for("the connection stays", async || sender.is_closed()).await;
     drop(streams);
     let room = async || origin.metric("headwater_connections_open").await == 0.0;
@@ -113,7 +118,8 @@ async fn connections_over_the_limit_are_sent_away_for_a_while() {
     assert_sane(&origin, "a", &[kept, id]).await;
 }
 
-/// A `200` that sends `EventSource` away, as caches may hand it to a herd.
+/// Checks that the answer is a `200` that sheds an `EventSource`. Caches may serve it to many
+/// clients.
 pub fn assert_shed(answer: &Answer, why: &str) {
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert_eq!(answer.header("content-type"), Some("text/event-stream; charset=utf-8"));
@@ -133,7 +139,7 @@ async fn h2(origin: &Origin) -> SendRequest<Full<Bytes>> {
 pub async fn h2_on(stream: TcpStream) -> SendRequest<Full<Bytes>> {
     let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
     let (sender, connection) = handshake.expect("it speaks HTTP/2");
-    // Ends with the sender and its streams; they report what goes wrong.
+    // The task ends with the sender and its streams, which report any error.
     tokio::spawn(async move { connection.await.unwrap_or_default() });
     sender
 }
@@ -157,7 +163,7 @@ async fn whole(sender: &mut SendRequest<Full<Bytes>>, path: &str) -> Answer {
     Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() }
 }
 
-/// Reads a body until `enough` says so of what came.
+/// Reads a body until `enough` returns true for the text received so far.
 async fn read_h2(body: &mut Incoming, enough: impl Fn(&str) -> bool) {
     let mut all = String::new();
     let read = async {
@@ -173,7 +179,7 @@ async fn read_h2(body: &mut Incoming, enough: impl Fn(&str) -> bool) {
 #[tokio::test]
 async fn http_2_streams_live_on_and_are_let_go_one_by_one() {
     let flags = ["--store", "memory", "--heartbeat", "1s", "--segment", "10m"];
-    // Other clients have a hundred streams on a connection.
+    // A client that is not a trusted proxy may have at most 100 streams on a connection.
     let origin = Origin::with(&[&flags[..], &A_PROXY].concat());
     let kept = origin.publish("a", "x").await;
     let mut sender = h2(&origin).await;
@@ -186,7 +192,7 @@ async fn http_2_streams_live_on_and_are_let_go_one_by_one() {
     let (quiet, began) =
         (send(&mut sender, Method::GET, "/channels/quiet", "").await, Instant::now());
     assert_eq!(origin.metric("headwater_streams_open").await, 101.0);
-    // Longer than what the head of an HTTP/1.1 request may take.
+    // This is longer than the time allowed for the head of an HTTP/1.1 request.
     let is_late = |_: &str| began.elapsed() > Duration::from_secs(11);
     read_h2(&mut quiet.into_body(), is_late).await;
     let answer = send(&mut sender, Method::POST, "/channels/a", "y").await;
@@ -194,7 +200,8 @@ async fn http_2_streams_live_on_and_are_let_go_one_by_one() {
     for body in &mut bodies {
         read_h2(body, |text| text.contains("data: y\n\n")).await;
     }
-    // Resets: a stream is let go, the others on its connection live.
+    // When streams are reset, the origin releases them, and the other streams on the connection
+    // continue.
     let mut last = bodies.pop().expect("a hundred");
     drop(bodies);
     let one = async || origin.metric("headwater_streams_open").await == 1.0;
@@ -206,22 +213,24 @@ async fn http_2_streams_live_on_and_are_let_go_one_by_one() {
     assert_sane(&origin, "a", &[kept]).await;
 }
 
-/// The test may have as many streams on a connection as the cache of a CDN.
+/// Flags that make the test a trusted proxy, so that it may open as many streams on a connection as
+/// the cache of a CDN.
 const A_PROXY: [&str; 2] = ["--trusted-proxy", "127.0.0.1/32"];
 
-/// What is kept is small, so that what grows is what readers hold.
+/// Starts an origin that retains little, so that any growth of memory is due to slow readers.
 pub fn small_store() -> Origin {
     Origin::with(&[&QUIET[..], &["--retain-bytes", "2MiB"]].concat())
 }
 
-/// Waits until so many streams are open; the memory in use then, in MiB.
+/// Waits until `count` streams are open, and returns the memory in use then, in MiB.
 pub async fn memory_with_streams(origin: &Origin, count: usize) -> f64 {
     let open = async || origin.metric("headwater_streams_open").await == count as f64;
     wait_for("not all streams began", open).await;
     memory(origin).await
 }
 
-/// Publishes `times` as many batches of `count` events; waits each time until `fast` has them.
+/// Publishes the batch `lines` `times` times, and waits after each batch until `fast` has received
+/// its events.
 pub async fn publish_past(origin: &Origin, fast: &mut EventSource, times: usize, lines: &str) {
     for _ in 0..times {
         for id in origin.publish_lines("a", lines).await {
@@ -234,13 +243,14 @@ pub fn lines(count: usize, data_bytes: usize) -> String {
     format!("{{\"data\":\"{}\"}}\n", "x".repeat(data_bytes)).repeat(count)
 }
 
-/// A frame of HTTP/2 (RFC 9113, section 4.1).
+/// Encodes an HTTP/2 frame (RFC 9113, section 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u32).to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// What a client says first that lets the origin send as much as it likes.
+/// The preface and first frames of a client that opens the largest flow-control windows, so that
+/// the origin may send without limit.
 fn greedy_h2() -> Vec<u8> {
     const WINDOW_MAX: u32 = (1 << 31) - 1;
     let settings = [&4u16.to_be_bytes()[..], &WINDOW_MAX.to_be_bytes()].concat();
@@ -249,7 +259,7 @@ fn greedy_h2() -> Vec<u8> {
     [preface, frame(4, 0, 0, &settings), frame(8, 0, 0, &more)].concat()
 }
 
-/// `GET /channels/a`, whole with one HEADERS frame.
+/// A `GET /channels/a` request in a single HEADERS frame.
 fn get_h2(stream: u32) -> Vec<u8> {
     frame(1, 0b101, stream, b"\x82\x86\x04\x0b/channels/a\x01\x09localhost")
 }
@@ -265,11 +275,12 @@ async fn http_2_streams_that_are_never_read_cost_little_memory() {
     let _never_read = origin.raw(&all).await;
     let before = memory_with_streams(&origin, SLOW).await;
     let mut fast = origin.source("/channels/a?after=0-0", None);
-    // Small batches: each stream holds copies of its own.
+    // The batches are small, so that each stream buffers its own copies.
     publish_past(&origin, &mut fast, 200, &lines(10, 250)).await;
     let grown = memory(&origin).await - before;
-    // 36 MiB as above, and for each stream 16 KiB and the piece of up to 16 KiB that goes over it:
-    // 67 MiB. With hyper's own 400 KiB a stream it was 440.
+    // The store's cache takes 32 MiB and the tail buffer 4 MiB. Each stream buffers 16 KiB and the
+    // chunk of up to 16 KiB that exceeds it: 67 MiB in all. With hyper's own 400 KiB for each
+    // stream it was 440 MiB.
     assert!(grown < 96.0, "{grown} MiB more");
     assert_sane(&origin, "kept", &[kept]).await;
 }
@@ -282,7 +293,8 @@ async fn http_2_streams_that_are_begun_and_reset_at_once_leave_nothing_behind() 
     let resets = (0..5_000).flat_map(|number| reset(2 * number + 1));
     let mut stream = origin.raw(&greedy_h2()).await;
     let ping = frame(6, 0, 0, b"all done");
-    // The origin may hang up on such a client at any time; else it answers the ping last.
+    // The origin may close the connection of such a client at any time; otherwise it answers the
+    // ping last.
     let _cut = stream.write_all(&resets.chain(ping).collect::<Vec<u8>>()).await;
     read_until(&mut stream, |text| text.contains("all done")).await;
     let none = async || origin.metric("headwater_streams_open").await == 0.0;

@@ -1,11 +1,11 @@
-//! The page of `serve --demo`, with the `EventSource` of a real browser.
+//! The demo page of `serve --demo`, tested with the `EventSource` of a real browser.
 
 use crate::browser::Browser;
 use crate::kit::Origin;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Every cell of the board has a text, every price is one.
+/// True when every cell of the board has text and every price is a number above 0.
 const IS_FILLED: &str = r##"
     document.querySelectorAll("#board tr").length > 1
     && [...document.querySelectorAll("#board td")].every((cell) => cell.textContent)
@@ -13,7 +13,7 @@ const IS_FILLED: &str = r##"
     && [...document.querySelectorAll("#ticker b")].every((price) => Number(price.textContent) > 0)
 "##;
 
-/// A browser that shows the page of an origin.
+/// A browser that shows the demo page of an origin.
 struct Shown {
     browser: Browser,
     origin: Origin,
@@ -30,14 +30,14 @@ impl Shown {
         Self { browser, origin, _directory: directory }
     }
 
-    /// What the page has counted so far.
+    /// Returns the counters of the page.
     async fn counts(&self) -> Value {
         self.browser.run("return window.headwater").await
     }
 
-    /// Checks that the page got every event once and in order, from its first to its last.
+    /// Checks that the page received every event between its first and its last once and in order.
     async fn assert_whole(&self) {
-        // The page first: what it has by then is in the log for certain.
+        // The page is read first, so that every event that it has is certainly in the log.
         let counts = self.counts().await;
         assert_eq!((number(&counts["missing"]), number(&counts["repeated"])), (0, 0));
         for channel in ["departures", "ticker"] {
@@ -50,7 +50,7 @@ impl Shown {
         }
     }
 
-    /// The ids in the origin's own log, from one to another.
+    /// Reads the ids from `first` to `last` from the origin's own log.
     async fn logged(&self, channel: &str, first: &str, last: &str) -> Vec<String> {
         let mut ids = Vec::new();
         let mut after = "0-0".to_owned();
@@ -72,7 +72,8 @@ async fn the_page_gets_each_event_once_over_segment_boundaries() {
     let shown = Shown::start().await;
     shown.browser.wait_for(IS_FILLED).await;
     let before = shown.counts().await;
-    // A closing block and an opening block each; the half of one may have been counted before.
+    // Each boundary counts two `segment` events, a closing and an opening one. One of a pair may
+    // have been counted before.
     for channel in ["departures", "ticker"] {
         let segments = number(&before[channel]["segments"]) + 2 * 3 + 1;
         shown.browser.wait_for(&format!("headwater.{channel}.segments >= {segments}")).await;
@@ -89,7 +90,7 @@ async fn the_page_goes_on_by_itself_when_its_origin_was_killed_and_comes_back() 
     }
     let before = shown.counts().await;
     shown.origin.kill();
-    // The broken stream is one error, and a reconnect that nobody answers is another.
+    // The broken stream counts as one error, and the failed reconnect as another.
     for channel in ["departures", "ticker"] {
         let errors = number(&before[channel]["reconnects"]) + 2;
         shown.browser.wait_for(&format!("headwater.{channel}.reconnects >= {errors}")).await;
@@ -98,14 +99,14 @@ async fn the_page_goes_on_by_itself_when_its_origin_was_killed_and_comes_back() 
     shown.origin.start_again();
     for channel in ["departures", "ticker"] {
         let (events, segments) = (&during[channel]["events"], &during[channel]["segments"]);
-        // Over a boundary too, and not only to where it was.
+        // The page continues over a segment boundary too, and does not only catch up.
         let (events, segments) = (number(events) + 3, number(segments) + 3);
         let seen = format!("headwater.{channel}");
         let goes_on = format!("{seen}.events >= {events} && {seen}.segments >= {segments}");
         shown.browser.wait_for(&goes_on).await;
     }
     shown.browser.wait_for(IS_FILLED).await;
-    // The flights of the earlier run are off the board.
+    // The flights from before the restart are no longer on the board.
     shown.browser.wait_for("document.querySelectorAll('#board tr').length <= 12").await;
     shown.assert_whole().await;
 }

@@ -1,4 +1,4 @@
-//! What a publisher may send, and what it is told when it sends something else.
+//! The request bodies that a publisher may send, and the refusals of all others.
 
 use crate::kit::{BINARY, Origin};
 use flate2::Compression;
@@ -14,7 +14,7 @@ fn gzip(data: &[u8]) -> Vec<u8> {
     encoder.finish().expect("a Vec takes all")
 }
 
-/// The data of all events of a channel.
+/// Returns the data of all events of a channel.
 async fn data(origin: &Origin, channel: &str) -> Vec<String> {
     origin.log(channel).await.into_iter().map(|(_, data)| data).collect()
 }
@@ -39,7 +39,7 @@ async fn every_name_of_ndjson_is_a_batch_and_a_sequence_too() {
     let answer = origin.post("/channels/a", &kind, sequence).await;
     assert_eq!(answer.json()["ids"].as_array().map(Vec::len), Some(2));
     assert_eq!(data(&origin, "a").await[8..], ["1", "2", "3", "4"]);
-    // The members of an array are not taken by their place.
+    // A JSON array is refused: its elements do not stand for members by their position.
     let answer = origin.post("/channels/a", &kind, "\u{1e}[\"x\",\"type\",\"key\"]").await;
     assert_eq!(answer.assert_problem(400, "bad-field")["line"], 1);
     let lines = "{\"data\":1}\n[\"x\",\"type\",\"key\"]\n";
@@ -78,7 +78,7 @@ async fn a_compressed_body_is_decoded_within_the_limits() {
     let cut = gzip(&[b'x'; 1_000]);
     let refused = send("gzip", cut[..cut.len() - 5].to_vec(), plain).await;
     assert_eq!(refused.assert_problem(400, "bad-field")["field"], "Content-Encoding");
-    // A thousand times as long when it is decoded: the limit counts what comes out.
+    // The decoded body is a thousand times larger: the limit applies to the decoded size.
     let bomb = gzip(&vec![b'x'; 32 * 1024 * 1024]);
     assert!(bomb.len() < 64 * 1024, "{} bytes", bomb.len());
     let before = origin.metric("process_resident_memory_bytes").await;
@@ -109,7 +109,7 @@ async fn a_misspelt_parameter_stores_nothing() {
     let refused = origin.request(Method::DELETE, "/channels/a?repoen=1", &[], "").await;
     let problem = refused.assert_problem(400, "bad-field");
     assert!(problem["detail"].as_str().unwrap().contains("reopen"), "{problem}");
-    // On a stream they are passed over: a 400 would end an EventSource.
+    // On a stream, unknown parameters are ignored, because a 400 would end an `EventSource`.
     origin.publish("a", "x").await;
     let answer = origin.get("/channels/a?mode=hold&after=0-0&_=17&evnt=x&after=9").await;
     assert_eq!(answer.status, 200);
@@ -128,7 +128,8 @@ async fn a_channel_that_never_was_is_not_ended() {
             let refused = origin.request(Method::DELETE, &path, &[], "").await;
             refused.assert_problem(404, "no-channel");
         }
-        // Nothing was stored: the one channel that there may be is still to be had.
+        // The refused requests stored nothing: the single channel that `--max-channels` allows is
+        // still available.
         origin.publish("real", "x").await;
         let ended = origin.request(Method::DELETE, "/channels/real", &[], "").await;
         assert_eq!(ended.status, 200, "{store}");
@@ -153,7 +154,7 @@ async fn bad_names_are_told_their_reason() {
     }
 }
 
-/// What `headwater publish` prints on standard error, given these bytes.
+/// Runs `headwater publish` with this standard input, and returns its standard error.
 fn publish_lines(origin: &Origin, input: &[u8]) -> String {
     let mut command = Command::new(BINARY);
     command.args(["publish", "a"]).env("HEADWATER_URL", origin.address().to_string());
@@ -172,7 +173,7 @@ async fn publish_stores_the_lines_before_a_bad_one_and_says_so() {
     assert!(said.contains("line 6 was not published: it is not UTF-8 from its byte 4"), "{said}");
     assert!(said.contains("lines 1 to 5 were stored"), "{said}");
     assert_eq!(data(&origin, "a").await, ["1", "2", "3", "4", "5"]);
-    // The origin finds the bad one.
+    // In this input the origin refuses the line, not the command.
     let said = publish_lines(&origin, format!("6\n{}\n8\n", "x".repeat(2_000)).as_bytes());
     assert!(
         said.contains("line 2 was not published") && said.contains("line 1 was stored"),

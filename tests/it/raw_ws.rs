@@ -1,4 +1,5 @@
-//! WebSockets as bytes, so that a test can send what no client library would.
+//! WebSockets on the level of bytes, so that a test can send frames that no client library would
+//! send.
 
 use crate::kit::{Origin, PATIENCE};
 use serde_json::Value;
@@ -10,19 +11,19 @@ pub const TEXT: u8 = 0x81;
 pub const PING: u8 = 0x89;
 pub const PONG: u8 = 0x8a;
 pub const CLOSE: u8 = 0x88;
-/// The first byte of a frame that is the last of its message.
+/// The bit in the first byte of a frame that marks the last frame of a message.
 const FIN: u8 = 0x80;
 
-/// One frame of the origin's: its first byte, and what it holds.
+/// One frame from the origin: its first byte and its payload.
 pub type Frame = (u8, Vec<u8>);
 
-/// One side of a socket that has shaken hands.
+/// The client side of a WebSocket after the handshake.
 pub struct Peer {
     pub stream: TcpStream,
     unread: Vec<u8>,
 }
 
-/// A masked frame (RFC 6455, section 5.2). `first`: its flags and opcode.
+/// Encodes a masked frame (RFC 6455, section 5.2). `first` has its flags and opcode.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [1, 2, 3, 4];
     let mut bytes = head(first, payload.len() as u64);
@@ -31,7 +32,7 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The beginning of a frame that says it is masked, up to the mask.
+/// Encodes the header of a masked frame up to the masking key, which is not included.
 pub fn head(first: u8, length: u64) -> Vec<u8> {
     match length {
         0..=125 => vec![first, 0x80 | length as u8],
@@ -40,7 +41,7 @@ pub fn head(first: u8, length: u64) -> Vec<u8> {
     }
 }
 
-/// The request that begins a socket.
+/// Builds the handshake request.
 pub fn handshake(path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     let mut text = format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -50,7 +51,8 @@ pub fn handshake(path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     (text + "\r\n").into_bytes()
 }
 
-/// A connection from another address of this machine: another client.
+/// Connects from another local address, so that the origin sees another client. With `narrow`, the
+/// receive buffer is 4 KiB.
 pub async fn connect_from(origin: &Origin, address: &str, narrow: bool) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     let address: IpAddr = address.parse().expect("an address");
@@ -62,18 +64,19 @@ pub async fn connect_from(origin: &Origin, address: &str, narrow: bool) -> TcpSt
 }
 
 impl Peer {
-    /// Shakes hands without anything that is not needed.
+    /// Performs a handshake with the required headers only.
     pub async fn connect(origin: &Origin) -> Self {
         Self::with(origin, "/ws", &[]).await
     }
 
-    /// Shakes hands with these headers too.
+    /// Performs a handshake at `path` with these additional headers.
     pub async fn with(origin: &Origin, path: &str, headers: &[(&str, &str)]) -> Self {
         let stream = TcpStream::connect(origin.listen).await.expect("it listens");
         Self::on(stream, &handshake(path, headers)).await.expect("it shakes hands")
     }
 
-    /// Shakes hands on a connection; the origin's whole answer where that is something else.
+    /// Sends the handshake on a connection. Returns the origin's answer as the error if it is not a
+    /// 101.
     pub async fn on(mut stream: TcpStream, handshake: &[u8]) -> Result<Self, String> {
         stream.write_all(handshake).await.expect("it reads");
         let mut peer = Self { stream, unread: Vec::new() };
@@ -93,7 +96,7 @@ impl Peer {
         Err(String::from_utf8_lossy(&peer.unread).into_owned())
     }
 
-    /// Sends bytes; the origin may have closed by now.
+    /// Sends bytes. The origin may have closed the connection, which is no error.
     pub async fn send(&mut self, bytes: &[u8]) {
         let sent = tokio::time::timeout(PATIENCE, self.stream.write_all(bytes)).await;
         let _cut = sent.expect("it reads, or closes");
@@ -104,13 +107,13 @@ impl Peer {
         self.send(&frame(TEXT, text.as_bytes())).await;
     }
 
-    /// Sends one text frame; the next message.
+    /// Sends a text frame and returns the next message.
     pub async fn ask(&mut self, text: &str) -> Value {
         self.say(text).await;
         self.message().await
     }
 
-    /// The next frame; `None` where the connection has ended.
+    /// Returns the next frame, or `None` when the connection has ended.
     pub async fn frame(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = self.take_frame() {
@@ -122,7 +125,7 @@ impl Peer {
         }
     }
 
-    /// The next message, put together. Answers pings.
+    /// Returns the next message, assembled from its frames. Answers pings meanwhile.
     pub async fn message(&mut self) -> Value {
         let message = tokio::time::timeout(PATIENCE, self.next_message()).await;
         message.expect("a message comes")
@@ -145,7 +148,8 @@ impl Peer {
         }
     }
 
-    /// Reads on to the close frame: its code and reason; `None` where the connection ends without.
+    /// Reads up to the close frame and returns its code and reason, or `None` if the connection
+    /// ends without one.
     pub async fn goodbye(&mut self) -> Option<(u16, String)> {
         let closed = async {
             while let Some((first, payload)) = self.frame().await {
@@ -158,13 +162,13 @@ impl Peer {
         tokio::time::timeout(PATIENCE, closed).await.expect("it is closed")
     }
 
-    /// That the origin is still there for this socket.
+    /// Checks that the origin still answers on this socket.
     pub async fn assert_open(&mut self) {
         self.say(r#"{"type":"ping","ref":"still here"}"#).await;
         while self.message().await["ref"] != "still here" {}
     }
 
-    /// Reads what there is; `false` at the end.
+    /// Reads the available bytes. Returns `false` when the connection has ended.
     async fn read(&mut self) -> bool {
         let mut buffer = [0; 16 * 1024];
         let read = tokio::time::timeout(PATIENCE, self.stream.read(&mut buffer)).await;

@@ -1,4 +1,5 @@
-//! Many origins on one Redis, and everything that can happen between them.
+//! Several origins on one Redis: consistency between them, failures of Redis, and refusals of wrong
+//! settings.
 
 use crate::kit::{
     Origin, PATIENCE, Random, get, next_message, read_until, request, unchunk, wait_for_phase,
@@ -22,7 +23,7 @@ fn on(url: &str, segment: &str) -> Origin {
     Origin::with(&["--store", url, "--segment", segment])
 }
 
-/// Publishes with an idempotency key of its own until it is acknowledged, at any of the origins.
+/// Publishes with an idempotency key, at one origin after another, until the event is acknowledged.
 async fn publish_surely(addresses: &[Address], path: &str, key: &str, data: &str) {
     for attempt in 0.. {
         let address = &addresses[attempt % addresses.len()];
@@ -38,7 +39,7 @@ async fn publish_surely(addresses: &[Address], path: &str, key: &str, data: &str
     }
 }
 
-/// Follows a channel to its last event, at another origin after every reconnect.
+/// Subscribes to a channel until its last event, at a random origin after every reconnect.
 async fn wander(
     addresses: Vec<Address>,
     path: &'static str,
@@ -56,7 +57,7 @@ async fn wander(
                     return seen;
                 }
             }
-            // A client that reconnects while Redis is away is told so by a `shed` event.
+            // A client that reconnects while Redis is unavailable receives a `shed` event.
             Signal::Message(message) => {
                 assert!(["segment", "shed"].contains(&message.kind.as_str()), "{message:?}");
             }
@@ -70,7 +71,8 @@ async fn wander(
     }
 }
 
-/// A publisher at each origin, until told to stop; how many events were acknowledged.
+/// Publishes at the origins in turn until `stop` becomes true, and returns the data of the
+/// acknowledged events.
 async fn publish_until(
     publisher: u64,
     addresses: Vec<Address>,
@@ -162,7 +164,7 @@ async fn two_origins_with_different_clocks_answer_with_the_same_bytes() {
         Origin::with_clock("+0.2s", &flags),
         Origin::with_clock("-0.2s", &flags),
     ];
-    // Until each has seen Redis's clock.
+    // Each origin must have read the clock of Redis.
     for origin in &origins {
         timeout(PATIENCE, async { while origin.get("/readyz").await.status != 200 {} })
             .await
@@ -177,7 +179,7 @@ async fn two_origins_with_different_clocks_answer_with_the_same_bytes() {
         assert!(is_whole, "{answer}");
         body.split_inclusive("\n\n").filter(|block| !block.starts_with(':')).collect::<String>()
     });
-    // Over the boundary and beyond, at each of the origins.
+    // The events are published at each origin in turn, over the segment boundary and beyond.
     let publish = async {
         for number in 0..400 {
             origins[number % 3].publish("a", &number.to_string()).await;
@@ -207,7 +209,7 @@ async fn while_redis_is_away_streams_go_on_and_publishes_say_so_and_then_all_res
         let begun = std::time::Instant::now();
         let refused = origin.post("/channels/a", &[], "refused").await;
         assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
-        // It may have reached Redis before the answer was lost.
+        // The publish may have reached Redis before the answer was lost.
         let problem = refused.assert_problem(503, "store-unclear");
         let detail = problem["detail"].as_str().unwrap();
         assert!(detail.contains("same Idempotency-Key"), "{detail}");
@@ -215,11 +217,11 @@ async fn while_redis_is_away_streams_go_on_and_publishes_say_so_and_then_all_res
         let stalled = ("headwater_store_errors_total{kind=\"stall\"}", 1.0..);
         origin.shows(Err("redis: "), "the log is not followed", stalled).await;
         assert_eq!(origin.metric("headwater_store_up").await, 0.0);
-        // A stream of what the origin holds begins all the same, and lives.
+        // A stream that is served from the origin's memory still starts, and sends heartbeats.
         let mut stream = origin.raw(&get("/channels/a", Some(&first))).await;
         let text = read_until(&mut stream, |text| text.contains("\r\n:\n\r\n")).await;
         assert!(text.contains("ends_at"), "{text}");
-        // One that needs Redis is put off, for EventSource and for others.
+        // A stream that needs Redis is shed, for an `EventSource` and for other clients.
         let shed = origin.get("/channels/other").await;
         assert_eq!((shed.status.as_u16(), shed.header("headwater-shed")), (200, Some("store")));
         let accept = [("accept", "application/json")];
@@ -270,7 +272,8 @@ async fn a_publisher_that_repeats_through_a_restart_of_redis_is_stored_once() {
         for number in 0..200 {
             count.send_replace(number);
             let data = number.to_string();
-            // Twice each, as a publisher does whose first answer was lost.
+            // Each event is published twice, as by a publisher that did not receive the first
+            // answer.
             publish_surely(&addresses, "/channels/a", &data, &data).await;
             publish_surely(&addresses, "/channels/a", &data, &data).await;
         }
@@ -321,7 +324,7 @@ async fn origins_must_agree_on_the_shards_also_when_redis_comes_later() {
     timeout(PATIENCE, told).await.expect("it says what is wrong");
 }
 
-/// Commands that Redis was sent by an idle origin in a while, beside those that ask for the number.
+/// Returns how many commands Redis processes in 4 s while the origin is idle.
 async fn commands_while_idle(redis: &RedisServer) -> u64 {
     let count = || -> u64 {
         let info = redis.command(&["INFO", "stats"]);
@@ -341,7 +344,7 @@ async fn idle_channels_cost_redis_nothing() {
     for number in 0..500 {
         origin.publish(&format!("idle{number}"), "x").await;
     }
-    // Some of them are read, and still idle.
+    // Some of the channels have subscribers and are still idle.
     let mut streams = Vec::new();
     for number in 0..100 {
         let mut stream = origin.raw(&get(&format!("/channels/idle{number}"), Some("0-0"))).await;
@@ -349,9 +352,9 @@ async fn idle_channels_cost_redis_nothing() {
         streams.push(stream);
     }
     let many = commands_while_idle(&redis).await;
-    // One command for each channel that is read would make 100 more, and one for each channel 500.
-    // What an origin asks each second, 19 commands for four shards, may fall into one of the two
-    // times and not into the other, at both ends of it.
+    // One command for each subscribed channel would make 100 more, and one for each channel 500.
+    // The commands that an origin sends each second, 19 for four shards, may fall into one of the
+    // two periods and not into the other, at both ends of it.
     assert!(many < few + 50, "{few} commands with no channel, {many} with 500");
 }
 

@@ -1,6 +1,6 @@
-//! What Redis, its clock, its replicas and its operators do, for real: an acknowledged event is
-//! delivered intact or its loss is announced, a refusal is true, and `/readyz`, the log and the
-//! metrics say what is wrong.
+//! Real failures of Redis, its clock, its replicas and its operators. An acknowledged event is
+//! delivered intact or its loss is announced, a refused event is not stored, and `/readyz`, the log
+//! and the metrics name the cause.
 
 use crate::kit::{Origin, PATIENCE, next_message};
 use crate::machine_kit::SteppedClock;
@@ -16,12 +16,12 @@ fn on(redis: &RedisServer, flags: &[&str]) -> Origin {
     Origin::with(&[&["--store", &*redis.url()], &FLAGS[..], flags].concat())
 }
 
-/// The name of the metric that counts the store's errors of one kind.
+/// Returns the name of the metric that counts the store's errors of this kind.
 fn errors(kind: &str) -> String {
     format!("headwater_store_errors_total{{kind=\"{kind}\"}}")
 }
 
-/// Waits until the log has a line with these words.
+/// Waits until the origin's log has a line with these words.
 async fn says(origin: &Origin, words: &str) {
     let said = async {
         while origin.logged(words) == 0 {
@@ -37,7 +37,8 @@ async fn next_kind(source: &mut EventSource, kind: &str) -> Message {
     message
 }
 
-/// Stores the entries of a stream again, each changed by a piece of Lua: `id` and the text `e`.
+/// Rewrites every entry of a Redis stream with a line of Lua, `change`, which sees the entry's `id`
+/// and the text `e` of each field.
 fn rewrite(redis: &RedisServer, key: &str, change: &str) {
     let script = format!(
         "local entries = redis.call('XRANGE', KEYS[1], '-', '+') redis.call('DEL', KEYS[1]) \
@@ -60,7 +61,7 @@ async fn a_clock_of_redis_that_goes_back_withholds_no_event() {
     next_kind(&mut source, "message").await;
     clock.set("-30s");
     says(&origin, "the wall clock was set to another time").await;
-    // Over several segments: each is there before the next is published.
+    // The test runs over several segments, and each event must arrive before the next is published.
     let over = tokio::time::Instant::now() + Duration::from_secs(5);
     while tokio::time::Instant::now() < over {
         ids.push(origin.publish("a", &ids.len().to_string()).await);
@@ -93,7 +94,8 @@ async fn a_master_that_becomes_a_replica_and_its_origin_lose_nothing() {
     let mut source = origin.source("/channels/a", ids.last().map(String::as_str));
     origin.publish("a", "before").await;
     assert_eq!(next_kind(&mut source, "message").await.data, "before");
-    // The two change places. Without a common history, everything is copied anew.
+    // The two servers exchange their roles. Without a common replication history, all data is
+    // copied again.
     wait_until("the other has it", || other.command(&["DBSIZE"]) == master.command(&["DBSIZE"]));
     other.command(&["REPLICAOF", "NO", "ONE"]);
     other.command(&["DEBUG", "CHANGE-REPL-ID"]);
@@ -102,7 +104,7 @@ async fn a_master_that_becomes_a_replica_and_its_origin_lose_nothing() {
     origin.post("/channels/a", &[], "x").await.assert_problem(503, "store-down");
     wait_until("it follows", || follows(&master));
     assert!(origin.becomes(503).await.contains("READONLY"), "a replica takes no publish");
-    // Reading goes on: what is published elsewhere arrives.
+    // Streams continue: an event that is published at another origin arrives.
     let elsewhere = on(&other, &[]);
     elsewhere.publish("a", "elsewhere").await;
     assert_eq!(next_kind(&mut source, "message").await.data, "elsewhere");
@@ -130,11 +132,12 @@ async fn an_emptied_redis_is_told_to_everyone() {
     origin.shows(Ok(()), "redis has lost events", (&errors("lost"), 1.0..=1.0)).await;
     origin.publish("a", "3").await;
     assert_eq!(next_kind(&mut source, "message").await.data, "3");
-    // The settings are back, so that an origin with other shards is still refused.
+    // The origin has stored its settings again, so that an origin with another number of shards is
+    // still refused.
     let refused = refused_start(&redis, &["--redis-shards", "7"]);
     assert!(refused.contains("start with --redis-shards 1"), "{refused}");
     on(&redis, &[]).publish("c", "an origin that is refused changes nothing").await;
-    // Emptied while no origin is there to see it.
+    // Redis is emptied while no origin runs.
     let before = origin.publish("b", "1").await;
     origin.kill();
     redis.command(&["FLUSHALL"]);
@@ -151,7 +154,7 @@ async fn an_emptied_redis_is_told_to_everyone() {
     );
 }
 
-/// What an origin says that does not start.
+/// Starts an origin that must not start, and returns its standard error.
 fn refused_start(redis: &RedisServer, flags: &[&str]) -> String {
     let output = std::process::Command::new(crate::kit::BINARY)
         .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
@@ -168,7 +171,7 @@ async fn an_origin_serves_nothing_from_keys_that_were_made_for_other_shards() {
     let redis = RedisServer::start();
     let origin = on(&redis, &[]);
     origin.publish("a", "1").await;
-    // Another origin begins anew in the moment in which the keys are gone.
+    // The keys are gone and the origin is stopped when another origin with 7 shards starts.
     origin.signal("STOP");
     redis.command(&["FLUSHALL"]);
     let other = Origin::with(&["--store", &redis.url(), "--redis-shards", "7"]);
@@ -193,7 +196,8 @@ async fn origins_with_different_settings_say_so() {
     says(&second, "--retain-events").await;
     let differ = ("headwater_store_settings_differ", 2.0..=2.0);
     first.shows(Ok(()), "--segment 4s (not 20s)", differ).await;
-    // Where the stored ones are lost, no origin takes its own for those of all.
+    // When the stored settings are lost, no origin may take its own settings for those of all
+    // origins.
     redis.command(&["FLUSHALL"]);
     wait_until("they are stored again", || {
         redis.command(&["EXISTS", "{headwater:0}:settings"]) == "1"
@@ -204,14 +208,14 @@ async fn origins_with_different_settings_say_so() {
     assert_eq!(differ.iter().sum::<f64>(), 2.0, "{differ:?}");
     assert_eq!(first.logged("have the same settings") + second.logged("have the same settings"), 0);
     drop((first, second));
-    // An operator changes a setting by starting one origin after the other again.
+    // An operator changes a setting by restarting one origin after another.
     let first = on(&redis, &["--segment", "4s", "--retain-events", "50"]);
     first.publish("a", "x").await;
     assert_eq!(first.logged("another origin of this --redis-prefix"), 0);
     assert_eq!(first.metric("headwater_store_settings_differ").await, 0.0);
 }
 
-/// Nine events of a channel, read page by page: their ids, and which are gaps.
+/// Reads nine events of a channel page by page, and returns the id of each and whether it is a gap.
 async fn read_history(origin: &Origin, direction: &str, limit: usize) -> Vec<(String, bool)> {
     let mut places = Vec::new();
     let mut cursor = if direction == "after" { "0-0" } else { "9999999999999-0" }.to_owned();
@@ -242,7 +246,7 @@ async fn a_state_that_is_damaged_or_gone_in_redis_says_so() {
     for n in 0..9 {
         origin.publish_with("a", &format!("key=k{n}"), &n.to_string()).await;
     }
-    // Each time an origin that has not read it before.
+    // Each call starts a new origin, which has not read the channel before.
     let state = async || {
         let other = on(&redis, &[]);
         let state = other.get("/channels/a/state").await.json();
@@ -281,7 +285,7 @@ async fn an_event_that_is_gone_or_damaged_in_redis_is_a_gap_in_its_place() {
         "if string.find(e, 'event 4', 1, true) then e = string.gsub(e, '4', '5') end",
     );
     assert_eq!(redis.command(&["XDEL", log, &ids[6]]), "1");
-    // An origin that has none of them in memory.
+    // This origin has none of the events in memory.
     let other = on(&redis, &[]);
     let mut source = other.source("/channels/a", Some(&ids[2]));
     let mut seen = Vec::new();
@@ -304,7 +308,7 @@ async fn an_event_that_is_gone_or_damaged_in_redis_is_a_gap_in_its_place() {
     }
     let words = "an event in redis is damaged or gone";
     other.shows(Ok(()), words, (&errors("damaged"), 1.0..)).await;
-    // The hash that says where the log ends.
+    // This key is the hash that stores where the log ends.
     redis.command(&["DEL", "{headwater:0}:meta:a"]);
     let next = other.publish("a", "and it goes on").await;
     let message = next_kind(&mut source, "message").await;
@@ -381,7 +385,8 @@ async fn many_shards_of_a_distant_redis_are_ready() {
     let redis = RedisServer::start();
     let port = distant(redis.port, Duration::from_millis(40)).await;
     let url = format!("redis://127.0.0.1:{port}");
-    // Two commands a shard: one after another, they would take five seconds.
+    // Readiness needs two commands for each shard. Sent one after another, they would take five
+    // seconds.
     let flags = ["--store", &url, "--redis-shards", "64", "--store-timeout", "3s"];
     let origin = Origin::with(&flags);
     origin.becomes(200).await;

@@ -1,4 +1,5 @@
-//! Real Redis servers on free ports, with what can happen to them.
+//! Real Redis servers on free ports, alone, with sentinels or as a cluster, and ways to make them
+//! or the network fail.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -8,18 +9,18 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-/// A `redis-server` with its files in a directory of its own. Ends with the value.
+/// A `redis-server` with a temporary directory of its own. Dropping the value kills the server.
 pub struct RedisServer {
     child: Child,
     directory: TempDir,
-    /// What runs it; empty: nothing.
+    /// The words of a program that runs the server. Empty if the server runs directly.
     wrapper: Vec<String>,
     flags: Vec<String>,
     pub port: u16,
 }
 
 impl RedisServer {
-    /// Without persistence.
+    /// Starts a server without persistence.
     pub fn start() -> Self {
         Self::with(&["--save", ""])
     }
@@ -28,7 +29,7 @@ impl RedisServer {
         Self::wrapped(&[], flags)
     }
 
-    /// Run by another program, whose words these are.
+    /// Starts a server through another program, whose command line is `wrapper`.
     pub fn wrapped(wrapper: &[&str], flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let owned = |words: &[&str]| words.iter().map(|word| word.to_string()).collect();
@@ -36,7 +37,7 @@ impl RedisServer {
     }
 
     fn launch(directory: TempDir, wrapper: Vec<String>, flags: Vec<String>) -> Self {
-        // Another process may take a free port first: then the next one.
+        // Another process may take the free port first; then the next port is tried.
         loop {
             let port = free_port();
             if let Some(child) = launch(&directory, port, &wrapper, &flags) {
@@ -58,13 +59,13 @@ impl RedisServer {
         self.child.wait().expect("it is gone");
     }
 
-    /// Starts again what was killed, on the same port with the same files.
+    /// Starts the killed server again, on the same port and with the same files.
     pub fn start_again(&mut self) {
         let child = launch(&self.directory, self.port, &self.wrapper, &self.flags);
         self.child = child.expect("its port is free");
     }
 
-    /// One command, by redis-cli.
+    /// Runs one command with redis-cli and returns its output.
     pub fn command(&self, words: &[&str]) -> String {
         command(self.port, words)
     }
@@ -90,8 +91,9 @@ pub fn signal(pid: u32, name: &str) {
 
 pub fn free_port() -> u16 {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
-    // The kernel gives connections and other tests' listeners ports from 32768 upwards, also in the
-    // moment before the server of this port has started. Other processes begin elsewhere.
+    // The kernel assigns ports from 32768 upwards to connections and to other tests' listeners,
+    // also in the moment before the server on this port has started. Each test process begins at
+    // another port.
     loop {
         let count = TAKEN.fetch_add(1, Ordering::Relaxed);
         let port = 10_000 + std::process::id().wrapping_mul(499).wrapping_add(count) % 20_000;
@@ -102,12 +104,12 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// `None`: the port is taken.
+/// Starts a server. Returns `None` if the port is taken.
 fn launch(directory: &TempDir, port: u16, wrapper: &[String], flags: &[String]) -> Option<Child> {
     let words: Vec<&str> = wrapper.iter().map(String::as_str).chain(["redis-server"]).collect();
     let mut command = Command::new(words[0]);
     command.args(&words[1..]);
-    // A configuration file goes first.
+    // A configuration file must be the first argument.
     let has_file = flags.first().is_some_and(|flag| !flag.starts_with("--"));
     let (file, flags) = flags.split_at(usize::from(has_file));
     command.args(file);
@@ -127,7 +129,7 @@ fn launch(directory: &TempDir, port: u16, wrapper: &[String], flags: &[String]) 
     Some(child)
 }
 
-/// A way to a server that can stop passing anything on, without a word to either side.
+/// A TCP relay to a server that can stop forwarding without closing either connection.
 pub struct Relay {
     pub port: u16,
     target: tokio::sync::watch::Sender<u16>,
@@ -155,7 +157,7 @@ impl Relay {
         Self { port: own, target, frozen, accepting: accepting.abort_handle() }
     }
 
-    /// New connections go to another server, as behind an address that moves.
+    /// Directs new connections to another server, as an address that moves does.
     pub fn lead_to(&self, port: u16) {
         self.target.send_replace(port);
     }
@@ -171,7 +173,7 @@ impl Drop for Relay {
     }
 }
 
-/// Passes bytes on while it is not frozen. Ends with either side.
+/// Forwards bytes while the relay is not frozen. Ends when either side closes.
 async fn pass(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
@@ -189,7 +191,7 @@ async fn pass(
     }
 }
 
-/// A master, a replica and three sentinels that watch them.
+/// A master, a replica and three sentinels that monitor them.
 pub struct Sentinels {
     pub master: RedisServer,
     pub replica: RedisServer,
@@ -230,7 +232,7 @@ impl Sentinels {
         )
     }
 
-    /// Kills the master, and waits until the replica has taken over.
+    /// Kills the master and waits until the replica is promoted.
     pub fn fail_over(&mut self) {
         self.master.kill();
         wait_until("the replica is promoted", || {
@@ -251,7 +253,7 @@ fn sentinel(master: u16) -> RedisServer {
     RedisServer::launch(directory, Vec::new(), flags)
 }
 
-/// A cluster of three masters, each with a replica where asked for.
+/// A cluster of three masters, with `replicas` replicas for each.
 pub struct Cluster {
     pub nodes: Vec<RedisServer>,
 }
@@ -271,7 +273,7 @@ impl Cluster {
         this
     }
 
-    /// As `redis-cli --cluster create` does, but with bus ports of our own.
+    /// Joins the nodes as `redis-cli --cluster create` does, but with bus ports of our own.
     fn join(&self, replicas: usize) {
         let (first, others) = self.nodes.split_first().expect("a node");
         for (index, node) in self.nodes.iter().enumerate() {
@@ -325,8 +327,8 @@ pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// A way to a server that takes as long as one to a distant machine: each direction half of
-/// `round_trip`. Returns its port; ends with the runtime of the test.
+/// Starts a relay to a server with the latency of a distant machine: each direction takes half of
+/// `round_trip`. Returns its port. The relay ends with the runtime of the test.
 pub async fn distant(server: u16, round_trip: Duration) -> u16 {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("an address").port();
@@ -343,7 +345,7 @@ pub async fn distant(server: u16, round_trip: Duration) -> u16 {
     port
 }
 
-/// Hands bytes on after a delay; what comes meanwhile is on its way too.
+/// Forwards bytes after a delay; bytes that arrive meanwhile are in transit at the same time.
 async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration) {
     let (send, mut receive) = tokio::sync::mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
     tokio::spawn(async move {

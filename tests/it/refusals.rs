@@ -1,4 +1,5 @@
-//! Every refusal of the contract: the status, the named members, and that nothing was stored.
+//! Every refusal of the HTTP contract: its status, its problem type and members, and that the
+//! refused request stored nothing.
 
 use crate::hardening::assert_sane;
 use crate::kit::{Answer, Origin, read_until};
@@ -8,7 +9,8 @@ use serde_json::{Value, json};
 const BATCH: (&str, &str) = ("content-type", "application/x-ndjson");
 const RESERVED: [&str; 5] = ["segment", "gap", "end", "open", "error"];
 
-/// What a refusal says: status, last part of the type, and the members beside the usual ones.
+/// An expected refusal: the status, the last part of the problem type, and the members `field`,
+/// `limit` and `line`.
 type Refusal<'a> = (u16, &'a str, Value);
 
 fn assert_refused(answer: &Answer, (status, slug, members): &Refusal, what: &str) {
@@ -22,7 +24,7 @@ fn bad_field(field: &str) -> Refusal<'static> {
     (400, "bad-field", json!({ "field": field }))
 }
 
-/// That neither the history nor the state of `channel` holds anything.
+/// Checks that the history and the state of `channel` are empty.
 async fn assert_untouched(origin: &Origin, channel: &str) {
     for leaf in ["history", "state"] {
         let answer = origin.get(&format!("/channels/{channel}/{leaf}")).await;
@@ -63,7 +65,7 @@ async fn a_refused_event_names_its_field_and_its_limit_and_is_not_stored() {
         assert_refused(&answer, &refusal, &query);
     }
     assert_untouched(&origin, "a").await;
-    // The limits themselves are still within, and the reserved types are no reserved keys.
+    // Values exactly at the limits are accepted, and a reserved event type is an allowed key.
     let most = format!("event={0}&key={0}", "x".repeat(256));
     origin.publish_with("a", &most, &"x".repeat(1024)).await;
     origin.publish_with("a", "key=gap", "x").await;
@@ -155,7 +157,7 @@ async fn a_name_that_is_no_channel_is_refused_whatever_is_asked_of_it() {
         origin.get(path).await.assert_problem(404, "not-found");
     }
     origin.post("/channels/a,b", &[], "x").await.assert_problem(400, "bad-field");
-    // Bytes that no URL may hold do not come as far as a name.
+    // A request with bytes that a URL may not contain is refused before its channel name is parsed.
     for (raw, status) in [(" ", "400"), ("é", "40"), ("\0", "400"), ("../../etc", "404")] {
         let head =
             format!("POST /channels/a{raw}b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n");
@@ -199,12 +201,12 @@ async fn a_channel_over_its_rate_says_when_it_takes_events_again() {
     let wait = answer.header("retry-after").and_then(|wait| wait.parse().ok());
     let wait: u64 = wait.expect("whole seconds");
     assert_eq!(wait, 1, "three events at five a second");
-    // What can never come at once is not put off.
+    // A batch that can never fit into the rate is refused as too large instead of delayed.
     let answer = origin.post("/channels/c", &[BATCH], &lines.repeat(6)).await;
     assert_eq!(answer.assert_problem(413, "too-large")["limit"], 5);
     // Each channel has its own rate.
     origin.publish_lines("b", &lines.repeat(5)).await;
-    // Not to order anything: this is how long the answer asked the publisher to wait.
+    // The sleep does not order anything: it is the time that the answer told the publisher to wait.
     tokio::time::sleep(std::time::Duration::from_secs(wait)).await;
     let later = origin.publish_lines("a", &lines.repeat(3)).await;
     let history = origin.get("/channels/a/history").await.json();
@@ -231,7 +233,7 @@ async fn a_repeated_publish_is_answered_as_the_first_one_and_another_one_is_refu
         let problem = problem.assert_problem(422, "idempotency-key-reused");
         assert_eq!(problem["field"], "Idempotency-Key");
     }
-    // A key is of one channel, and a batch is repeated as a whole.
+    // An idempotency key is scoped to a channel, and a batch is repeated as a whole.
     let batch = [key[0], BATCH];
     let first = origin.post("/channels/b", &batch, "{\"data\":1}\n{\"data\":2}").await;
     let again = origin.post("/channels/b", &batch, "{\"data\":1}\n{\"data\":2}").await;
@@ -319,7 +321,7 @@ async fn a_parameter_that_makes_no_sense_is_the_programmers_mistake() {
         assert_refused(&answer, &refusal, path);
         assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}");
     }
-    // What the client cannot help is no error, and what nobody knows is passed over.
+    // A cursor that the client cannot correct is no error, and unknown parameters are ignored.
     let foreign = [("last-event-id", "not ours")];
     for path in ["/channels/a?after=x", "/channels/a?lane=3&_=12345"] {
         assert_eq!(origin.request(Method::HEAD, path, &foreign, "").await.status, 200, "{path}");
@@ -327,7 +329,8 @@ async fn a_parameter_that_makes_no_sense_is_the_programmers_mistake() {
     assert_untouched(&origin, "a").await;
 }
 
-/// Starts with a limit and checks that it refuses the last publish, which stores nothing.
+/// Starts an origin with one limit, and checks that the limit refuses the last publish and that
+/// this publish stores nothing.
 async fn assert_limit(flags: [&str; 2], limit: u64, before: &[&str], path: &str, body: &str) {
     let origin = Origin::with(&["--store", "memory", flags[0], flags[1]]);
     let kept = origin.publish("kept", "x").await;
@@ -342,7 +345,7 @@ async fn assert_limit(flags: [&str; 2], limit: u64, before: &[&str], path: &str,
     let channel = path.trim_start_matches("/channels/");
     let history = origin.get(&format!("/channels/{channel}/history")).await.json();
     assert!(!history.to_string().contains("too much"), "{history}");
-    // What needs no more room is still taken: also the same keys again.
+    // A publish that needs no more room is still accepted, also for the keys that exist.
     assert_sane(&origin, "kept", &[kept]).await;
     for path in before {
         assert_eq!(origin.post(path, &[], "y").await.status, 201, "{path}");

@@ -1,4 +1,5 @@
-//! Ten thousand hostile connections for a minute, and what honest clients notice of them.
+//! Ten thousand hostile connections for a minute: the latency of honest clients must not rise above
+//! five times the undisturbed one.
 
 use crate::kit::{Origin, Random};
 use crate::socket_kit::{Heard, Socket};
@@ -14,35 +15,36 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
 
 const HOSTILE: u64 = 10_000;
-/// More than are counted: those that never read notice late that they were cut off.
+/// The number of hostile peers. It exceeds the asserted number of connections, because peers that
+/// never read notice late that the origin closed their connection.
 const PEERS: u64 = HOSTILE + 2_500;
-/// They come one after another for so long, so that not all are cut off at once.
+/// The hostile peers connect over this time, so that the origin does not close all of them at once.
 const GATHERING_MS: u64 = 20_000;
 const SIEGE: Duration = Duration::from_secs(60);
 const QUIET: Duration = Duration::from_secs(20);
-/// Honest listeners of each way, and the pause between two events.
+/// The number of honest subscribers of each kind (streams and WebSockets).
 const LISTENERS: usize = 25;
 const PACE: Duration = Duration::from_millis(40);
-/// Between two bytes of who sends slowly.
+/// The pause between two bytes of a peer that sends slowly.
 const DRIP: Duration = Duration::from_secs(5);
 const LAST: &str = "last";
 
-/// What a hostile peer does with its connection, until it is cut off.
+/// What a hostile peer does with its connection until the origin closes it.
 #[derive(Clone, Copy, Debug)]
 enum Attack {
     /// Sends nothing.
     Silence,
-    /// A head that never ends, a byte at a time.
+    /// Sends a request head that never ends, one byte at a time.
     SlowHead,
-    /// A body that never ends, a byte at a time.
+    /// Sends a request body that never ends, one byte at a time.
     SlowBody,
-    /// Subscribes to what others hear too, and never reads.
+    /// Subscribes to the channel of the honest subscribers, and never reads.
     NeverReads,
-    /// HTTP/2 that never goes on.
+    /// Sends the HTTP/2 preface and nothing after it.
     SilentH2,
-    /// A WebSocket that neither reads nor answers pings.
+    /// Opens a WebSocket, and neither reads nor answers pings.
     DeafSocket,
-    /// A WebSocket that sends pieces of a message that never ends.
+    /// Opens a WebSocket, and sends fragments of a message that never ends.
     EndlessMessage,
 }
 
@@ -59,7 +61,8 @@ const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgr
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 impl Attack {
-    /// What is sent at once, and what after that from time to time.
+    /// Returns the bytes that are sent at once, and the bytes that are sent every `DRIP` after
+    /// that.
     fn bytes(self) -> (String, &'static [u8]) {
         match self {
             Self::Silence => (String::new(), b""),
@@ -75,7 +78,8 @@ impl Attack {
             }
             Self::SilentH2 => ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), b""),
             Self::DeafSocket => (HANDSHAKE.to_owned(), b""),
-            // Behind an empty piece of text more and more of it, as empty.
+            // The message begins with an empty text frame, and each continuation frame is empty
+            // too.
             Self::EndlessMessage => (HANDSHAKE.to_owned(), b"\x00\x80mask"),
         }
     }
@@ -83,14 +87,15 @@ impl Attack {
 
 async fn connect(server: SocketAddr, number: u64) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
-    // Little room for what is not read, and an address of its own for every hundredth.
+    // The receive buffer is small, and the peers are spread over 100 source addresses in each of
+    // several ranges.
     socket.set_recv_buffer_size(4 * 1024)?;
     let own = [127, 0, 1 + (number / 20_000) as u8, 1 + (number % 100) as u8];
     socket.bind(SocketAddr::from((own, 0)))?;
     socket.connect(server).await
 }
 
-/// Attacks again whenever it is cut off.
+/// Repeats the attack whenever the origin closes the connection.
 async fn besiege(server: SocketAddr, number: u64, is_over: Arc<AtomicBool>) {
     let attack = ATTACKS[number as usize % ATTACKS.len()];
     let mut random = Random::new(number);
@@ -104,7 +109,7 @@ async fn besiege(server: SocketAddr, number: u64, is_over: Arc<AtomicBool>) {
 }
 
 impl Attack {
-    /// Until it is cut off.
+    /// Attacks over one connection until the origin closes it or the siege is over.
     async fn keep_up(self, mut stream: TcpStream, is_over: &AtomicBool) -> std::io::Result<()> {
         let (at_once, drip) = self.bytes();
         stream.write_all(at_once.as_bytes()).await?;
@@ -131,7 +136,7 @@ impl Attack {
     }
 }
 
-/// When each event was sent, and how long it took to each honest listener.
+/// The time at which each event was sent, and its delay at each honest subscriber.
 #[derive(Default)]
 struct Notes {
     sent: Mutex<Vec<Instant>>,
@@ -139,7 +144,7 @@ struct Notes {
 }
 
 impl Notes {
-    /// Notes an event; the next must follow it.
+    /// Records the delay of an event, and checks that its number is `next`.
     fn heard(&self, data: &str, next: &mut usize) {
         let number: usize = data.parse().expect("a number");
         assert_eq!(number, *next, "lost or doubled");
@@ -148,7 +153,7 @@ impl Notes {
         self.delays.lock().expect("no panic").push(delay);
     }
 
-    /// The 99th percentile since the last look.
+    /// Returns the 99th percentile of the delays since the last call.
     fn p99(&self) -> Duration {
         let mut delays = std::mem::take(&mut *self.delays.lock().expect("no panic"));
         assert!(delays.len() > 5_000, "{} delays prove little", delays.len());
@@ -184,7 +189,7 @@ async fn listen_to_a_socket(server: SocketAddr, notes: Arc<Notes>) {
     }
 }
 
-/// Publishes for a while, by turns over HTTP and over a socket.
+/// Publishes for `time`, alternately over HTTP and over a WebSocket.
 async fn publish_for(origin: &Origin, socket: &mut Socket, notes: &Notes, time: Duration) {
     let (begun, mut pace) = (Instant::now(), interval(PACE));
     while begun.elapsed() < time {
@@ -222,7 +227,8 @@ async fn ten_thousand_hostile_connections_cost_honest_clients_nothing() {
     let quiet = notes.p99();
     let is_over = Arc::new(AtomicBool::new(false));
     let (server, flag) = (origin.listen, is_over.clone());
-    // A thread of their own: what they cost themselves is not the origin's.
+    // The hostile peers run in a thread of their own, so that their cost does not delay the honest
+    // clients in this process.
     let hostile = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {

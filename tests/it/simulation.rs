@@ -1,8 +1,9 @@
-//! How many requests reach the origin of a crowd that no test can open: the real rules of segments,
-//! ticks and freshness, applied to clients and caches that are only counted.
+//! Simulates how many requests reach the origin for a number of clients that no test can open. The
+//! rules of segments, ticks and freshness are the real code; the clients and caches are only
+//! counted.
 //!
-//! `varnish.rs` holds the small case against a real crowd; docs/edge.md has the table, and a test
-//! here keeps it true.
+//! `varnish.rs` compares the small case with real clients. docs/caching/README.md has a table of the
+//! results, and a test in this module checks it.
 
 use crate::kit::Random;
 use headwater::core::caching::Freshness;
@@ -10,7 +11,7 @@ use headwater::core::segment::{Arrival, SegmentClock};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-/// A deployment, and what its clients do. Times in ms.
+/// A deployment and the behaviour of its clients. Times are in ms.
 #[derive(Clone, Copy)]
 pub struct Deployment {
     pub clients: u64,
@@ -18,16 +19,16 @@ pub struct Deployment {
     pub has_shield: bool,
     pub segment: u64,
     pub rejoin_tick: u64,
-    /// Clients of a thousand that break off in a minute.
+    /// How many of a thousand clients disconnect in a minute.
     pub abort: u64,
-    /// How long one that broke off stays away: at least, and at most.
+    /// The shortest and the longest time that a disconnected client waits before it reconnects.
     pub away: (u64, u64),
-    /// Events a second.
+    /// Events per second.
     pub events: u64,
     pub duration: u64,
 }
 
-/// What the origin of one channel is asked.
+/// The load of one channel on the origin.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Load {
     pub requests: u64,
@@ -35,10 +36,11 @@ pub struct Load {
     pub most_open: u64,
 }
 
-/// What makes two requests the same: how many events the client has, and the mark.
+/// The cache key of a request: how many events the client has, and the mark of its cursor in ms (0:
+/// none).
 type Key = (u64, u64);
 
-/// What a cache has of a key, and until when it hands it out; and when its response ends.
+/// A cache's entry for a key: until when it is served, and when its response ends.
 #[derive(Clone, Copy)]
 struct Kept {
     until: u64,
@@ -51,12 +53,12 @@ struct Simulation {
     edges: Vec<HashMap<Key, Kept>>,
     shield: HashMap<Key, Kept>,
     requests: u64,
-    /// Ends of the responses that the origin has open.
+    /// The end times of the responses that the origin has open.
     open: BinaryHeap<Reverse<u64>>,
     most_open: u64,
 }
 
-/// Plays it; the first segment begins a whole number of segments after the epoch.
+/// Runs the simulation. The first segment begins a whole number of segments after the epoch.
 pub fn load(deployment: Deployment) -> Load {
     let clock = SegmentClock {
         length_ms: deployment.segment,
@@ -78,11 +80,11 @@ pub fn load(deployment: Deployment) -> Load {
 impl Simulation {
     fn play(mut self) -> Load {
         let Deployment { clients, pops, segment, abort, away, duration, .. } = self.deployment;
-        // When, where, and with which cursor somebody asks.
+        // Each arrival has a time, a POP and a cursor.
         let mut arrivals: BinaryHeap<Reverse<(u64, u64, Key)>> = BinaryHeap::new();
         let begun = 1_000 * segment;
         for boundary in (begun..begun + duration).step_by(segment as usize) {
-            // Everybody comes back within the moment that `retry` and the network take.
+            // All clients reconnect within the time that `retry` and the network take.
             let cursor = (self.events_by(boundary), boundary);
             arrivals.extend((0..pops).map(|pop| Reverse((boundary + 100, pop, cursor))));
         }
@@ -99,10 +101,12 @@ impl Simulation {
                 continue;
             }
             let ends_at = self.ask_edge(now, pop, cursor);
-            // At a boundary one is part of the crowd, which comes by itself.
+            // A client whose response ends at a boundary reconnects with all others, which are
+            // counted above.
             if !ends_at.is_multiple_of(segment) {
                 let cursor = (self.events_by(ends_at), ends_at);
-                // What has ended is played once more, and sends its client on at once.
+                // A cached response that has ended is served once more, and its client reconnects
+                // at once.
                 arrivals.push(Reverse((ends_at.max(now) + 100, pop, cursor)));
             }
         }
@@ -115,7 +119,7 @@ impl Simulation {
         instant * self.deployment.events / 1_000
     }
 
-    /// When the response ends that somebody is given.
+    /// Requests a stream at an edge cache, and returns when the response ends.
     fn ask_edge(&mut self, now: u64, pop: u64, key: Key) -> u64 {
         if let Some(kept) = self.edges[pop as usize].get(&key).filter(|kept| now < kept.until) {
             return kept.ends_at;
@@ -153,7 +157,7 @@ impl Simulation {
     }
 }
 
-/// As docs/edge.md describes it.
+/// The deployment that docs/caching/README.md describes.
 const WORLD: Deployment = Deployment {
     clients: 0,
     pops: 100,
@@ -168,7 +172,7 @@ const WORLD: Deployment = Deployment {
 
 #[test]
 fn the_table_of_the_guide_is_what_the_rules_give() {
-    let guide = std::fs::read_to_string("docs/edge.md").expect("docs/edge.md");
+    let guide = std::fs::read_to_string("docs/caching/README.md").expect("docs/caching/README.md");
     let mut missing = Vec::new();
     for clients in [1_000_000, 10_000_000] {
         for has_shield in [false, true] {
@@ -188,7 +192,7 @@ fn the_table_of_the_guide_is_what_the_rules_give() {
             }
         }
     }
-    assert!(missing.is_empty(), "docs/edge.md lacks\n{}", missing.join("\n"));
+    assert!(missing.is_empty(), "docs/caching/README.md lacks\n{}", missing.join("\n"));
 }
 
 #[test]
@@ -196,8 +200,9 @@ fn ten_times_the_clients_behind_a_shield_are_no_more_requests() {
     let shielded = Deployment { has_shield: true, ..WORLD };
     let million = load(Deployment { clients: 1_000_000, ..shielded });
     let ten = load(Deployment { clients: 10_000_000, ..shielded });
-    // Cursors are bounded by the events, not by the clients.
+    // The number of cursors is bounded by the events, not by the clients.
     assert!(ten.requests < million.requests * 2, "{ten:?} {million:?}");
-    // A stream for each tick of a segment, what a tick has of stragglers, and ends that overlap.
+    // The bound is a stream for each tick of a segment, the stragglers of a tick, and the responses
+    // whose ends overlap.
     assert!(ten.most_open <= 30 + 10 * 4 + 10, "{ten:?}");
 }

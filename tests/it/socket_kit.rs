@@ -1,4 +1,5 @@
-//! A WebSocket client for tests: JSON in, JSON out, and how it was closed.
+//! A WebSocket client for tests. It sends and receives JSON frames, and reports how the connection
+//! was closed.
 
 use crate::edge_kit::Certificate;
 use crate::kit::PATIENCE;
@@ -27,7 +28,7 @@ trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
-/// What comes over a socket.
+/// What a socket receives: a JSON frame, or the end of the connection.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Heard {
     Frame(Value),
@@ -39,14 +40,15 @@ impl Socket {
         Self::connect_with(server, "/ws", &[]).await.expect("a handshake")
     }
 
-    /// With a token in the header.
+    /// Connects with a token in the header `Authorization`.
     pub async fn connect_as(server: SocketAddr, token: &str) -> Self {
         let bearer = format!("Bearer {token}");
         let headers = [("authorization", bearer.as_str())];
         Self::connect_with(server, "/ws", &headers).await.expect("a handshake")
     }
 
-    /// The status of the answer where it is no handshake.
+    /// Connects to `path` with additional headers. Returns the status if the origin does not accept
+    /// the handshake.
     pub async fn connect_with(
         server: SocketAddr,
         path: &str,
@@ -65,7 +67,7 @@ impl Socket {
         }
     }
 
-    /// Through TLS, where it trusts a certificate.
+    /// Connects over TLS, and trusts the given certificate chain.
     pub async fn connect_over_tls(server: SocketAddr, certificate: &Certificate) -> Self {
         let mut trusted = RootCertStore::empty();
         let chain = CertificateDer::pem_file_iter(certificate.path("chain.pem")).expect("a file");
@@ -92,7 +94,7 @@ impl Socket {
         self.wire.send(Message::text(frame.to_string())).await
     }
 
-    /// The next frame, or the end. Cancel safe.
+    /// Returns the next frame or the end of the connection. Cancellation-safe.
     pub async fn next(&mut self) -> Heard {
         loop {
             match self.wire.next().await {
@@ -103,14 +105,14 @@ impl Socket {
                     let said = |CloseFrame { code, reason }| (code.into(), reason.to_string());
                     return Heard::Closed(frame.map(said));
                 }
-                // Answers to pings go out with the next read.
+                // The answers to pings are sent with the next read.
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return Heard::Closed(None),
             }
         }
     }
 
-    /// The next frame, in time.
+    /// Returns the next frame, and panics if none arrives in time.
     pub async fn hear(&mut self) -> Value {
         match timeout(PATIENCE, self.next()).await.expect("a frame") {
             Heard::Frame(frame) => frame,
@@ -118,7 +120,7 @@ impl Socket {
         }
     }
 
-    /// The next `count` frames.
+    /// Returns the next `count` frames.
     pub async fn hear_all(&mut self, count: usize) -> Vec<Value> {
         let mut frames = Vec::with_capacity(count);
         for _ in 0..count {
@@ -127,7 +129,7 @@ impl Socket {
         frames
     }
 
-    /// How it is closed, whatever comes before.
+    /// Reads up to the end of the connection, and returns its close code and reason.
     pub async fn closed(&mut self) -> Option<(u16, String)> {
         loop {
             if let Heard::Closed(why) = timeout(PATIENCE, self.next()).await.expect("an end") {
@@ -136,7 +138,7 @@ impl Socket {
         }
     }
 
-    /// Subscribes; the frames up to the `ack`, that included.
+    /// Subscribes to a channel, and returns the frames up to and including the `ack` or `error`.
     pub async fn subscribe(&mut self, channel: &str, after: Option<&str>) -> Vec<Value> {
         let mut frame = json!({ "type": "subscribe", "channels": [channel] });
         if let Some(after) = after {
@@ -153,7 +155,7 @@ impl Socket {
         }
     }
 
-    /// Publishes; the answer, where nothing else is on its way.
+    /// Publishes and returns the next frame, which is the answer if no other frame is in flight.
     pub async fn publish(&mut self, channel: &str, data: &str) -> Value {
         self.say(json!({ "type": "publish", "channel": channel, "data": data })).await;
         self.hear().await

@@ -1,5 +1,5 @@
-//! Squid with the shipped file between the listeners of nginx with the profile for it: held to what
-//! Varnish is held to, and nothing that belongs to one client reaches another.
+//! Squid with the shipped file, between the two listeners of nginx with the profile for it. It
+//! passes the same tests as Varnish, and nothing of one client's request reaches another client.
 
 use crate::access::{SECRET, minted};
 use crate::edge_kit::{Asked, Cache, Tap};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-/// Sends a request on a connection of its own and reads until `enough` of the answer is there.
+/// Sends a request on its own connection, and reads until `enough` returns true.
 async fn ask(port: u16, head: &str, enough: fn(&str) -> bool) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
     stream.write_all(head.as_bytes()).await.expect("it reads");
@@ -29,7 +29,7 @@ async fn a_thousand_clients_are_one_request_a_channel_and_segment() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_costs_nobody_an_event_and_the_origin_one_request_a_cursor_and_max_age() {
     let (asked, cursors) = storm(Cache::squid, 500, Asked::answers_by_max_age).await;
-    // The max-age is over two seconds before the segment, in which the cursor is asked for again.
+    // The max-age ends two seconds before the segment; in this time the cursor is requested again.
     assert!(asked * 2 <= cursors * 3, "{asked} requests, {cursors} cursors");
 }
 
@@ -44,14 +44,14 @@ async fn an_idle_channel_does_not_loop() {
 async fn an_idle_channel_does_not_loop_behind_a_cache_that_keeps_all_too_long() {
     let origin = Origin::with(&["--store", "memory", "--segment", "2s"]);
     let cache = Cache::squid_with(origin.listen.port(), [&[], &[]], |text| {
-        // A minute, whatever the headers say.
+        // Squid keeps each answer for a minute, whatever its headers say.
         let too_long = "refresh_pattern . 1 0% 1 override-expire";
         let changed = text.replace("refresh_pattern . 0 0% 0", too_long);
         let changed = changed.replace("max_stale 0 seconds", "max_stale 1 minute");
         assert!(changed.contains(too_long));
         changed
     });
-    // It does hand out what is over: both answers are the same one of the origin's.
+    // Squid does serve an outdated answer: both answers are the same response of the origin.
     let mut answers = Vec::new();
     for _ in 0..2 {
         let answer = ask(cache.port, "GET /channels/old HTTP/1.1\r\nHost: x\r\n\r\n", |text| {
@@ -79,7 +79,7 @@ async fn a_late_joiner_gets_the_backlog_at_once_and_from_the_same_origin_request
         origin.publish("a", &number.to_string()).await;
     }
     read_until(&mut first, |text| text.contains("data: 5\n")).await;
-    // The fetch goes on without the client that caused it.
+    // The fetch continues without the client that caused it.
     drop(first);
     origin.publish("a", "6").await;
     let head = String::from_utf8(get("/channels/a", None)).expect("text");
@@ -106,7 +106,7 @@ async fn a_cut_off_answer_stays_cut_off_and_is_never_handed_out_again() {
     assert!(!rest.contains("0\r\n\r\n"), "a killed origin looks like a planned end: {rest}");
     origin.start_again();
     origin.publish("a", "2").await;
-    // By its max-age what was cut off would be fresh for ten seconds more.
+    // According to its max-age, the truncated response would be fresh for ten more seconds.
     let head = String::from_utf8(get("/channels/a", Some(&cursor))).expect("text");
     let answer = ask(cache.port, &head, |text| text.contains("data: 2\n")).await;
     assert!(answer.contains("data: 1\n"), "{answer}");
@@ -218,7 +218,7 @@ async fn what_a_token_opens_is_for_its_bearer_alone() {
             assert_eq!(answer.unwrap().status, 401, "{foreign} after {header:?}");
         }
     }
-    // A stream that is not shared ends at the origin when its client leaves.
+    // A stream that is not shared ends at the origin when its client disconnects.
     let head =
         format!("GET /channels/desk.b HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer}\r\n\r\n");
     ask(cache.port, &head, |text| text.contains("event: segment")).await;
@@ -296,7 +296,8 @@ async fn an_origin_that_is_down_sees_one_try_a_second_and_cursor() {
     assert!(tap.count() <= seconds + 2, "{} tries in {seconds} s", tap.count());
 }
 
-/// Whatever is kept on the way to Squid, the caches of browsers must be told what it was asked by.
+/// The `Vary` header that nginx hides from Squid must reach the clients, because browsers' caches
+/// need it.
 #[tokio::test]
 async fn clients_are_told_what_an_answer_varies_by() {
     let origin = Origin::with(&["--store", "memory", "--long-poll-timeout", "1s"]);

@@ -1,4 +1,5 @@
-//! One suite that every store must pass, run on each of them.
+//! One test suite that every store must pass. It runs on the memory store, the disk store, and
+//! Redis alone, as a cluster and behind sentinels.
 
 use headwater::core::cursor::EventId;
 use headwater::core::event::{ChannelName, Event, StoredEvent};
@@ -26,7 +27,7 @@ const LIMITS: Limits = Limits {
 };
 const ALL: PageLimit = PageLimit { events: 10_000, bytes: 1 << 30 };
 
-/// What the store told: channel, previous id, events.
+/// The calls of the store to its listener: channel, previous id and events.
 #[derive(Default)]
 struct Told(Mutex<Vec<(ChannelName, EventId, Vec<StoredEvent>)>>);
 
@@ -35,19 +36,19 @@ impl Listener for Told {
         self.0.lock().unwrap().push((channel.clone(), previous, events.to_vec()));
     }
 
-    /// Happens when a store begins; then nothing was told yet.
+    /// A store may call this when it opens, before it reports any event.
     fn lost_place(&self) {
         assert!(self.0.lock().unwrap().is_empty(), "nothing was lost");
     }
 }
 
-/// One store under test, and how to open it with other limits.
+/// A store under test, with its listener and clock.
 struct Subject {
     store: Arc<dyn Store>,
     told: Arc<Told>,
     clock: Clock,
-    /// Redis trims in whole nodes of 100 entries, has one clock of its own, and bounds what it keeps
-    /// in all by its own memory limit.
+    /// True for Redis, which trims in whole nodes of 100 entries, has its own clock, and bounds its
+    /// total size by its own memory limit.
     is_redis: bool,
 }
 
@@ -279,10 +280,10 @@ async fn a_repeated_publish_stores_nothing_and_gets_the_first_answer(
     assert_eq!(store.publish(publication("a", 8)).await, Err(StoreError::KeyReused));
     assert!(!store.publish(publication("b", 8)).await.unwrap().repeated);
     assert_eq!(datas(&*store, "a", EventId::START).await, ["1", "2"]);
-    // Also after the channel has ended, the answer is the first one.
+    // The repeated publish gets the first answer also after the channel has ended.
     store.close(&name("a")).await.unwrap();
     assert!(store.publish(publication("a", 7)).await.unwrap().repeated);
-    // Two at once are one.
+    // Of two concurrent publishes with the same key, one is stored.
     let both = tokio::join!(store.publish(publication("c", 1)), store.publish(publication("c", 1)));
     let (one, two) = (both.0.unwrap(), both.1.unwrap());
     assert!(one.ids == two.ids && one.repeated != two.repeated);
@@ -316,13 +317,13 @@ async fn a_channel_ends_and_opens_again(open: impl AsyncFn(Limits) -> Subject) {
     assert!(log_state.closed && log_state.bounds.last == end);
     let page = store.read(&name("a"), before, ALL).await.unwrap();
     assert!(page.events.len() == 1 && page.events[0].event.is_end());
-    // Whoever joins now still hears of the end.
+    // A client that joins now still receives the end.
     assert_eq!(store.position_before(&name("a"), u64::MAX).await.unwrap(), before);
     assert_eq!(store.state(&name("a")).await.unwrap().position, before);
     store.reopen(&name("a")).await.unwrap();
     assert!(store.publish(refused).await.unwrap().ids[0] > end);
     assert_eq!(datas(&*store, "a", EventId::START).await, ["1", "{}", "2"]);
-    // One that nobody has published to is no channel: nothing is stored of it.
+    // A channel without any publish does not exist, and closing or reopening it stores nothing.
     assert_eq!(store.close(&name("new")).await, Err(StoreError::NoChannel));
     assert_eq!(store.reopen(&name("new")).await, Err(StoreError::NoChannel));
     assert_eq!(store.log_state(&name("new")).await.unwrap().oldest, None);
@@ -394,7 +395,7 @@ async fn a_position_before_an_instant_is_found(open: impl AsyncFn(Limits) -> Sub
     let mut ids = Vec::new();
     for n in 0..5_usize {
         ids.push(publish_one(&*store, "a", &n.to_string()).await);
-        // Each in a millisecond of its own.
+        // Each event has its own millisecond.
         while crate::kit::now_ms() <= ids[n].ms {
             tokio::task::yield_now().await;
         }

@@ -1,4 +1,4 @@
-//! The bytes of a stream, block by block, as the contract shows them.
+//! The bytes of a stream, SSE event by SSE event, as docs/protocol.md specifies them.
 
 use crate::kit::{Origin, get, now_ms, read_until, unchunk, wait_for_phase};
 use hyper::Method;
@@ -6,7 +6,7 @@ use serde_json::json;
 
 const T: u64 = 30_000;
 
-/// Requests a stream early in a segment, and reads until `until` has come.
+/// Requests a stream, and reads its body until it contains `until`.
 async fn body_until(origin: &Origin, path: &str, cursor: Option<&str>, until: &str) -> String {
     let mut stream = origin.raw(&get(path, cursor)).await;
     let answer = read_until(&mut stream, |text| text.contains(until)).await;
@@ -49,12 +49,12 @@ async fn a_cursor_gets_everything_after_it_once_and_in_order() {
     let body = body_until(&origin, "/channels/a", Some(&ids[0]), last).await;
     let rest = format!("id: {}\ndata: 2\n\nid: {}\ndata: [3,4]\n\n", ids[1], ids[2]);
     assert_eq!(body, opening(Some(&ids[0])) + &rest);
-    // The same by query, and the header goes before it.
+    // The query parameter has the same effect, and the header takes precedence over it.
     let path = format!("/channels/a?after={}", ids[0]);
     assert_eq!(body_until(&origin, &path, None, last).await, body);
     let path = "/channels/a?after=0-0";
     assert_eq!(body_until(&origin, path, Some(&ids[0]), last).await, body);
-    // A mark moves no position.
+    // A mark does not change the position of a cursor.
     let marked = format!("{}.1795278420000", ids[0]);
     let marked_body = body_until(&origin, "/channels/a", Some(&marked), last).await;
     assert_eq!(marked_body, opening(Some(&marked)) + &rest);
@@ -180,18 +180,18 @@ async fn a_cursor_that_cannot_be_honoured_opens_with_a_gap_event() {
     };
     let gap = |reason, requested, oldest| gap_in("a", reason, requested, oldest);
     let oldest = format!("\"{}\"", ids[3]);
-    // Older than what is kept: what is kept follows.
+    // The cursor is older than the retained events; they follow the gap event.
     let body =
         body_until(&origin, "/channels/a", Some(&ids[0]), &format!("{}\ndata: 0\n\n", ids[4]))
             .await;
     assert_eq!(body, opening(Some(&ids[0])) + &gap("trimmed", &ids[0], &oldest) + &kept);
-    // Not ours, as after a migration: a fresh join.
+    // The cursor is foreign, as after a migration; the stream starts as a fresh join.
     let foreign = "urn:uuid:5e94c686";
     let body =
         body_until(&origin, "/channels/a", Some(foreign), &format!("{}\ndata: 0\n\n", ids[4]))
             .await;
     assert_eq!(body, opening(Some(&ids[2])) + &gap("unknown", foreign, &oldest) + &kept);
-    // Ahead of the log: a fresh join.
+    // The cursor is ahead of the log; the stream starts as a fresh join.
     let ahead = "99999999999999-0";
     let body =
         body_until(&origin, "/channels/a", Some(ahead), &format!("{}\ndata: 0\n\n", ids[4])).await;
@@ -199,7 +199,7 @@ async fn a_cursor_that_cannot_be_honoured_opens_with_a_gap_event() {
     let body = body_until(&origin, "/channels/empty", Some(ahead), "gap").await;
     let beginning = origin.beginning().await;
     assert_eq!(body, opening(Some(&beginning)) + &gap_in("empty", "ahead", ahead, "null"));
-    // With state, the state makes up for what was trimmed.
+    // In a channel with keys, the state replaces the trimmed events.
     let keyed = origin.publish_with("a", "key=k", "s").await;
     let body = body_until(&origin, "/channels/a", Some(&ids[0]), "state\":1}\n\n").await;
     let oldest = format!("\"{}\"", ids[4]);
@@ -208,7 +208,7 @@ async fn a_cursor_that_cannot_be_honoured_opens_with_a_gap_event() {
         "{body}"
     );
     assert!(body.contains(&format!("event: segment\nid: {keyed}\n")));
-    // The closing cursor of a trimmed stream is past the hole.
+    // Two gap events with the reason `trimmed` were sent.
     assert_eq!(origin.metric("headwater_gaps_total{reason=\"trimmed\"}").await, 2.0);
 }
 
@@ -256,7 +256,7 @@ async fn an_ended_channel_gives_what_is_left_then_its_end_and_then_nothing() {
     let data = format!("{{\"type\":\"end\",\"channel\":\"a\",\"id\":\"{end}\"}}");
     let block = format!("id: {end}\nevent: end\ndata: {data}\n\n");
     assert!(rest.contains(&block), "{rest}");
-    // A second end is the first one.
+    // Ending the channel again returns the first end.
     let again = origin.request(Method::DELETE, "/channels/a", &[], "").await;
     assert_eq!(again.json()["id"], end.as_str());
     let mut stream = origin.raw(&get("/channels/a", Some(&first))).await;
@@ -266,7 +266,7 @@ async fn an_ended_channel_gives_what_is_left_then_its_end_and_then_nothing() {
     let nothing = origin.request(Method::GET, "/channels/a", &request, "").await;
     assert_eq!((nothing.status.as_u16(), nothing.body.as_str()), (204, ""));
     origin.post("/channels/a", &[], "y").await.assert_problem(409, "channel-closed");
-    // Opened again, it goes on behind its end.
+    // After it is reopened, the channel continues after its end.
     let opened = origin.request(Method::DELETE, "/channels/a?reopen=1", &[], "").await;
     assert_eq!(opened.status, 200);
     let mut stream = origin.raw(&get("/channels/a", Some(&end))).await;

@@ -153,6 +153,105 @@ fn no_folder_imports_one_above_it() {
     }
 }
 
+/// Names of types and functions that were replaced by the words of the field.
+const BANNED_NAMES: [&str; 29] = [
+    "Alarm",
+    "Alarms",
+    "has_rung",
+    "Wakers",
+    "Waitable",
+    "Live",
+    "Asked",
+    "Beginning",
+    "Standing",
+    "Flooding",
+    "Crowded",
+    "Entered",
+    "Demands",
+    "Refusal",
+    "Welcome",
+    "Goodbye",
+    "greet",
+    "hear",
+    "obey",
+    "pass_over",
+    "Paced",
+    "Said",
+    "Link",
+    "Slot",
+    "Diary",
+    "Saw",
+    "Examination",
+    "BrokenOff",
+    "hold_timeout",
+];
+/// The names of enum variants on disk, which never change.
+const NAMES_ON_DISK: &str = "src/store/local/";
+/// Phrases that readers had to decode, in comments, documents and messages.
+const BANNED_PHRASES: [&str; 22] = [
+    "is told",
+    "are told",
+    "was told",
+    "is sent away",
+    "are sent away",
+    "were sent away",
+    "is let go",
+    "lets go of",
+    "broke off",
+    "broken off",
+    "recent run",
+    "its own making",
+    "comes afresh",
+    ". Who ",
+    "// Who ",
+    "/// Who ",
+    "//! Who ",
+    "Whoever ",
+    ". What is wrong with it",
+    "hold request",
+    "hold answer",
+    "the crowd",
+];
+/// Endings of the files that people read.
+const READ_BY_PEOPLE: [&str; 7] = [".rs", ".md", ".vcl", ".conf", ".lua", ".tf", ".toml"];
+
+/// The files that people read, with their texts.
+fn texts() -> Vec<(String, String)> {
+    let mut open: Vec<PathBuf> =
+        ["src", "docs", "vcl", "nginx", "deploy", "tests/it", "tools"].map(PathBuf::from).to_vec();
+    open.extend(["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(PathBuf::from));
+    let mut found = Vec::new();
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            let entries = std::fs::read_dir(&path).expect("a directory");
+            open.extend(entries.map(|entry| entry.expect("an entry").path()));
+        } else {
+            let name = path.display().to_string();
+            if READ_BY_PEOPLE.iter().any(|ending| name.ends_with(ending)) {
+                found.push((name, std::fs::read_to_string(&path).expect("text")));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn no_text_has_a_word_or_phrase_that_was_replaced() {
+    let mut complaints = Vec::new();
+    for (name, text) in texts().iter().filter(|(name, _)| !name.ends_with("tidy.rs")) {
+        for (number, line) in text.lines().enumerate() {
+            let phrases = BANNED_PHRASES.iter().filter(|phrase| line.contains(**phrase));
+            complaints.extend(phrases.map(|phrase| format!("{name}:{}: {phrase:?}", number + 1)));
+            let is_ours = name.starts_with("src/") && !name.starts_with(NAMES_ON_DISK);
+            let is_code = name.ends_with(".rs") && !line.trim_start().starts_with("//");
+            let words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            let names = words.filter(|word| is_ours && is_code && BANNED_NAMES.contains(word));
+            complaints.extend(names.map(|word| format!("{name}:{}: {word}", number + 1)));
+        }
+    }
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
 #[test]
 fn files_say_why_they_exist_and_stay_short() {
     let mut complaints = Vec::new();

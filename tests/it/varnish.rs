@@ -1,4 +1,5 @@
-//! Varnish with the shipped VCL: a crowd is one request, whatever happens to it.
+//! Varnish with the shipped VCL: many clients cause one origin request, also through a deploy, a
+//! crash and a restart of the cache.
 
 use crate::edge_kit::{Asked, Cache, Follower, Notes, Tap};
 use crate::kit::{Origin, Random, get, now_ms, read_until, unchunk, wait_for_phase};
@@ -12,10 +13,10 @@ use tokio::time::{Instant, interval, sleep, timeout};
 
 const CHANNELS: u64 = 4;
 const SEGMENT_MS: u64 = 4_000;
-/// After the last publish everyone has what is on its way, or never will.
+/// The time after the last publish within which every client must have received every event.
 const ARRIVAL: Duration = Duration::from_secs(40);
 
-/// Clients spread over the channels, and what they are told.
+/// Clients that are spread over the channels, and their shared counters.
 struct Crowd {
     clients: JoinSet<u64>,
     last: watch::Sender<Option<u64>>,
@@ -38,7 +39,7 @@ impl Crowd {
         Self { clients, last, notes }
     }
 
-    /// Waits until somebody has lost its stream since there were `breaks`.
+    /// Waits until the counter of broken streams differs from `breaks`.
     async fn notices(&self, breaks: usize) {
         let lost = async {
             while self.notes.breaks.load(Ordering::Relaxed) == breaks {
@@ -48,7 +49,8 @@ impl Crowd {
         timeout(ARRIVAL, lost).await.expect("it is noticed");
     }
 
-    /// Waits until everyone has the last event; the planned reconnects of all.
+    /// Waits until every client has the last event, and returns the number of planned reconnects of
+    /// all clients.
     async fn all_have(mut self, last: u64) -> u64 {
         self.last.send_replace(Some(last));
         let mut planned = 0;
@@ -62,7 +64,8 @@ impl Crowd {
     }
 }
 
-/// Publishes 1, 2, 3 … to every channel, and keeps on trying where nobody answers.
+/// Publishes a number to every channel, and repeats each request with the same idempotency key
+/// until the origin answers.
 async fn publish(origin: &Origin, channels: u64, number: u64) {
     for channel in 0..channels {
         let path = format!("/channels/crowd{channel}");
@@ -87,7 +90,7 @@ async fn two_thousand_clients_are_one_request_a_channel_and_segment() {
     crowd_is_one_request_a_channel_and_segment(Cache::varnish, 2_000, 5).await;
 }
 
-/// Clients that nothing disturbs, over that many whole segments.
+/// Counts the origin requests of undisturbed clients over `segments` whole segments.
 pub async fn crowd_is_one_request_a_channel_and_segment(
     cache: fn(u16) -> Cache,
     clients: u64,
@@ -109,7 +112,7 @@ pub async fn crowd_is_one_request_a_channel_and_segment(
     assert!(planned >= clients * segments, "{planned} reconnects prove little");
     let requests = tap.count() - joined;
     println!("{requests} requests for {CHANNELS} channels");
-    // One more boundary than whole segments lies behind: the one that ends the first segment.
+    // The test includes one more boundary than whole segments: the one that ends the first segment.
     let allowed = (CHANNELS * (segments + 1)) as f64 * 1.1;
     assert!(
         requests as f64 <= allowed,
@@ -118,13 +121,15 @@ pub async fn crowd_is_one_request_a_channel_and_segment(
     );
 }
 
-/// The beginning of a segment, some seconds from now. Who is thrown out there comes back after the
-/// 3 s of `retry` and so within the segment; in the next one the same cursor needs another answer.
+/// Returns the beginning of a segment, some seconds from now, in ms. A client that is disconnected
+/// there reconnects after the 3 s of `retry`, within the same segment; in the next segment the same
+/// cursor needs another response.
 fn early_in_a_segment() -> u64 {
     (now_ms() + 5_000).next_multiple_of(SEGMENT_MS) + 100
 }
 
-/// Publishes four times a second until `until` (ms); the last number.
+/// Publishes to every channel four times a second until `until` (ms). `number` is the last
+/// published one.
 async fn publish_until(origin: &Origin, channels: u64, number: &mut u64, until: u64) {
     let mut ticks = interval(Duration::from_millis(250));
     while now_ms() < until {
@@ -140,9 +145,10 @@ async fn a_storm_costs_nobody_an_event_and_the_origin_one_request_a_distinct_cur
     assert!(asked <= cursors, "{asked} requests, {cursors} allowed");
 }
 
-/// A deploy, a crash and a restart of the cache, while one client in twenty breaks off each second.
-/// How often the origin was asked, and for how many distinct cursors of channels. Nothing was asked
-/// while an earlier request `answers` it.
+/// Runs a deploy, a crash of the origin and a restart of the cache, while one client in twenty
+/// disconnects each second. Returns the number of origin requests and the allowed number, which is
+/// that of the distinct cursors of the channels. Checks that the cache makes no request while an
+/// earlier one `answers` it.
 pub async fn storm(
     cache: fn(u16) -> Cache,
     clients: u64,
@@ -158,7 +164,7 @@ pub async fn storm(
     let crowd = Crowd::join(&cache, CHANNELS, clients, 5);
     let mut number = 0;
     publish_until(&origin, CHANNELS, &mut number, early_in_a_segment()).await;
-    // A deploy: every stream reaches its boundary, then there is nobody for a moment.
+    // A deploy: every stream reaches its boundary, then no origin runs for a moment.
     origin.signal("TERM");
     assert!(origin.ended().await.success());
     origin.start_again();
@@ -182,7 +188,9 @@ pub async fn storm(
         |later: usize| asked[..later].iter().any(|earlier| earlier.is_for_the_same(&asked[later]));
     let twice = (0..asked.len()).filter(|index| again(*index)).count();
     let (count, allowed) = (asked.len(), (CHANNELS * segments) as usize + broken);
-    println!("{count} requests, {twice} again, {segments} segments, {broken} cursors broken off");
+    println!(
+        "{count} requests, {twice} again, {segments} segments, {broken} cursors of aborted streams"
+    );
     for half in [&asked[..forgotten], &asked[forgotten..]] {
         for (index, later) in half.iter().enumerate() {
             let known = half[..index].iter().find(|earlier| answers(earlier, later));
@@ -199,7 +207,8 @@ async fn with_a_rejoin_tick_the_origin_never_has_more_open_than_the_ticks_of_a_s
     let origin = Origin::with(&flags);
     let tap = Tap::to(origin.listen.port()).await;
     let cache = Cache::varnish(tap.port);
-    // So early that a fresh join ends with the segment. Afterwards nobody joins afresh.
+    // The clients join so early that a fresh join ends with the segment. After that, no client
+    // joins afresh.
     wait_for_phase(SEGMENT_MS, 100, 1_000).await;
     let crowd = Crowd::join(&cache, 1, 500, 5);
     let mut number = 0;
@@ -255,8 +264,9 @@ async fn with_a_rejoin_tick_a_storm_opens_no_more_either() {
     assert_bounded(open.into_iter().max().expect("some"), &tap);
 }
 
-/// The most streams that are open at the origin at once until `until` (ms), with 20 events a second.
-/// Not where a tick ends: those of the last are being closed while the first of the next come.
+/// Returns the largest number of streams that are open at the origin until `until` (ms), with 20
+/// events a second. The time around the end of a tick is not measured, because there the streams of
+/// one tick close while those of the next open.
 async fn most_open(origin: &Origin, number: &mut u64, until: u64) -> usize {
     let mut ticks = interval(Duration::from_millis(25));
     let mut most = 0;
@@ -273,7 +283,8 @@ async fn most_open(origin: &Origin, number: &mut u64, until: u64) -> usize {
     most
 }
 
-/// With ticks of a second: a stream for each tick of a segment, and the stragglers of one.
+/// Checks the number of open streams for ticks of a second: at most one for each tick of a segment,
+/// and the stragglers of one tick.
 fn assert_bounded(open: usize, tap: &Tap) {
     let mut stragglers = std::collections::HashMap::new();
     for asked in tap.asked().iter().filter(|asked| asked.is_straggler()) {
@@ -302,7 +313,7 @@ async fn a_late_joiner_gets_the_backlog_at_once_and_from_the_same_origin_request
     let mut late = open(&cache, "/channels/a", None).await;
     let backlog = read_until(&mut late, |text| text.contains("data: 5\n")).await;
     assert!(backlog.contains("data: 1\n"), "{backlog}");
-    // Still running: a clean end would have brought a last chunk.
+    // The stream is still running: a clean end would have sent a last chunk.
     assert!(!unchunk(&backlog).1);
     origin.publish("a", "6").await;
     read_until(&mut late, |text| text.contains("data: 6\n")).await;
@@ -327,14 +338,15 @@ async fn an_aborted_body_is_never_served_again() {
     assert!(!rest.contains("0\r\n\r\n"), "a killed origin looks like a planned end: {rest}");
     origin.start_again();
     origin.publish("a", "2").await;
-    // By its max-age what was cut off would be fresh for more than five seconds yet.
+    // According to its max-age, the truncated response would be fresh for more than five more
+    // seconds.
     let mut again = open(&cache, "/channels/a", Some(&cursor)).await;
     let body = read_until(&mut again, |text| text.contains("data: 2\n")).await;
     assert!(body.contains("data: 1\n"), "{body}");
     assert_eq!(tap.count(), 2);
 }
 
-/// Opens a stream through a cache and leaves its bytes as they come.
+/// Opens a stream through a cache, and returns the connection before its response is read.
 async fn open(cache: &Cache, path: &str, cursor: Option<&str>) -> tokio::net::TcpStream {
     use tokio::io::AsyncWriteExt;
     let stream = tokio::net::TcpStream::connect(("127.0.0.1", cache.port)).await;
@@ -343,7 +355,7 @@ async fn open(cache: &Cache, path: &str, cursor: Option<&str>) -> tokio::net::Tc
     stream
 }
 
-/// The most requests that any of a few idle clients makes in a segment.
+/// Returns the largest number of requests per segment that any of five idle clients makes.
 pub async fn requests_of_idle_clients(cache: &Cache, segments: u32) -> u32 {
     let mut clients = JoinSet::new();
     for _ in 0..5 {
@@ -366,7 +378,7 @@ pub async fn requests_of_idle_clients(cache: &Cache, segments: u32) -> u32 {
         });
     }
     let opened = clients.join_all().await;
-    // A client that was never sent on would make few requests too.
+    // A client whose stream never ended would make few requests too.
     assert!(opened.iter().all(|opened| *opened > segments / 2), "{opened:?}");
     opened.into_iter().max().expect("clients").div_ceil(segments)
 }
@@ -382,7 +394,7 @@ async fn an_idle_channel_does_not_loop() {
 async fn an_idle_channel_does_not_loop_behind_a_cache_that_keeps_all_too_long() {
     let origin = Origin::with(&["--store", "memory", "--segment", "2s"]);
     let vcl = crate::edge_kit::edge(&["varnish", "--origin", &origin.listen.to_string()]);
-    // Whatever the headers say.
+    // The lifetime is set whatever the headers say.
     let too_long = "set beresp.ttl = 10s; set beresp.grace = 10s;";
     let too_late = "# Otherwise beresp.ttl stays";
     let vcl = vcl.replacen(too_late, &format!("{too_long} {too_late}"), 1);
@@ -391,7 +403,7 @@ async fn an_idle_channel_does_not_loop_behind_a_cache_that_keeps_all_too_long() 
     assert!(requests_of_idle_clients(&cache, 10).await <= 2);
 }
 
-/// The VCL's promises one by one, in Varnish's own test language.
+/// Runs the checks of the VCL that are written in Varnish's own test language.
 #[test]
 fn the_vcl_keeps_its_promises_in_varnishtest() {
     let output = std::process::Command::new("tests/varnish/run").output().expect("it runs");

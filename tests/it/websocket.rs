@@ -1,4 +1,5 @@
-//! WebSockets: the same log as streams, for clients that also talk back.
+//! WebSockets: subscribing to the same log as streams, publishing, rights, and use through caches
+//! and with Redis.
 
 use crate::access::{SECRET, minted};
 use crate::edge_kit::{Cache, Certificate};
@@ -16,7 +17,7 @@ fn ack(channel: &str, cursor: &str) -> Value {
     json!({ "type": "ack", "channel": channel, "cursor": cursor })
 }
 
-/// The slug of a refusal.
+/// Returns the last part of the problem type of an error frame.
 fn problem(frame: &Value) -> &str {
     assert_eq!(frame["type"], "error", "{frame}");
     let kind = frame["problem"]["type"].as_str().expect("a type");
@@ -41,7 +42,7 @@ async fn a_socket_reads_what_a_stream_reads_from_any_place() {
         json!({ "type": "ack", "ref": "u", "channel": "a", "cursor": third, "unsubscribed": true });
     assert_eq!(socket.hear().await, gone);
     let fourth = origin.publish("a", "5").await;
-    // A cursor of a stream that ended as planned is as good, and one of two channels too.
+    // The closing cursor of a stream is valid for a socket, and so is a cursor for two channels.
     socket.subscribe("a", Some(&format!("{first}.1795278420000"))).await;
     let heard = socket.hear_all(3).await;
     assert_eq!(heard[2], event("a", &fourth, "5"));
@@ -55,7 +56,7 @@ async fn a_socket_reads_what_a_stream_reads_from_any_place() {
     {
         assert!(heard.contains(&expected), "{expected} is not in {heard:?}");
     }
-    // And back: what a socket gave is a place in a stream.
+    // A cursor from a socket is also valid over HTTP.
     let history = origin.get(&format!("/channels/a/history?after={second}")).await.json();
     let ids: Vec<_> =
         history["events"].as_array().unwrap().iter().map(|e| e["id"].clone()).collect();
@@ -76,7 +77,8 @@ async fn a_fresh_socket_begins_where_a_fresh_stream_does() {
     let heard = socket.subscribe("a", None).await;
     assert_eq!(heard.len(), 1);
     assert_eq!(socket.hear().await, event("a", &now, "in this one"));
-    // State has no ids: a client that breaks off half-way gets the whole of it again.
+    // The events of a state have no ids: a client that disconnects during the state receives all of
+    // it again.
     let heard = socket.subscribe("k", None).await;
     assert_eq!(
         heard,
@@ -109,10 +111,12 @@ async fn what_is_missing_is_told_and_the_end_of_a_channel_too() {
     assert_eq!(socket.hear().await, json!({ "type": "end", "channel": "a", "id": end }));
     let refused = socket.publish("a", "late").await;
     assert_eq!(problem(&refused), "channel-closed");
-    // With nothing left a stream is told so by a 204.
+    // For a stream, the origin answers this case, an ended channel with no further events, with a
+    // 204.
     assert_eq!(socket.subscribe("a", Some(&end)).await, [ack("a", &end)]);
     assert_eq!(socket.hear().await, json!({ "type": "end", "channel": "a" }));
-    // The channel is free again, and it may be opened again.
+    // The subscription has ended with the channel, so the client may subscribe again after the
+    // channel is reopened.
     origin.request(hyper::Method::DELETE, "/channels/a?reopen=1", &[], "").await;
     assert_eq!(socket.subscribe("a", Some(&end)).await, [ack("a", &end)]);
     let next = origin.publish("a", "again").await;
@@ -148,12 +152,12 @@ async fn a_publish_is_acknowledged_once_stored_and_echoed_unless_unwanted() {
     let expected: Vec<_> =
         ids.iter().enumerate().map(|(n, id)| event("a", id, &n.to_string())).collect();
     assert_eq!(heard, expected);
-    // What another one publishes comes, also between two of one's own.
+    // Events of another client arrive, also between two of the client's own publishes.
     one.say(say(false, "mine")).await;
     assert_eq!(one.hear().await["ref"], "mine");
     other.publish("a", "yours").await;
     assert_eq!(one.hear().await["data"], "yours");
-    // The same key over either way is one event.
+    // The same idempotency key over HTTP and over a WebSocket is one event.
     one.say(json!({ "type": "publish", "channel": "b", "data": "x", "idempotency_key": "i" }))
         .await;
     let id = one.hear().await["id"].clone();
@@ -214,7 +218,7 @@ async fn rights_are_looked_at_for_each_frame() {
     let vouched = [("headwater-edge-auth", "0123456789abcdef")];
     let mut socket = Socket::connect_with(origin.listen, "/ws", &vouched).await.unwrap();
     check(&mut socket, ["ack", "ack", "ack", "token", "token"]).await;
-    // All of a frame or nothing.
+    // A frame is carried out completely or not at all.
     let mut socket = Socket::connect_as(origin.listen, &token).await;
     socket.say(json!({ "type": "subscribe", "channels": ["open", "desk.b"], "ref": 1 })).await;
     assert_eq!(problem(&socket.hear().await), "scope");
@@ -250,7 +254,8 @@ async fn a_token_that_is_not_good_is_said_over_the_socket() {
     let origin = Origin::with(&["--store", "memory", "--token-secret", SECRET]);
     let mut socket = Socket::connect_as(origin.listen, "a.b.c").await;
     let (code, reason) = socket.closed().await.expect("a close");
-    // A page cannot take a bad cookie away, and what is public needs none.
+    // A page cannot remove an invalid cookie, and public channels need none, so this socket stays
+    // open.
     let cookie = [("cookie", "headwater=a.b.c")];
     let mut page = Socket::connect_with(origin.listen, "/ws", &cookie).await.unwrap();
     assert_eq!(page.subscribe("open", None).await[0]["type"], "ack");
@@ -268,7 +273,7 @@ async fn through_varnish_and_nginx_a_socket_is_a_socket() {
     let at = |cache: &Cache| SocketAddr::from(([127, 0, 0, 1], cache.port));
     let mut sockets = vec![Socket::connect_over_tls(at(&front), &certificate).await];
     for cache in [&varnish, &collapse, &stream] {
-        // A page of the host that it sees, whatever the cache makes of the name.
+        // The page's origin is the cache's address, whatever `Host` the cache sends to the origin.
         let page = format!("http://{}", at(cache));
         let headers = [("origin", page.as_str()), ("cookie", "a=b")];
         sockets.push(Socket::connect_with(at(cache), "/ws", &headers).await.expect("a handshake"));
@@ -337,7 +342,8 @@ async fn who_reads_too_slowly_is_told_what_it_missed_and_goes_on() {
     let origin = Origin::with(&[&["--store", "memory"], &limits[..]].concat());
     let mut socket = Socket::connect(origin.listen).await;
     socket.subscribe("a", Some("0-0")).await;
-    // Many times what the connection holds, while nobody reads from it.
+    // The data is many times larger than the buffers of the connection, which the client does not
+    // read.
     let padding = "x".repeat(4_000);
     let last = 10_000;
     for batch in 0..last / 50 {

@@ -1,5 +1,5 @@
-//! The WebSockets that people have, Python's `websockets`, Node's `ws` and Chromium's own, against
-//! the real binary.
+//! The WebSocket clients in wide use, Python's `websockets`, Node.js's `ws` and Chromium's, against
+//! the compiled binary.
 
 use crate::browser::Browser;
 use crate::kit::{BINARY, Origin, PATIENCE, next_message};
@@ -16,12 +16,12 @@ fn origin(flags: &[&str]) -> Origin {
     Origin::with(&[&fixed[..], flags].concat())
 }
 
-/// Another web origin, with a page.
+/// Starts another web origin, which has the demo page.
 fn elsewhere() -> Origin {
     Origin::with(&["--store", "memory", "--demo"])
 }
 
-/// A token that may publish anywhere, and read the private channels.
+/// Makes a token that may publish to any channel and read the private channels.
 fn token() -> String {
     let mut command = Command::new(BINARY);
     command.args(["token", "--token-secret", SECRET, "--publish", "*", "--subscribe", "desk.*"]);
@@ -30,7 +30,7 @@ fn token() -> String {
     String::from_utf8(output.stdout).expect("text").trim().to_owned()
 }
 
-/// Publishes over HTTP; the id.
+/// Publishes over HTTP and returns the id.
 async fn publish(origin: &Origin, channel: &str, data: &str) -> String {
     let bearer = format!("Bearer {}", token());
     let headers = [("authorization", bearer.as_str())];
@@ -44,7 +44,8 @@ async fn subscribe(socket: &mut Socket<'_>, channel: &str) {
     assert_eq!(socket.ack(channel).await["channel"], channel);
 }
 
-/// Two sockets of a client and a publisher over HTTP, on the same channels.
+/// Checks subscribing and publishing with two sockets of a client and a publisher over HTTP, on the
+/// same channels.
 async fn hears_and_says(client: Client<'_>) {
     let origin = origin(&[]);
     let bearer = format!("bearer.{}", token());
@@ -80,14 +81,14 @@ async fn hears_and_says(client: Client<'_>) {
     assert!([1000, 1005].contains(&code), "{code}: we have not agreed to part");
 }
 
-/// Publishes over the socket; the id that the answer has.
+/// Publishes over the socket and returns the id in the acknowledgement.
 async fn said(socket: &mut Socket<'_>, mut frame: Value) -> String {
     frame["ref"] = "p".into();
     socket.say(frame).await;
     socket.ack("p").await["id"].as_str().expect("an id").to_owned()
 }
 
-/// From a WebSocket to a stream and back, each from where the other was.
+/// Moves from a WebSocket to a stream and back, each time with the cursor of the one before.
 async fn keeps_one_cursor(client: Client<'_>) {
     let origin = origin(&[]);
     let mut socket = client.welcome(origin.listen, &["headwater"]).await;
@@ -136,12 +137,13 @@ async fn keeps_one_cursor(client: Client<'_>) {
     }
 }
 
-/// Who leaves two pings unanswered is let go; this one stays for many.
+/// A client that leaves two pings unanswered is disconnected; this client stays connected over many
+/// pings.
 async fn answers_pings(client: Client<'_>) {
     let origin = origin(&["--ws-ping", "200ms"]);
     let mut socket = client.welcome(origin.listen, &["headwater"]).await;
     let before = origin.metric(FRAMES_IN).await;
-    // It says nothing itself: what comes in are its answers.
+    // The client sends nothing by itself, so the incoming frames are its answers to pings.
     let answered = async {
         while origin.metric(FRAMES_IN).await < before + 6.0 {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -197,12 +199,13 @@ async fn chromium_hears_and_says_all() {
     does_it_all(Client::Chromium(&browser)).await;
 }
 
-/// The page is the demo's. On one that is no HTML, Chromium sends no cookie at all.
+/// Shows the demo page of `origin`. From a page that is not HTML, Chromium sends no cookie at all.
 async fn show_page_of(browser: &Browser, origin: &Origin) {
     browser.open(&format!("http://{}/", origin.listen)).await;
 }
 
-/// Whether the socket of the page may read a private channel, with what the browser sends along.
+/// Returns whether a socket of the page may read a private channel, with the credentials that the
+/// browser sends.
 async fn may_read(client: Client<'_>, origin: &Origin) -> bool {
     let mut socket = client.welcome(origin.listen, &["headwater"]).await;
     socket.say(json!({ "type": "subscribe", "channels": ["desk.a"] })).await;
@@ -222,7 +225,8 @@ async fn a_page_gets_no_right_by_a_cookie_where_it_is_not_named() {
     let (elsewhere, own) = (elsewhere(), origin(&["--demo"]));
     let browser = Browser::start().await;
     show_page_of(&browser, &elsewhere).await;
-    // A cookie is a host's, whatever the port, so this one is sent to all of them.
+    // A cookie belongs to a host, whatever the port, so the browser sends this one to all origins
+    // here.
     browser.run(&format!("document.cookie = 'headwater={}'", token())).await;
     let client = Client::Chromium(&browser);
     let named = format!("http://{}", elsewhere.listen);
@@ -232,11 +236,11 @@ async fn a_page_gets_no_right_by_a_cookie_where_it_is_not_named() {
     socket.say(json!({ "type": "publish", "channel": "open", "data": "x" })).await;
     let frame = socket.frame().await;
     assert_eq!(frame["problem"]["type"], "urn:headwater:problem:token", "{frame}");
-    // What it may not do with a cookie it may with a token that it has itself.
+    // The page may use a token that it has itself, although the cookie gives it no rights.
     let bearer = format!("bearer.{}", token());
     let mut socket = client.welcome(own.listen, &["headwater", &bearer]).await;
     subscribe(&mut socket, "desk.a").await;
-    // And the same cookie is good on a page of the origin's own.
+    // The same cookie is valid on a page of the origin itself.
     show_page_of(&browser, &own).await;
     assert!(may_read(client, &own).await);
 }
@@ -249,7 +253,7 @@ async fn a_page_does_not_get_in_where_others_are_named() {
     let bearer = format!("bearer.{}", token());
     let client = Client::Chromium(&browser);
     let mut socket = client.open(closed_to_it.listen, &["headwater", &bearer]).await;
-    // Without `open` before it: the handshake failed.
+    // There is no report `open` before this one: the handshake failed.
     assert_eq!(socket.report().await, json!(["closed", 1006, ""]));
     show_page_of(&browser, &closed_to_it).await;
     client.welcome(closed_to_it.listen, &["headwater", &bearer]).await;

@@ -1,5 +1,5 @@
-//! WebSocket clients that other people wrote, all driven the same way: a program obeys lines, a
-//! page obeys scripts, and both tell what they see as `["open", protocol]`, `["text", text]` and
+//! Drives third-party WebSocket clients through one interface. A program receives orders as lines,
+//! a page receives them as scripts, and both report `["open", protocol]`, `["text", text]` and
 //! `["closed", code, reason]`.
 
 use crate::browser::Browser;
@@ -11,24 +11,24 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-/// `tests/run` installs what is below `target/`.
+/// The programs that run the clients. `tests/run` installs the files below `target/`.
 const PYTHON: [&str; 2] = ["target/python/bin/python", "tests/it/websocket_client.py"];
 const NODE: [&str; 2] = ["node", "tests/it/websocket_client.js"];
 const NODE_PATH: &str = "target/node/node_modules";
 const PAGE: &str = include_str!("websocket_page.js");
 
-/// What opens WebSockets.
+/// A client that can open WebSockets.
 #[derive(Clone, Copy)]
 pub enum Client<'a> {
-    /// The package `websockets`.
+    /// The Python package `websockets`.
     Python,
-    /// The package `ws`.
+    /// The Node.js package `ws`.
     Node,
-    /// The page that a Chromium shows.
+    /// A page in Chromium.
     Chromium(&'a Browser),
 }
 
-/// One WebSocket. Ends with the value, or with the page.
+/// One WebSocket of a client. It closes when the value is dropped or, in Chromium, with its page.
 pub struct Socket<'a>(Place<'a>);
 
 enum Place<'a> {
@@ -36,7 +36,7 @@ enum Place<'a> {
     Page { browser: &'a Browser, number: Value, seen: usize },
 }
 
-/// A process with one WebSocket.
+/// A process that has one WebSocket.
 struct Program {
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
@@ -44,7 +44,7 @@ struct Program {
 }
 
 impl<'a> Client<'a> {
-    /// Begins to open one; its first report says whether it is.
+    /// Starts to open a WebSocket. Its first report says whether it is open.
     pub async fn open(self, address: SocketAddr, protocols: &[&str]) -> Socket<'a> {
         let url = format!("ws://{address}/ws");
         let [program, script] = match self {
@@ -67,7 +67,7 @@ impl<'a> Client<'a> {
         Socket(Place::Program(Box::new(program)))
     }
 
-    /// Opens one and sees that it is spoken to in our protocol.
+    /// Opens a WebSocket and checks that the origin selects the subprotocol `headwater`.
     pub async fn welcome(self, address: SocketAddr, protocols: &[&str]) -> Socket<'a> {
         let mut socket = self.open(address, protocols).await;
         assert_eq!(socket.report().await, json!(["open", "headwater"]));
@@ -76,12 +76,12 @@ impl<'a> Client<'a> {
 }
 
 impl Socket<'_> {
-    /// Sends a frame of ours.
+    /// Sends a JSON frame as text.
     pub async fn say(&mut self, frame: Value) {
         self.order(&json!(["text", frame.to_string()])).await;
     }
 
-    /// `["text", text]`, `["binary", bytes]` or `["close"]`.
+    /// Sends an order to the client: `["text", text]`, `["binary", bytes]` or `["close"]`.
     pub async fn order(&mut self, order: &Value) {
         match &mut self.0 {
             Place::Program(program) => {
@@ -94,7 +94,7 @@ impl Socket<'_> {
         }
     }
 
-    /// The next thing that it sees.
+    /// Returns the next report of the client.
     pub async fn report(&mut self) -> Value {
         let next = async {
             match &mut self.0 {
@@ -116,14 +116,14 @@ impl Socket<'_> {
         tokio::time::timeout(PATIENCE, next).await.expect("a report comes")
     }
 
-    /// The next frame of ours.
+    /// Returns the next report, which must be a text frame, as JSON.
     pub async fn frame(&mut self) -> Value {
         let report = self.report().await;
         assert_eq!(report[0], "text", "{report}");
         serde_json::from_str(report[1].as_str().expect("a text")).expect("an object")
     }
 
-    /// The end: its code and reason.
+    /// Returns the close code and reason of the next report, which must be `closed`.
     pub async fn closed(&mut self) -> (u64, String) {
         let report = self.report().await;
         assert_eq!(report[0], "closed", "{report}");
@@ -131,14 +131,14 @@ impl Socket<'_> {
         (report[1].as_u64().expect("a code"), reason)
     }
 
-    /// The next frame, which acknowledges what was called `reference`.
+    /// Returns the next frame, which must acknowledge the frame with this `ref`.
     pub async fn ack(&mut self, reference: impl Into<Value>) -> Value {
         let frame = self.frame().await;
         assert_eq!((&frame["type"], &frame["ref"]), (&json!("ack"), &reference.into()), "{frame}");
         frame
     }
 
-    /// The next frame, an event: its id and data.
+    /// Returns the id and data of the next frame, which must be an event.
     pub async fn event(&mut self) -> (String, String) {
         let frame = self.frame().await;
         assert_eq!(frame["type"], "event", "{frame}");

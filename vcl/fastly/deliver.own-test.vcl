@@ -3,7 +3,7 @@
 // Run by `tests/run vcl::`, in the same format.
 
 // @scope: deliver
-// @suite: HIT is told in the standard header
+// @suite: HIT stands in the standard header
 sub test_deliver_hit {
   set req.http.Headwater-Path = "stream";
   testing.inject_variable("fastly_info.state", "HIT");
@@ -12,7 +12,7 @@ sub test_deliver_hit {
 }
 
 // @scope: deliver
-// @suite: HIT-CLUSTER is told in the standard header
+// @suite: HIT-CLUSTER stands in the standard header
 sub test_deliver_hit_cluster {
   set req.http.Headwater-Path = "stream";
   testing.inject_variable("fastly_info.state", "HIT-CLUSTER");
@@ -21,7 +21,7 @@ sub test_deliver_hit_cluster {
 }
 
 // @scope: deliver
-// @suite: HIT-STALE is told in the standard header
+// @suite: HIT-STALE stands in the standard header
 sub test_deliver_stale {
   set req.http.Headwater-Path = "stream";
   testing.inject_variable("fastly_info.state", "HIT-STALE");
@@ -30,7 +30,7 @@ sub test_deliver_stale {
 }
 
 // @scope: deliver
-// @suite: HIT-SYNTH is told in the standard header
+// @suite: HIT-SYNTH stands in the standard header
 sub test_deliver_synth {
   set req.http.Headwater-Path = "stream";
   testing.inject_variable("fastly_info.state", "HIT-SYNTH");
@@ -39,7 +39,7 @@ sub test_deliver_synth {
 }
 
 // @scope: deliver
-// @suite: ERROR is told in the standard header
+// @suite: ERROR stands in the standard header
 sub test_deliver_error {
   set req.http.Headwater-Path = "stream";
   testing.inject_variable("fastly_info.state", "ERROR");
@@ -48,7 +48,7 @@ sub test_deliver_error {
 }
 
 // @scope: deliver
-// @suite: MISS is told in the standard header
+// @suite: MISS stands in the standard header
 sub test_deliver_miss {
   set req.http.Headwater-Path = "stream";
   testing.inject_variable("fastly_info.state", "MISS");
@@ -57,7 +57,7 @@ sub test_deliver_miss {
 }
 
 // @scope: deliver
-// @suite: MISS-CLUSTER is told in the standard header
+// @suite: MISS-CLUSTER stands in the standard header
 sub test_deliver_miss_cluster {
   set req.http.Headwater-Path = "stream";
   testing.inject_variable("fastly_info.state", "MISS-CLUSTER");
@@ -66,7 +66,7 @@ sub test_deliver_miss_cluster {
 }
 
 // @scope: deliver
-// @suite: MISS-WAIT-CLUSTER is told in the standard header
+// @suite: MISS-WAIT-CLUSTER stands in the standard header
 sub test_deliver_wait {
   set req.http.Headwater-Path = "stream";
   testing.inject_variable("fastly_info.state", "MISS-WAIT-CLUSTER");
@@ -75,7 +75,7 @@ sub test_deliver_wait {
 }
 
 // @scope: deliver
-// @suite: PASS is told in the standard header
+// @suite: PASS stands in the standard header
 sub test_deliver_pass {
   set req.http.Headwater-Path = "stream";
   testing.inject_variable("fastly_info.state", "PASS");
@@ -84,7 +84,7 @@ sub test_deliver_pass {
 }
 
 // @scope: deliver
-// @suite: HIT-REFRESH-CLUSTER is told in the standard header
+// @suite: HIT-REFRESH-CLUSTER stands in the standard header
 sub test_deliver_refresh {
   set req.http.Headwater-Path = "stream";
   testing.inject_variable("fastly_info.state", "HIT-REFRESH-CLUSTER");
@@ -93,7 +93,7 @@ sub test_deliver_refresh {
 }
 
 // @scope: deliver
-// @suite: NONE is told in the standard header
+// @suite: NONE stands in the standard header
 sub test_deliver_none {
   set req.http.Headwater-Path = "stream";
   testing.inject_variable("fastly_info.state", "NONE");
@@ -102,7 +102,7 @@ sub test_deliver_none {
 }
 
 // @scope: deliver
-// @suite: HITPASS is told in the standard header
+// @suite: HITPASS stands in the standard header
 sub test_deliver_hitpass {
   set req.http.Headwater-Path = "stream";
   testing.inject_variable("fastly_info.state", "HITPASS");

@@ -1,8 +1,9 @@
 # @scope: error
-# The answers that the edge makes by itself: the origin cannot be reached or fails,
-# or private.vcl has refused the request. For an EventSource it must be a 200, as
-# any other status ends it for good; the 204 is sent where it shall end.
-# There is no obj.ttl here: Fastly never caches what this subroutine makes.
+# The responses that the edge makes itself: when the origin cannot be reached or
+# fails, or when private.vcl has refused the request. An EventSource must get a
+# 200, because any other status stops it permanently; it gets a 204 where it
+# must stop. There is no obj.ttl here, because Fastly never caches what this
+# subroutine makes.
 
 declare local var.headwater_reason STRING;
 declare local var.headwater_retry STRING;
@@ -11,7 +12,7 @@ declare local var.headwater_cookie STRING;
 set var.headwater_reason = "";
 if (req.http.Headwater-Path == "stream") {
   if (obj.status == 693) {
-    # By the time the page asks again, it may have a new token.
+    # When the page reconnects, it may have a new token.
     set var.headwater_reason = "token-expired";
   } elseif (obj.status == 690 || obj.status == 429 || (obj.status >= 500 && obj.status < 600)) {
     set var.headwater_reason = "edge";
@@ -22,18 +23,21 @@ if (var.headwater_reason != "") {
   set obj.status = 200;
   set obj.response = "OK";
   set obj.http.Content-Type = "text/event-stream; charset=utf-8";
-  # A shield sends this to the edges, which do cache it, as it is a plain 200 to them.
+  # A shield sends this response to the edges, which cache it like any other
+  # 200.
   set obj.http.Cache-Control = "public, max-age=1";
   if (var.headwater_reason != "edge") {
     set obj.http.Cache-Control = "private, no-store";
   }
   set obj.http.Headwater-Shed = var.headwater_reason;
-  # deliver.vcl writes the headers for pages of other sites.
+  # deliver.vcl adds the CORS headers.
   set obj.http.Headwater-Cors = "edge";
   unset obj.http.Retry-After;
-  # Spread, so that clients that were sent away together do not come back together.
+  # The wait is random, so that clients that are shed together do not reconnect
+  # together.
   set var.headwater_retry = std.itoa(randomint(2000, 5000));
-  # An event with data, as many clients make an empty message of a block without.
+  # The SSE event has data, because many clients deliver an event without data
+  # as an empty message.
   synthetic {"retry: "} var.headwater_retry {"
 event: shed
 data: {"reason":""} var.headwater_reason {"","retry_ms":"} var.headwater_retry {"}
@@ -43,17 +47,17 @@ data: {"reason":""} var.headwater_reason {"","retry_ms":"} var.headwater_retry {
 }
 
 if (req.http.Headwater-Path && obj.status >= 691 && obj.status <= 693) {
-  # Refused by private.vcl. Each answer is for this one reader.
+  # Refused by private.vcl. The response is for this client only.
   set obj.http.Cache-Control = "private, no-store";
   set obj.http.Headwater-Cors = "edge";
   if (req.http.Headwater-Path == "stream") {
-    # The one answer upon which an EventSource asks no more.
+    # A 204 is the status after which an EventSource does not reconnect.
     set obj.status = 204;
     set obj.response = "No Content";
     synthetic "";
     return(deliver);
   }
-  # The space before a last brace keeps it from ending the VCL string.
+  # Without the space before its last brace, the VCL string would end there.
   set obj.http.Content-Type = "application/problem+json";
   if (obj.status == 692) {
     set obj.status = 403;
@@ -69,7 +73,7 @@ if (req.http.Headwater-Path && obj.status >= 691 && obj.status <= 693) {
     return(deliver);
   }
   set obj.status = 401;
-  # Linted alone, this file cannot see the table of init.vcl.
+  # When this file is linted alone, the table of init.vcl is not visible.
   // falco-ignore-next-line
   set var.headwater_cookie = json.escape(table.lookup(headwater, "cookie_name", "headwater"));
   synthetic {"{"type":"urn:headwater:problem:token","title":"Unauthorized","status":401,"detail":"This channel is private and needs a valid token: as Authorization: Bearer, or from a browser as ?access_token= in the query or in the cookie "} var.headwater_cookie {"." }"};

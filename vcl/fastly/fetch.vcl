@@ -1,14 +1,16 @@
 # @scope: fetch
-# Makes live streams flow, and origin failures harmless. How long a stream may
-# be kept stays with the origin's headers: beresp.ttl set by hand would forget
-# the Age a shield has added, and replay a segment after its end.
+# Streams live responses to clients as they arrive, and keeps failures of the
+# origin from ending an EventSource. The origin's headers decide how long a
+# stream may be cached: setting beresp.ttl here would ignore the Age that a
+# shield has added, and a segment would be served after its end.
 
 if (req.http.Headwater-Path == "stream") {
   unset beresp.http.Set-Cookie;
-  # A stale stream is a recording: it ends at once and the client asks again at once.
+  # A stale stream is a finished recording: it ends at once, and the client
+  # reconnects at once.
   set beresp.stale_while_revalidate = 0s;
   set beresp.stale_if_error = 0s;
-  # Compression holds bytes back until it has enough of them.
+  # Compression buffers bytes until it has enough of them, which delays events.
   set beresp.gzip = false;
   set beresp.brotli = false;
 
@@ -17,22 +19,24 @@ if (req.http.Headwater-Path == "stream") {
       set beresp.do_stream = true;
     }
   } elseif (beresp.status == 204 && req.http.Headwater-Access != "origin") {
-    # "Ask no more" is told to a whole crowd at once. The header is there for
-    # the code after this, which gives an hour to answers that name no lifetime.
+    # The 204 goes to many clients at once, so it is cached for a second. The
+    # header is for the code after this snippet, which caches a response without
+    # a lifetime for an hour.
     set beresp.cacheable = true;
     set beresp.ttl = 1s;
     set beresp.http.Cache-Control = "public, max-age=1";
     unset beresp.http.Surrogate-Control;
   } elseif (beresp.status >= 500 || beresp.status == 429) {
-    # What is passed is not kept, so there is nothing to lose by a proper body.
+    # A passed response is not cached, so error.vcl can write its body.
     if (req.http.Authorization || req.http.Headwater-Access == "origin") {
       error 690 "Headwater shed";
     }
-    # EventSource gives up for good on anything but 200. `error` would give the
-    # right body, but its object is never cached, and the clients that wait would be
-    # sent to the origin one by one. So this object is kept, with a body that no
-    # client receives: hit.vcl and deliver.vcl put the one of error.vcl in its place.
-    # Headers that name the page of the first request must not reach other pages.
+    # An EventSource stops permanently on any status but 200. `error` would
+    # write a correct body, but its object is never cached, and the waiting
+    # requests would go to the origin one by one. So this object is cached, with
+    # a body that no client receives: for each request hit.vcl or deliver.vcl
+    # replaces it with the response of error.vcl. Headers that name the page of
+    # the first request must not reach other pages.
     set beresp.status = 200;
     set beresp.response = "OK";
     set beresp.cacheable = true;
@@ -48,13 +52,15 @@ if (req.http.Headwater-Path == "stream") {
     unset beresp.http.Retry-After;
   }
 } elseif (req.http.Headwater-Path == "history" && req.http.Headwater-Access != "origin" && (beresp.status >= 500 || beresp.status == 429)) {
-  # Uncacheable, it would be fetched again for each of those who wait for it.
+  # If the response were uncacheable, it would be fetched again for each waiting
+  # request.
   set beresp.cacheable = true;
   set beresp.ttl = 1s;
   set beresp.stale_while_revalidate = 0s;
   set beresp.stale_if_error = 0s;
   set beresp.http.Cache-Control = "public, max-age=1";
   unset beresp.http.Surrogate-Control;
-  # The code after this would try the origin once more for each of them.
+  # The code after this snippet would send one more request to the origin for
+  # each waiting request.
   return(deliver);
 }

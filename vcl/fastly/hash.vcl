@@ -1,10 +1,12 @@
 # @scope: hash
-# A cursor is part of what a stream is asked for, so it is part of its name.
-# Vary: Last-Event-ID says the same, but puts all cursors of a channel under one
-# hash, as variants to be searched, and collapses only when the answer is known.
+# The cursor selects the content of a stream, so it is part of the key. Vary:
+# Last-Event-ID would have the same effect, but it puts all cursors of a channel
+# under one hash, as variants that must be searched, and it collapses requests
+# only when the response is known.
 
 if (req.http.Headwater-Path == "stream" && req.http.Last-Event-ID) {
-  # Without the mark between them a host's end and a cursor's start could be one text.
+  # The mark separates the two: otherwise a host and a cursor could be
+  # concatenated to the same text as another pair.
   set req.hash += "#";
   set req.hash += req.http.Last-Event-ID;
 }

@@ -1,5 +1,6 @@
-# A whole Fastly service in front of a Headwater origin. It installs the snippet
-# files that stand beside it as they are, so that what runs is what was tested.
+# A complete Fastly service in front of a Headwater origin. It installs the
+# snippet files in this directory unchanged, so that the tested text is what
+# runs.
 
 terraform {
   required_version = ">= 1.3"
@@ -34,10 +35,10 @@ variable "shield" {
 }
 
 locals {
-  # What the origin is asked for in Host: the default port of TLS is not named there.
+  # The Host that is sent to the origin; it omits the default port of TLS.
   origin_authority = var.origin_port == 443 ? var.origin_host : "${var.origin_host}:${var.origin_port}"
 
-  # The file of each snippet, with its type at Fastly.
+  # The name of each snippet file, and its type at Fastly.
   snippets = {
     init    = "init"
     private = "init"
@@ -71,16 +72,18 @@ resource "fastly_service_vcl" "headwater" {
     shield            = var.shield
     healthcheck       = "headwater"
 
-    # Milliseconds. A long poll may take 20 s to its first byte; a heartbeat
-    # comes every 5 s. miss.vcl and pass.vcl say the same for our paths.
+    # In milliseconds. A long poll may take 20 s until its first byte; a
+    # heartbeat comes every 5 s. miss.vcl and pass.vcl set the same values for
+    # channel paths.
     connect_timeout       = 2000
     first_byte_timeout    = 30000
     between_bytes_timeout = 20000
-    # A stream holds its connection for a whole segment.
+    # A stream keeps its connection open for a whole segment.
     max_conn = 1000
   }
 
-  # While this fails, Fastly answers from error.vcl without trying the origin.
+  # While the check fails, Fastly answers from error.vcl without a request to
+  # the origin.
   healthcheck {
     name              = "headwater"
     host              = local.origin_authority
@@ -100,7 +103,7 @@ resource "fastly_service_vcl" "headwater" {
       name    = "headwater_${snippet.key}"
       type    = snippet.value
       content = file("${path.module}/${snippet.key}.vcl")
-      # private.vcl reads the tables of init.vcl, so it stands below it.
+      # private.vcl uses the tables of init.vcl, so it is placed after it.
       priority = snippet.key == "private" ? 110 : 100
     }
   }

@@ -1,31 +1,34 @@
 # @scope: init
-# The one place for settings. Tables, because every other file here is pasted
-# into a subroutine, where a constant could not be seen from the next one.
+# All settings. They are tables, because every other file here is inserted into
+# a subroutine, and a constant of one subroutine is not visible in the next.
 
 table headwater {
-  # How many lanes the wave of reconnects at a boundary is split into, 2 to 64;
-  # 1 is none. Each lane costs the origin a stream of its own per channel.
+  # The number of lanes over which the reconnects at a boundary are spread, 2 to
+  # 64; 1 means no lanes. Each lane costs the origin one more stream per
+  # channel.
   "lanes": "1",
 
-  # The origins of web pages of the origin's --cors-origin, with commas or spaces between them.
+  # The origin's --cors-origin: the origins of web pages, separated by commas or
+  # spaces.
   "cors_origins": "",
 
-  # The patterns of the origin's --private, with commas or spaces between them.
+  # The origin's --private patterns, separated by commas or spaces.
   "private": "",
-  # What a token must say in `iss` and `aud`, where these are not empty.
+  # The required `iss` and `aud` of a token; an empty value is not checked.
   "jwt_issuer": "",
   "jwt_audience": "",
   # The origin's --cookie-name.
   "cookie_name": "headwater",
 }
 
-# A write-only dictionary of this name keeps these out of the configuration.
-# Fastly makes a table of it, so this one is deleted where there is one.
+# A write-only dictionary of this name keeps the secrets out of the readable
+# configuration. Fastly turns a dictionary into a table, so delete this table
+# where the dictionary exists.
 table headwater_secrets {
-  # 32 characters or more; the key of HS256.
+  # The key of HS256, 32 characters or more.
   "jwt_hs256_secret": "",
-  # The PEM of a public key ("BEGIN PUBLIC KEY"); the key of RS256.
+  # The key of RS256: the PEM of a public key ("BEGIN PUBLIC KEY").
   "jwt_rs256_key": "",
-  # What tells the origin that the edge has verified a request.
+  # The secret by which the origin accepts that the edge has verified a request.
   "edge_auth": "",
 }

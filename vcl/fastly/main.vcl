@@ -1,14 +1,15 @@
-# The whole service as custom VCL, for those who keep their VCL in one file.
-# Holds no logic of its own beyond what Fastly expects of a main file: the
-# snippet files stand in it as they are, so the two ways to install are the same
-# text. `headwater edge fastly` prints it in one piece, filled in.
+# The complete service as custom VCL, for services whose VCL is in one file. It
+# has no logic beyond what Fastly expects of a main file: it includes the
+# snippet files unchanged, so both ways to install run the same text. `headwater
+# edge fastly` prints it as one file, filled in.
 
 include "init";
 
 include "private";
 
-# Shielding and the control panel know only backends that were made through the
-# API. To have those, delete this block and the line that chooses it.
+# Shielding and the control panel work only with backends that were made through
+# the API. To use such a backend, delete this block and the line that selects
+# it.
 backend F_headwater {
   .dynamic = true;
   .share_key = "YOURSERVICEID";
@@ -23,9 +24,10 @@ backend F_headwater {
   .connect_timeout = 2s;
   .first_byte_timeout = 30s;
   .between_bytes_timeout = 20s;
-  # A stream holds its connection for a whole segment.
+  # A stream keeps its connection open for a whole segment.
   .max_connections = 1000;
-  # While this fails, Fastly answers from error.vcl without trying the origin.
+  # While the probe fails, Fastly answers from error.vcl without a request to
+  # the origin.
   .probe = {
     .request = "GET /healthz HTTP/1.1" "Host: origin.example.com" "Connection: close";
     .expected_response = 200;
@@ -91,7 +93,7 @@ include "fetch";
   if (beresp.http.Set-Cookie || beresp.http.Cache-Control ~ "(?i)(private|no-store)") {
     return(pass);
   }
-  # Nothing is kept that does not say for how long.
+  # A response that names no lifetime is not cached.
   if (!beresp.http.Expires && !beresp.http.Surrogate-Control && beresp.http.Cache-Control !~ "(?i)(s-maxage|max-age)") {
     set beresp.ttl = 0s;
     set beresp.cacheable = false;

@@ -4058,7 +4058,7 @@ sub test_fetch_edge {
 }
 
 // @scope: error
-// @suite: unauthorized: an EventSource is told to stop, across origins too
+// @suite: unauthorized: an EventSource stops, across origins too
 sub test_refused_stream_unauthorized_cors {
   testing.table_merge(headwater, tested);
   testing.table_merge(headwater_secrets, secrets);
@@ -4098,7 +4098,7 @@ sub test_refused_stream_unauthorized_cors {
 }
 
 // @scope: error
-// @suite: unauthorized: an EventSource is told to stop
+// @suite: unauthorized: an EventSource stops
 sub test_refused_stream_unauthorized_plain {
   testing.table_merge(headwater, tested);
   testing.table_merge(headwater_secrets, secrets);
@@ -4134,7 +4134,7 @@ sub test_refused_stream_unauthorized_plain {
 }
 
 // @scope: error
-// @suite: forbidden: an EventSource is told to stop, across origins too
+// @suite: forbidden: an EventSource stops, across origins too
 sub test_refused_stream_forbidden_cors {
   testing.table_merge(headwater, tested);
   testing.table_merge(headwater_secrets, secrets);
@@ -4174,7 +4174,7 @@ sub test_refused_stream_forbidden_cors {
 }
 
 // @scope: error
-// @suite: forbidden: an EventSource is told to stop
+// @suite: forbidden: an EventSource stops
 sub test_refused_stream_forbidden_plain {
   testing.table_merge(headwater, tested);
   testing.table_merge(headwater_secrets, secrets);
@@ -4210,7 +4210,7 @@ sub test_refused_stream_forbidden_plain {
 }
 
 // @scope: error
-// @suite: expired: an EventSource is told to come back, across origins too
+// @suite: expired: an EventSource reconnects, across origins too
 sub test_expired_stream_cors {
   testing.table_merge(headwater, tested);
   testing.table_merge(headwater_secrets, secrets);
@@ -4236,7 +4236,7 @@ sub test_expired_stream_cors {
 }
 
 // @scope: error
-// @suite: expired: an EventSource is told to come back
+// @suite: expired: an EventSource reconnects
 sub test_expired_stream_plain {
   testing.table_merge(headwater, tested);
   testing.table_merge(headwater_secrets, secrets);

@@ -1,13 +1,14 @@
 # @scope: init
-# Who may read a private channel. JSON has no parser in VCL, so it is read by
-# regular expressions. Each matches what is good, because an expression that runs
-# into a limit of Fastly's matches nothing. The exceptions find a claim that is
-# there twice or has a wrong type; their work is bounded by the 4096 letters. None
-# has lookaheads or back references: those are what runs into limits, and falco's
-# tests do not know them.
+# Decides whether a client may read a private channel. VCL has no JSON parser,
+# so the token is parsed with regular expressions. Most of them match valid
+# input only, because an expression that exceeds a limit of Fastly matches
+# nothing. The exceptions search for a duplicate claim or a claim of a wrong
+# type; their cost is bounded by the 4096 characters of a token. No expression
+# has lookaheads or back references, because these are what exceeds the limits,
+# and falco's tests do not support them.
 
-# Judges one token: the explicit one, else the first cookie. Whatever is odd ends
-# the subroutine at once, so that the verdict stays "unauthorized".
+# Verifies one token: the explicit one, else the first cookie. Any irregularity
+# ends the subroutine at once, so that the result stays "unauthorized".
 # @scope: recv
 sub headwater_token_recv {
   declare local var.hs256 STRING;
@@ -38,13 +39,15 @@ sub headwater_token_recv {
 
   set var.before = req.http.Headwater-Access;
   unset req.http.Headwater-Access;
-  # A restart has no token any more. What it was granted counts for that path alone.
+  # After a restart the token is gone. The access that was granted is valid for
+  # the same path only.
   set var.granted = "edge " req.url.path;
 
-  # Linted alone, this file cannot see the tables of init.vcl.
+  # When this file is linted alone, the tables of init.vcl are not visible.
   // falco-ignore-next-line
   set var.hs256 = table.lookup(headwater_secrets, "jwt_hs256_secret", "");
-  # RFC 7518 wants 256 bits. A public key here would let everyone sign.
+  # RFC 7518 requires 256 bits. With a public key as the secret, every client
+  # could sign.
   if (std.strlen(var.hs256) < 32 || var.hs256 ~ "-----BEGIN") {
     set var.hs256 = "";
   }
@@ -56,7 +59,8 @@ sub headwater_token_recv {
     set var.is_configured = true;
   }
 
-  # ",pattern,pattern,". A list with a slip in it makes everything private.
+  # The form is ",pattern,pattern,". A list with a syntax error makes every
+  # channel private.
   // falco-ignore-next-line
   set var.private = "," table.lookup(headwater, "private", "") ",";
   set var.private = regsuball(var.private, "[ ,]+", ",");
@@ -67,11 +71,12 @@ sub headwater_token_recv {
   if (var.private == ",") {
     set var.is_public = true;
   } else {
-    # Each pattern that covers a name, beside the name, so that Fastly's functions
-    # for queries can compare: they take names that are not literals. Of "a.b"
-    # it is "/?-=-&a.b=a.b&*=a.b&a.*=a.b", with more `*` where a name has no such
-    # part. "-" is no name and no pattern: it stands first here and last in the
-    # list of patterns, so that a filter that did nothing, or not all, can be told.
+    # Pairs each name with every pattern that covers it, in the form of a query,
+    # because Fastly's query functions can compare names that are not literals.
+    # For "a.b" the result is "/?-=-&a.b=a.b&*=a.b&a.*=a.b", with more `*` where
+    # a name has no such part. "-" is neither a name nor a pattern: it is first
+    # here and last in the list of patterns, so that an incomplete run of the
+    # filter can be detected.
     if (req.url.path ~ "^/channels/([^/]+)") {
       set var.names = re.group.1 ",";
     }
@@ -84,15 +89,16 @@ sub headwater_token_recv {
       regsuball(var.names, "(((?:[^,.]*\.){6})?[^,]*),", "&\2*=\1")
       regsuball(var.names, "(((?:[^,.]*\.){7})?[^,]*),", "&\2*=\1")
       regsuball(var.names, "(((?:[^,.]*\.){8})?[^,]*),", "&\2*=\1");
-    # A comma is left where a replacement ran into a limit.
+    # A comma remains where a replacement exceeded a limit.
     if (var.covers !~ "^/\?-=-&[^,]+$") {
       set var.covers = "";
     }
     set var.private = regsub(var.private, "^,", "") "-";
     set var.private = std.replaceall(var.private, ",", querystring.filtersep());
 
-    # Public, if without what is private nothing is missing. Both sides come out
-    # of the same function, which may write a query in another order.
+    # The channels are public if removing the private patterns removes nothing.
+    # Both sides come from the same function, which may write a query in another
+    # order.
     set var.kept = querystring.filter(var.covers, var.private);
     set var.all = querystring.filter(var.covers, "-");
     if (var.kept == var.all && var.all != var.covers && var.all ~ "\?.") {
@@ -111,8 +117,8 @@ sub headwater_token_recv {
     return;
   }
 
-  # Fastly-FF only hashes the service's id and so might be replayed: the shield
-  # wants the secret too.
+  # Fastly-FF is only a hash of the service's id and could be replayed, so the
+  # shield requires the secret too.
   if (fastly.ff.visits_this_service > 0) {
     set var.token = req.http.Headwater-Edge-Auth;
     unset req.http.Headwater-Edge-Auth;
@@ -127,8 +133,9 @@ sub headwater_token_recv {
     return;
   }
 
-  # A token in Authorization, else one in the query, was chosen for this request and
-  # decides alone. Only without one do cookies count, which browsers add by themselves.
+  # A token in Authorization, else in the query, was chosen for this request and
+  # alone decides. Cookies, which browsers add by themselves, count only without
+  # such a token.
   std.collect(req.http.Authorization);
   std.collect(req.http.Cookie, "; ");
   set var.subject = "&" req.url.qs "&";
@@ -148,7 +155,8 @@ sub headwater_token_recv {
     if (var.subject ~ "^; [^=]+=([^; ]+)") {
       set var.token = re.group.1;
     }
-    # The cookies behind it stay if one of them has the name too, for a second call.
+    # If a later cookie has the same name, the cookies from there on are kept
+    # for a second call.
     set var.subject = std.strstr(regsub(var.subject, "^; ", ""), var.wanted);
     if (var.subject ~ "^; ") {
       set req.http.Cookie = var.subject;
@@ -171,13 +179,14 @@ sub headwater_token_recv {
   }
   set var.header = digest.base64url_nopad_decode(var.head);
   set var.payload = digest.base64url_nopad_decode(var.body);
-  # Fastly skips what is not base64 and ends a string at NUL. What was read must
-  # be all that was signed.
+  # Fastly's decoder skips invalid characters and ends a string at NUL, so the
+  # decoded text must encode to the same signed text.
   if (digest.base64url_nopad(var.header) != var.head || digest.base64url_nopad(var.payload) != var.body) {
     return;
   }
 
-  # Nothing but these four, so no `crit` and no key of the token's own; each once.
+  # Only these four members are allowed, each once. This excludes `crit` and a
+  # key inside the token.
   if (var.header !~ "^\{" || var.header !~ "^(?:(?:^\{|,) *(?:\x22alg\x22 *: *\x22(?:HS256|RS256)\x22|\x22typ\x22 *: *\x22(?i:(?:application/)?(?:at\+)?jwt)\x22|\x22(?:kid|x5t)\x22 *: *\x22[^\x22\\\x00-\x1f]*\x22) *)+\}\z") {
     return;
   }
@@ -190,7 +199,8 @@ sub headwater_token_recv {
     return;
   }
 
-  # The algorithm chooses the key, so that neither key is ever used for the other.
+  # The algorithm selects the key, so that no key is ever used for the other
+  # algorithm.
   set var.signed = var.head "." var.body;
   if (var.alg == "HS256" && var.hs256 != "") {
     set var.wanted = digest.hmac_sha256_base64(var.hs256, var.signed);
@@ -201,7 +211,8 @@ sub headwater_token_recv {
       return;
     }
   } elseif (var.alg == "RS256" && var.rs256 != "") {
-    # 2048, 3072 and 4096 bits, with nothing in the bits that stand for no byte.
+    # The lengths of 2048, 3072 and 4096 bits; the unused bits of the last
+    # character must be 0.
     if (var.signature !~ "^(?:[A-Za-z0-9_-]{341}[AQgw]|[A-Za-z0-9_-]{512}|[A-Za-z0-9_-]{682}[AEIMQUYcgkosw048])$") {
       return;
     }
@@ -212,12 +223,13 @@ sub headwater_token_recv {
     return;
   }
 
-  # A flat object: plain names; strings, numbers, words, and lists of the first
-  # two. In such a text `"exp":` can only be a member, never part of a string.
+  # The payload must be a flat object with plain names, whose values are
+  # strings, numbers, words, and lists of strings and numbers. In such a text,
+  # `"exp":` can only be a member, never part of a string.
   if (var.payload !~ "^\{" || var.payload !~ "^(?:(?:^\{|,) *\x22[A-Za-z0-9_][A-Za-z0-9_.:/#-]*\x22 *: *(?:\x22[^\x22\\\x00-\x1f]*(?:\\[\x22\\/bfnrtu][^\x22\\\x00-\x1f]*)*\x22|-?[0-9][0-9.eE+-]*|true|false|null|\[ *(?:(?:\x22[^\x22\\\x00-\x1f]*(?:\\[\x22\\/bfnrtu][^\x22\\\x00-\x1f]*)*\x22|-?[0-9][0-9.eE+-]*)(?: *, *(?:\x22[^\x22\\\x00-\x1f]*(?:\\[\x22\\/bfnrtu][^\x22\\\x00-\x1f]*)*\x22|-?[0-9][0-9.eE+-]*))*)? *\]) *)+\}\z") {
     return;
   }
-  # Of what is read below, nothing is there twice.
+  # No claim that is used below may occur twice.
   if (var.payload ~ "(?:\x22exp\x22 *:.*){2}|(?:\x22nbf\x22 *:.*){2}|(?:\x22iss\x22 *:.*){2}|(?:\x22aud\x22 *:.*){2}|(?:\x22sub\x22 *:.*){2}|(?:\x22scope\x22 *:.*){2}") {
     return;
   }
@@ -246,7 +258,7 @@ sub headwater_token_recv {
   set var.wanted = table.lookup(headwater, "jwt_audience", "");
   if (var.wanted != "") {
     if (var.payload ~ "\x22aud\x22 *: *(\x22[^\x22\\<>]*\x22|\[[^\]\\<>]*\])") {
-      # "<one><two>", also where it is the only one.
+      # The form is "<one><two>", or "<one>" for a single audience.
       set var.subject = regsuball(re.group.1, "[^\x22]*\x22([^\x22]*)\x22", "<\1>");
     } else {
       return;
@@ -275,25 +287,27 @@ sub headwater_token_recv {
     return;
   }
 
-  # Every name that is private must be covered by the scope too.
+  # The scope must cover every private name of the request.
   set req.http.Headwater-Access = "forbidden";
   if (var.payload ~ "\x22scope\x22 *: *\x22([^\x22\\]*)\x22") {
     set var.subject = re.group.1 " ";
   } elseif (var.payload ~ "\x22scope\x22 *: *\[ *(\x22[^\x22\\]*\x22(?: *, *\x22[^\x22\\]*\x22)*) *\]") {
-    # The words of all strings of the list. A quote that is left here is refused below.
+    # Joins the words of all strings in the list. A remaining quote is refused
+    # below.
     set var.subject = regsuball(re.group.1, "\x22([^\x22]*)\x22[ ,]*", "\1 ");
   } else {
     return;
   }
-  # "pattern,pattern", with nothing of a word that grants something else.
+  # Keeps the subscribe patterns as "pattern,pattern", and drops words that
+  # grant anything else.
   set var.subject = regsuball(var.subject, "subscribe:(\*|[A-Za-z0-9][A-Za-z0-9._~-]*(?:\.\*)?) |[^ ]* ", ",\1");
   if (var.subject !~ "^[A-Za-z0-9._~*,-]*$") {
     return;
   }
   set var.subject = regsuball(var.subject, "^,+|,+(,)", "\1");
   set var.subject = std.replaceall(var.subject, ",", querystring.filtersep());
-  # Then the names alone: "name<separator>name" of what is granted, and
-  # "/?name&name" of what is private.
+  # Reduces both to names: "name<separator>name" for the granted names, and
+  # "/?name&name" for the private ones.
   set var.subject = querystring.filter_except(var.covers, var.subject);
   set var.subject = regsuball(var.subject, "^/\?|[^?&=]+=", "");
   set var.subject = std.replaceall(var.subject, "&", querystring.filtersep());
@@ -305,8 +319,8 @@ sub headwater_token_recv {
     return;
   }
 
-  # Last, as "expired" asks the client to come back with a new token: that must
-  # be all that is wrong.
+  # The expiry is checked last, because "expired" makes the client reconnect
+  # with a new token: the token must be valid otherwise.
   if (var.now >= var.time) {
     set req.http.Headwater-Access = "expired";
     return;
@@ -314,9 +328,9 @@ sub headwater_token_recv {
   set req.http.Headwater-Access = var.granted;
 }
 
-# A browser sends every cookie of the name whose path and domain fit the request,
-# and any of them may hold the token that is valid now. VCL has no loops, so the
-# first two are tried and the others are not read.
+# A browser sends every cookie of the name whose path and domain match the
+# request, and any of them may hold the valid token. VCL has no loops, so the
+# first two are tried and further ones are ignored.
 # @scope: recv
 sub headwater_private_recv {
   declare local var.first STRING;
@@ -325,8 +339,9 @@ sub headwater_private_recv {
   if (req.http.Cookie && req.http.Headwater-Access ~ "^(?:unauthorized|forbidden|expired)$") {
     set var.first = req.http.Headwater-Access;
     call headwater_token_recv;
-    # If both are refused, the first decides the answer; but if one of them has expired,
-    # the client shall come back with a newer one.
+    # If both are refused, the first decides the response, except that an
+    # expired one takes precedence, so that the client reconnects with a newer
+    # token.
     if (req.http.Headwater-Access == "unauthorized" || req.http.Headwater-Access == "forbidden") {
       set req.http.Headwater-Access = var.first;
     }

@@ -1,8 +1,9 @@
 # @scope: recv
-# Gives all clients of one crowd the same request, so that the cache sees one
-# key instead of thousands. What a client can vary without meaning to (query
-# order, cookies, encodings) is dropped; what it must not vary is replaced by
-# one word, so that nonsense costs the origin one request and not one each.
+# Normalizes the requests of all clients that want the same content, so that the
+# cache sees one key instead of thousands. Parts that vary by accident (the
+# order of the query, cookies, encodings) are dropped. An invalid value is
+# replaced by one fixed word, so that all invalid values together cost the
+# origin one request.
 
 declare local var.headwater_page STRING;
 declare local var.headwater_given STRING;
@@ -13,23 +14,25 @@ declare local var.headwater_lane INTEGER;
 declare local var.headwater_client STRING;
 declare local var.headwater_pages STRING;
 
-# The other files act on this mark. Every hop derives it from method and path,
-# so it need not travel to a shield, and a client's own copy never counts.
+# The other files act on this header. Every hop derives it from method and path,
+# so it is not sent to a shield, and a client's own copy is removed.
 unset req.http.Headwater-Path;
 set var.headwater_page = "";
-# Only this edge itself asks for a synthetic answer, by a restart in deliver.vcl.
+# Only a restart in deliver.vcl may request a synthetic response.
 if (req.restarts == 0) {
   unset req.http.Headwater-Shed;
   unset req.http.Headwater-Access;
 }
-# Nor does what an edge tells its shield and the origin of who was let in.
+# A client's copy of the secret that an edge sends to its shield and to the
+# origin is removed too.
 if (fastly.ff.visits_this_service == 0) {
   unset req.http.Headwater-Edge-Auth;
 }
 
 if (req.method == "GET" || req.method == "HEAD") {
-  # Clients escape the comma of a list or do not; the crowd must not split on it.
-  # \x25 is the percent sign, which Fastly would take for an escape of its own.
+  # Some clients encode the comma of a list and others do not; both must share
+  # one key. \x25 is the percent sign, which Fastly would read as an escape
+  # sequence.
   if (fastly.ff.visits_this_service == 0 && req.restarts == 0
       && req.url.path ~ "(?i)^/channels/[^/]*\x252C") {
     set req.url = regsuball(req.url.path, "(?i)\x252C", ",") regsub(req.url, "^[^?]*", "");
@@ -42,13 +45,14 @@ if (req.method == "GET" || req.method == "HEAD") {
     set var.headwater_page = re.group.1;
   }
 
-  # The origin compares the page of a WebSocket with the host that its browser asked
-  # for, and the backend's own name takes the place of that host on the way.
+  # The origin compares the page's Origin with the host that the browser
+  # connected to, but Fastly replaces that host by the backend's name.
   if (req.method == "GET" && req.url.path == "/ws") {
     set req.http.X-Forwarded-Host = req.http.Host;
-    # Needs the WebSockets product on the service; it does not work through a shield.
+    # This needs the WebSockets product on the service, and it does not work
+    # through a shield.
     if (req.http.Upgrade ~ "(?i)^websocket$") {
-      # Fastly's reference has it, falco 1.13 does not.
+      # Fastly's reference has this statement; falco 1.13 does not know it.
       // falco-ignore-next-line
       return(upgrade);
     }
@@ -56,9 +60,10 @@ if (req.method == "GET" || req.method == "HEAD") {
 }
 
 if (req.http.Headwater-Path) {
-  # Says in Headwater-Access "edge <path>" for let in here, "origin" for not ours
-  # to judge, nothing for a public channel, or why not. In private.vcl, which is
-  # not seen where this file is linted alone.
+  # Sets Headwater-Access to "edge <path>" if the edge grants access, to
+  # "origin" if the origin must decide, to nothing for a public channel, or to
+  # the reason for a refusal. The subroutine is in private.vcl, which is not
+  # visible when this file is linted alone.
   // falco-ignore-next-line
   call headwater_private_recv;
   if (req.http.Headwater-Access == "unauthorized") {
@@ -68,7 +73,8 @@ if (req.http.Headwater-Path) {
   } elseif (req.http.Headwater-Access == "expired") {
     error 693 "Headwater expired";
   }
-  # vcl_deliver cannot write a body, so it sends the request here for one.
+  # vcl_deliver cannot write a body, so it restarts the request to have one made
+  # here.
   if (req.http.Headwater-Shed) {
     error 690 "Headwater shed";
   }
@@ -76,8 +82,9 @@ if (req.http.Headwater-Path) {
   unset req.http.Headwater-Access;
 }
 
-# A shield gets a request that the edge has already made canonical. Doing it
-# again there would be wrong for lanes: its client is the edge, not the browser.
+# A shield receives a request that the edge has already normalized. Normalizing
+# it again would be wrong for lanes, because there the client's address is the
+# edge's.
 if (req.http.Headwater-Path && fastly.ff.visits_this_service == 0 && req.restarts == 0) {
   if (req.http.Headwater-Access != "origin") {
     unset req.http.Cookie;
@@ -87,13 +94,14 @@ if (req.http.Headwater-Path && fastly.ff.visits_this_service == 0 && req.restart
   unset req.http.If-None-Match;
   unset req.http.If-Modified-Since;
   unset req.http.Accept-Encoding;
-  # Every EventSource sends no-cache; it asks for freshness that a live stream has.
+  # Every EventSource sends no-cache, but a live stream is always fresh.
   unset req.http.Cache-Control;
   unset req.http.Pragma;
 
-  # With --cors-origin the origin's answers name the page that asks and have `Vary: Origin`, so that each
-  # invented Origin would be a request of its own. A page that is not in the list cannot read
-  # the answer in any case, and gets the one for a request without an Origin.
+  # With --cors-origin, the origin's responses name the page's origin and have
+  # `Vary: Origin`, so that each invented Origin would be a request of its own.
+  # A page that is not in the list cannot read the response in any case, and
+  # gets the response for a request without an Origin.
   set var.headwater_pages = regsuball(" " table.lookup(headwater, "cors_origins", "") " ", "[ ,]+", " ");
   if (req.http.Origin && var.headwater_pages != " ") {
     set var.headwater_value = " " req.http.Origin " ";
@@ -103,24 +111,26 @@ if (req.http.Headwater-Path && fastly.ff.visits_this_service == 0 && req.restart
     }
   }
 
-  # Written with both ends closed, a parameter is always "&name=value&". The first
-  # occurrence of a name counts, and an empty value counts as absent.
+  # With "&" added at both ends, every parameter has the form "&name=value&".
+  # The first occurrence of a name counts, and an empty value counts as absent.
   set var.headwater_given = "&" req.url.qs "&";
   set var.headwater_query = "";
 
-  # Where a stream starts: the first of Last-Event-ID, lastEventId, after, since and
-  # last that has a value decides, as at the origin, and the others are dropped. An
-  # EventSource keeps the query of its URL at every reconnect, so the query would
-  # otherwise split the clients by where each of them once began.
+  # The start of a stream: the first of Last-Event-ID, lastEventId, after, since
+  # and last that has a value decides, as at the origin, and the others are
+  # dropped. An EventSource keeps the query of its URL at every reconnect, so
+  # otherwise clients with the same cursor would have different keys by their
+  # first query.
   if (req.http.Headwater-Path == "stream") {
     set req.http.Accept = "text/event-stream";
-    # Two header lines become one value, which then is no cursor, instead of one
-    # line deciding the key and the other the answer.
+    # Two header lines are joined into one value, which is then no valid cursor.
+    # Otherwise one line could decide the key and the other the response.
     std.collect(req.http.Last-Event-ID);
     if (req.http.Last-Event-ID == "") {
       unset req.http.Last-Event-ID;
     }
-    # A cursor of the query moves into the header, which hash.vcl has in the key.
+    # A cursor in the query is moved into the header, which hash.vcl adds to the
+    # key.
     if (!req.http.Last-Event-ID && var.headwater_given ~ "&lastEventId(=[^&]*|)&") {
       set req.http.Last-Event-ID = regsub(re.group.1, "^=", "");
       if (req.http.Last-Event-ID == "") {
@@ -133,7 +143,8 @@ if (req.http.Headwater-Path && fastly.ff.visits_this_service == 0 && req.restart
         unset req.http.Last-Event-ID;
       }
     }
-    # The origin answers every text that is no cursor with the same `gap` event.
+    # The origin answers every text that is no valid cursor with the same `gap`
+    # event.
     if (req.http.Last-Event-ID && req.http.Last-Event-ID !~ "^[0-9._-]{1,384}$") {
       set req.http.Last-Event-ID = "unknown";
     }
@@ -190,12 +201,13 @@ if (req.http.Headwater-Path && fastly.ff.visits_this_service == 0 && req.restart
       }
     }
 
-    # By address, so that one client keeps its lane from segment to segment; a
-    # new lane at every reconnect would wait out a different boundary each time.
-    # Linted alone, this file cannot see the table of init.vcl.
+    # The lane depends on the client's address, so that a client keeps its lane
+    # from segment to segment; a new lane at every reconnect would end at a
+    # different boundary each time. When this file is linted alone, the table of
+    # init.vcl is not visible.
     // falco-ignore-next-line
     set var.headwater_value = table.lookup(headwater, "lanes", "1");
-    # A setting that is no number is no lanes.
+    # A setting that is no number means no lanes.
     if (var.headwater_value ~ "^[0-9]{1,9}$") {
       set var.headwater_lanes = std.atoi(var.headwater_value);
     }
@@ -211,8 +223,8 @@ if (req.http.Headwater-Path && fastly.ff.visits_this_service == 0 && req.restart
 
     if (var.headwater_given ~ "&mode(=[^&]*|)&") {
       set var.headwater_value = re.group.1;
-      # mode=stream is the default, and a default is not said. A word the origin
-      # may know is left for it to refuse.
+      # mode=stream is the default, which is left out. Any other word goes to
+      # the origin, which may know it or refuse it.
       if (var.headwater_value ~ "^=[a-z]{1,16}$") {
         if (var.headwater_value != "=stream") {
           set var.headwater_query = var.headwater_query "&mode" var.headwater_value;
@@ -240,7 +252,8 @@ if (req.http.Headwater-Path && fastly.ff.visits_this_service == 0 && req.restart
     }
   }
 
-  # The origin may be asked for a private channel with the token in the query.
+  # A private channel may be requested from the origin with the token in the
+  # query.
   if (req.http.Headwater-Access == "origin" && var.headwater_given ~ "&access_token(=[^&]*)&") {
     set var.headwater_query = var.headwater_query "&access_token" re.group.1;
   }
@@ -248,14 +261,14 @@ if (req.http.Headwater-Path && fastly.ff.visits_this_service == 0 && req.restart
   set req.url = req.url.path regsub(var.headwater_query, "^&", "?");
 }
 
-# What carries a credential to the origin may not be shared.
+# A response to a request with a credential for the origin must not be shared.
 # vcl_miss does the pass: a return here would leave vcl_recv before Fastly has
-# chosen the backend, and so miss the shield. These two keep the request from
-# finding an object or waiting for one on its way there.
+# chosen the backend, and so bypass the shield. Until then, these two settings
+# keep the request from hitting an object or waiting for one.
 if (req.http.Headwater-Path && (req.http.Authorization || req.http.Headwater-Access == "origin")) {
   set req.hash_always_miss = true;
   set req.hash_ignore_busy = true;
 }
 
 # POST, DELETE and OPTIONS need nothing here: the code that follows every recv
-# snippet passes all that is not GET, HEAD or a purge.
+# snippet passes all methods except GET, HEAD and a purge.

@@ -1,25 +1,27 @@
 # Headwater behind Varnish 7.1 or newer: one origin request for a segment, however many clients.
 #
-# Every client that was live at a segment's end comes back with the same cursor (Last-Event-ID).
-# The cursor is part of the cache key, the response is streamed to all who ask for that key while
-# it is still being fetched, and it is never handed out past its end. What a client may vary is
-# brought into one spelling first, and a failing origin never shows: any answer but a 200 would
-# end a browser's EventSource for good.
+# Every client that was live at a segment's end reconnects with the same cursor (Last-Event-ID). The
+# cursor is part of the cache key, and Varnish streams the response to every client with that key
+# while it is still being fetched. It never serves the response after its end. The parts of a
+# request that clients may vary are normalized first. A failing origin is never visible as an error,
+# because an EventSource stops permanently on any status but 200.
 #
-# Run it so (`headwater edge varnish --origin HOST:PORT` prints this file filled in):
+# Run it with these parameters (`headwater edge varnish --origin HOST:PORT` prints this file filled
+# in):
 #
 #   varnishd -a :6081 -f $PWD/headwater.vcl -s malloc,1g -s Transient=malloc,1g \
 #     -p thread_pools=2 -p thread_pool_min=200 -p thread_pool_max=10000 \
 #     -p thread_pool_add_delay=0 -p thread_queue_limit=10000 -p send_timeout=630
 #
-#   threads        A streaming client holds a worker thread, and so does every fetch: the number of
-#                  clients is thread_pools x thread_pool_max.
-#   thread_queue_limit  At a boundary all clients come back within a moment. With the default of 20
-#                  those that find no free thread yet are dropped instead of queued.
-#   Transient      Holds what lives for less than `shortlived` (10 s); without a size it has no bound.
-#   send_timeout   Cuts a response that takes longer, so it must exceed --segment.
+#   threads        Each streaming client and each fetch needs a worker thread, so the number of
+#                  clients is limited to thread_pools x thread_pool_max.
+#   thread_queue_limit  At a boundary all clients reconnect within a moment. With the default of 20,
+#                  requests that find no free thread are dropped instead of queued.
+#   Transient      Stores objects that live for less than `shortlived` (10 s); without a size it is
+#                  unbounded.
+#   send_timeout   Varnish ends a response that takes longer, so it must exceed --segment.
 #
-# TLS and HTTP/2 go in front: nginx/varnish.conf.
+# For TLS and HTTP/2, run nginx in front: nginx/varnish.conf.
 vcl 4.1;
 
 import directors;
@@ -35,19 +37,19 @@ backend headwater {
     .between_bytes_timeout = 20s;
 }
 
-# Who may PURGE.
+# The addresses that may send PURGE.
 acl headwater_operators {
     "127.0.0.1";
     "::1";
 }
 
 sub headwater_settings {
-    # As the origin's --lanes; 1 = off.
+    # The origin's --lanes; 1 means no lanes.
     set req.http.Headwater-Lanes = "1";
 }
 
 sub vcl_init {
-    # Only for its hash of a text.
+    # The director is used only for its hash function.
     new headwater_hash = directors.shard();
 }
 
@@ -58,8 +60,9 @@ sub vcl_recv {
     if (req.method == "PURGE") {
         call headwater_purge;
     }
-    # Only a whole handshake (RFC 6455, section 4.1): everything that follows it on the connection goes
-    # to the origin as it comes. The origin refuses all others, and closes the connection.
+    # Only a valid handshake (RFC 6455, section 4.1) is piped, because all later bytes of a piped
+    # connection go to the origin unchecked. The origin refuses all other requests to /ws and closes
+    # the connection.
     if (req.url ~ "^/ws(\?|$)") {
         if (req.method == "GET" && req.proto == "HTTP/1.1" && req.http.Upgrade ~ "(?i)^websocket$"
             && req.http.Connection ~ "(?i)(^|,)\s*upgrade\s*(,|$)"
@@ -72,30 +75,33 @@ sub vcl_recv {
     if (req.method == "GET" || req.method == "HEAD") {
         call headwater_path;
     }
-    # Publishes, and what is not a channel. A request with credentials, or with a name in a spelling
-    # that nobody needs, is the origin's to judge.
+    # The origin alone handles publishes, paths that are no channel, requests with credentials, and
+    # names with percent-encoding beyond the comma and tilde that are decoded above.
     if (!req.http.Headwater-Path || req.http.Authorization || req.url ~ "^[^?]*%") {
         return (pass);
     }
-    # So is one for a channel of --private, with its cookie or access_token. Shipped, none is.
+    # Requests for channels of --private are passed too, because a cookie or access_token may open
+    # them. As shipped, the expression matches no channel.
     if (req.url ~ "^/channels/(?:[^/?]*,)?(?!)") {
         return (pass);
     }
     call headwater_cursor;
     call headwater_query;
-    # Nothing of a client's own goes into an answer that is shared.
+    # A shared response must not depend on the headers of one client.
     unset req.http.Cookie;
-    # Varnish does not pass on a header that the client names in Connection, but it does pass on one
-    # that is set here. The key has the cursor and the page, so the origin must get them too.
+    # Varnish does not forward a header that the client names in Connection, but it does forward one
+    # that is set here. The cursor and the page's origin select the response, so the origin must
+    # receive both.
     if (req.http.Last-Event-ID) {
         set req.http.Last-Event-ID = req.http.Last-Event-ID;
     }
     if (req.http.Origin) {
         set req.http.Origin = req.http.Origin;
     }
-    # With --cors-origin the origin's answers name the page that asks (`Vary: Origin`). Give the same
-    # pages to `headwater edge varnish`: then the requests of all other pages are one. As shipped, each
-    # invented Origin is a stream of its own, which matters only where the origin has the flag.
+    # With --cors-origin, the origin's responses name the page's origin (`Vary: Origin`). Give the
+    # same origins to `headwater edge varnish`; then the requests of all other pages share one
+    # response. As shipped, each invented Origin causes an origin request of its own, which matters
+    # only where the origin has the flag.
     if (req.http.Origin !~ ".*") {
         unset req.http.Origin;
     }
@@ -105,7 +111,7 @@ sub vcl_recv {
     unset req.http.If-Modified-Since;
     unset req.http.Accept-Encoding;
     unset req.http.Pragma;
-    # EventSource always sends no-cache: no cache on the way to the origin may heed it either.
+    # EventSource always sends no-cache, which no cache on the way to the origin may follow.
     unset req.http.Cache-Control;
     return (hash);
 }
@@ -123,11 +129,11 @@ sub headwater_path {
     }
 }
 
-# The cursor of a client, wherever it sends it: in the header, else as ?lastEventId=, else as ?after=.
-# It goes on in the header, so that it is in one place of the key. Text that is no cursor is the same
-# to the origin whatever it says (a `gap` event), so it is one key. In the query the first parameter
-# of a name counts. The expressions here step over whole parameters and never back, so no query is
-# too much for them.
+# Takes the client's cursor from the header, else from ?lastEventId=, else from ?after=, and sends
+# it in the header, so that it has one place in the key. The origin answers every text that is no
+# valid cursor with the same `gap` event, so all such texts share one key. In the query, the first
+# parameter of a name counts. The expressions here match whole parameters and never backtrack, so a
+# query of any length is cheap.
 sub headwater_cursor {
     std.collect(req.http.Last-Event-ID);
     if (req.http.Headwater-Path != "stream") {
@@ -147,8 +153,8 @@ sub headwater_cursor {
     }
 }
 
-# The known parameters, once each, in one order; what the origin would refuse gets one spelling.
-# Others are dropped.
+# Keeps each known parameter once, in a fixed order, and drops all others. A value that the origin
+# would refuse becomes `malformed`.
 sub headwater_query {
     set req.http.Headwater-Query = "";
     if (req.http.Headwater-Path == "stream") {
@@ -165,8 +171,8 @@ sub headwater_query {
     unset req.http.Headwater-Value;
 }
 
-# Where a stream without a cursor begins, or a page of history: at an instant, else with the newest
-# events.
+# Where a stream without a cursor, or a page of history, begins: at an instant (since), else with
+# the newest events (last).
 sub headwater_start {
     if (req.url ~ "^[^?]*\?(?:(?!since=)[^&]*&)*+since=[^&]") {
         set req.http.Headwater-Value = regsub(req.url, "^[^?]*\?(?:(?!since=)[^&]*&)*+since=([^&]*).*$", "\1");
@@ -208,7 +214,7 @@ sub headwater_page {
     }
 }
 
-# How the stream is delivered. A default is left out.
+# The parameters of delivery. A default value is left out.
 sub headwater_mode {
     if (req.url ~ "^[^?]*\?(?:(?!mode=)[^&]*&)*+mode=[^&]") {
         set req.http.Headwater-Value = regsub(req.url, "^[^?]*\?(?:(?!mode=)[^&]*&)*+mode=([^&]*).*$", "\1");
@@ -230,7 +236,7 @@ sub headwater_mode {
     }
 }
 
-# With --lanes the wave of reconnects at a boundary is split; a client stays in its lane.
+# --lanes spreads the reconnects at a boundary over several instants; a client stays in its lane.
 sub headwater_lane {
     if (req.url ~ "^[^?]*\?(?:(?!lane=)[^&]*&)*+lane=[^&]") {
         set req.http.Headwater-Value = regsub(req.url, "^[^?]*\?(?:(?!lane=)[^&]*&)*+lane=([^&]*).*$", "\1");
@@ -239,8 +245,8 @@ sub headwater_lane {
         }
         set req.http.Headwater-Query = req.http.Headwater-Query + "&lane=" + req.http.Headwater-Value;
     } else if (std.integer(req.http.Headwater-Lanes, 1) > 1) {
-        # X-Forwarded-For begins with the client, also where a TLS proxy stands in front. Who makes
-        # one up chooses a lane, as ?lane= allows anyway. Varnish has no modulo.
+        # X-Forwarded-For begins with the client's address, also behind a TLS proxy. A client that
+        # forges it chooses its lane, which ?lane= allows anyway. Varnish has no modulo operator.
         set req.http.Headwater-Value = regsub(req.http.X-Forwarded-For, ",.*$", "");
         set req.http.Headwater-Value = headwater_hash.key(req.http.Headwater-Value)
             - (headwater_hash.key(req.http.Headwater-Value) / std.integer(req.http.Headwater-Lanes, 1))
@@ -250,7 +256,8 @@ sub headwater_lane {
 }
 
 sub vcl_hash {
-    # Not the host: there is one origin, and an invented host would be a key of its own.
+    # The host is not in the key: there is one origin, and each invented host would be a key of its
+    # own.
     if (req.http.Headwater-Path) {
         hash_data(req.url);
         hash_data(req.http.Last-Event-ID);
@@ -272,7 +279,7 @@ sub vcl_pass {
 
 sub vcl_pipe {
     unset bereq.http.Headwater-Lanes;
-    # The origin compares the page's Origin with the host that the page connected to.
+    # The origin compares the page's Origin with the host that the browser connected to.
     if (!bereq.http.X-Forwarded-Host) {
         set bereq.http.X-Forwarded-Host = bereq.http.Host;
     }
@@ -282,32 +289,33 @@ sub vcl_pipe {
 }
 
 sub vcl_backend_fetch {
-    # The Host that the origin knows itself by.
+    # The Host that the origin expects.
     set bereq.http.Host = "127.0.0.1:8080";
     unset bereq.http.Headwater-Lanes;
     unset bereq.http.Headwater-Cache;
     if (bereq.http.Headwater-Path) {
-        # Varnish asks for gzip by itself, and a compressed stream is held back.
+        # Varnish requests gzip by default, but compression delays the events of a stream.
         unset bereq.http.Accept-Encoding;
     }
     if (bereq.http.Headwater-Path == "stream") {
-        # The answer is for everyone, so it must not depend on what the first one accepts.
+        # The response is shared, so it must not depend on the Accept header of the first client.
         set bereq.http.Accept = "text/event-stream";
     }
 }
 
 sub vcl_backend_response {
     if (bereq.http.Headwater-Path) {
-        # For PURGE.
+        # PURGE matches this header.
         set beresp.http.Headwater-Channels = regsub(bereq.url, "^/channels/([^/?]*).*$", "\1");
-        # An answer is true until its max-age and no longer: a finished segment that is handed out
-        # again sends its clients round in a circle.
+        # A response is valid until its max-age and no longer: a client that receives a finished
+        # segment again reconnects at once, in a loop.
         set beresp.grace = 0s;
         set beresp.keep = 0s;
         set beresp.do_gzip = false;
         set beresp.do_stream = true;
         unset beresp.http.Set-Cookie;
-        # The same as max-age, to the millisecond; old where another cache has held the answer.
+        # Headwater-Fresh is max-age with millisecond precision. It is outdated if another cache has
+        # stored the response (Age).
         if (beresp.http.Headwater-Fresh && !beresp.http.Age && beresp.ttl > 0s) {
             set beresp.ttl = std.duration(beresp.http.Headwater-Fresh + "s", beresp.ttl);
         }
@@ -317,7 +325,7 @@ sub vcl_backend_response {
     }
     if (bereq.http.Headwater-Path && !bereq.uncacheable
         && (beresp.status == 204 || beresp.status == 429 || beresp.status >= 500)) {
-        # Otherwise a herd that meets one of these is served one by one.
+        # Without a lifetime, requests that wait for this key would be fetched one by one.
         set beresp.ttl = 1s;
         return (deliver);
     }
@@ -327,10 +335,10 @@ sub vcl_backend_response {
 sub vcl_backend_error {
     set beresp.grace = 0s;
     set beresp.keep = 0s;
-    # The object may be delivered to several pages, each of which needs CORS headers of its own.
+    # The object may be delivered to several pages, each of which needs its own CORS headers.
     set beresp.http.Headwater-Own = "1";
     if (bereq.http.Headwater-Path == "stream") {
-        # Kept for a second: an origin that is down sees one try a second and cursor.
+        # Cached for a second: an origin that is down receives one request per second and cursor.
         set beresp.ttl = 1s;
         set beresp.status = 200;
         set beresp.reason = "OK";
@@ -338,8 +346,8 @@ sub vcl_backend_error {
         set beresp.http.Cache-Control = "public, max-age=1";
         set beresp.http.Headwater-Shed = "edge";
         set bereq.http.Headwater-Retry = std.integer(real=std.random(2000, 5000));
-        # The block has a type and data, because some clients take a block without data for an
-        # empty event.
+        # The SSE event has a type and data, because some clients deliver an event without data as
+        # an empty message.
         synthetic("retry: " + bereq.http.Headwater-Retry + {"
 event: shed
 data: {"reason":"edge","retry_ms":"} + bereq.http.Headwater-Retry + {"}
@@ -357,8 +365,8 @@ data: {"reason":"edge","retry_ms":"} + bereq.http.Headwater-Retry + {"}
     return (deliver);
 }
 
-# The CORS headers that the origin would send. An answer of Varnish's own holds no secret, so any page
-# may read it; a page that sends credentials needs its own origin named.
+# Sets the CORS headers that the origin would send. A response made by Varnish holds no secret, so
+# any page may read it; a page that sends credentials needs its own origin named.
 sub headwater_cors {
     set resp.http.Access-Control-Expose-Headers = "Headwater-Shed, Headwater-Response, Headwater-Fresh";
     if (req.http.Origin) {
@@ -382,7 +390,7 @@ sub vcl_deliver {
 
 sub vcl_synth {
     call headwater_cors;
-    # A fault of Varnish itself would end an EventSource as any other answer does.
+    # An error of Varnish itself would end an EventSource, as any status but 200 does.
     if (req.http.Headwater-Path == "stream" && resp.status >= 500) {
         set resp.status = 200;
         set resp.reason = "OK";
@@ -398,9 +406,10 @@ data: {"reason":"edge","retry_ms":5000}
     }
 }
 
-# PURGE /channels/{name} forgets every answer of a channel, whatever its cursor.
+# PURGE /channels/{name} invalidates every cached response of a channel, whatever its cursor.
 sub headwater_purge {
-    # Behind a proxy everybody comes from the proxy's address: it has put the client's before its own.
+    # Behind a proxy, every request comes from the proxy's address. Such a request has more than one
+    # address in X-Forwarded-For, so it is refused.
     if (client.ip !~ headwater_operators || req.http.X-Forwarded-For ~ ",") {
         return (synth(403, "PURGE is for headwater_operators"));
     }

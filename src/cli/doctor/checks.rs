@@ -78,7 +78,7 @@ impl Checks {
         examination.find_base().await?;
         step("asking once");
         let Some(report) = examination.first_probe().await? else { return Ok(examination.report) };
-        step("asking in a crowd");
+        step("many clients at once");
         let kept = examination.crowd(&report).await?;
         let cursor = examination.cursor();
         let address = examination.arguments.url.clone();
@@ -93,7 +93,7 @@ impl Checks {
         examination.probes(&subscribers, report.is_long_poll).await?;
         step("waiting for the segment to end");
         examination.boundary(kept, report.is_long_poll).await?;
-        step("reading the clients' diaries");
+        step("comparing what the clients received");
         examination.traces(&subscribers.traces(), report.is_long_poll);
         if let (Some(before), Some(after)) = (before, examination.origin_streams().await?) {
             // The counter of the origin begins at zero again after a restart.
@@ -466,7 +466,7 @@ impl Checks {
     fn traces(&mut self, traces: &[ClientTrace], is_long_poll: bool) {
         for trace in traces {
             if let Some(why) = &trace.closed {
-                self.find(Fault::DeadOnError, format!("a client was ended for good: {why}"));
+                self.find(Fault::DeadOnError, format!("a client was closed permanently: {why}"));
             }
             if let Some(why) = trace.cut.first() {
                 self.find(Fault::Premature, format!("a client's stream was cut: {why}"));

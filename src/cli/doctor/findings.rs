@@ -120,7 +120,7 @@ const WORDS: [(Fault, &str, &str); 24] = [
         Fault::Http10,
         "http-1.0-upstream",
         "Speak HTTP/1.1 to the origin (nginx: proxy_http_version 1.1 and an empty \
-         Connection header): without chunks a body that broke off looks finished.",
+         Connection header): without chunks an interrupted body looks complete.",
     ),
     (
         Fault::Cookies,
@@ -139,7 +139,7 @@ const WORDS: [(Fault, &str, &str); 24] = [
         Fault::KeyWithoutCursor,
         "key-without-cursor",
         "Put Last-Event-ID into the cache key (VCL: hash_data or req.hash; nginx: \
-         proxy_cache_key), or obey Vary: clients are given events that they have, or lose \
+         proxy_cache_key), or respect Vary: clients receive events that they have, or lose \
          some that they lack.",
     ),
     (

@@ -72,7 +72,7 @@ pub struct SegmentBlock {
 pub enum End {
     /// It ended cleanly. `is_closed`: the closing block was its last SSE event.
     Clean { is_closed: bool },
-    /// The transfer was broken off; the text is the error.
+    /// The transfer was aborted; the text is the error.
     Broken(String),
     /// It did not end in time.
     Never,

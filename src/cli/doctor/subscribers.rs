@@ -21,7 +21,7 @@ pub struct ClientTrace {
     pub opened: Vec<Instant>,
     /// The numbers of the probes that arrived, and when they arrived.
     pub probes: Vec<(u64, Instant)>,
-    /// A reason for each response that broke off or ended without its closing block.
+    /// A reason for each response that was interrupted or ended without its closing block.
     pub cut: Vec<String>,
     /// The status that ended the `EventSource` permanently.
     pub closed: Option<String>,

@@ -1,4 +1,4 @@
-//! Attacks of one client on the others through the cache that they share.
+//! Attacks of one client on the other clients of a shared cache.
 
 use crate::edge_kit::{Cache, Certificate, Tap, edge};
 use crate::kit::{Origin, get, read_until, request};
@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 
-/// Another client than the test itself, which is 127.0.0.1.
+/// The address of another client than the test itself, which is 127.0.0.1.
 const GREEDY: &str = "127.0.0.2";
 const BOUNDED: [&str; 8] = [
     "--store",
@@ -20,7 +20,7 @@ const BOUNDED: [&str; 8] = [
     "127.0.0.1/32",
 ];
 
-/// A connection to a cache from an address.
+/// Opens a connection to a cache from an address.
 async fn connect(port: u16, address: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     let address: IpAddr = address.parse().expect("an address");
@@ -36,7 +36,7 @@ async fn ask(stream: &mut TcpStream, bytes: &[u8], enough: impl Fn(&str) -> bool
 #[tokio::test]
 async fn a_client_with_too_many_streams_takes_none_from_others_behind_a_cache() {
     let collapse = |port| Cache::nginx("collapse", port);
-    // nginx's answers here are finished at once, so no client holds one.
+    // nginx's answers here end at once, so no client keeps a stream open.
     for (make, holds_streams) in [(Cache::varnish as fn(u16) -> Cache, true), (collapse, false)] {
         let origin = Origin::with(&BOUNDED);
         let mut ids = Vec::new();
@@ -44,14 +44,14 @@ async fn a_client_with_too_many_streams_takes_none_from_others_behind_a_cache() 
             ids.push(origin.publish("a", &n.to_string()).await);
         }
         let cache = make(origin.listen.port());
-        // Each of them asks for another place, so each is an origin request.
+        // Each stream begins at another cursor, so each is an origin request.
         let mut held = Vec::new();
         for id in &ids[..7] {
             let mut stream = connect(cache.port, GREEDY).await;
             ask(&mut stream, &get("/channels/a", Some(id)), |text| text.contains("data: ")).await;
             held.push(stream);
         }
-        // The place that everyone will ask for.
+        // The cursor that all clients will send.
         let everyones = get("/channels/a", Some(&ids[6]));
         for address in [GREEDY, "127.0.0.3", "127.0.0.4"] {
             let mut stream = connect(cache.port, address).await;
@@ -62,7 +62,7 @@ async fn a_client_with_too_many_streams_takes_none_from_others_behind_a_cache() 
         if !holds_streams {
             continue;
         }
-        // What is for one client alone is counted, and nobody else is given the refusal.
+        // A request for one client alone is counted for that client, and its refusal is not shared.
         let own =
             b"GET /channels/a HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer none\r\n\r\n";
         let mut last = String::new();
@@ -76,10 +76,11 @@ async fn a_client_with_too_many_streams_takes_none_from_others_behind_a_cache() 
     }
 }
 
-/// A request that looks a little like a handshake.
+/// A request with only some headers of a handshake.
 const HALF_A_HANDSHAKE: &[u8] =
     b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\r\n";
-/// A request with a forged header. Through a pipe, it would reach the origin unchanged.
+/// A request with a forged header. If the cache piped the connection, it would reach the origin
+/// unchanged.
 const FORGED: &[u8] =
     b"GET /channels/a/state HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n";
 
@@ -95,7 +96,7 @@ async fn a_refused_handshake_leaves_no_pipe_to_the_origin() {
         b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
           Sec-WebSocket-Version: 12\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     ] {
-        // The origin reads nothing that follows.
+        // The origin does not read the bytes that follow.
         let mut stream = TcpStream::connect(origin.listen).await.expect("it listens");
         let both = [refused, FORGED].concat();
         let text = ask(&mut stream, &both, |_| false).await;
@@ -104,14 +105,14 @@ async fn a_refused_handshake_leaves_no_pipe_to_the_origin() {
         assert!(text.to_lowercase().contains("close\r\n"), "{shown}: {text}");
     }
     let varnish = Cache::varnish(origin.listen.port());
-    // Varnish answers what follows itself.
+    // Varnish itself answers the request that follows.
     let mut stream = TcpStream::connect(("127.0.0.1", varnish.port)).await.expect("it listens");
     let refused = ask(&mut stream, HALF_A_HANDSHAKE, |text| text.contains("\r\n\r\n{")).await;
     assert!(refused.starts_with("HTTP/1.1 426 "), "{refused}");
     stream.write_all(FORGED).await.ok();
     let next = read_until(&mut stream, |text| text.contains("cursor")).await.to_lowercase();
     assert!(next.is_empty() || next.contains("\r\nx-varnish: "), "{next}");
-    // nginx keeps no such connection for the requests of others.
+    // nginx does not reuse such a connection for the requests of others.
     let certificate = Certificate::new();
     let nginx = Cache::nginx_tls(varnish.port, &certificate);
     for n in 0..40 {
@@ -144,12 +145,12 @@ async fn a_page_of_history_is_kept_under_the_request_that_made_it() {
         assert_eq!(answer.status, 200, "{}", answer.body);
         answer.json()["events"][0]["data"].as_str().expect("an event").to_owned()
     };
-    // nginx reads names of parameters without their case, and the origin with it.
+    // nginx compares the names of parameters without regard to case, and so does the origin.
     let poison = format!("AFTER=0-0&after={}&LIMIT=5&limit=5", ids[14]);
     page(&poison).await;
     assert_eq!(page("after=0-0&limit=5").await, "0");
     assert_eq!(page(&format!("after={}&limit=5", ids[14])).await, "15");
-    // A name that ends with a line break is not another channel's.
+    // A name that ends with a line break does not address the channel without it.
     let path = "/channels/a%0a/history?after=0-0&limit=5";
     let answer = request(&cache.address(), Method::GET, path, &[], "".into()).await.unwrap();
     assert!(answer.status.is_client_error(), "{}", answer.status);
@@ -208,7 +209,7 @@ async fn a_client_of_nginx_has_a_share_of_its_connections() {
             ask(&mut stream, &live, |text| text.contains("data: x")).await;
             held.push(stream);
         }
-        // No EventSource is ended by it.
+        // The refusal does not close an EventSource.
         let mut fourth = connect(cache.port, GREEDY).await;
         let text = ask(&mut fourth, &live, |text| text.contains("retry_ms")).await;
         assert!(text.starts_with("HTTP/1.1 200 ") && text.contains("retry: "), "{text}");

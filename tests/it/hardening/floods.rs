@@ -1,4 +1,4 @@
-//! Frames of HTTP/2 that ask for nothing, as many as a connection carries.
+//! Floods of HTTP/2 frames that request nothing, as many as a connection carries.
 
 use super::memory::{honest, honest_beside};
 use super::{assert_calm, assert_sane, memory};
@@ -16,16 +16,17 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const CONNECTIONS: usize = 4;
 const FLOOD: Duration = Duration::from_secs(1);
 
-/// A frame (RFC 9113, section 4.1).
+/// Returns an HTTP/2 frame (RFC 9113, section 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u32).to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Sends the same frame again and again, until then or until the origin closes the connection.
+/// Sends the same frame repeatedly, until the given instant or until the origin closes the
+/// connection.
 async fn flood(origin: &Origin, frame: &[u8], until: Instant) {
     let mut stream = TcpStream::connect(origin.listen).await.expect("it listens");
-    // Bytes that the origin has not read yet go with the connection.
+    // A close discards the bytes that the origin has not read yet.
     stream.set_zero_linger().expect("a socket");
     let settings = self::frame(4, 0, 0, &[]);
     stream.write_all(&[PREFACE, &settings].concat()).await.expect("it reads");
@@ -67,7 +68,8 @@ async fn frames_that_ask_for_nothing() {
     assert_calm(&origin).await;
 }
 
-/// The bytes of a body are no such frames: large publishes over one connection are read as they come.
+/// The DATA frames of a body do not count as a flood: large publishes over one connection are read
+/// as they come.
 #[tokio::test]
 async fn large_bodies_over_http_2_are_read_as_they_come() {
     let origin = Origin::start();

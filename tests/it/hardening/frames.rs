@@ -1,4 +1,4 @@
-//! Frames that no client library sends: too many, too small, too large, or none at all.
+//! Frames that no client library sends: too many, too small, too large, or invalid.
 
 use super::{QUIET, assert_calm, assert_sane, memory, wait_for};
 use crate::kit::{Origin, Random};
@@ -6,15 +6,16 @@ use crate::raw_ws::{CLOSE, PING, PONG, Peer, TEXT, frame, handshake, head};
 use tokio::io::AsyncWriteExt;
 
 const COUNT: usize = 100_000;
-/// A text that goes on, and a piece of it that goes on too.
+/// The first bytes of a first and of a middle fragment of a text message.
 const TEXT_BEGINS: u8 = 0x01;
 const GOES_ON: u8 = 0x00;
 
-/// Sends bytes on a socket of its own; how the origin closes it.
+/// Sends bytes on a new socket, and returns the code and the reason with which the origin closes
+/// it.
 async fn closed_by(origin: &Origin, bytes: &[u8]) -> (u16, String) {
     let mut peer = Peer::connect(origin).await;
     peer.send(bytes).await;
-    peer.goodbye().await.expect("it is told why")
+    peer.goodbye().await.expect("a close frame comes")
 }
 
 #[tokio::test]
@@ -27,14 +28,14 @@ async fn a_hundred_thousand_tiny_frames() {
         assert_eq!(code, 1013, "{reason}");
         assert!(reason.contains("--ws-frame-rate") && reason.contains("try again in"), "{reason}");
     }
-    // Pieces of nothing are no message that anybody sees: their bytes are what is counted.
+    // Empty fragments of an unfinished message do not count as frames; their bytes are counted.
     let mut peer = Peer::connect(&origin).await;
     let pieces = [frame(TEXT_BEGINS, b""), frame(GOES_ON, b"").repeat(COUNT)].concat();
     peer.send(&pieces).await;
     peer.send(&frame(0x80, br#"{"type":"ping"}"#)).await;
     assert_eq!(peer.message().await["type"], "pong");
     peer.send(&[frame(TEXT_BEGINS, b""), frame(GOES_ON, b"").repeat(5 * COUNT)].concat()).await;
-    let (code, reason) = peer.goodbye().await.expect("it is told why");
+    let (code, reason) = peer.goodbye().await.expect("a close frame comes");
     assert_eq!(code, 1013, "{reason}");
     assert!(reason.contains("--ws-byte-rate"), "{reason}");
     let read = origin.metric("headwater_websocket_frames_in_total").await;
@@ -53,7 +54,8 @@ async fn a_hundred_thousand_tiny_frames_that_are_allowed() {
     let kept = origin.publish("a", "x").await;
     let before = memory(&origin).await;
     let mut peer = Peer::connect(&origin).await;
-    // In pieces, so that the answers are read meanwhile: whoever reads none is not read either.
+    // Sent in parts, so that the answers are read meanwhile: the origin does not read from a peer
+    // that does not read its answers.
     for _ in 0..100 {
         peer.send(&frame(TEXT, b"x").repeat(COUNT / 100)).await;
         for _ in 0..COUNT / 100 {
@@ -78,7 +80,7 @@ async fn a_frame_bomb() {
         [head(TEXT, 1 << 62), mask.to_vec()].concat(),
         [head(TEXT, 1 << 40), mask.to_vec(), vec![b'x'; 100_000]].concat(),
         frame(TEXT, &[b'x'; 65_537]),
-        // No piece of it is too large.
+        // No single fragment is too large.
         [frame(TEXT_BEGINS, &[b'x'; 60_000]), frame(GOES_ON, &[b'x'; 60_000])].concat(),
         [frame(TEXT_BEGINS, b""), frame(GOES_ON, b"x").repeat(65_537)].concat(),
     ] {
@@ -86,10 +88,10 @@ async fn a_frame_bomb() {
         assert_eq!(code, 1009, "{reason}");
         assert!(reason.contains("65536") && reason.contains("--max-ws-message"), "{reason}");
     }
-    // The highest bit is forbidden; refused for either reason.
+    // The highest bit of the length is forbidden; either reason for the refusal is correct.
     let (code, _) = closed_by(&origin, &[head(TEXT, 1 << 63), mask.to_vec()].concat()).await;
     assert!([1002, 1009].contains(&code), "{code}");
-    // Nothing is kept for what is only announced.
+    // The origin reserves no memory for a payload that is only announced.
     let mut many = Vec::new();
     for _ in 0..200 {
         let mut peer = Peer::connect(&origin).await;
@@ -99,7 +101,7 @@ async fn a_frame_bomb() {
     let open = async || origin.metric("headwater_websockets_open").await == 200.0;
     wait_for("not all sockets are served", open).await;
     let grown = memory(&origin).await - before;
-    // The sockets themselves, and what the bombs left behind in the allocator.
+    // The bound covers the sockets themselves, and what the allocator keeps after the large frames.
     assert!(grown < 24.0, "{grown} MiB more");
     assert_sane(&origin, "a", &[kept]).await;
     drop(many);
@@ -115,7 +117,7 @@ async fn frames_that_break_the_protocol() {
     let long_reason = [&1000u16.to_be_bytes(), long.as_bytes()].concat();
     for (bytes, codes) in [
         (unmasked, &[1002][..]),
-        // There is no compression here that a bomb could hide in.
+        // Compression is not supported, so no frame can be a decompression bomb.
         (frame(TEXT | 0x40, b"{}"), &[1002]),
         (frame(TEXT | 0x20, b"{}"), &[1002]),
         (frame(0x83, b"{}"), &[1002]),
@@ -130,7 +132,8 @@ async fn frames_that_break_the_protocol() {
         (frame(CLOSE, b"\x03"), &[1002]),
         (frame(CLOSE, &999u16.to_be_bytes()), &[1002]),
         (frame(CLOSE, b"\x03\xe8\xff\xff"), &[1002, 1007]),
-        // Nothing is wrong with these: they are answered alike, and no more is said after it.
+        // These close frames are valid: the origin answers with the same code, and sends nothing
+        // after it.
         (frame(CLOSE, b""), &[1000, 1005]),
         (frame(CLOSE, &4_999u16.to_be_bytes()), &[4_999]),
         (frame(CLOSE, &long_reason), &[1000]),
@@ -141,7 +144,7 @@ async fn frames_that_break_the_protocol() {
         assert!(codes.contains(&code), "{begin:?} is closed with {code} {reason:?}");
         assert!(reason.len() <= 123, "{reason:?}");
     }
-    // A frame may come in pieces, with a ping between them, or with the handshake.
+    // A message may come in fragments, with a ping between them, or together with the handshake.
     let all = [
         handshake("/ws", &[]),
         frame(TEXT_BEGINS, br#"{"type":"#),
@@ -169,7 +172,7 @@ async fn frames_with_one_byte_changed_leave_the_origin_whole() {
         bytes[place] ^= 1 << random.below(8);
         let mut peer = Peer::connect(&origin).await;
         peer.send(&bytes).await;
-        // Whatever it was, the end of the connection is the end of it.
+        // The end of the connection must end the exchange, whatever the changed bit did.
         peer.stream.shutdown().await.ok();
         let _either_way = peer.goodbye().await;
     }
@@ -209,7 +212,7 @@ async fn json_that_is_deep_or_odd() {
         assert_eq!(answer["type"], "error", "{begin:?} is answered {answer}");
         assert_eq!(answer["problem"]["status"], 400, "{begin:?} is answered {answer}");
     }
-    // JSON of any depth is data like any other, and is only looked through.
+    // JSON of any depth is data like any other, and is only scanned.
     let published = peer
         .ask(&format!(
             r#"{{"type":"publish","channel":"a","data":{}1{}}}"#,

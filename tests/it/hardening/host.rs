@@ -1,5 +1,5 @@
-//! Whom a request is for: `Host` and what takes its place (RFC 9112, section 3.2, and RFC 9113,
-//! section 8.3.1).
+//! The host that a request names, in `Host` or in what replaces it (RFC 9112, section 3.2, and RFC
+//! 9113, section 8.3.1).
 
 use super::http11::{NEXT, ask, bytes, data, start, statuses};
 use super::{assert_calm, assert_sane, attack};
@@ -7,7 +7,7 @@ use crate::kit::{Origin, PATIENCE};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Field lines that name no host, more than one, or what is none. `ORIGIN` is the origin's
+/// Field lines with no host, with several hosts, or with an invalid host. `ORIGIN` is the origin's
 /// address.
 const BAD: [&str; 27] = [
     "",
@@ -38,7 +38,7 @@ const BAD: [&str; 27] = [
     "Host: localhost%\r\n",
     "Host: h\u{f6}st.example\r\n",
 ];
-/// Values that an origin with a key, which does not care about its own name, has to take.
+/// Values that an origin with a key must accept, because it does not check its own name.
 const GOOD: [&str; 9] = [
     "live.example.com",
     "LIVE.example.com:443",
@@ -53,15 +53,15 @@ const GOOD: [&str; 9] = [
 const SECRET: [&str; 4] =
     ["--store", "memory", "--token-secret", "0123456789abcdef0123456789abcdef"];
 
-/// The problem in the body of the first of these answers.
+/// Returns the problem document in the body of the first of these answers.
 fn problem(answer: &str) -> Value {
     let body = answer.split_once("\r\n\r\n").expect("a head").1;
     let mut values = serde_json::Deserializer::from_str(body).into_iter();
     values.next().and_then(Result::ok).unwrap_or_default()
 }
 
-/// What is wrong about the answer to a request that is to be refused for this field. The next
-/// request may be answered: the origin can tell where it begins.
+/// Describes what is wrong with the answer to a request that must be refused for this field. The
+/// next request may be answered, because the origin can tell where it begins.
 async fn complaint(origin: &Origin, request: &str, field: &str) -> Option<String> {
     let before = data(origin, "c").await;
     let answer = attack(origin, &bytes(origin, &format!("{request}{NEXT}"))).await;
@@ -113,7 +113,8 @@ async fn http_1_0_may_leave_host_out() {
         assert_eq!(ask(&origin, &format!("{old}{lines}\r\n")).await, [200], "{lines:?}");
     }
     let mut complaints = Vec::new();
-    // What is there has to be good; without a value it names no host, as without the line.
+    // HTTP/1.0 does not need the header, but a host that is present must be valid. An empty value
+    // counts as no host.
     for lines in BAD.into_iter().filter(|lines| lines.len() > "Host: \t\r\n".len()) {
         complaints.extend(complaint(&origin, &format!("{old}{lines}\r\n"), "Host").await);
     }
@@ -129,7 +130,7 @@ async fn a_target_with_a_host_goes_before_the_header() {
         let got = ask(&origin, &format!("{}{lines}\r\n{NEXT}", line("ORIGIN"))).await;
         assert_eq!(got, [200, 201], "{lines:?}");
     }
-    // The header is wanted all the same, and has to be a good one.
+    // The header is still required, and must be valid.
     let requests = BAD.map(|lines| format!("{}{lines}\r\n", line("ORIGIN"))).into_iter();
     let targets = ["user@ORIGIN", "localhost:http", ":8080"];
     let mut complaints = Vec::new();
@@ -175,7 +176,7 @@ async fn a_websocket_with_a_bad_key_is_refused() {
         "",
         "Sec-WebSocket-Key:\r\n",
         "Sec-WebSocket-Key: x\r\n",
-        // 15 bytes, 17 bytes, no padding, what is no base64, and twice.
+        // 15 bytes, 17 bytes, no padding, invalid base64, and two keys.
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j\r\n",
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZTE=\r\n",
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ\r\n",
@@ -188,8 +189,8 @@ async fn a_websocket_with_a_bad_key_is_refused() {
     assert_calm(&origin).await;
 }
 
-/// One request over HTTP/2, frame by frame: its status as the header table has it, or what it was
-/// reset with.
+/// The outcome of one request over HTTP/2, sent frame by frame: its status as an index of the
+/// header table, or the code of its reset.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Status(u8),
@@ -207,7 +208,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A field line that neither table holds (RFC 7541, section 6.2.2).
+/// Returns a field line with a new name, without indexing (RFC 7541, section 6.2.2).
 fn field(name: &str, value: &str) -> Vec<u8> {
     let text = |text: &str| [&[u8::try_from(text.len()).expect("short")], text.as_bytes()].concat();
     [vec![0], text(name), text(value)].concat()
@@ -220,7 +221,7 @@ async fn ask_h2(origin: &Origin, line: [&str; 2], hosts: &[(&str, &str)]) -> Out
     let block = fields.iter().flat_map(|(name, value)| field(name, &value.replace("ORIGIN", &own)));
     let block: Vec<u8> = block.collect();
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    // SETTINGS, and HEADERS that are all of the request.
+    // SETTINGS, and HEADERS that are the whole request.
     let request = [preface, frame(4, 0, 0, &[]), frame(1, 5, 1, &block)].concat();
     let mut stream = origin.raw(&request).await;
     let answer = async {
@@ -276,7 +277,7 @@ async fn http_2_names_one_good_host_too() {
         &[("host", "user@ORIGIN")],
         &[("host", "ORIGIN"), ("host", "ORIGIN")],
     ] {
-        // What the library refuses by itself is reset (RFC 9113, section 8.1.1).
+        // The HTTP library resets a stream that it refuses by itself (RFC 9113, section 8.1.1).
         let outcome = ask_h2(&origin, get, hosts).await;
         let is_refused = [BAD_REQUEST, PROTOCOL_ERROR].contains(&outcome);
         complaints.extend((!is_refused).then(|| format!("{hosts:?}: {outcome:?}")));

@@ -1,16 +1,16 @@
 //! Where an HTTP/1.1 request begins and ends: the request line, field lines, lengths and chunks.
 //!
-//! The cases are those of Http11Probe, each as a publish and as a request for a stream. Behind
-//! each of them follows a second request on the same connection. It is answered where the origin
-//! agrees with the client about the end of the first one, and nowhere else. `requests.rs` hides
-//! requests in bodies, `host.rs` has the cases about `Host`.
+//! The cases are those of Http11Probe, each as a publish and as a request for a stream. A second
+//! request follows each of them on the same connection. It is answered if the origin agrees with
+//! the client about the end of the first one, and only then. `requests.rs` hides requests in
+//! bodies, `host.rs` has the cases about `Host`.
 
 use super::{assert_calm, assert_sane, attack};
 use crate::kit::{Origin, read_until};
 use hyper::Method;
 use tokio::io::AsyncWriteExt;
 
-/// What a publish with a part of its head and a body comes to.
+/// The expected outcome of a publish with a part of its head and a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Publish {
     /// These data are stored, and the second request is answered.
@@ -23,7 +23,8 @@ enum Publish {
 
 use Publish::{Refused, Stored, StoredAndClosed};
 
-/// Field lines about the length of a body, the bytes behind them, and what a publish comes to.
+/// Field lines about the length of a body, the bytes that follow them, and the outcome of a
+/// publish.
 const LENGTHS: [(&str, &str, Publish); 38] = [
     ("Content-Length: 3", "abc", Stored("abc")),
     ("CONTENT-LENGTH: 3", "abc", Stored("abc")),
@@ -33,7 +34,7 @@ const LENGTHS: [(&str, &str, Publish); 38] = [
     ("Content-Length: 0", "", Stored("")),
     ("Content-Length: 00", "", Stored("")),
     ("X: y", "", Stored("")),
-    // The same length twice may be taken for one (RFC 9112, section 6.3).
+    // A recipient may accept the same length twice as one (RFC 9112, section 6.3).
     ("Content-Length: 3\r\nContent-Length: 3", "abc", Stored("abc")),
     ("Content-Length: 3, 3", "abc", Refused(400)),
     ("Content-Length: 3, 4", "abc", Refused(400)),
@@ -52,31 +53,32 @@ const LENGTHS: [(&str, &str, Publish); 38] = [
     ("Content-Length: \"3\"", "abc", Refused(400)),
     ("Content-Length: three", "abc", Refused(400)),
     ("Content-Length: 18446744073709551619", "abc", Refused(400)),
-    // The library counts the two largest of 64 bits as no length.
+    // The HTTP library does not accept the two largest 64-bit values as a length.
     ("Content-Length: 18446744073709551615", "abc", Refused(431)),
     ("Content-Length: 9223372036854775807", "abc", Refused(413)),
     ("Content-Length : 3", "abc", Refused(400)),
     ("Content-Length\t: 3", "abc", Refused(400)),
     ("Content-Length: 3\r\n 0", "abc", Refused(400)),
-    // A request with both is an attack or an accident: chunks count, and the connection is closed.
+    // A request with both is an attack or an accident: the chunks count, and the connection is
+    // closed.
     ("Content-Length: 3\r\nTransfer-Encoding: chunked", CHUNKED, StoredAndClosed("abc")),
     ("Transfer-Encoding: chunked\r\nContent-Length: 3", CHUNKED, StoredAndClosed("abc")),
     ("Transfer-Encoding: chunked\r\nContent-Length: +3", CHUNKED, StoredAndClosed("abc")),
     ("Content-Length: 3x\r\nTransfer-Encoding: chunked", CHUNKED, Refused(400)),
     ("Transfer-Encoding: identity\r\nContent-Length: 3", "abc", Refused(400)),
     ("Transfer-Encoding: xchunked\r\nContent-Length: 3", "abc", Refused(400)),
-    // A name with an underscore is another name, and then this request has no body.
+    // A name with an underscore is another name, so this request has no body.
     ("Content_Length: 3\r\nTransfer_Encoding: chunked", "", Stored("")),
 ];
 
 const CHUNKED_LINE: &str = "Transfer-Encoding: chunked";
 const CHUNKED: &str = "3\r\nabc\r\n0\r\n\r\n";
-/// Values of `Transfer-Encoding` in front of [`CHUNKED`].
+/// Values of `Transfer-Encoding` in front of [`CHUNKED`], and the outcome of a publish.
 const CODINGS: [(&str, Publish); 21] = [
     ("chunked", Stored("abc")),
     ("Chunked", Stored("abc")),
     ("\tchunked ", Stored("abc")),
-    // A recipient passes over empty elements of a list (RFC 9110, section 5.6.1).
+    // A recipient ignores empty elements of a list (RFC 9110, section 5.6.1).
     (", chunked", Stored("abc")),
     ("", Refused(400)),
     ("gzip", Refused(400)),
@@ -97,7 +99,7 @@ const CODINGS: [(&str, Publish); 21] = [
     ("\u{e9}chunked", Refused(400)),
 ];
 
-/// Chunked bodies, and the data of the event that they make.
+/// Chunked bodies, and the outcome of a publish.
 const CHUNKS: [(&str, Publish); 49] = [
     ("3\r\nabc\r\n0\r\n\r\n", Stored("abc")),
     ("1\r\na\r\n2\r\nbc\r\n0\r\n\r\n", Stored("abc")),
@@ -110,7 +112,7 @@ const CHUNKS: [(&str, Publish); 49] = [
     ("3;a=b;c=\"d;\\\"e\"\r\nabc\r\n0\r\n\r\n", Stored("abc")),
     ("3 ; a = b\r\nabc\r\n0\r\n\r\n", Stored("abc")),
     ("3\r\nabc\r\n0\r\nX: y\r\nZ: \r\n\r\n", Stored("abc")),
-    // Trailers are no headers, so none of these says anything about this request or the next.
+    // Trailers are not headers, so none of these affects this request or the next.
     ("3\r\nabc\r\n0\r\nContent-Length: 9\r\n\r\n", Stored("abc")),
     ("3\r\nabc\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n", Stored("abc")),
     ("3\r\nabc\r\n0\r\nHost: x/y\r\n\r\n", Stored("abc")),
@@ -151,10 +153,10 @@ const CHUNKS: [(&str, Publish); 49] = [
     ("3\r\nabc\r\n0\r\nX: y\r\n z\r\n\r\n", Refused(400)),
 ];
 
-/// Chunked bodies that break the grammar of RFC 9112, section 7.1, and that the HTTP library
-/// takes all the same; docs/security.md says so. The event is stored and the connection stays in
-/// step. A version of the library that refuses one of them fails this test: it belongs into
-/// [`CHUNKS`] then, and out of the text.
+/// Chunked bodies that break the grammar of RFC 9112, section 7.1, but that the HTTP library
+/// accepts; docs/security.md documents it. The event is stored and the connection stays in step. If
+/// a version of the library refuses one of them, this test fails: the body then belongs into
+/// [`CHUNKS`], and must be removed from the document.
 const LENIENT_CHUNKS: [(&str, Publish); 10] = [
     ("3;\r\nabc\r\n0\r\n\r\n", Stored("abc")),
     ("3;;a\r\nabc\r\n0\r\n\r\n", Stored("abc")),
@@ -168,16 +170,16 @@ const LENIENT_CHUNKS: [(&str, Publish); 10] = [
     ("3 \r\nabc\r\n0\r\n\r\n", Stored("abc")),
 ];
 
-/// The head of a request for a stream that ends at once, `ORIGIN` being the origin's address,
-/// and the statuses that it and the second request are answered with.
+/// The head of a request for a stream that ends at once, and the statuses of the answers to it and
+/// to the second request. `ORIGIN` is the origin's address.
 const HEADS: [(&str, &[u16]); 44] = [
     ("GET /channels/ended HTTP/1.1\r\nHost: ORIGIN\r\n\r\n", &[200, 201]),
     ("\r\n\r\nGET /channels/ended HTTP/1.1\r\nHost: ORIGIN\r\n\r\n", &[200, 201]),
     ("GET /channels/ended HTTP/1.1\r\nhOST:\tORIGIN \r\n\r\n", &[200, 201]),
     ("GET /channels/ended HTTP/1.1\r\nHost: ORIGIN\r\nX:\r\nY: \u{e9}\r\n\r\n", &[200, 201]),
-    // A recipient may take a line feed alone for the end of a line (RFC 9112, section 2.2).
+    // A recipient may accept a single line feed as the end of a line (RFC 9112, section 2.2).
     ("GET /channels/ended HTTP/1.1\nHost: ORIGIN\n\n", &[200, 201]),
-    // The library drops a fragment, which no request may have.
+    // The HTTP library drops a fragment, which a request may not have.
     ("GET /channels/ended#x HTTP/1.1\r\nHost: ORIGIN\r\n\r\n", &[200, 201]),
     ("GET /channels/ended HTTP/1.1\r\nHost: ORIGIN\r\nExpect: 200-ok\r\n\r\n", &[200, 201]),
     ("GET /channels/ended HTTP/1.1\r\nHost: ORIGIN\r\nConnection: close\r\n\r\n", &[200]),
@@ -219,11 +221,11 @@ const HEADS: [(&str, &[u16]); 44] = [
     ("GET http://ORIGIN/channels/ended HTTP/1.1\r\nHost: ORIGIN\r\n\r\n", &[200, 201]),
 ];
 
-/// The second request: it publishes to `next`.
+/// The second request, which publishes to `next`.
 pub const NEXT: &str = "POST /channels/next HTTP/1.1\r\nHost: ORIGIN\r\nConnection: close\r\n\
                     Content-Length: 4\r\n\r\nnext";
 
-/// An origin with a channel that has ended, so that its streams end at once.
+/// Starts an origin with a channel that has ended, so that its streams end at once.
 pub async fn start() -> Origin {
     let origin = Origin::start();
     origin.publish("ended", "x").await;
@@ -232,16 +234,16 @@ pub async fn start() -> Origin {
     origin
 }
 
-/// The bytes of a text: one for each character, so that a test can send any byte.
+/// Converts a text to bytes, one for each character, so that a test can send any byte.
 pub fn bytes(origin: &Origin, text: &str) -> Vec<u8> {
     let text = text.replace("ORIGIN", &origin.listen.to_string());
     text.chars().map(|character| u8::try_from(character).expect("a byte")).collect()
 }
 
-/// The statuses of all answers.
+/// Returns the statuses of all answers.
 pub fn statuses(answer: &str) -> Vec<u16> {
     let heads = answer.split("HTTP/1.").skip(1);
-    // A text about the protocol has no number there.
+    // Other mentions of the protocol in a text are not followed by a number.
     heads.filter_map(|head| head.get(2..5)?.parse().ok()).collect()
 }
 
@@ -253,7 +255,7 @@ pub async fn data(origin: &Origin, channel: &str) -> Vec<String> {
     origin.log(channel).await.into_iter().map(|(_, data)| data).collect()
 }
 
-/// What comes of a publish with these field lines and this body.
+/// Checks the outcome of a publish with these field lines and this body.
 async fn assert_publish(origin: &Origin, lines: &str, body: &str, expected: Publish) {
     let before = (data(origin, "c").await.len(), data(origin, "next").await.len());
     let post = format!("POST /channels/c HTTP/1.1\r\nHost: ORIGIN\r\n{lines}\r\n\r\n{body}{NEXT}");
@@ -268,8 +270,8 @@ async fn assert_publish(origin: &Origin, lines: &str, body: &str, expected: Publ
     assert_eq!(data(origin, "next").await[before.1..], Vec::from_iter(next), "{post:?}");
 }
 
-/// What comes of the same as a request for a stream, which needs no body. The connection goes on
-/// only behind a body that was read to its end, and the origin does not wait for one.
+/// Checks the same as a request for a stream, which needs no body. The connection stays open only
+/// after a body that was read to its end, and the origin does not wait for one.
 async fn assert_stream(origin: &Origin, lines: &str, body: &str, expected: Publish) {
     let head = format!("GET /channels/ended HTTP/1.1\r\nHost: ORIGIN\r\n{lines}\r\n\r\n");
     let before = data(origin, "next").await.len();
@@ -277,7 +279,7 @@ async fn assert_stream(origin: &Origin, lines: &str, body: &str, expected: Publi
     let is_framed = lines == CHUNKED_LINE;
     match expected {
         Stored(_) => assert!(got == [200, 201] || got == [200], "{head:?} {body:?}: {got:?}"),
-        // What is wrong with the head is answered first, and the rest of the body is not read.
+        // An error in the head is answered first, and the rest of the body is not read.
         Refused(status) if status != 413 && !is_framed => assert_eq!(got, [status], "{head:?}"),
         StoredAndClosed(_) | Refused(_) => assert_eq!(got, [200], "{head:?} {body:?}"),
     }
@@ -313,7 +315,8 @@ async fn a_body_in_chunks_ends_with_its_last_one() {
     for (body, expected) in CHUNKS.into_iter().chain(LENIENT_CHUNKS) {
         assert_both(&origin, CHUNKED_LINE, body, expected).await;
     }
-    // Bytes that say nothing are bounded: in one extension, in many, in trailers.
+    // The bytes that carry no data are limited: in one extension, in many extensions, and in
+    // trailers.
     let long = "a".repeat(20_000);
     let many = format!("1;{}\r\nx\r\n", &long[..100]).repeat(170) + "0\r\n\r\n";
     let trailers = "X: y\r\n".repeat(200);
@@ -329,8 +332,9 @@ async fn a_body_in_chunks_ends_with_its_last_one() {
     assert_calm(&origin).await;
 }
 
-/// The library looks for the end of the trailers at CRLF alone, but reads them up to an empty line
-/// with any ending. So what follows such a line is taken for trailers, and is never a request.
+/// The HTTP library searches for the end of the trailers by CRLF alone, but parses them up to an
+/// empty line with any line ending. So the bytes after such a line count as trailers, and never as
+/// a request.
 #[tokio::test]
 async fn trailers_that_end_in_a_line_feed_hide_no_request() {
     let origin = start().await;
@@ -348,8 +352,9 @@ async fn trailers_that_end_in_a_line_feed_hide_no_request() {
     assert_calm(&origin).await;
 }
 
-/// The library takes these for chunks and gives the rest as it came. RFC 9112, section 6.1, wants
-/// `501` for a coding that the origin does not know, and no sender may use `chunked` twice.
+/// The HTTP library decodes only the chunks of these bodies, and delivers the rest as it came. RFC
+/// 9112, section 6.1, requires `501` for a coding that the origin does not support, and no sender
+/// may use `chunked` twice.
 #[tokio::test]
 async fn a_body_in_another_coding_than_chunks_is_refused() {
     let origin = start().await;
@@ -419,7 +424,7 @@ async fn whoever_expects_to_be_asked_for_a_body_is_asked_only_where_there_is_one
     let expects = "Host: ORIGIN\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc";
     let got = ask(&origin, &format!("POST /channels/c HTTP/1.1\r\n{expects}{NEXT}")).await;
     assert_eq!(got, [100, 201, 201]);
-    // HTTP/1.0 knows no such answer (RFC 9110, section 15.2).
+    // HTTP/1.0 has no such answer (RFC 9110, section 15.2).
     let got = ask(&origin, &format!("POST /channels/c HTTP/1.0\r\n{expects}{NEXT}")).await;
     assert_eq!(got, [201]);
     let got = ask(&origin, &format!("GET /channels/ended HTTP/1.1\r\n{expects}{NEXT}")).await;

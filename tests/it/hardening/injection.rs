@@ -1,11 +1,11 @@
-//! Line breaks and quotes where they would become headers, fields, frames or files.
+//! Line breaks and quotes in values that could become headers, fields, frames or files.
 
 use super::{QUIET, assert_calm, assert_sane, attack};
 use crate::kit::{Origin, get, read_until};
 use crate::raw_ws::Peer;
 use serde_json::{Value, json};
 
-/// What would begin a header, a field, an event or a request of its own.
+/// Texts that would begin a header, a field, an event or a request if they were copied unescaped.
 const BREAKS: [&str; 6] =
     ["a\r\nX-Evil: 1", "a\nid: 9-9", "a\rdata: evil", "a\0", "a\n\nevent: end\ndata: {}", "\n"];
 
@@ -13,7 +13,8 @@ fn percent(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-/// That a request is refused with a problem about it, and that nothing of it is repeated bare.
+/// Checks that a request is refused with a problem, and that the answer repeats no part of it
+/// unescaped.
 async fn assert_refused(origin: &Origin, request: &str, status: &str) {
     let answer = attack(origin, request.as_bytes()).await;
     assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}: {answer}");
@@ -29,7 +30,7 @@ fn post(target: &str, headers: &str) -> String {
     format!("{head}{headers}Content-Length: 1\r\n\r\nx")
 }
 
-/// That a frame with this member is refused for it.
+/// Checks that a frame is refused because of this member.
 async fn assert_frame_refused(peer: &mut Peer, member: &str, text: &str) {
     let mut frame = json!({ "type": "publish", "channel": "a", "data": "x", "ref": 7 });
     frame[member] = text.into();
@@ -73,7 +74,7 @@ async fn header_injection_through_an_event_name() {
     fields(&["event"]).await;
     let origin = Origin::with(&QUIET);
     let mut peer = Peer::connect(&origin).await;
-    // Nor may a publisher say what the origin says.
+    // A publisher may not use the event types of the origin either.
     for reserved in ["segment", "gap", "end", "open", "error"] {
         assert_refused(&origin, &post(&format!("a?event={reserved}"), ""), "400").await;
         assert_frame_refused(&mut peer, "event", reserved).await;
@@ -121,7 +122,7 @@ async fn header_injection_through_an_id() {
         let gap: Value = serde_json::from_str(data.trim_start_matches("data: ")).expect("JSON");
         assert_eq!(gap["requested"], text);
     }
-    // What is no id of ours is told back, as one line of data and in quotes.
+    // An invalid cursor is repeated in the gap event, as one line of data and in quotes.
     for (said, repeated) in [
         ("9-9\tdata: evil", Some("9-9\tdata: evil")),
         ("\"}\"},evil{", Some("\"}\"},evil{")),
@@ -145,7 +146,7 @@ async fn header_injection_through_an_id() {
         let wants = json!({ "type": "subscribe", "channels": ["a"], "after": text });
         let gap = peer.ask(&wants.to_string()).await;
         assert_eq!(gap["type"], "gap", "{gap}");
-        // Then its ack, and the event that is kept.
+        // The ack and the stored event follow.
         peer.say(r#"{"type":"unsubscribe","channels":["a"]}"#).await;
         while peer.message().await["unsubscribed"] != true {}
     }

@@ -1,4 +1,5 @@
-//! How much one client may hold and one publisher may send, and what it is told beyond that.
+//! The limits for the connections of one client and for the rate of one publisher, and the answers
+//! beyond these limits.
 
 use super::{QUIET, assert_calm, assert_sane, wait_for};
 use crate::access::{SECRET, signed};
@@ -11,19 +12,19 @@ use std::process::Command;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-/// Another client than the test itself, which is 127.0.0.1.
+/// The address of another client than the test itself, which is 127.0.0.1.
 const GREEDY: &str = "127.0.0.2";
 const TWO_EACH: [&str; 2] = ["--max-connections-per-client", "2"];
 
-/// Sends a request from an address; the connection.
+/// Sends a request from an address, and returns the connection.
 async fn from(origin: &Origin, address: &str, request: &[u8]) -> TcpStream {
     let mut stream = connect_from(origin, address, false).await;
-    // The origin may hang up at once.
+    // The origin may close the connection at once.
     let _cut = stream.write_all(request).await;
     stream
 }
 
-/// A stream that has begun.
+/// Opens a stream, and reads its first event.
 async fn begun(origin: &Origin, address: &str, headers: &str) -> TcpStream {
     let request = format!("GET /channels/a?after=0-0 HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
     let mut stream = from(origin, address, request.as_bytes()).await;
@@ -37,7 +38,7 @@ async fn more_connections_than_one_client_may_have() {
     let origin = Origin::with(&[&QUIET[..], &TWO_EACH].concat());
     let kept = origin.publish("a", "x").await;
     let streams = [begun(&origin, GREEDY, "").await, begun(&origin, GREEDY, "").await];
-    // `EventSource` is sent away and comes back by itself.
+    // An `EventSource` is shed, and reconnects by itself.
     let mut shed = from(&origin, GREEDY, &get("/channels/a", None)).await;
     let text = read_until(&mut shed, |_| false).await.to_lowercase();
     assert!(text.starts_with("http/1.1 200 ok\r\n"), "{text}");
@@ -49,20 +50,21 @@ async fn more_connections_than_one_client_may_have() {
         assert!(text.contains(&format!("\r\n{line}\r\n")), "{line} is not in {text}");
     }
     assert!(text.contains("\r\n\r\nretry: "), "{text}");
-    // A publisher is told when to try again.
+    // A publisher receives the time after which it may try again.
     let publish = b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx";
     let text = read_until(&mut from(&origin, GREEDY, publish).await, |_| false).await;
     assert!(text.starts_with("HTTP/1.1 429 ") && text.contains("problem:client"), "{text}");
     assert!(text.contains("\r\nretry-after: 10\r\n"), "{text}");
-    // As is a WebSocket.
+    // A WebSocket receives the same time in its close reason.
     let stream = connect_from(&origin, GREEDY, false).await;
     let mut peer = Peer::on(stream, &handshake("/ws", &[])).await.expect("it shakes hands");
-    let (code, reason) = peer.goodbye().await.expect("it is told why");
+    let (code, reason) = peer.goodbye().await.expect("a close frame comes");
     assert_eq!(code, 1013, "{reason}");
     assert!(reason.contains("--max-connections-per-client"), "{reason}");
     assert!(reason.contains("try again in 10 s") && reason.len() <= 123, "{reason}");
     drop((peer, shed));
-    // Who has been told twice as often as it may connect is told no more.
+    // When a client has twice as many connections as it may have, the origin closes further ones
+    // without an answer.
     let calm = async || origin.metric("headwater_connections_open").await == 2.0;
     wait_for("refused connections are still held", calm).await;
     let told = [from(&origin, GREEDY, b"").await, from(&origin, GREEDY, b"").await];
@@ -72,7 +74,7 @@ async fn more_connections_than_one_client_may_have() {
         let mut closed = from(&origin, GREEDY, &get("/channels/a", None)).await;
         assert_eq!(read_until(&mut closed, |_| false).await, "");
     }
-    // Nobody else notices.
+    // Other clients are not affected.
     let other = begun(&origin, "127.0.0.3", "").await;
     assert_sane(&origin, "a", std::slice::from_ref(&kept)).await;
     drop((streams, told, other));
@@ -81,14 +83,15 @@ async fn more_connections_than_one_client_may_have() {
     assert_calm(&origin).await;
 }
 
-/// Makes a request one that caches pass on, so that it counts for its client.
+/// A header that makes caches pass the request on for its client alone, so that it counts for the
+/// client.
 const OF_ITS_OWN: (&str, &str) = ("authorization", "Bearer none");
 
 fn counted(headers: &str) -> String {
     format!("{headers}\r\nAuthorization: Bearer none\r\n")
 }
 
-/// Shed, and no cache may give the answer to another client.
+/// Checks that the answer sheds the client, and that no cache may give it to another client.
 fn assert_shed_alone(answer: &Answer) {
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert_eq!(answer.header("headwater-shed"), Some("client"));
@@ -110,7 +113,7 @@ async fn more_connections_than_one_client_may_have_behind_a_proxy() {
     // A cache passes a request with credentials on for its client alone.
     let own = [("x-forwarded-for", "192.0.2.7"), OF_ITS_OWN];
     let proxy = "127.0.0.1";
-    // One stream and one socket.
+    // The client has one stream and one socket.
     let stream = begun(&origin, proxy, &counted("X-Forwarded-For: 192.0.2.7")).await;
     let mut peer = Peer::with(&origin, "/ws", &own[..1]).await;
     assert_shed_alone(&ask_for(&origin, Method::GET, &own).await);
@@ -121,18 +124,19 @@ async fn more_connections_than_one_client_may_have_behind_a_proxy() {
         let refused = origin.request(Method::GET, path, &own, "").await;
         refused.assert_problem(429, "client");
     }
-    // What a cache asks for all of its clients is not refused for the sake of one.
+    // A request that a cache sends for all of its clients is not refused because of one of them.
     for path in ["/channels/a/history", "/channels/a/state"] {
         assert_eq!(origin.request(Method::GET, path, &own[..1], "").await.status, 200);
     }
     let shared = begun(&origin, proxy, "X-Forwarded-For: 192.0.2.7\r\n").await;
     let mut second = Peer::with(&origin, "/ws", &own[..1]).await;
-    assert_eq!(second.goodbye().await.expect("it is told why").0, 1013);
-    // Another one behind the same proxy has a share of its own; so has the proxy itself.
+    assert_eq!(second.goodbye().await.expect("a close frame comes").0, 1013);
+    // Another client behind the same proxy has a share of its own, and so has the proxy itself.
     let other = begun(&origin, proxy, &counted("X-Forwarded-For: 192.0.2.8")).await;
     peer.assert_open().await;
     assert_sane(&origin, "a", std::slice::from_ref(&kept)).await;
-    // A place is given back with what held it, while the connections of the proxy stay.
+    // The end of a stream or socket frees its place, although the connections of the proxy stay
+    // open.
     drop((peer, second));
     let again = async || ask_for(&origin, Method::POST, &own).await.status == 201;
     wait_for("the socket's place is still held", again).await;
@@ -148,7 +152,7 @@ async fn a_forged_x_forwarded_for() {
     let held = counted("X-Forwarded-For: 192.0.2.7");
     let streams =
         [begun(&origin, "127.0.0.1", &held).await, begun(&origin, "127.0.0.1", &held).await];
-    // A proxy adds the address that it sees behind what its client wrote.
+    // A proxy appends the address that it sees to the list that its client wrote.
     let forged: [&[u8]; 9] = [
         b"192.0.2.7",
         b"198.51.100.1, 192.0.2.7",
@@ -172,7 +176,7 @@ async fn a_forged_x_forwarded_for() {
         let shown = String::from_utf8_lossy(value);
         assert!(text.contains("headwater-shed: client"), "{shown:?} is answered {text}");
     }
-    // Whoever is no proxy is who it is, whatever it says.
+    // A client that is not a trusted proxy counts by its own address, whatever its header claims.
     let said = ["198.51.100.1", "198.51.100.2"].map(|said| format!("X-Forwarded-For: {said}\r\n"));
     let greedy = [begun(&origin, GREEDY, &said[0]).await, begun(&origin, GREEDY, &said[1]).await];
     let request =
@@ -219,7 +223,7 @@ async fn a_subject_that_publishes_faster_than_it_may() {
         let path = format!("/ws?access_token={token}");
         let mut peer = Peer::with(&origin, &path, &[]).await;
         let publish = r#"{"type":"publish","channel":"c","data":"x"}"#;
-        // One allowance, whichever way and channel.
+        // There is one allowance for all channels, over HTTP and WebSocket together.
         for channel in ["a", "b"] {
             let answer = origin.post(&format!("/channels/{channel}"), &headers, "x").await;
             assert_eq!(answer.status, 201, "{}", answer.body);
@@ -239,11 +243,11 @@ async fn a_subject_that_publishes_faster_than_it_may() {
         let answer = origin.post("/channels/a", &batch, &"{\"data\":1}\n".repeat(3)).await;
         answer.assert_problem(429, "rate");
         assert_eq!(answer.header("retry-after"), Some("1"));
-        // The socket stays, and takes events again when it was told.
+        // The socket stays open, and accepts events again after the announced time.
         let again = async || peer.ask(publish).await["type"] == "ack";
         wait_for("the allowance does not come back", again).await;
     }
-    // Someone else is not held up by any of this.
+    // Another publisher is not delayed.
     let bearer = format!("Bearer {}", token("two"));
     let answer = origin.post("/channels/a", &[("authorization", &bearer)], "x").await;
     assert_eq!(answer.status, 201);

@@ -1,4 +1,5 @@
-//! Attacks on the memory of the origin: answers that are asked for and not read, or not waited for.
+//! Attacks on the origin's memory: answers that the client requests and then does not read, or does
+//! not wait for.
 
 use super::{assert_calm, assert_sane, memory, wait_for};
 use crate::kit::{Origin, PATIENCE, get, next_message, read_until};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-/// What the origin may use for answers, and what it may use beside that (MiB).
+/// The memory that the origin may use for answers, and beside them (MiB).
 const ANSWERS: f64 = 64.0;
 const REST: f64 = 64.0;
 
@@ -22,20 +23,20 @@ fn origin(more: &[&str]) -> Origin {
     Origin::with(&[&flags[..], &["--segment", "10m", "--heartbeat", "1s"], more].concat())
 }
 
-/// A channel with 10,000 keys, whose state is 600 KB.
+/// Fills a channel with 10,000 keys; its state is 600 KB.
 async fn with_keys(origin: &Origin) {
     let line = |n: usize| format!("{{\"key\":\"k{n}\",\"data\":\"{}\"}}\n", "x".repeat(40));
     origin.publish_lines("keys", &(0..10_000).map(line).collect::<String>()).await;
 }
 
-/// A channel with so many events of a megabyte.
+/// Fills a channel with `count` events of a megabyte each.
 async fn with_large(origin: &Origin, channel: &str, count: usize) {
     for _ in 0..count {
         origin.publish(channel, &"y".repeat(1_000_000)).await;
     }
 }
 
-/// Asks again and again, and resets each connection before the answer.
+/// Sends the request repeatedly, and resets each connection before the answer.
 async fn ask_and_leave(origin: &Origin, path: &str, until: Instant) {
     while Instant::now() < until {
         let Ok(mut stream) = TcpStream::connect(origin.listen).await else { continue };
@@ -45,7 +46,8 @@ async fn ask_and_leave(origin: &Origin, path: &str, until: Instant) {
     }
 }
 
-/// Publishes until then; how long that took, and the most memory meanwhile (MiB).
+/// Publishes until the given instant. Returns the latencies, and the highest memory use meanwhile
+/// (MiB).
 pub async fn honest(origin: &Origin, until: Instant) -> (String, f64) {
     let (mut times, mut most) = (Vec::new(), 0.0_f64);
     while Instant::now() < until {
@@ -62,8 +64,8 @@ pub async fn honest(origin: &Origin, until: Instant) -> (String, f64) {
     (format!("{count} publishes, p50 {:.1} ms, p99 {:.1} ms", at(0.5), at(0.99)), most)
 }
 
-/// Publishes until then beside an attack, on a thread of its own: the publisher shares no queue of
-/// tasks with the attackers.
+/// Publishes until the given instant beside an attack, on a thread of its own, so that the
+/// publisher shares no task queue with the attackers.
 pub fn honest_beside(attack: impl Future, origin: &Origin, until: Instant) -> (String, f64) {
     let publish = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -103,7 +105,7 @@ async fn requests_that_are_not_waited_for() {
     assert_calm(&origin).await;
 }
 
-/// A connection whose streams are given no room.
+/// Opens an HTTP/2 connection whose streams have a flow control window of 0.
 async fn h2_without_window(origin: &Origin) -> SendRequest<Full<Bytes>> {
     let stream = TcpStream::connect(origin.listen).await.expect("it listens");
     let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -130,7 +132,8 @@ async fn answers_over_http_2_that_are_not_read() {
     for _ in 0..10 {
         let mut sender = h2_without_window(&origin).await;
         for n in 0..300 {
-            // Answers come as far as the connection allows; nobody waits for them.
+            // Answers come as far as the connection's window allows; the client does not wait for
+            // them.
             let answer = sender.send_request(request(paths[n % 3]));
             tokio::spawn(async move {
                 let answer = answer.await;
@@ -146,11 +149,11 @@ async fn answers_over_http_2_that_are_not_read() {
         let now = memory(&origin).await;
         assert!(now - before < ANSWERS + REST, "{before} MiB, then {now} MiB");
     }
-    // They were given up.
+    // The origin closed the connections.
     let gone = async || senders.iter().all(SendRequest::is_closed);
     wait_for("a connection that does not read is kept", gone).await;
     assert_sane(&origin, "a", &[]).await;
-    // Nor does such a stream keep the process from ending.
+    // Such a stream does not keep the process from ending either.
     let mut sender = h2_without_window(&origin).await;
     let held = sender.send_request(request("/channels/a?after=0-0"));
     let held = tokio::spawn(held);
@@ -172,14 +175,14 @@ async fn streams_over_http_2_count_like_connections() {
     for _ in 0..2 {
         let mut sender = h2_on(TcpStream::connect(origin.listen).await.unwrap()).await;
         for _ in 0..50 {
-            // A connection that is one too many ends with its first answer.
+            // A connection over the limit ends with its first answer.
             let answer = sender.send_request(request("/channels/a?after=0-0")).await;
             let Ok(answer) = answer else { break };
             shed += usize::from(answer.headers().contains_key("headwater-shed"));
             held.push(answer);
         }
     }
-    // One connection, and nine streams.
+    // The first connection counts as one, and nine streams fit beside it.
     assert_eq!((held.len() - shed, shed), (9, 42));
     drop(held);
     assert_calm(&origin).await;
@@ -241,7 +244,7 @@ async fn copies_of_a_state_for_each_lane() {
             let text = read_until(&mut stream, |text| text.contains("\r\n\r\n")).await;
             assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
         }
-        // The state is another one, and each lane begins with it at another instant.
+        // The state has changed, and each lane begins with it at another instant.
         origin.publish_with("keys", "key=0.0", &format!("round {round}")).await;
         let now = memory(&origin).await;
         assert!(now - before < ANSWERS + REST, "{before} MiB, then {now} MiB");
@@ -250,8 +253,8 @@ async fn copies_of_a_state_for_each_lane() {
     assert_sane(&origin, "a", &[]).await;
 }
 
-/// Streams of several channels whose pages together need more memory than there is: each of them
-/// gets every event, because none waits for memory while it holds some.
+/// Streams of several channels whose pages together need more memory than the limit allows. Each
+/// stream gets every event, because no stream waits for memory while it holds some.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_of_many_channels_that_share_little_memory() {
     const STREAMS: usize = 40;
@@ -279,8 +282,8 @@ async fn streams_of_many_channels_that_share_little_memory() {
     assert_calm(&origin).await;
 }
 
-/// Many channels that somebody reads, each with some recent events: `--live-bytes` bounds all of
-/// them together, however many there are.
+/// Many channels with a reader, each with some recent events: `--live-bytes` limits the memory of
+/// all of them together, however many there are.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recent_events_of_many_channels() {
     const CHANNELS: usize = 6_000;
@@ -308,7 +311,7 @@ async fn recent_events_of_many_channels() {
     });
     futures_util::future::join_all(publishers).await;
     let now = memory(&origin).await;
-    // The newest event of each channel stays, beside the index of 180,000 events on disk.
+    // The newest event of each channel stays in memory, beside the index of 180,000 events on disk.
     assert!(now - before < LIVE_MIB + REST, "{before} MiB, then {now} MiB");
     reader.abort();
     assert_sane(&origin, "a", &[]).await;

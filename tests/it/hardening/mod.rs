@@ -1,5 +1,6 @@
-//! Attacks and bad clients, each a test that is named for it: after each of them the origin
-//! publishes, serves, has every event that it acknowledged, and holds nothing of its attacker.
+//! Attacks and faulty clients; each test is named for its attack. After every attack the origin
+//! still publishes and serves, has every event that it acknowledged, and holds no resources for the
+//! attacker.
 
 mod edges;
 mod floods;
@@ -24,10 +25,10 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-/// No test may be helped on by a heartbeat or by the end of a segment.
+/// Settings under which no heartbeat and no end of a segment can help a test to pass.
 pub const QUIET: [&str; 6] = ["--store", "memory", "--heartbeat", "10m", "--segment", "10m"];
 
-/// That the origin takes events into `channel`, streams them, and still has `acknowledged`.
+/// Checks that the origin stores events in `channel`, streams them, and still has `acknowledged`.
 pub async fn assert_sane(origin: &Origin, channel: &str, acknowledged: &[String]) {
     let after = origin.publish(channel, "still here").await;
     let path = format!("/channels/{channel}");
@@ -41,15 +42,15 @@ pub async fn assert_sane(origin: &Origin, channel: &str, acknowledged: &[String]
     }
 }
 
-/// Sends what the origin may not want to read to its end; all that it answers.
+/// Sends bytes that the origin may refuse to read to the end, and returns all that it answers.
 async fn attack(origin: &Origin, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(origin.listen).await.expect("it listens");
-    // The origin may answer and close before it has read all of it.
+    // The origin may answer and close before it has read everything.
     let _cut = stream.write_all(bytes).await;
     read_until(&mut stream, |_| false).await
 }
 
-/// Waits until something holds.
+/// Waits until a condition is true.
 pub async fn wait_for(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let waited = async {
         while !holds().await {
@@ -64,7 +65,8 @@ async fn wait_until_no_stream_is_open(origin: &Origin) {
     wait_for("a stream is still held", is_free).await;
 }
 
-/// That nothing is held any more: for a test that has let go of all that it held itself.
+/// Checks that the origin has no open connections, streams and sockets. The test must have closed
+/// its own before.
 async fn assert_calm(origin: &Origin) {
     for name in ["connections", "streams", "websockets"] {
         let gauge = format!("headwater_{name}_open");
@@ -73,7 +75,7 @@ async fn assert_calm(origin: &Origin) {
     }
 }
 
-/// The memory in use, in MiB.
+/// Returns the memory in use, in MiB.
 pub async fn memory(origin: &Origin) -> f64 {
     origin.metric("process_resident_memory_bytes").await / (1024.0 * 1024.0)
 }

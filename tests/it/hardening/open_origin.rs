@@ -1,4 +1,5 @@
-//! An origin without a key is open to its own machine, and to no web page that is open there.
+//! An origin without a key is open to programs on its own machine, but not to web pages of other
+//! sites in a browser on that machine.
 
 use super::assert_calm;
 use crate::access::SECRET;
@@ -10,7 +11,7 @@ use hyper::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A host that the test's browser finds on this machine, as after DNS rebinding.
+/// A host name that the test's browser resolves to this machine, as after DNS rebinding.
 const FOREIGN: &str = "evil.example";
 
 // protocol §17.4
@@ -26,7 +27,7 @@ async fn a_page_of_another_site_changes_nothing_and_reads_nothing() {
             let answer = origin.request(method.clone(), path, &headers, "x").await;
             let problem = answer.assert_problem(403, "origin");
             let detail = problem["detail"].as_str().unwrap();
-            // No flag takes the origin of a file.
+            // No flag can allow the web origin of a file.
             let advice = if page == "null" { "over HTTP" } else { "--cors-origin" };
             assert!(detail.contains(advice), "{method} {path} {page}: {detail}");
         }
@@ -65,7 +66,7 @@ async fn pages_of_this_machine_and_of_named_origins_may_do_all() {
     }
 }
 
-/// A request for a host, as bytes: its answer's status line and body.
+/// Sends a request with this host, and returns the whole answer.
 async fn of_host(origin: &Origin, host: &str) -> String {
     let head =
         format!("GET /channels/a/history HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
@@ -117,7 +118,7 @@ async fn the_shipped_edges_serve_pages_of_any_site_in_front_of_an_open_origin() 
             let answer = through(&format!("GET {path} HTTP/1.1\r\n\r\n")).await;
             assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
         }
-        // A page of the public host is at home there.
+        // A page of the public host is of the same origin there.
         let mut shaken = TcpStream::connect(("127.0.0.1", cache.port)).await.expect("a cache");
         let own = String::from_utf8(handshake("/ws", &[("Origin", "https://live.example.com")]));
         let own = own.expect("text").replace("Host: localhost", "Host: live.example.com");
@@ -127,7 +128,7 @@ async fn the_shipped_edges_serve_pages_of_any_site_in_front_of_an_open_origin() 
     }
 }
 
-/// Serves one page, over and over, on a port of its own.
+/// Serves one page repeatedly, on a port of its own, and returns the port.
 async fn serve_page() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("an address").port();
@@ -151,7 +152,7 @@ async fn a_browser_cannot_be_used_against_an_open_origin() {
     let origin = Origin::start();
     origin.publish("a", "classified").await;
     let browser = Browser::start().await;
-    // A page of another site sends what needs no preflight, and reads.
+    // A page of another site sends requests that need no preflight, and tries to read the answers.
     browser.open(&format!("http://{FOREIGN}:{}/", serve_page().await)).await;
     let attack = format!(
         r#"const at = "http://{}";
@@ -172,13 +173,14 @@ async fn a_browser_cannot_be_used_against_an_open_origin() {
     );
     let outcome = browser.run(&attack).await;
     assert_eq!(outcome, serde_json::json!(["sent", "shut out", "shut out", "shut out"]));
-    // The same name leads to the origin now: its pages would be of one site.
+    // The same name now leads to the origin, so the browser takes the page for one of the same
+    // site.
     browser.open(&format!("http://{FOREIGN}:{}/channels/a/history", origin.listen.port())).await;
     let text = browser.run("return document.body.textContent").await;
     let text = text.as_str().expect("a text");
     assert!(text.contains("urn:headwater:problem:host") && !text.contains("classified"), "{text}");
     assert_eq!(origin.log("a").await.len(), 1);
-    // A page of this machine is let in, which shows that the browser does reach the origin.
+    // A page of this machine is allowed, which shows that the browser does reach the origin.
     browser.open(&format!("http://localhost:{}/", serve_page().await)).await;
     let allowed = format!(
         r#"return fetch("http://{}/channels/a", {{ method: "POST", body: "x" }})

@@ -1,4 +1,4 @@
-//! Attacks on what operators see and use: logs, the admin listener, terminals, secrets.
+//! Attacks on the tools and data of operators: logs, the admin listener, terminals, secrets.
 
 use super::{QUIET, assert_sane};
 use crate::kit::{BINARY, Origin, read_until};
@@ -19,7 +19,7 @@ async fn silent_connections_to_the_admin_listener_shut_no_operator_out() {
     stream.write_all(request).await.expect("it reads");
     let text = read_until(&mut stream, |text| text.contains("ok\n")).await.to_lowercase();
     assert!(text.starts_with("http/1.1 200 "), "{text}");
-    // No page has business there.
+    // Web pages may not read from the admin listener.
     assert!(!text.contains("access-control-allow-origin"), "{text}");
 }
 
@@ -29,12 +29,12 @@ async fn frames_that_make_no_sense_do_not_fill_the_log() {
     let kept = origin.publish("a", "x").await;
     let mut stream = TcpStream::connect(origin.listen).await.expect("it listens");
     let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    // An answer to a ping that was never sent.
+    // The acknowledgement of a ping that was never sent.
     let ping_ack = [0, 0, 8, 6, 1, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("it reads");
     stream.write_all(&settings).await.expect("it reads");
     for _ in 0..20 {
-        // The origin may end the connection.
+        // The origin may close the connection.
         let _cut = stream.write_all(&ping_ack.repeat(1_000)).await;
     }
     assert_sane(&origin, "a", &[kept]).await;
@@ -59,7 +59,7 @@ async fn the_password_of_redis_is_shown_nowhere() {
     ] {
         assert!(!text.contains("hunter2"), "{text}");
     }
-    // It may stand in a file instead.
+    // The store's URL may stand in a file instead.
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "memory\n").unwrap();
     let origin = Origin::with(&["--store", &format!("@{}", file.path().display())]);
@@ -73,7 +73,7 @@ async fn an_event_does_not_write_on_the_terminal_of_a_reader() {
     origin.publish("a", data).await;
     let url = format!("http://{}", origin.listen);
     let tail = format!("{BINARY} tail a --url {url} --after 0-0 --count 1");
-    // With a terminal of its own.
+    // The command runs with a terminal of its own.
     let output = Command::new("script").args(["-qec", &tail, "/dev/null"]).output();
     let shown = String::from_utf8_lossy(&output.expect("script runs").stdout).into_owned();
     assert!(shown.contains(r"a\u{1b}]0;title\u{7}b\u{9b}2Jc"), "{shown:?}");

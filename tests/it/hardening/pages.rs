@@ -1,4 +1,4 @@
-//! What pages of other sites may make a browser do.
+//! Requests that pages of other sites can make a browser send.
 
 use super::{assert_calm, assert_sane};
 use crate::access::{SECRET, minted};
@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 async fn pages_of_all_origins_may_read_unless_they_are_named() {
     let named = ["--cors-origin", "https://a.example,https://b.example"];
     let some = Origin::with(&[&["--store", "memory"], &named[..]].concat());
-    // With a key, as one without is open to pages of its own machine alone.
+    // This origin has a key, because one without a key is open to pages of its own machine only.
     let all = Origin::with(&["--store", "memory", "--token-secret", SECRET]);
     let asked = |origin| [("origin", origin)];
     let paths = ["/channels/a", "/channels/a/history", "/channels/..", "/channels/a?after=x"];
@@ -47,7 +47,7 @@ async fn pages_of_all_origins_may_read_unless_they_are_named() {
     }
 }
 
-/// Pages that are not `https://a.example`, however alike they look.
+/// Pages that are not of `https://a.example`, although they look alike.
 const STRANGE: [&str; 16] = [
     "null",
     "",
@@ -85,7 +85,7 @@ async fn cors_tricks() {
             for name in ["access-control-allow-origin", "access-control-allow-credentials"] {
                 assert_eq!(answer.header(name), None, "{page:?} {method} {path}");
             }
-            // With `*` a browser shows nothing that was asked for with a cookie.
+            // With `*`, a browser lets no page read an answer to a request with credentials.
             let answer = open.request(method.clone(), path, &headers, "").await;
             assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
             assert_eq!(answer.header("access-control-allow-credentials"), None, "{page:?}");
@@ -109,7 +109,7 @@ async fn a_cookie_that_publishes() {
     let origin = Origin::with(&flags);
     let token = minted(&["--publish", "*", "--subscribe", "*"]);
     let cookie = format!("headwater={token}");
-    // What a form of any site may send, with what its browser adds.
+    // Requests that a form of any site can send, with the headers that the browser adds.
     for kind in ["text/plain", "application/x-www-form-urlencoded", "application/x-ndjson"] {
         for page in ["https://evil.example", "null"] {
             let headers = [("cookie", cookie.as_str()), ("origin", page), ("content-type", kind)];
@@ -125,7 +125,7 @@ async fn a_cookie_that_publishes() {
     }
     let publish = r#"{"type":"publish","channel":"a","data":"x"}"#;
     let subscribe = r#"{"type":"subscribe","channels":["a"]}"#;
-    // A socket of a strange page has nothing of the cookie that its browser sends along.
+    // A socket of another site's page gets no rights from the cookie that the browser sends along.
     for page in STRANGE.into_iter().chain(["https://evil.example", "http://x.evil", "http://xx"]) {
         let headers = [("cookie", cookie.as_str()), ("origin", page)];
         let mut peer = Peer::with(&origin, "/ws", &headers).await;
@@ -134,7 +134,7 @@ async fn a_cookie_that_publishes() {
             assert_eq!(answer["problem"]["status"], 401, "{page:?}: {answer}");
         }
     }
-    // A page of this host has.
+    // A socket of a page of this host gets the rights of the cookie.
     for headers in
         [&[("cookie", cookie.as_str()), ("origin", "http://localhost")][..], &[("cookie", &cookie)]]
     {

@@ -1,4 +1,4 @@
-//! Peers that are slow, that read nothing, or that are gone without a word.
+//! Peers that are slow, that do not read, or that vanish without closing the connection.
 
 use super::{QUIET, assert_calm, assert_sane, memory, wait_for};
 use crate::kit::{Origin, PATIENCE, get, read_until};
@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-/// An address of this machine of which the origin knows nothing else.
+/// Another address of this machine, which the origin sees as another client.
 const ELSEWHERE: &str = "127.0.0.2";
 
 #[tokio::test]
@@ -23,7 +23,7 @@ async fn slow_loris_on_the_head() {
     let mut idle = origin.raw(request.as_bytes()).await;
     read_until(&mut idle, |text| text.ends_with("ok\n")).await;
     let begun = Instant::now();
-    // "P" and "PRI" also begin what an HTTP/2 client says first.
+    // "P" and "PRI" are also the first bytes of the HTTP/2 preface.
     let heads = ["G", "P", "PRI * HTTP/", "POST /channels/a HTTP/1.1\r\nHost: localhost\r\nX:"];
     let mut slow = Vec::new();
     for head in heads {
@@ -33,7 +33,7 @@ async fn slow_loris_on_the_head() {
     read_until(&mut second, |text| text.ends_with("ok\n")).await;
     second.write_all(b"GET /").await.expect("it is open");
     slow.push(second);
-    // A byte now and then earns no more time.
+    // A client that sends one byte from time to time gets no more time.
     let mut dripping = origin.raw(b"GET /channels/a HTTP/1.1\r\nHost: localhost\r\nX-Drip: ").await;
     while dripping.write_all(b"x").await.is_ok() && begun.elapsed() < PATIENCE {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -46,7 +46,7 @@ async fn slow_loris_on_the_head() {
         assert!(answer.contains("\r\ncontent-type: application/problem+json\r\n"), "{answer}");
         assert!(answer.contains("urn:headwater:problem:slow-head"), "{answer}");
     }
-    // A connection that is idle holds up nobody.
+    // Idle connections still work, and do not block others.
     for stream in [&mut silent, &mut idle] {
         stream.write_all(request.as_bytes()).await.expect("it is open");
         read_until(stream, |text| text.ends_with("ok\n")).await;
@@ -92,13 +92,13 @@ async fn slow_loris_on_a_frame() {
     let kept = origin.publish("a", "x").await;
     let mut peer = Peer::connect(&origin).await;
     let begun = Instant::now();
-    // Who drips out a frame cannot answer a ping before its end.
+    // A peer that sends a frame byte by byte cannot answer a ping before the frame's end.
     peer.send(&raw_ws::head(raw_ws::TEXT, 60_000)).await;
     let (code, reason) = loop {
         assert!(begun.elapsed() < PATIENCE, "it may go on for ever");
         peer.send(b"x").await;
         if let Ok(end) = timeout(Duration::from_millis(50), peer.goodbye()).await {
-            break end.expect("it is told why");
+            break end.expect("a close frame comes");
         }
     };
     assert_eq!(code, 1008, "{reason}");
@@ -111,7 +111,7 @@ async fn slow_loris_on_a_frame() {
 async fn a_request_that_trickles_in_tiny_chunks_takes_no_more_memory_than_it_has_bytes() {
     let limits = ["--max-batch", "1MiB", "--publish-buffer", "2MiB"];
     let origin = Origin::with(&[&QUIET[..], &limits].concat());
-    // 10,000 pieces; at a KiB each they would fill the buffer for all publishes five times.
+    // 10,000 chunks: at a KiB each, they would fill the buffer for all publishes five times.
     let mut stream = origin
         .raw(b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         .await;
@@ -139,8 +139,9 @@ async fn subscribers_that_never_read_cost_neither_time_nor_memory() {
     let mut fast = origin.source("/channels/a?after=0-0", None);
     publish_past(&origin, &mut fast, 20, &lines(100, 10_000)).await;
     let grown = memory(&origin).await - before;
-    // 32 MiB of the store's cache, 4 MiB of recent events, and for each reader the 64 KiB that it
-    // takes at once and the 32 KiB that hyper holds: 55 MiB. With a queue each: 200 times 20 MB.
+    // 32 MiB for the store's cache, 4 MiB for recent events, and for each reader the 64 KiB that it
+    // takes at once and the 32 KiB that hyper holds: 55 MiB. A queue for each reader would need 200
+    // times 20 MB.
     assert!(grown < 64.0, "{grown} MiB more");
     assert_sane(&origin, "kept", &[kept]).await;
 }
@@ -186,8 +187,8 @@ async fn a_websocket_that_never_reads() {
         origin.publish_lines("a", &lines(100, 10_000)).await;
     }
     let grown = memory(&origin).await - before;
-    // 4 MiB of recent events, what the store holds of 10 MB, and for each socket about 100 KiB.
-    // With a queue each: 100 times 10 MB.
+    // 4 MiB for recent events, the part of 10 MB that the store holds, and about 100 KiB for each
+    // socket. A queue for each socket would need 100 times 10 MB.
     assert!(grown < 64.0, "{grown} MiB more");
     assert_calm(&origin).await;
     let left = origin.metric("headwater_websockets_closed_total{code=\"none\"}").await;
@@ -212,7 +213,7 @@ async fn answers_that_are_asked_for_and_never_read() {
         stream.write_all(&[handshake("/ws", &[]), pings.clone()].concat()).await.expect("open");
         never_read.push(stream);
     }
-    // One answer of 500 KB each and no more, not 400.
+    // Each connection may cost one answer of 500 KB, not 400 of them.
     let grown = memory(&origin).await - before;
     assert!(grown < 48.0, "{grown} MiB more");
     let calm = async || origin.metric("headwater_connections_open").await <= 10.0;
@@ -222,8 +223,8 @@ async fn answers_that_are_asked_for_and_never_read() {
     assert_calm(&origin).await;
 }
 
-/// From now on this socket hears nothing and says nothing, as when its machine is gone: its kernel
-/// drops what comes before it can be acknowledged, and nobody is sent a FIN or a reset.
+/// Makes the socket silent, as when its machine has failed: the kernel drops incoming packets
+/// before they can be acknowledged, and the origin receives no FIN and no reset.
 fn vanish(stream: &TcpStream) {
     const DROP_ALL: SockFilter = SockFilter::new(0x06, 0, 0, 0);
     SockRef::from(stream).attach_filter(&[DROP_ALL]).expect("the kernel filters");

@@ -1,4 +1,4 @@
-//! Attacks of one publisher on the others.
+//! Attacks of one publisher on other publishers.
 
 use super::{QUIET, assert_calm, assert_sane};
 use crate::access::{SECRET, in_an_hour, signed};
@@ -17,14 +17,14 @@ fn bearer(subject: &str) -> String {
     format!("Bearer {}", signed(Algorithm::HS256, &key, &claims))
 }
 
-/// A batch that has begun and goes on no more.
+/// Sends most of a batch, and then stops.
 async fn stalled(origin: &Origin, token: &str) -> TcpStream {
     let head = format!(
         "POST /channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n\
          Authorization: {token}\r\nContent-Length: 8000000\r\n\r\n"
     );
     let mut stream = origin.raw(head.as_bytes()).await;
-    // The origin may refuse it before all of it was sent.
+    // The origin may refuse the batch before all of it was sent.
     let _refused = stream.write_all(&vec![b'x'; 7_900_000]).await;
     stream
 }
@@ -42,7 +42,7 @@ async fn a_publisher_with_many_slow_bodies_does_not_shut_others_out() {
     assert_eq!(answer.status, 201, "{}", answer.body);
     let small = origin.post("/channels/b", &headers[..1], "small").await;
     assert_eq!(small.status, 201, "{}", small.body);
-    // What was refused is answered, also to a publisher that is still sending.
+    // A refused publish is answered, even if its publisher is still sending.
     let mut refused = 0;
     for mut stream in held {
         let text = read_until(&mut stream, |text| text.contains("\r\n\r\n{")).await;
@@ -65,7 +65,7 @@ async fn ending_and_opening_a_channel_is_no_way_around_a_rate() {
         statuses.push(origin.request(Method::DELETE, &path, &[], "").await.status.as_u16());
     }
     assert!(statuses.contains(&429), "{statuses:?}");
-    // A channel that never was is not made by its end.
+    // The end of a channel that never existed does not create it.
     for n in 0..20 {
         let path = format!("/channels/never{n}");
         origin.request(Method::DELETE, &path, &[], "").await.assert_problem(404, "no-channel");
@@ -106,7 +106,8 @@ async fn a_publisher_cannot_use_up_the_channels_and_keys_of_all() {
         }
     }
     assert_eq!(taken, 4);
-    // A channel that is there takes events without a key, and another publisher has its own share.
+    // An existing channel accepts events without an idempotency key, and another publisher has its
+    // own share.
     let headers = [("authorization", greedy.as_str())];
     assert_eq!(origin.post("/channels/made0", &headers, "x").await.status, 201);
     let headers = [("authorization", other.as_str()), ("idempotency-key", "1")];
@@ -114,7 +115,7 @@ async fn a_publisher_cannot_use_up_the_channels_and_keys_of_all() {
         let answer = origin.post(&format!("/channels/other{n}"), &headers, "x").await;
         assert_eq!(answer.status, 201, "{}", answer.body);
     }
-    // A WebSocket is no way around it.
+    // The quota also applies to a WebSocket.
     let mut peer = Peer::with(&origin, "/ws", &[("authorization", &greedy)]).await;
     let publish = r#"{"type":"publish","channel":"made99","data":"x"}"#;
     let answer = peer.ask(publish).await.to_string();
@@ -142,7 +143,8 @@ async fn a_large_body_that_comes_slowly_is_refused() {
     let origin = Origin::with(&QUIET);
     let head = "POST /channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n";
     let mut stream = origin.raw(head.as_bytes()).await;
-    // Over the bytes that are taken at any speed, and then on without a pause, at 2 KiB a second.
+    // The publisher sends more bytes than are accepted at any speed, and then continues without a
+    // pause, at 2 KiB a second.
     stream.write_all(&[b'x'; 70_000]).await.unwrap();
     let (mut answer, mut publisher) = stream.split();
     let trickle = async {
@@ -170,7 +172,7 @@ async fn a_large_body_that_comes_slowly_is_refused() {
     assert!(origin.log("a").await.is_empty());
 }
 
-/// A gzip body of one member for each of these texts.
+/// Returns a gzip body with one member for each text.
 fn members(texts: &[&str]) -> Vec<u8> {
     use std::io::Write;
     let member = |text: &&str| {

@@ -1,4 +1,4 @@
-//! Requests that are none, that hide others, or that end too soon.
+//! Requests that are invalid, that hide other requests, or that end too soon.
 
 use super::{QUIET, assert_calm, assert_sane, attack, wait_for, wait_until_no_stream_is_open};
 use crate::kit::{self, Origin, get, read_until};
@@ -28,7 +28,7 @@ async fn what_is_no_request_is_refused_and_costs_nobody_else_anything() {
     ] {
         let answer = attack(&origin, text.as_bytes()).await;
         let expected = answer.get(9..12).unwrap_or_default();
-        // A URL that is too long may also be a head that is too large.
+        // A URL that is too long may also be refused as a head that is too large.
         let is_refused =
             expected == status || status == "4?1" && ["414", "431"].contains(&expected);
         assert!(is_refused, "{:?} is answered {answer:?}", &text[..text.len().min(80)]);
@@ -47,7 +47,7 @@ async fn requests_with_one_byte_changed_leave_the_origin_whole() {
         let mut bytes = seed.as_bytes().to_vec();
         bytes[place] = *byte;
         let mut stream = origin.raw(&bytes).await;
-        // So that a body that seems to be longer now ends here too.
+        // The shutdown also ends a body whose announced length is now too large.
         stream.shutdown().await.expect("it is open");
         read_until(&mut stream, |_| false).await;
     }
@@ -55,11 +55,12 @@ async fn requests_with_one_byte_changed_leave_the_origin_whole() {
 }
 
 const POST: &str = "POST /channels/s HTTP/1.1\r\nHost: localhost\r\n";
-/// A request that hides behind another one's body, for whoever sees its end there.
+/// A request inside the body of another one, for a server that sees the end of the body before it.
 const HIDDEN: &str =
     "0\r\n\r\nPOST /channels/hidden HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx";
 
-/// That the hidden request was none, and, for what has `status`, that nothing was stored at all.
+/// Checks that the hidden request was not executed and, unless the answer was `201`, that nothing
+/// was stored at all.
 async fn assert_no_second_request(origin: &Origin, text: &str, statuses: &[&str]) {
     let answer = attack(origin, text.as_bytes()).await;
     assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{text:?} is answered {answer}");
@@ -99,10 +100,11 @@ async fn request_smuggling_with_two_lengths() {
         let text = format!("{POST}{head}\r\n{HIDDEN}");
         assert_no_second_request(&origin, &text, &["400"]).await;
     }
-    // HTTP/1.0 knows no chunks.
+    // HTTP/1.0 has no chunks.
     let old = format!("POST /channels/s HTTP/1.0\r\nHost: localhost\r\n{chunked}\r\n{HIDDEN}");
     assert!(attack(&origin, old.as_bytes()).await.starts_with("HTTP/1.1 400"));
-    // A proxy that goes by the length would send what follows as another client's request.
+    // A proxy that follows the length would forward the remaining bytes as another client's
+    // request.
     for both in [
         format!("Content-Length: {length}\r\n{chunked}"),
         format!("{chunked}Content-Length: {length}\r\n"),
@@ -138,7 +140,7 @@ async fn request_smuggling_with_bad_chunks() {
         let text = format!("{POST}Transfer-Encoding: chunked\r\n\r\n{body}{HIDDEN}");
         assert_no_second_request(&origin, &text, &["400"]).await;
     }
-    // Trailers are read up to a size, and are no headers.
+    // Trailers are limited in size, and are not headers.
     let trailers = "X: y\r\n".repeat(20_000);
     let endless = format!("{POST}Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n{trailers}\r\n");
     assert_no_second_request(&origin, &endless, &["400"]).await;
@@ -166,13 +168,13 @@ async fn old_and_unusual_requests_are_answered() {
         let answer = read_until(&mut stream, |text| text.matches(&place).count() == count).await;
         assert_eq!(answer.matches(" 200 OK\r\n").count(), count, "{answer}");
     }
-    // Whoever asks first whether to send a body is told to.
+    // A client that sends `Expect: 100-continue` receives `100 Continue` before it sends the body.
     let head = "POST /channels/e HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nExpect: 100-continue\r\n";
     let mut stream = origin.raw(format!("{head}\r\n").as_bytes()).await;
     read_until(&mut stream, |text| text.contains("HTTP/1.1 100 Continue\r\n")).await;
     stream.write_all(b"x").await.expect("it is open");
     read_until(&mut stream, |text| text.contains("{\"id\":")).await;
-    // Pipelined publishes are stored in their order.
+    // Pipelined publishes are stored in the order of the requests.
     let publish = |data: u32| {
         format!("POST /channels/p HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{data}")
     };
@@ -199,7 +201,7 @@ async fn a_publish_that_is_cut_off_stores_nothing_and_holds_nothing() {
         ),
     ];
     for cut in &cuts {
-        // Half-closed: whoever still listens is told.
+        // The client closes only its sending side, so it still receives the answer.
         let mut stream = origin.raw(cut.as_bytes()).await;
         stream.shutdown().await.expect("it is open");
         let answer = read_until(&mut stream, |_| false).await;
@@ -228,7 +230,7 @@ async fn who_stops_sending_after_a_request_still_gets_the_answer() {
         let id = answer.split("{\"id\":\"").nth(1).and_then(|rest| rest.split('"').next());
         ids.push(id.expect("an id").to_owned());
     }
-    // Also an answer that is larger than what the sockets hold.
+    // This also holds for an answer that is larger than the socket buffers.
     let mut stream = origin.raw(&get("/channels/a/history?limit=1", None)).await;
     stream.shutdown().await.expect("it is open");
     let answer = read_until(&mut stream, |_| false).await;
@@ -244,7 +246,7 @@ async fn a_reader_that_stops_sending_is_let_go_at_once() {
         let version = ["1.1", "1.0", "1.1\r\nConnection: close"][round % 3];
         let head = format!("GET /channels/a?after=0-0 HTTP/{version}\r\nHost: localhost\r\n\r\n");
         let mut stream = origin.raw(head.as_bytes()).await;
-        // Behind the first event, and also while the stream is still being begun.
+        // The client stops after the first event, or while the stream is still being opened.
         if round % 2 == 0 {
             read_until(&mut stream, |text| text.contains("data: x\n\n")).await;
         }
@@ -256,7 +258,7 @@ async fn a_reader_that_stops_sending_is_let_go_at_once() {
     assert_sane(&origin, "a", &[kept]).await;
 }
 
-/// How a connection ends, and what came before.
+/// Reads the connection to its end. Returns the received text and how the connection ended.
 async fn read_to_end(stream: &mut TcpStream) -> (String, std::io::Result<()>) {
     let mut all = Vec::new();
     let read = tokio::time::timeout(kit::PATIENCE, stream.read_to_end(&mut all));
@@ -280,7 +282,8 @@ async fn a_stream_over_http_1_0_that_is_cut_does_not_look_whole() {
         ready.expect("operators are answered").status == 503
     };
     wait_for("it does not drain", is_draining).await;
-    // The second signal cuts what runs, and nothing but a reset tells this body from a whole one.
+    // The second signal cuts open responses. Only a reset distinguishes this body from a complete
+    // one.
     origin.signal("TERM");
     let (rest, end) = read_to_end(&mut cut).await;
     let error = end.expect_err(&rest);
@@ -316,7 +319,7 @@ async fn no_header_of_a_stream_keeps_a_cache_from_sharing_it() {
         assert_eq!(vary, ["Last-Event-ID"], "{path}");
         for (name, value) in &head.headers {
             let line = format!("{name}: {}\r\n", value.to_str().expect("text"));
-            // Time goes on between the two, and each answer has a name.
+            // Time passes between the two requests, and each answer has a name of its own.
             let is_own = ["date", "cache-control", "content-length"].contains(&name.as_str())
                 || ["headwater-fresh", "headwater-response"].contains(&name.as_str());
             assert!(is_own || answer.contains(&line), "{line:?} is not in {got}");
@@ -339,7 +342,7 @@ async fn a_head_has_the_headers_of_the_stream_and_costs_no_state() {
     origin.publish_with("a", "key=k", "v").await;
     let head = origin.request(Method::HEAD, "/channels/a", &[], "").await;
     assert_eq!(head.status, 200);
-    // Without a reader, the channel is not kept in memory, as a state would be.
+    // `HEAD` does not load the channel into memory, because no reader needs its state.
     assert_eq!(origin.metric("headwater_channels_live").await, 0.0);
     let mut stream = origin.raw(&get("/channels/a", None)).await;
     let text = read_until(&mut stream, |text| text.contains("\r\n\r\n")).await;

@@ -1,6 +1,6 @@
-//! A stream that is shed, for each reason and at each edge: a refusal that concerns everybody costs
-//! the origin one request, one that concerns a client is given to nobody else, and neither of them
-//! ends the sharing that follows.
+//! Shed streams, for each reason and at each edge. A refusal that concerns all clients costs the
+//! origin one request, and a refusal that concerns one client is given to no other. Afterwards,
+//! clients share streams as before.
 
 use crate::access::{SECRET, signed};
 use crate::edge_kit::{Cache, Tap};
@@ -12,7 +12,8 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-/// An edge in front of a port, and whether it shares streams or long polls at all.
+/// An edge: its name, a function that starts it in front of a port, and whether it shares streams
+/// or long polls.
 type Edge = (&'static str, fn(u16) -> Cache, bool);
 
 const EDGES: [Edge; 4] = [
@@ -23,10 +24,10 @@ const EDGES: [Edge; 4] = [
 ];
 const CLIENTS: usize = 6;
 
-/// What a stream is asked for.
+/// The request for a stream.
 struct Asked {
     channel: String,
-    /// More lines of the head.
+    /// Additional lines of the head.
     headers: String,
 }
 
@@ -44,7 +45,7 @@ impl Asked {
         format!("/channels/{}", self.channel)
     }
 
-    /// Begins a stream, and reads as much of it as `enough` says.
+    /// Opens a stream, and reads until `enough` is true of the received text.
     async fn begin(&self, port: u16, enough: impl Fn(&str) -> bool) -> (TcpStream, String) {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
         let (path, headers) = (self.path(), &self.headers);
@@ -55,15 +56,15 @@ impl Asked {
     }
 }
 
-/// The requests for a channel that reached the origin.
+/// Counts the requests for a channel that reached the origin.
 fn reached(tap: &Tap, asked: &Asked) -> usize {
     let path = asked.path();
     let is_it = |target: &str| target.split(['?', ' ']).next() == Some(&path);
     tap.asked().iter().filter(|one| is_it(&one.target)).count()
 }
 
-/// Each of some clients, at the same moment, is shed for this reason. Returns how many requests
-/// reached the origin.
+/// Lets several clients request the stream at the same time, and checks that each is shed for this
+/// reason. Returns the number of requests that reached the origin.
 async fn shed(
     edge: &Edge,
     cache: &Cache,
@@ -84,7 +85,7 @@ async fn shed(
     reached(tap, asked) - before
 }
 
-/// A refusal that is the same for all, and then streams that are shared again.
+/// Checks a refusal that all clients share, and that streams are shared again afterwards.
 async fn shared_by_all(
     reason: &str,
     edge: &Edge,
@@ -95,13 +96,14 @@ async fn shared_by_all(
     let tap = Tap::to(origin.listen.port()).await;
     let cache = edge.1(tap.port);
     let requests = shed(edge, &cache, &tap, asked, (reason, true)).await;
-    // A second one, where the first answer's second was over when the last client came.
+    // There is a second request if the first answer, which is kept for a second, has expired when
+    // the last client comes.
     let most = if edge.2 { 2 } else { CLIENTS };
     assert!((1..=most).contains(&requests), "{} {reason}: {requests} requests", edge.0);
     end().await;
     origin.becomes(200).await;
     origin.publish(&asked.channel, "after").await;
-    // Until the last refusal is no longer kept.
+    // The edge may still serve the last refusal, so repeat until it has expired.
     let open = async {
         loop {
             let (stream, text) = asked.begin(cache.port, |text| text.contains("data:")).await;
@@ -119,7 +121,7 @@ async fn shared_by_all(
     drop((first, streams));
 }
 
-/// A refusal that is for one client: each request reaches the origin.
+/// Checks a refusal that is for one client only: each request reaches the origin.
 async fn of_one_client(reason: &str, edge: &Edge, origin: &Origin, asked: &Asked) {
     let tap = Tap::to(origin.listen.port()).await;
     let cache = edge.1(tap.port);
@@ -166,8 +168,8 @@ async fn streams_of_an_origin_without_memory_for_answers() {
             origin.publish("large", &"y".repeat(50_000)).await;
         }
         origin.publish_with("a", "key=k", "v").await;
-        // Streams that are not read, each with a page of old events, until there is no memory for
-        // another page.
+        // These streams are not read, and each holds a page of old events, until there is no memory
+        // left for another page.
         let mut held = Vec::new();
         for _ in 0..250 {
             let mut stream = connect_from(&origin, "127.0.0.1", true).await;
@@ -211,7 +213,8 @@ async fn streams_of_a_client_that_has_too_many() {
         let limits = ["--max-connections-per-client", "4", "--trusted-proxy", "127.0.0.1/32"];
         let flags = ["--store", "memory", "--token-secret", SECRET, "--private", "a"];
         let origin = Origin::with(&[&flags[..], &limits, &["--segment", "10m"]].concat());
-        // Straight at the origin, for the address that the edge will name.
+        // These streams go straight to the origin, and count for the address that the edge will
+        // report.
         let mut held = Vec::new();
         for _ in 0..4 {
             held.push(asked.begin(origin.listen.port(), |text| text.contains("ends_at")).await);

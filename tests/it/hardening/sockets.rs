@@ -1,4 +1,5 @@
-//! What one WebSocket may hold and do: its channels, its rates, its silence, its token, its end.
+//! The limits and the life of one WebSocket: its channels, its rates, its silence, its token, its
+//! end.
 
 use super::{QUIET, assert_calm, assert_sane, memory, wait_for};
 use crate::access::{SECRET, signed};
@@ -14,7 +15,7 @@ fn subscribe(channels: impl Iterator<Item = usize>) -> String {
     json!({ "type": "subscribe", "channels": names }).to_string()
 }
 
-/// A token with these claims beside a scope for everything.
+/// Makes a token with these claims and a scope for everything.
 fn token(claims: Value) -> String {
     let mut all = json!({ "exp": now_ms() / 1_000 + 3_600, "scope": "publish:* subscribe:*" });
     all.as_object_mut().expect("claims").extend(claims.as_object().expect("claims").clone());
@@ -37,7 +38,7 @@ async fn more_channels_than_a_socket_may_have() {
         let detail = answer["problem"]["detail"].as_str().expect("what to do");
         assert!(detail.contains("--max-ws-channels"), "{detail}");
     };
-    // All of them or none.
+    // A request subscribes to all of its channels or to none.
     too_many(&mut peer, subscribe(0..3)).await;
     assert_eq!(peer.ask(&subscribe(0..1)).await["type"], "ack");
     assert_eq!(peer.ask(&subscribe(1..2)).await["type"], "ack");
@@ -59,7 +60,7 @@ async fn a_hundred_channels_that_are_flooded() {
     for _ in 0..100 {
         assert_eq!(peer.message().await["type"], "ack");
     }
-    // What it publishes itself comes back between the acks, and none of it is lost.
+    // The events that the socket publishes come back between the acks, and none is lost.
     let publish = |number: usize| {
         let data = number.to_string();
         json!({ "type": "publish", "channel": format!("c{}", number % 100), "data": data })
@@ -123,7 +124,7 @@ async fn channels_that_nobody_publishes_to_are_forgotten() {
     assert_eq!(origin.metric("headwater_channels_live").await, 5_000.0);
     let grown = memory(&origin).await - before;
     assert!(grown < 32.0, "{grown} MiB more");
-    // Taken and given back at once, over and over.
+    // The socket subscribes and unsubscribes immediately, repeatedly.
     for peer in &mut peers[..5] {
         let again: Vec<u8> = (0..30)
             .flat_map(|_| {
@@ -147,7 +148,7 @@ async fn messages_faster_than_their_rate() {
     let origin = Origin::with(&[&QUIET[..], &rates].concat());
     let kept = origin.publish("a", "x").await;
     let ping = frame(TEXT, br#"{"type":"ping"}"#);
-    // Pieces of a message that does not end are none of its frames, but bytes.
+    // Fragments of an unfinished message do not count as frames, but their bytes count.
     let pieces = [frame(0x01, b"{"), frame(0x00, b"").repeat(3_000)].concat();
     for (bytes, code, limit) in [
         (ping.repeat(6), 1013, "at most 5 frames a second (--ws-frame-rate); try again in 1 s"),
@@ -156,11 +157,11 @@ async fn messages_faster_than_their_rate() {
     ] {
         let mut peer = Peer::connect(&origin).await;
         peer.send(&bytes).await;
-        let (closed, reason) = peer.goodbye().await.expect("it is told why");
+        let (closed, reason) = peer.goodbye().await.expect("a close frame comes");
         assert_eq!(closed, code, "{reason}");
         assert!(reason.contains(limit) && reason.len() <= 123, "{reason}");
     }
-    // Within the rate all of it is answered.
+    // All frames within the rate are answered.
     let mut peer = Peer::connect(&origin).await;
     peer.send(&ping.repeat(4)).await;
     for _ in 0..4 {
@@ -177,7 +178,7 @@ async fn a_peer_that_answers_no_ping() {
     let kept = origin.publish("a", "x").await;
     let (mut silent, mut alive) = (Peer::connect(&origin).await, Peer::connect(&origin).await);
     let begun = Instant::now();
-    // Three times as long as the silent one may stay.
+    // The loop takes three times as long as a silent socket may stay open.
     let mut pings = 0;
     while pings < 9 {
         let (first, payload) = alive.frame().await.expect("it goes on");
@@ -188,7 +189,7 @@ async fn a_peer_that_answers_no_ping() {
     assert!(begun.elapsed() > Duration::from_secs(4), "{:?}", begun.elapsed());
     let mut asked = 0;
     let (code, reason) = loop {
-        match silent.frame().await.expect("it is told why") {
+        match silent.frame().await.expect("a close frame comes") {
             (PING, _) if asked < 2 => asked += 1,
             (CLOSE, payload) => break (payload[..2].to_vec(), payload[2..].to_vec()),
             other => panic!("{other:?}"),
@@ -206,17 +207,18 @@ async fn a_peer_that_answers_no_ping() {
 async fn a_token_that_expires_while_its_socket_is_open() {
     let origin =
         Origin::with(&[&QUIET[..], &["--token-secret", SECRET, "--private", "*"]].concat());
-    // A token is good for 30 s longer than it says, as clocks differ.
+    // A token is accepted for 30 s after its expiry, because clocks differ.
     let soon = token(json!({ "exp": now_ms() / 1_000 - 27 }));
     let mut peer = peer_with(&origin, &soon).await;
     assert_eq!(peer.ask(r#"{"type":"subscribe","channels":["a"]}"#).await["type"], "ack");
-    let (code, reason) = peer.goodbye().await.expect("it is told why");
+    let (code, reason) = peer.goodbye().await.expect("a close frame comes");
     assert_eq!(code, 1008, "{reason}");
     assert!(reason.contains("expired"), "{reason}");
-    // And who comes with it later.
-    let (code, reason) = peer_with(&origin, &soon).await.goodbye().await.expect("it is told why");
+    // A socket that is opened later with the same token is closed as well.
+    let (code, reason) =
+        peer_with(&origin, &soon).await.goodbye().await.expect("a close frame comes");
     assert_eq!((code, reason.contains("expired")), (1008, true), "{reason}");
-    // None of these is a time that a clock overflows at.
+    // None of these values makes a clock overflow.
     for exp in [json!(u64::MAX), json!(1e300), json!(i64::MAX), json!(9_007_199_254_740_993u64)] {
         let mut peer = peer_with(&origin, &token(json!({ "exp": exp }))).await;
         peer.assert_open().await;
@@ -225,7 +227,7 @@ async fn a_token_that_expires_while_its_socket_is_open() {
     }
     for exp in [json!(-1), json!(-1e300), json!(0), json!(null), json!("9999999999")] {
         let mut peer = peer_with(&origin, &token(json!({ "exp": exp }))).await;
-        assert_eq!(peer.goodbye().await.expect("it is told why").0, 1008, "{exp}");
+        assert_eq!(peer.goodbye().await.expect("a close frame comes").0, 1008, "{exp}");
     }
     assert_calm(&origin).await;
 }
@@ -242,9 +244,9 @@ async fn a_drain_while_sockets_are_open_and_stuck() {
         origin.publish("b", &"x".repeat(1_000_000)).await;
     }
     origin.signal("TERM");
-    let (code, reason) = open.goodbye().await.expect("it is told why");
+    let (code, reason) = open.goodbye().await.expect("a close frame comes");
     assert_eq!(code, 1012, "{reason}");
-    // Whoever takes nothing holds up nobody.
+    // A peer that does not read does not delay the shutdown.
     let begun = Instant::now();
     assert!(origin.ended().await.success());
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());

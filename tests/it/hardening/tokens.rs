@@ -1,4 +1,5 @@
-//! Tokens that someone else made. Whatever opens nothing over HTTP opens nothing over a socket.
+//! Forged and misused tokens. A token that grants nothing over HTTP grants nothing over a socket
+//! either.
 
 use super::{QUIET, assert_calm, assert_sane};
 use crate::access::{SECRET, in_an_hour, key_pair, publish, signed};
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 const ALL: &str = "publish:* subscribe:*";
 
-/// base64 as tokens use it (RFC 7515, section 2).
+/// Encodes base64url without padding, as tokens use it (RFC 7515, section 2).
 fn base64url(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let letters = bytes.chunks(3).flat_map(|three| {
@@ -26,7 +27,7 @@ fn forged(header: &Value, signature: &[u8]) -> String {
     format!("{header}.{}.{}", base64url(claims.as_bytes()), base64url(signature))
 }
 
-/// An origin on which a token is needed for everything.
+/// Starts an origin that requires a token for everything.
 fn guarded(keys: &[&str]) -> Origin {
     Origin::with(&[&QUIET[..], &["--private", "*"], keys].concat())
 }
@@ -35,7 +36,7 @@ fn hs256(claims: &Value) -> String {
     signed(Algorithm::HS256, &EncodingKey::from_secret(SECRET.as_bytes()), claims)
 }
 
-/// That a token opens nothing, however it is sent.
+/// Checks that a token grants nothing, in whatever place it is sent.
 async fn assert_worthless(origin: &Origin, token: &str) {
     let shown = &token[..token.len().min(200)];
     assert_eq!(publish(origin, "a", Some(token)).await.status, 401, "{shown}");
@@ -51,16 +52,16 @@ async fn assert_worthless(origin: &Origin, token: &str) {
         ("/ws", ("authorization", &bearer)),
     ] {
         let mut peer = Peer::with(origin, path, &[header]).await;
-        let (code, reason) = peer.goodbye().await.expect("it is told why");
+        let (code, reason) = peer.goodbye().await.expect("a close frame comes");
         assert_eq!(code, 1008, "{shown} as {}: {reason}", header.0);
     }
-    // A cookie that a page cannot take away is passed over, and opens nothing.
+    // An invalid cookie, which a page may be unable to remove, is ignored and grants nothing.
     let mut peer = Peer::with(origin, "/ws", &[("cookie", &cookie)]).await;
     let answer = peer.ask(r#"{"type":"publish","channel":"a","data":"x"}"#).await;
     assert_eq!(answer["problem"]["status"], 401, "{shown}: {answer}");
 }
 
-/// That a good token opens what all of these did not, so that they failed for what they are.
+/// Checks that a good token is accepted, so that the others failed because of what they contain.
 async fn assert_good(origin: &Origin, token: &str) {
     assert_eq!(publish(origin, "a", Some(token)).await.status, 201, "{token}");
     let mut peer = Peer::with(origin, &format!("/ws?access_token={token}"), &[]).await;
@@ -111,7 +112,7 @@ async fn a_public_key_used_as_a_secret() {
             }
         }
     }
-    // A key signs with its own algorithm and no other.
+    // A key is accepted with its own algorithm only.
     let key = EncodingKey::from_rsa_pem(&rsa.0).unwrap();
     for algorithm in [Algorithm::RS384, Algorithm::RS512, Algorithm::PS256] {
         assert_worthless(&origin, &signed(algorithm, &key, &claims)).await;
@@ -141,7 +142,7 @@ async fn a_signature_of_nothing_and_a_key_that_a_token_brings_along() {
         assert_worthless(&origin, &encode(&header, &claims, &key).unwrap()).await;
     }
     let own = EncodingKey::from_ec_pem(&ec.0).unwrap();
-    // What its signer calls critical must be understood.
+    // A verifier must refuse a token with a critical header that it does not support.
     let good = signed(Algorithm::ES256, &own, &claims);
     let mut critical = Header::new(Algorithm::ES256);
     critical.crit = Some(vec!["exp".to_owned()]);
@@ -185,11 +186,11 @@ async fn a_token_for_another_time() {
         json!({ "scope": ALL }),
         json!({ "exp": "tomorrow", "scope": ALL }),
     ] {
-        // Who comes to read with what was good once is only put off.
+        // The test publishes, because a stream with an expired token is shed instead of refused.
         let token = hs256(&claims);
         assert_eq!(publish(&origin, "a", Some(&token)).await.status, 401, "{claims}");
         let mut peer = Peer::with(&origin, &format!("/ws?access_token={token}"), &[]).await;
-        assert_eq!(peer.goodbye().await.expect("it is told why").0, 1008, "{claims}");
+        assert_eq!(peer.goodbye().await.expect("a close frame comes").0, 1008, "{claims}");
     }
     assert_good(&origin, &hs256(&json!({ "exp": now + 600, "nbf": now - 5, "scope": ALL }))).await;
 }
@@ -232,12 +233,12 @@ async fn a_token_that_is_huge() {
     let good = String::from_utf8(output.expect("it starts").stdout).expect("text");
     assert_good(&origin, good.trim()).await;
     let open = Origin::with(&QUIET);
-    // Where nothing is guarded, nobody is refused for a token that nobody asked for.
+    // An origin that guards nothing refuses no request because of a needless token.
     assert_eq!(publish(&open, "a", Some("a.b.c")).await.status, 201);
     assert_sane(&open, "a", &[]).await;
 }
 
-/// The RSA key of a PEM file as a JWK, with what it says of its use.
+/// Returns the RSA key of a PEM file as a JWK, with these members about its use.
 fn rsa_jwk(public: &str, id: &str, uses: &Value) -> Value {
     let words = ["rsa", "-pubin", "-noout", "-modulus", "-in", public];
     let output = std::process::Command::new("openssl").args(words).output().expect("openssl runs");
@@ -291,6 +292,6 @@ async fn many_cookies_of_one_name() {
         let cookie = [("cookie", &*all.join("; "))];
         origin.request(hyper::Method::GET, "/channels/a/history", &cookie, "").await.status.as_u16()
     };
-    // Each is a signature to be checked, so only the first few are.
+    // Each cookie costs a signature check, so the origin checks only the first few.
     assert_eq!((read(3).await, read(4).await, read(239).await), (200, 401, 401));
 }

@@ -52,7 +52,8 @@ impl Checks {
         sleep(FORGOTTEN_AFTER).await;
         let second = Probe::at(&self.arguments.url, &ask).await?.report();
         if first.is_some() && first == second {
-            let seen = "who joins is given an answer that was made for others seconds ago";
+            let seen =
+                "a client without a cursor receives an answer that was made for others seconds ago";
             self.find(Fault::Ttl, seen);
         }
         Ok(())
