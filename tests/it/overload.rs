@@ -44,7 +44,7 @@ async fn ten_thousand_idle_connections_slow_nobody_down() {
     wait_for("not all connections are accepted", open).await;
     let mut source = origin.source("/channels/a", Some(&kept));
     let began = Instant::now();
-    let id = origin.publish("a", "through the crowd").await;
+    let id = origin.publish("a", "beside many others").await;
     assert_eq!(next_message(&mut source).await.last_event_id, id);
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     let grown = origin.metric("process_resident_memory_bytes").await - before;

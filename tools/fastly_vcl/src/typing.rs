@@ -22,7 +22,7 @@ const TEST_VARIABLES: [&str; 3] =
     ["testing.state", "testing.synthetic_body", "testing.origin_host_header"];
 
 impl Lint<'_> {
-    /// `None` after a complaint, so that one mistake is told once.
+    /// `None` after a complaint, so that each mistake is reported once.
     pub(super) fn type_of(&mut self, expression: &Expression) -> Option<Type> {
         let place = &expression.place;
         match &expression.node {
