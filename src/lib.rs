@@ -1,4 +1,4 @@
-//! Headwater: the SSE-first broadcast origin for CDN fan-out.
+//! Headwater is the origin of live streams of server-sent events that a CDN or cache delivers.
 //!
 //! # Embedding an origin
 //!
@@ -42,12 +42,12 @@
 //! # Code map
 //!
 //! Each folder imports only folders that stand above it in this list; the table in
-//! `tests/it/tidy.rs` holds every file to that.
+//! `tests/it/tidy.rs` is checked for every file.
 //!
 //! - [`core`]: what follows from the protocol alone (events, cursors, segments, the text of a
 //!   stream, caching headers). No I/O and no clock; time is an argument.
 //! - [`sync`]: the clock, timers, lists of waiters and background threads.
-//! - [`access`]: tokens and their scopes; [`limits`]: how much one client or publisher may take.
+//! - [`access`]: tokens and their scopes; [`limits`]: how much one client or publisher may use.
 //! - [`store`]: where events are kept, on disk, in memory or in Redis.
 //! - [`telemetry`] has the metrics.
 //! - [`hub`]: the channels in memory, and the streams that read them.
@@ -55,23 +55,25 @@
 //! - [`demo`]: the events of `serve --demo`; [`origin`]: the parts put together.
 //! - [`edge_config`]: the files for caches; [`client`]: an `EventSource`; [`cli`]: the commands.
 //!
-//! # The way of an event and of a stream
+//! # What happens to an event and to a stream
 //!
 //! A publish goes through `http::publish` and the hub to the store. The store gives the event an
 //! id, keeps it, and calls the registry of channels, which appends the event to the tail buffer of
 //! its channel and wakes the waiting streams. A stream goes through `http::subscribe` to
 //! `hub::Hub::join`, which decides where it starts (`core::resume`) and when it ends
-//! (`core::segment`). Its body then reads from a `hub::reader::Reader`: from the tail buffer as far
-//! as that reaches, and from the store before it. There is no queue for each subscriber.
+//! (`core::segment`). Its body then reads from a `hub::reader::Reader`: newer events come from the
+//! tail buffer, and older ones, which the buffer no longer has, from the store. There is no queue
+//! for each subscriber.
 //!
 //! # Invariants
 //!
 //! - A reader is a position in the log; replay and live delivery are the same read.
 //! - No lock is held across an await.
-//! - A response ends cleanly only where its cursor is right (`core::caching::Ending::is_whole`).
-//! - An `EventSource` never receives an error status for a fault that will pass.
-//! - Only `sync::clock` reads the time, and no end of a response is random: all responses of a lane
-//!   end at the same instants.
+//! - A response ends without an error only if its last cursor covers exactly the events that were
+//!   sent (`core::caching::Ending::is_whole`).
+//! - An `EventSource` never receives an error status for a temporary fault.
+//! - Only `sync::clock` reads the time, and no response ends at a random time: the responses of a
+//!   lane end at the same instants.
 //! - Nothing is acknowledged or shown to a reader before the store has it durably.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

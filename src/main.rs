@@ -1,4 +1,4 @@
-//! Arguments in, exit code out; everything else is in the library.
+//! Runs the command line and returns its exit code. Everything else is in the library.
 
 use headwater::cli;
 use std::process::ExitCode;

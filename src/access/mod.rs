@@ -68,6 +68,28 @@ impl AccessConfig {
     }
 }
 
+/// The credentials of a client that have been verified.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    /// The grant of its token.
+    pub grant: Option<Grant>,
+    /// The edge vouches for the client: it may read every channel.
+    pub is_vouched: bool,
+}
+
+/// The outcome of [`Access::decide`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The channels are open to every client, or the edge vouches for this one.
+    Open,
+    /// The token gives the right.
+    Granted,
+    /// The right needs a token, and the client has none.
+    NeedsToken,
+    /// The token does not give the right.
+    OutOfScope,
+}
+
 /// Checks tokens and edge secrets, and decides which channels they open.
 pub struct Access {
     config: AccessConfig,
@@ -108,9 +130,29 @@ impl Access {
         names.iter().any(is_private)
     }
 
+    /// Decides whether a client with these credentials has `right` on all these channels. This is
+    /// the one policy for requests and for WebSockets.
+    pub fn decide(
+        &self,
+        credentials: &Credentials,
+        right: Right,
+        names: &[ChannelName],
+    ) -> Decision {
+        let is_open = match right {
+            Right::Publish => !self.guards_publishing(),
+            Right::Subscribe => credentials.is_vouched || !self.is_private(names),
+        };
+        match &credentials.grant {
+            _ if is_open => Decision::Open,
+            None => Decision::NeedsToken,
+            Some(grant) if self.grants(grant, right, names) => Decision::Granted,
+            Some(_) => Decision::OutOfScope,
+        }
+    }
+
     /// Whether a grant gives `right` to all these channels. Reading a public channel needs no
     /// grant.
-    pub fn grants(&self, grant: &Grant, right: Right, names: &[ChannelName]) -> bool {
+    fn grants(&self, grant: &Grant, right: Right, names: &[ChannelName]) -> bool {
         let is_public = |name: &ChannelName| {
             right == Right::Subscribe && !self.is_private(std::slice::from_ref(name))
         };

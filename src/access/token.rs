@@ -1,11 +1,11 @@
 //! Verifies JSON Web Tokens (RFC 7519) with keys that the operator has configured, and reads what
 //! they grant.
 //!
-//! The key decides the algorithm, never the token: a token with another algorithm finds no key, so
-//! neither `none` nor a public key that is used as a secret is accepted. The library checks
-//! signatures (in constant time); the times are checked here, because the caller passes `now`. An
-//! expired token is distinguished from an invalid one, because its client should come back with a
-//! new token.
+//! Each key has one algorithm, and a token that names another algorithm is refused. So `none` is
+//! refused, and so is a token that an attacker signed with a public key as the secret. The library
+//! checks signatures (in constant time); `exp` and `nbf` are checked here, because the caller
+//! passes `now`. An expired token is distinguished from an invalid one, because its client should
+//! come back with a new token.
 
 use crate::access::scope::Scope;
 use jsonwebtoken::errors::ErrorKind;

@@ -1,4 +1,4 @@
-//! The flags for token keys and private channels, and the [`AccessConfig`] that they make.
+//! The flags for token keys and private channels, and the [`AccessConfig`] that is built from them.
 
 use super::headings;
 use super::units::switch;

@@ -10,13 +10,13 @@ use crate::client::agent::Agent;
 use crate::client::http::{self, Address, Connection, HttpError};
 use crate::client::socket::{Frame, Socket};
 use crate::client::{EventSource, Interruption, Signal};
+use crate::sync::random::random;
 use clap::Args;
 use hdrhistogram::Histogram;
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, StatusCode};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -322,7 +322,7 @@ impl Seen {
             (0..HISTOGRAMS).map(|_| histogram().map(Mutex::new)).collect();
         let latencies = histograms?.try_into();
         Ok(Self {
-            run: RandomState::new().build_hasher().finish() as u32,
+            run: random() as u32,
             begun: Instant::now(),
             open: AtomicU64::new(0),
             delivered: AtomicU64::new(0),

@@ -1,5 +1,5 @@
-//! The limits of the machine: how many files the process may open, of which each connection is one,
-//! and how much memory it may use.
+//! The limits of the machine: how many files the process may open (each connection is a file), and
+//! how much memory it may use.
 
 use crate::server::ServerConfig;
 use crate::telemetry::process::raise_file_limit;

@@ -1,4 +1,5 @@
-//! `headwater check`, `backup` and `restore` work on the directory of the embedded store directly.
+//! `headwater check`, `backup` and `restore` work on the directory of the store on disk, without an
+//! origin.
 
 use super::fail;
 use crate::store::local::copy::{self, Report};

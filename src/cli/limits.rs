@@ -1,4 +1,4 @@
-//! The flags that limit clients and publishers, and the checked limits that they make.
+//! The flags that limit clients and publishers, and the checked limits that are built from them.
 
 use super::headings;
 use super::units::{bytes, duration, positive};

@@ -1,5 +1,5 @@
 //! The command line. Each command has its own file, which reads the flags, checks them and runs the
-//! command. The doc comment of a flag is its text in `--help` and names its unit.
+//! command. The doc comment of a flag is its text in `--help`, and ends with the unit of the value.
 // The text of `--help` is no Markdown.
 #![allow(rustdoc::bare_urls, rustdoc::invalid_html_tags)]
 

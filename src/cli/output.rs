@@ -1,5 +1,5 @@
 //! Standard output as a pipe. A command that waits for events writes nothing meanwhile, so it must
-//! watch the pipe to end when the reader has closed it.
+//! watch the pipe, in order to end when the reader closes it.
 
 use std::fs::File;
 use std::future::pending;

@@ -6,6 +6,7 @@
 use super::{block_on, fail, misused, readable};
 use crate::client::agent::Agent;
 use crate::client::http::{self, Address, HttpError};
+use crate::sync::random::random;
 use bytes::Bytes;
 use clap::Args;
 use hyper::header::{CONTENT_TYPE, HeaderName};
@@ -13,7 +14,6 @@ use hyper::{Method, StatusCode};
 use indicatif::{ProgressBar, ProgressStyle};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader, Split};
@@ -90,7 +90,7 @@ pub fn run(arguments: PublishArguments) -> ExitCode {
 
 impl Publisher {
     fn new(address: Address) -> Self {
-        let run = RandomState::new().build_hasher().finish();
+        let run = random();
         Self { agent: Agent::new(address), run, batches: 0 }
     }
 

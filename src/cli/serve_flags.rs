@@ -1,4 +1,4 @@
-//! The flags of `headwater serve`, and the [`Config`] that they make.
+//! The flags of `headwater serve`, and the [`Config`] that is built from them.
 
 use super::access::{AccessArguments, Secret};
 use super::capacity;

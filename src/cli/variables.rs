@@ -1,5 +1,5 @@
-//! The environment variables that set flags. A misspelt variable is refused, and an error about a
-//! flag that is not on the command line names the variable that set it.
+//! The environment variables that set flags. A misspelt variable is refused, and if a variable has
+//! set a flag, an error about that flag names the variable.
 
 use clap::Command;
 use std::collections::BTreeMap;

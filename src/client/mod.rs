@@ -1,7 +1,7 @@
 //! An `EventSource` for programs, which behaves like the one of a browser.
 //!
 //! `tail`, `bench`, `doctor` and the tests read streams through this client, so they receive what a
-//! browser receives. The client reconnects after the time that the stream gave, sends the last id
+//! browser receives. The client reconnects after the `retry` time of the stream, sends the last id
 //! that it received, dispatches only SSE events with data, and ends permanently on any response
 //! other than a `200` event stream (WHATWG HTML, section 9.2). `sse-stream` parses the SSE events.
 

@@ -1,4 +1,4 @@
-//! A WebSocket client for programs. It subscribes to one channel, as `bench` does for its
+//! A WebSocket client for programs. It subscribes to one channel. `bench` uses it for its
 //! measurements.
 
 use super::http::{Address, Connection, HttpError};

@@ -1,7 +1,8 @@
-//! Decides how long a cache may keep a response, and which bodies end cleanly.
+//! Decides how long a cache may keep a response, and which ends of a body let a cache keep it.
 //!
-//! The VCL and nginx files are written and tested against this file. The headers are pure functions
-//! of the kind of response, the instant at which it ends, and the current time.
+//! The files for Varnish, Fastly and nginx rely on these headers, and tests compare both. The
+//! headers are pure functions of the kind of response, the instant at which it ends, and the
+//! current time.
 
 use std::fmt::Write;
 

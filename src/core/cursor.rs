@@ -2,8 +2,8 @@
 //!
 //! A cursor travels in `Last-Event-ID`. Wherever possible its text has at most 128 bytes of
 //! `[0-9._-]`, so that browsers send it without a CORS preflight. Each cursor has exactly one text,
-//! because the text is part of every cache's key. An origin looks up a client's cursor and never
-//! trusts it.
+//! because the text is part of every cache's key. A cursor is only a position to look up: it gives
+//! no rights.
 
 use std::fmt;
 

@@ -1,8 +1,8 @@
 //! Channel names and events as publishers send them, and the limits on both.
 //!
-//! The constructors for values of publishers refuse everything that the wire format cannot carry (a
-//! line break inside a field would forge a second field). Later code does not check the values
-//! again.
+//! The constructors check what publishers send, and refuse everything that the wire format cannot
+//! carry. A line break in a field, for example, would otherwise start a second field. Later code
+//! does not check the values again.
 
 use crate::core::cursor::EventId;
 use std::fmt;

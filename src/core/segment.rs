@@ -2,8 +2,9 @@
 //!
 //! Every origin ends its responses at the same wall-clock instants, so that a cache in front of the
 //! origins keeps one object per segment and serves it to every client. The instants depend on the
-//! clock alone, never on traffic. Clients therefore reconnect together on purpose: do not add
-//! jitter here. Lanes and the rejoin tick bound the size and the number of these reconnect waves.
+//! clock alone, not on the traffic (a response that reaches `--segment-bytes` ends earlier).
+//! Clients therefore reconnect together on purpose: do not add jitter here. Lanes bound the size of
+//! such a wave; the rejoin tick bounds the number of different cursors.
 //!
 //! All functions are pure: the caller passes `now`. Only `sync::clock` reads a clock.
 

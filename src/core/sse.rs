@@ -1,8 +1,8 @@
 //! Encodes events and control events as `text/event-stream`. Every byte of a stream is made here.
 //!
-//! An SSE event ends with an empty line. Control events have data and a type of their own: Firefox
-//! and WebKit drop the id of an SSE event without data, and the type keeps control events away from
-//! `onmessage`. `retry` is long while a stream runs and short only just before a planned end, so a
+//! An SSE event ends with an empty line. Control events have data, because Firefox and WebKit drop
+//! the id of an SSE event without data. They have a type of their own, so that `onmessage` does not
+//! receive them. `retry` is long while a stream runs and short only just before a planned end, so a
 //! client backs off after a broken connection but not at a boundary.
 
 use crate::core::cursor::EventId;

@@ -1,9 +1,9 @@
 //! The newest events of one channel as encoded SSE bytes, in one bounded append-only buffer. A
-//! reader is a position. A missed wake-up, a late start and a reconnect all lead to the same
-//! call, [`TailBuffer::read`], and no reader has a queue here: a lagging reader gets its pending
-//! events in large chunks. A chunk is a handle on shared bytes or, near the newest events, which
-//! are not joined yet, a copy of at most [`CHUNK_BYTES`]. So a slow reader holds one chunk at most.
-//! The buffer begins after the event `base`. Earlier events come from the store.
+//! reader is only a position in it: after a missed wake-up, a late start or a reconnect it calls
+//! [`TailBuffer::read`] like at any other time. A lagging reader gets its pending events in large
+//! chunks. A chunk is a handle on shared bytes or, for the newest events, which are still separate,
+//! a copy of at most [`CHUNK_BYTES`]. So a slow reader holds one chunk at most. `base` is the id of
+//! the last event before the buffer. Earlier events come from the store.
 
 use crate::core::cursor::EventId;
 use crate::core::event::StoredEvent;

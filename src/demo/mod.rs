@@ -1,16 +1,16 @@
 //! The events of `serve --demo`: the departures board of an airport, and a price ticker.
 //!
-//! Both publish through the hub like any other publisher. The ticker numbers its prices without
-//! gaps, also across restarts, so that a page can check that no price is missing and none arrives
-//! twice.
+//! Both publish through the hub like any other publisher. The ticker gives its prices consecutive
+//! numbers, also across restarts, so that a page can check that no price is missing and none
+//! arrives twice.
 
 use crate::core::event::{ChannelName, Event, Field};
 use crate::hub::Hub;
 use crate::hub::channel::ReadError;
 use crate::store::{Publication, State, StoreError};
+use crate::sync::random::random;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -180,8 +180,4 @@ impl Flight {
         })
         .to_string()
     }
-}
-
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
 }

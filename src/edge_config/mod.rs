@@ -1,8 +1,8 @@
 //! The shipped edge configurations, filled in for a deployment.
 //!
-//! The files in `vcl/`, `nginx/` and `deploy/` are complete configurations with default values.
-//! They are compiled in, and only these values are replaced by those of a deployment. There is no
-//! I/O here.
+//! The files in `vcl/`, `nginx/` and `deploy/` are complete configurations with default values. The
+//! files are compiled into the binary, and only their default values are replaced by the values of
+//! a deployment. There is no I/O here.
 
 use crate::access::scope::Pattern;
 use crate::limits::client_address::Network;

@@ -10,6 +10,7 @@ use super::route::Query;
 use super::{AppState, HttpResponse};
 use crate::access::scope::Right;
 use crate::access::token::{Grant, TokenError};
+use crate::access::{Credentials, Decision};
 use crate::core::event::ChannelName;
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, HeaderMap, HeaderName, HeaderValue};
@@ -51,11 +52,10 @@ impl AppState {
         query: &Query,
         names: &[ChannelName],
     ) -> Result<Audience, Denied> {
-        if !self.access.is_private(names) {
-            return Ok(Audience::Everyone);
-        }
         let vouched = headers.get(EDGE_AUTH).map(HeaderValue::as_bytes);
-        if vouched.is_some_and(|said| self.access.is_vouched(said)) {
+        let is_vouched = vouched.is_some_and(|secret| self.access.is_vouched(secret));
+        let credentials = Credentials { grant: None, is_vouched };
+        if self.access.decide(&credentials, Right::Subscribe, names) == Decision::Open {
             return Ok(Audience::Everyone);
         }
         let wanted = (Right::Subscribe, names);
@@ -114,9 +114,10 @@ impl AppState {
             }
             other => Denied::Refused(Problem::unauthorized(explanation(other))),
         })?;
-        match self.access.grants(&grant, right, names) {
-            true => Ok(grant),
-            false => Err(Denied::Refused(out_of_scope(right, names))),
+        let credentials = Credentials { grant: Some(grant.clone()), is_vouched: false };
+        match self.access.decide(&credentials, right, names) {
+            Decision::OutOfScope => Err(Denied::Refused(out_of_scope(right, names))),
+            _ => Ok(grant),
         }
     }
 }

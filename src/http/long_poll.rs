@@ -1,10 +1,10 @@
 //! Long polls (`?mode=hold`): the SSE events of a stream as one complete body, for caches that
 //! deliver a response only when it is complete (nginx, most CDNs without streaming collapse).
 //!
-//! The response ends with its first events, or after a timeout. A response with events never
-//! becomes outdated: all its bytes, including the mark in its last cursor, follow from the cursor
-//! of the request and from the log. The clients of two origins therefore continue with the same
-//! cursor.
+//! The response ends with its first events, or after a timeout. A response with events stays right
+//! however long a cache keeps it: its bytes, including the mark in its last cursor, depend only on
+//! the cursor of the request and on the log, not on the time. The clients of two origins therefore
+//! continue with the same cursor.
 
 use super::AppState;
 use crate::core::caching::{Ending, Freshness};

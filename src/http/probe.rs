@@ -7,9 +7,9 @@
 //! purpose.
 
 use crate::core::event::ChannelName;
+use crate::sync::random::random;
 use hyper::header::{ACCEPT_ENCODING, COOKIE, HeaderName, HeaderValue};
 use hyper::{Request, Version};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The header that names a response: an RFC 8941 token with parameters, such as
@@ -31,7 +31,7 @@ pub struct Responses {
 impl Default for Responses {
     /// Starts with a random number, so that two processes do not generate the same names.
     fn default() -> Self {
-        Self { run: RandomState::new().build_hasher().finish(), count: AtomicU64::new(0) }
+        Self { run: random(), count: AtomicU64::new(0) }
     }
 }
 

@@ -170,8 +170,7 @@ impl Problem {
 
 impl From<Exhausted> for Problem {
     fn from(_: Exhausted) -> Self {
-        let detail = "too many answers are being made or sent at once (--answer-bytes); nothing was \
-                      stored, try again";
+        let detail = "too many answers are being made or sent at once (--answer-bytes); try again";
         Self::unavailable("memory", detail, 1)
     }
 }

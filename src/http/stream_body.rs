@@ -1,9 +1,10 @@
 //! The bodies of HTTP responses, above all the body of a stream.
 //!
 //! The connection polls the body of a stream when it can send, and the body then reads the next
-//! events from the hub. The body buffers only the opening SSE events and the closing one. It ends
-//! cleanly only where its cursor is right. Any other end is an error, which makes hyper break off
-//! the transfer, so that no cache keeps the response.
+//! events from the hub. The body keeps in memory only the SSE events before the first event of the
+//! channel, and the closing one. It ends without an error only if its last cursor covers exactly
+//! the events that were sent. Any other end is an error, which makes hyper abort the transfer, so
+//! that no cache keeps the response.
 
 use crate::core::caching::Ending;
 use crate::core::segment::Span;

@@ -1,4 +1,4 @@
-//! `GET /channels/{name}`: a cacheable stream or long poll, or a shed response.
+//! `GET /channels/{name}`: a stream or a long poll that caches can share.
 //!
 //! A native `EventSource` never reconnects after a status other than `200`. A request that cannot
 //! be served because of a temporary fault is therefore shed: it gets a short `200`, which caches
@@ -17,11 +17,11 @@ use crate::core::sse::{self, Format, ShedReason};
 use crate::http::stream_body::{ResponseBody, StreamBody};
 use crate::hub::channel::ReadError;
 use crate::hub::{Join, Joined, Wanted};
+use crate::sync::random::random;
 use crate::telemetry::metrics::JoinKind;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
 use hyper::{Method, Request, Response, StatusCode};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::RangeInclusive;
 
 /// The range of `retry` in shed responses, in ms. The values are random, so that clients that were
@@ -289,7 +289,7 @@ fn accepts_event_stream(headers: &HeaderMap) -> bool {
 
 /// A random value of the range. It is random enough to spread reconnects, but not for secrets.
 fn spread(range: RangeInclusive<u64>) -> u64 {
-    let random = RandomState::new().build_hasher().finish();
+    let random = random();
     range.start() + random % (range.end() - range.start() + 1)
 }
 

@@ -1,8 +1,8 @@
 //! A channel that has readers: its tail buffer, and the tasks that wait for its next events.
 //!
 //! Its locks are held for a few instructions and never across an await. All readers share the tail
-//! buffer and the snapshot with which the fresh joins of a segment begin, and the channel has no
-//! queue for any reader.
+//! buffer and the snapshot of the state that all fresh joins of one segment receive, and the
+//! channel has no queue for any reader.
 
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, StoredEvent};

@@ -1,13 +1,13 @@
 //! Reads one or more channels after a position, as one stream of SSE events.
 //!
-//! Replay and live delivery are the same read: events that are in the tail buffer come from there,
-//! and earlier events come from the store in pages. Each step begins at a position, so there is no
-//! hand-over between the two. A reader holds at most one page per channel, requests the next page
-//! only when it is polled, and is woken by its channels. Several channels are merged in the order
-//! of their ids, and each event has the cursor of all channels.
+//! One code path reads old and new events: events that are in the tail buffer come from there, and
+//! earlier events come from the store in pages. Each step begins at a position, so no event can be
+//! lost between the two. A reader holds at most one page per channel, requests the next page only
+//! when it is polled, and is woken by its channels. Several channels are merged in the order of
+//! their ids, and each event has the cursor of all channels.
 //!
 //! The memory for the pages of all channels of a reader is charged at once. If a reader waited for
-//! a second page while it held a first one, it could wait for readers that in turn wait for it.
+//! a second page while it held a first one, two readers could wait for each other without end.
 
 use crate::core::cursor::{Cursor, EventId};
 use crate::core::event::ChannelName;

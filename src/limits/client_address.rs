@@ -1,6 +1,6 @@
 //! Finds the address of a client, also behind proxies.
 //!
-//! A header can contain anything, so its addresses count only as far as their writers are trusted:
+//! A header can contain anything, so an address in it is believed only if a trusted proxy wrote it:
 //! from the nearest proxy backwards, up to the first address that is not a trusted proxy.
 
 use std::net::{IpAddr, Ipv6Addr};

@@ -1,11 +1,12 @@
 //! One accepted connection, as hyper reads and writes it. It adds three rules to those of hyper.
 //!
-//! A request head must arrive within a timeout of its own, which is much shorter than the time for
+//! A request head must arrive within `--head-timeout`, which is much shorter than the time for
 //! which a cache may keep an idle connection open. A client that is too slow receives a `408`.
 //!
 //! A client that closes its sending side after a request still gets a complete response (`nc -N`
-//! and old HTTP clients do this; hyper's `half_close`). During a stream, the same event counts as a
-//! disconnect, because waiting for a failed write would keep the permit for seconds.
+//! and old HTTP clients do this; hyper's `half_close`). During a stream, closing the sending side
+//! counts as a disconnect, because otherwise the stream would keep its permit (its place under the
+//! connection limit) until a write fails.
 //!
 //! A stream that must be aborted over HTTP/1.0 ends with a reset. Its body has no length and no
 //! last chunk, so after a normal close a cache would treat it as complete.

@@ -3,7 +3,8 @@
 //! On an HTTP/1.1 connection the kernel limits how long bytes may stay unread. An HTTP/2 client can
 //! read frames and answer pings, and still keep the flow-control window of a stream closed (RFC
 //! 9113, section 5.2) for any time; hyper then does not poll the body. Each body therefore records
-//! when it was last polled.
+//! when it was last polled, and `server::mod` closes the connection of a body that was not polled
+//! for too long.
 
 use crate::http::stream_body::{ResponseBody, StreamAborted};
 use bytes::Bytes;

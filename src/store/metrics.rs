@@ -1,5 +1,5 @@
 //! The metrics of a store. The store updates shared handles, which are registered here and exported
-//! by `metrics.rs`.
+//! by `telemetry/metrics.rs`.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;

@@ -1,4 +1,4 @@
-//! The stages in which the process ends, shared by the hub, the server and every connection.
+//! The stages of a stop, shared by the hub, the server and every connection.
 //!
 //! `CancellationToken` of `tokio_util` was considered: each poll of its future takes a lock that
 //! all connections share. A [`Registration`] costs nothing when the same task is polled again.

@@ -1,5 +1,5 @@
-//! The metrics of the process for Prometheus. Counters only increase, and the values of labels are
-//! a closed set.
+//! The metrics of the process for Prometheus. Counters only increase, and labels have only values
+//! that are fixed in the code.
 
 use crate::core::caching::Ending;
 use crate::core::sse::{GapReason, ShedReason};

@@ -1,55 +1,14 @@
-//! The integration tests, in a single test binary. They run the compiled `headwater` binary, which
-//! the module `kit` starts on free ports.
+//! One binary for all tests against the real servers and browsers, in folders by subject. `kit` starts
+//! the servers on free ports.
 
-mod access;
-mod autobahn;
-mod beginnings;
-mod browser;
-mod client_kit;
-mod client_matrix;
-mod clock_faults;
-mod commands;
-mod copies;
-mod crowd;
+mod browsers;
+mod caches;
+mod cli;
 mod docs;
-mod doctor;
-mod durability;
-mod edge_agreement;
-mod edge_answers;
-mod edge_files;
-mod edge_kit;
-mod endings;
-mod engine_kit;
-mod engines;
-mod failover;
-mod falco;
-mod faults;
-mod formats;
-mod h2spec;
 mod hardening;
-mod headers;
 mod kit;
-mod long_poll;
-mod machine_kit;
-mod mixed_crowd;
-mod nginx;
-mod operators;
-mod overload;
-mod page;
-mod publishing;
-mod raw_ws;
+mod protocol;
 mod redis;
-mod redis_faults;
-mod redis_kit;
-mod refusals;
-mod siege;
-mod simulation;
-mod socket_kit;
-mod squid;
 mod stores;
-mod streams;
 mod tidy;
-mod varnish;
 mod websocket;
-mod websocket_clients;
-mod websocket_kit;

@@ -9,12 +9,12 @@ use super::subscribers::{ClientTrace, Subscribers};
 use crate::client::http::{self, Address, Connection, HttpError};
 use crate::core::cursor::{Cursor, EventId};
 use crate::core::segment::SEGMENT_MS;
+use crate::sync::random::random;
 use hyper::{Method, Version};
 use indicatif::ProgressBar;
 use probes::stranger;
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -66,7 +66,7 @@ impl Checks {
                 eprintln!("headwater: {text} ({} of {STEPS})", progress.position());
             }
         };
-        let run = RandomState::new().build_hasher().finish() >> 12;
+        let run = random() >> 12;
         let path = format!("/channels/{}", arguments.channel);
         let token = arguments.token.take();
         arguments.publish_url = arguments.publish_url.map(|url| url.with_token(token));

@@ -1,8 +1,8 @@
 //! `GET /ws`: the handshake of a WebSocket, and the rights of its client.
 //!
-//! An invalid request gets an HTTP error. If the client is refused, the handshake succeeds and the
-//! connection is then closed with a code and a reason, because a browser does not show a page the
-//! status of a failed handshake. Only a page of a site that may not connect at all gets a `403`
+//! An invalid request gets an HTTP error. To refuse a client, the origin completes the handshake
+//! and then closes the connection with a code and a reason, because a browser does not show a page
+//! the status of a failed handshake. Only a page of a site that may not connect at all gets a `403`
 //! (RFC 6455, section 4.2.2).
 
 pub mod frame;
@@ -19,6 +19,7 @@ use super::site::{Site, is_local_page};
 use super::{Admission, AppState, HttpResponse, access};
 use crate::access::scope::Right;
 use crate::access::token::{Grant, TokenError};
+use crate::access::{Credentials, Decision};
 use crate::core::event::ChannelName;
 use crate::http::stream_body::ResponseBody;
 use crate::limits::connections::Permit;
@@ -44,18 +45,11 @@ const RETRY_KEYS_S: u64 = 5;
 
 /// The result of a successful handshake.
 pub struct Handshake {
-    rights: Rights,
+    credentials: Credentials,
     /// The reason for which the connection is closed at once, if it is.
     close_reason: Option<CloseReason>,
     /// The permit of the client.
     _permit: Option<Permit>,
-}
-
-/// The channels that a client may read and write.
-struct Rights {
-    grant: Option<Grant>,
-    /// Whether the edge vouches for the client, which may then read every channel.
-    is_vouched: bool,
 }
 
 /// The code and the reason with which a connection is closed.
@@ -143,9 +137,9 @@ impl AppState {
             }
             Admission::Normal | Admission::Admin => refused,
         };
-        let rights = Rights { grant, is_vouched };
+        let credentials = Credentials { grant, is_vouched };
         answer.extensions_mut().insert(Arc::new(Handshake {
-            rights,
+            credentials,
             close_reason,
             _permit: permit,
         }));
@@ -163,22 +157,19 @@ impl AppState {
     }
 
     /// Checks whether a client may read or write a channel.
-    fn may(&self, rights: &Rights, right: Right, name: &ChannelName) -> Result<(), Problem> {
+    fn may(
+        &self,
+        credentials: &Credentials,
+        right: Right,
+        name: &ChannelName,
+    ) -> Result<(), Problem> {
         let names = std::slice::from_ref(name);
-        let is_open = match right {
-            Right::Publish => !self.access.guards_publishing(),
-            Right::Subscribe => rights.is_vouched || !self.access.is_private(names),
-        };
-        if is_open {
-            return Ok(());
-        }
-        let Some(grant) = &rights.grant else {
-            let detail = "this needs a token: connect again with one";
-            return Err(Problem::unauthorized(detail));
-        };
-        match self.access.grants(grant, right, names) {
-            true => Ok(()),
-            false => Err(access::out_of_scope(right, names)),
+        match self.access.decide(credentials, right, names) {
+            Decision::Open | Decision::Granted => Ok(()),
+            Decision::NeedsToken => {
+                Err(Problem::unauthorized("this needs a token: connect again with one"))
+            }
+            Decision::OutOfScope => Err(access::out_of_scope(right, names)),
         }
     }
 }

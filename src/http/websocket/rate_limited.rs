@@ -1,7 +1,8 @@
 //! Limits how many bytes a second are read from a WebSocket.
 //!
 //! The limit applies to bytes and not to messages, because the WebSocket library does not report
-//! every frame: the empty fragments of a message that never ends cost work, but are never reported.
+//! every frame: a client could send empty fragments of a message without end, which the library
+//! does not report.
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use std::io;

@@ -2,8 +2,8 @@
 //!
 //! One loop does one thing at a time: it handles a message, sends events, or sends a ping. The loop
 //! waits while a slow client does not read, so nothing is queued for it; a client that reads
-//! nothing for `--write-timeout` is disconnected. The loop waits until a publish is stored, so that
-//! the filter for `"echo": false` has the id before the event is read.
+//! nothing for `--write-timeout` is disconnected. The loop reads no event while a publish of its
+//! client is being stored, so it knows the id that `"echo": false` must leave out.
 
 use super::rate_limited::RateLimited;
 use super::subscription::{Subscription, Subscriptions};
@@ -159,7 +159,7 @@ impl Session {
 
     /// Completes when the token of the client expires.
     fn expiry(&self) -> impl Future<Output = ()> + use<> {
-        let until = self.handshake.rights.grant.as_ref().map(|grant| grant.until);
+        let until = self.handshake.credentials.grant.as_ref().map(|grant| grant.until);
         let left = until.map(|until| until.saturating_sub(self.origin.hub.clock().wall()));
         async move {
             match left {
@@ -249,7 +249,7 @@ impl Session {
             if probe::is_fault(std::slice::from_ref(name)) {
                 return Err(Problem::unavailable("fault", probe::TAKES_NO_EVENTS, 1));
             }
-            self.origin.may(&self.handshake.rights, Right::Subscribe, name)?;
+            self.origin.may(&self.handshake.credentials, Right::Subscribe, name)?;
             if self.subscriptions.find(name).is_some() {
                 let detail = format!("{name} is subscribed already; unsubscribe it first");
                 return Err(Problem::bad_field("channels", detail));
@@ -327,12 +327,12 @@ impl Session {
         publish: Publish,
     ) -> Result<(crate::core::cursor::EventId, bool), Problem> {
         let Publish { channel, event, echo, idempotency_key } = publish;
-        let (origin, rights) = (&self.origin, &self.handshake.rights);
-        origin.may(rights, Right::Publish, &channel)?;
+        let (origin, credentials) = (&self.origin, &self.handshake.credentials);
+        origin.may(credentials, Right::Publish, &channel)?;
         if probe::is_fault(std::slice::from_ref(&channel)) {
             return Err(Problem::not_found(probe::TAKES_NO_EVENTS));
         }
-        let subject = rights.grant.as_ref().map(|grant| grant.subject.as_deref());
+        let subject = credentials.grant.as_ref().map(|grant| grant.subject.as_deref());
         let subject = subject.map(Option::unwrap_or_default);
         origin.check_rate(&channel, subject, 1)?;
         let idempotency = idempotency_key

@@ -1,6 +1,6 @@
-//! Compaction frees space: it replaces several files by one that has only the records worth
-//! keeping. It reads only sealed files, and removes them after the new file is durable. A crash at
-//! any moment therefore leaves either the old files or the new one.
+//! Compaction frees space: it replaces several files by one that has only the records that are
+//! still needed. It reads only sealed files, and removes them after the new file is durable. A
+//! crash at any moment therefore leaves either the old files or the new one.
 
 use super::super::record::{Reader, Unreadable};
 use super::catalog::{Catalog, Segment};

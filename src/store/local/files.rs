@@ -1,7 +1,7 @@
 //! The file layer of the log: a directory on a disk, or files in memory.
 //!
-//! These two traits contain every operation that the log needs from the operating system. Tests can
-//! therefore replace the disk by one that tears, drops or refuses writes.
+//! The traits `Files` and `File` contain every operation that the log needs from the operating
+//! system. Tests can therefore replace the disk by one that tears, drops or refuses writes.
 
 use rustix::fs::{FlockOperation, flock, statvfs};
 use std::collections::HashMap;

@@ -16,10 +16,10 @@
 //! Numbers are big-endian. The checksums are XXH3 with a secret seed of the log, so that a
 //! publisher cannot craft event data that passes for a frame when the real frame is damaged.
 //!
-//! A commit is one write and one sync, and the next commit begins only after that. A frame of a
-//! later commit therefore proves that all earlier commits were durable, and bytes before it that
-//! are not valid frames were damaged afterwards. Invalid bytes at the very end of the log, in
-//! contrast, belong to a commit that a crash interrupted and that was never acknowledged.
+//! A commit is one write and one sync, and the next commit begins only after that. So if a frame of
+//! a later commit exists, all earlier commits were on the disk, and invalid bytes before such a
+//! frame are damage. Invalid bytes at the very end of the log, in contrast, belong to a commit that
+//! a crash interrupted and that was never acknowledged.
 
 use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64_with_seed;

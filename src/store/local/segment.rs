@@ -3,9 +3,9 @@
 //!
 //! A file such as `0000000003-0000000003.log` is written up to about 16 MiB. Then it is sealed,
 //! gets its own index (`.index`) and is never written again. Compaction replaces several files by
-//! one, which is why a name has two numbers. The last file is filled with zeros ahead of its
-//! records. A commit (`fdatasync` of a write inside the file) then writes only the pages of its
-//! records and no metadata of the file system.
+//! one, which is why a name has two numbers. The free space after the records of the last file is
+//! filled with zeros in advance. A commit (`fdatasync` of a write inside the file) then writes only
+//! the pages of its records and no metadata of the file system.
 
 use super::catalog::{Catalog, Segment};
 use super::files::{File, Files, read_all, write_named, write_whole};

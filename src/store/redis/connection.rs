@@ -1,4 +1,5 @@
-//! A connection to Redis (or to each node of a cluster), with the time limits that fred lacks.
+//! A connection to Redis (or to each node of a cluster), with the time limits that fred (the Redis
+//! library) lacks.
 //!
 //! The settings result from experiments with fred 10.1. Without a reconnect policy, fred never
 //! reconnects. Without a limit, its command queue grows as long as Redis is unreachable. A command

@@ -25,6 +25,7 @@ use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, Event};
 use crate::core::log_state::LogState;
 use crate::sync::clock::Clock;
+use crate::sync::random::random;
 use bytes::Bytes;
 use connection::{Cause, RedisConnection, Script, down};
 use fred::error::{Error, ErrorKind};
@@ -34,7 +35,6 @@ use keys::Keys;
 use publish::ScriptReply;
 use reply::{array, id, id_if_any, next, number, text};
 use settings::{Difference, wrong_shards};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -126,7 +126,7 @@ impl RedisStore {
             followers: Followers::default(),
             clock_ahead_ms: AtomicI64::new(0),
             publish_count: AtomicU64::new(0),
-            run: RandomState::new().build_hasher().finish(),
+            run: random(),
             metrics: StoreMetrics::default(),
             config,
             keys,

@@ -1,9 +1,10 @@
 //! The settings that must be the same for all origins of a deployment, and the handling of
 //! differences.
 //!
-//! With another number of shards, an origin would look for channels in the wrong shards, so it
-//! serves nothing until that is corrected. Other settings differ for a while whenever an operator
-//! changes them on one origin after the other. Each origin reports such a difference and continues.
+//! An origin whose number of shards differs from that in Redis would look for channels in the wrong
+//! shards, so it serves nothing until that is corrected. Other settings differ for a while whenever
+//! an operator changes them on one origin after the other. Each origin reports such a difference
+//! and continues.
 
 use super::RedisStore;
 use super::reply::{array, text, unexpected};

@@ -1,18 +1,19 @@
 //! Follows one shard, that is, every event that any origin publishes to its channels.
 //!
-//! The follower reads a log, because messages can be lost. Two alternatives were rejected. XREAD on
-//! the streams of all channels costs Redis time in proportion to their number at every wake (98 us
-//! for 100 keys, 540 us for 1,000, measured). Pub/sub is cheap but loses messages whenever a
-//! connection breaks. Instead, each shard has one stream, the firehose, to which the publish script
-//! also writes. It costs one wake per origin however many channels there are, and nothing for idle
-//! channels. After an interruption an origin catches up from the last id. Every origin reads every
-//! byte, which is acceptable for the few origins that a cache needs.
+//! The follower reads a log and not messages, because messages can be lost. Two alternatives were
+//! rejected. XREAD on the streams of all channels costs Redis time in proportion to their number at
+//! every wake (98 us for 100 keys, 540 us for 1,000, measured). Pub/sub is cheap but loses messages
+//! whenever a connection breaks. Instead, each shard has one stream, the firehose, to which the
+//! publish script also writes. Each publish wakes each origin once, however many channels there
+//! are, and idle channels cost nothing. After an interruption an origin catches up from the last
+//! id. Every origin reads every byte, which is acceptable because few origins are needed behind a
+//! cache.
 //!
 //! Each entry contains the id of the entry before it. If that id is not the last one that was read,
 //! there are two cases. Either the origin was disconnected for longer than the firehose is kept:
-//! then everything in memory is read again from the logs of the channels. Or the log itself has
-//! lost entries, by a failover to a replica that lagged: then every affected channel gets a `gap`
-//! event.
+//! then everything in memory is read again from the logs of the channels. Or the firehose itself
+//! has lost entries, by a failover to a replica that lagged: then every affected channel gets a
+//! `gap` event.
 
 use super::RedisStore;
 use super::connection::RedisConnection;

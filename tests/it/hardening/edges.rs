@@ -1,6 +1,6 @@
 //! Attacks of one client on the other clients of a shared cache.
 
-use crate::edge_kit::{Cache, Certificate, Tap, edge};
+use crate::kit::edge::{Cache, Certificate, Tap, edge};
 use crate::kit::{Origin, get, read_until, request};
 use hyper::Method;
 use std::net::{IpAddr, SocketAddr};
@@ -160,7 +160,8 @@ async fn a_page_of_history_is_kept_under_the_request_that_made_it() {
 async fn invented_origins_of_pages_are_one_stream_behind_a_cache() {
     let page = "https://page.example";
     let flags = ["--store", "memory", "--segment", "10m", "--cors-origin", page];
-    let origin = Origin::with(&[&flags[..], &["--token-secret", crate::access::SECRET]].concat());
+    let origin =
+        Origin::with(&[&flags[..], &["--token-secret", crate::protocol::access::SECRET]].concat());
     let tap = Tap::to(origin.listen.port()).await;
     let at = format!("127.0.0.1:{}", tap.port);
     let varnish = edge(&["varnish", "--origin", &at, "--cors-origin", page]);
@@ -228,7 +229,8 @@ async fn a_client_of_nginx_has_a_share_of_its_connections() {
 async fn a_client_cannot_vouch_for_itself_through_nginx() {
     const EDGE_SECRET: &str = "what the edge and the origin know";
     let flags = ["--store", "memory", "--private", "secret", "--edge-auth", EDGE_SECRET];
-    let origin = Origin::with(&[&flags[..], &["--token-secret", crate::access::SECRET]].concat());
+    let origin =
+        Origin::with(&[&flags[..], &["--token-secret", crate::protocol::access::SECRET]].concat());
     let vouched = [("headwater-edge-auth", EDGE_SECRET)];
     let path = "/channels/secret/history";
     assert_eq!(origin.request(Method::GET, path, &vouched, "").await.status, 200);

@@ -3,7 +3,7 @@
 use super::memory::{honest, honest_beside};
 use super::{assert_calm, assert_sane, memory};
 use crate::kit::{Origin, PATIENCE};
-use crate::overload::h2_on;
+use crate::stores::overload::h2_on;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;

@@ -2,7 +2,7 @@
 
 use super::{QUIET, assert_calm, assert_sane, memory, wait_for};
 use crate::kit::{Origin, Random};
-use crate::raw_ws::{CLOSE, PING, PONG, Peer, TEXT, frame, handshake, head};
+use crate::websocket::raw::{CLOSE, PING, PONG, Peer, TEXT, frame, handshake, head};
 use tokio::io::AsyncWriteExt;
 
 const COUNT: usize = 100_000;

@@ -2,7 +2,7 @@
 
 use super::{QUIET, assert_calm, assert_sane, attack};
 use crate::kit::{Origin, get, read_until};
-use crate::raw_ws::Peer;
+use crate::websocket::raw::Peer;
 use serde_json::{Value, json};
 
 /// Texts that would begin a header, a field, an event or a request if they were copied unescaped.

@@ -2,9 +2,9 @@
 //! beyond these limits.
 
 use super::{QUIET, assert_calm, assert_sane, wait_for};
-use crate::access::{SECRET, signed};
 use crate::kit::{Answer, BINARY, Origin, get, now_ms, read_until};
-use crate::raw_ws::{Peer, connect_from, handshake};
+use crate::protocol::access::{SECRET, signed};
+use crate::websocket::raw::{Peer, connect_from, handshake};
 use hyper::Method;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::json;

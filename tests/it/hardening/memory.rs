@@ -3,8 +3,8 @@
 
 use super::{assert_calm, assert_sane, memory, wait_for};
 use crate::kit::{Origin, PATIENCE, get, next_message, read_until};
-use crate::overload::h2_on;
-use crate::raw_ws::Peer;
+use crate::stores::overload::h2_on;
+use crate::websocket::raw::Peer;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;

@@ -2,11 +2,11 @@
 //! sites in a browser on that machine.
 
 use super::assert_calm;
-use crate::access::SECRET;
-use crate::browser::Browser;
-use crate::edge_kit::Cache;
+use crate::browsers::browser::Browser;
+use crate::kit::edge::Cache;
 use crate::kit::{Origin, read_until};
-use crate::raw_ws::{Peer, handshake};
+use crate::protocol::access::SECRET;
+use crate::websocket::raw::{Peer, handshake};
 use hyper::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

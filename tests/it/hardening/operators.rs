@@ -2,7 +2,7 @@
 
 use super::{QUIET, assert_sane};
 use crate::kit::{BINARY, Origin, read_until};
-use crate::raw_ws::Peer;
+use crate::websocket::raw::Peer;
 use std::process::Command;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -105,7 +105,7 @@ async fn a_page_without_tls_is_not_one_of_the_host_with_it() {
             ("x-forwarded-proto", "https"),
             ("x-forwarded-for", "192.0.2.7"),
         ];
-        let head = crate::raw_ws::handshake("/ws", &headers);
+        let head = crate::websocket::raw::handshake("/ws", &headers);
         let stream = TcpStream::connect(origin.listen).await.expect("it listens");
         Peer::on(stream, &head).await.is_ok()
     };

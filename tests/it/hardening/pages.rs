@@ -1,9 +1,9 @@
 //! Requests that pages of other sites can make a browser send.
 
 use super::{assert_calm, assert_sane};
-use crate::access::{SECRET, minted};
 use crate::kit::{Origin, read_until};
-use crate::raw_ws::{Peer, handshake};
+use crate::protocol::access::{SECRET, minted};
+use crate::websocket::raw::{Peer, handshake};
 use hyper::Method;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;

@@ -2,8 +2,8 @@
 
 use super::{QUIET, assert_calm, assert_sane, memory, wait_for};
 use crate::kit::{Origin, PATIENCE, get, read_until};
-use crate::overload::{h2_on, lines, memory_with_streams, publish_past, send, small_store};
-use crate::raw_ws::{self, Peer, connect_from, frame, handshake};
+use crate::stores::overload::{h2_on, lines, memory_with_streams, publish_past, send, small_store};
+use crate::websocket::raw::{self, Peer, connect_from, frame, handshake};
 use hyper::Method;
 use socket2::{SockFilter, SockRef};
 use std::time::Duration;
@@ -93,7 +93,7 @@ async fn slow_loris_on_a_frame() {
     let mut peer = Peer::connect(&origin).await;
     let begun = Instant::now();
     // A peer that sends a frame byte by byte cannot answer a ping before the frame's end.
-    peer.send(&raw_ws::head(raw_ws::TEXT, 60_000)).await;
+    peer.send(&raw::head(raw::TEXT, 60_000)).await;
     let (code, reason) = loop {
         assert!(begun.elapsed() < PATIENCE, "it may go on for ever");
         peer.send(b"x").await;
@@ -203,7 +203,7 @@ async fn answers_that_are_asked_for_and_never_read() {
     let kept = origin.publish("a", &"x".repeat(500_000)).await;
     let before = memory(&origin).await;
     let asked = get("/channels/a/history", None).repeat(400);
-    let pings = frame(raw_ws::TEXT, br#"{"type":"ping"}"#).repeat(90);
+    let pings = frame(raw::TEXT, br#"{"type":"ping"}"#).repeat(90);
     let mut never_read = Vec::new();
     for _ in 0..10 {
         let mut stream = connect_from(&origin, ELSEWHERE, true).await;

@@ -1,9 +1,9 @@
 //! Attacks of one publisher on other publishers.
 
 use super::{QUIET, assert_calm, assert_sane};
-use crate::access::{SECRET, in_an_hour, signed};
 use crate::kit::{Origin, PATIENCE, read_until, request};
-use crate::raw_ws::Peer;
+use crate::protocol::access::{SECRET, in_an_hour, signed};
+use crate::websocket::raw::Peer;
 use hyper::Method;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::json;

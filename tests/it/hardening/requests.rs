@@ -293,9 +293,9 @@ async fn a_stream_over_http_1_0_that_is_cut_does_not_look_whole() {
 #[tokio::test]
 async fn no_header_of_a_stream_keeps_a_cache_from_sharing_it() {
     // An origin without a key answers pages of this machine and of others differently.
-    let secret = ["--token-secret", crate::access::SECRET];
+    let secret = ["--token-secret", crate::protocol::access::SECRET];
     let origin = Origin::with(&[&["--store", "memory"], &secret[..]].concat());
-    let bearer = format!("Bearer {}", crate::access::minted(&["--publish", "*"]));
+    let bearer = format!("Bearer {}", crate::protocol::access::minted(&["--publish", "*"]));
     let id = origin.post("/channels/a", &[("authorization", &bearer)], "x").await;
     let id = id.json()["id"].as_str().expect("an id").to_owned();
     let cursor = [("last-event-id", id.as_str())];

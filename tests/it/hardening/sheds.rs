@@ -2,11 +2,11 @@
 //! origin one request, and a refusal that concerns one client is given to no other. Afterwards,
 //! clients share streams as before.
 
-use crate::access::{SECRET, signed};
-use crate::edge_kit::{Cache, Tap};
+use crate::kit::edge::{Cache, Tap};
+use crate::kit::redis::RedisServer;
 use crate::kit::{Origin, get, now_ms, read_until};
-use crate::raw_ws::connect_from;
-use crate::redis_kit::RedisServer;
+use crate::protocol::access::{SECRET, signed};
+use crate::websocket::raw::connect_from;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;

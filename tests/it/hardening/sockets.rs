@@ -2,9 +2,9 @@
 //! end.
 
 use super::{QUIET, assert_calm, assert_sane, memory, wait_for};
-use crate::access::{SECRET, signed};
 use crate::kit::{Origin, now_ms};
-use crate::raw_ws::{CLOSE, PING, PONG, Peer, TEXT, connect_from, frame, handshake};
+use crate::protocol::access::{SECRET, signed};
+use crate::websocket::raw::{CLOSE, PING, PONG, Peer, TEXT, connect_from, frame, handshake};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 use std::time::Duration;

@@ -2,9 +2,9 @@
 //! either.
 
 use super::{QUIET, assert_calm, assert_sane};
-use crate::access::{SECRET, in_an_hour, key_pair, publish, signed};
 use crate::kit::{BINARY, Origin};
-use crate::raw_ws::Peer;
+use crate::protocol::access::{SECRET, in_an_hour, key_pair, publish, signed};
+use crate::websocket::raw::Peer;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 

@@ -1,0 +1,6 @@
+//! Real browsers, and client libraries of other projects.
+
+pub mod browser;
+pub mod client_matrix;
+pub mod engines;
+pub mod page;

@@ -1,0 +1,216 @@
+//! Redis fails while origins use it: a failover by Sentinel, a failover in a cluster, and a replica
+//! that lagged.
+
+use crate::kit::redis::{Cluster, RedisServer, Relay, Sentinels, wait_until};
+use crate::kit::{Origin, PATIENCE, next_message, request};
+use headwater::client::http::Address;
+use headwater::client::{EventSource, Signal};
+use hyper::Method;
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+const CHANNELS: u64 = 6;
+const LAST: &str = "the last";
+
+/// The events and gaps that a client received from a channel.
+struct Seen {
+    events: Vec<(String, String)>,
+    gaps: usize,
+}
+
+/// Publishes one event until it is acknowledged, and returns its id.
+async fn publish_surely(address: &Address, channel: u64, data: &str) -> String {
+    loop {
+        let path = format!("/channels/{channel}");
+        let headers = [("idempotency-key", data)];
+        let publish = request(address, Method::POST, &path, &headers, data.to_owned().into());
+        if let Ok(Ok(answer)) = timeout(Duration::from_secs(5), publish).await
+            && (answer.status == 201 || answer.status == 200)
+        {
+            return answer.json()["id"].as_str().expect("an id").to_owned();
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn publish_until(
+    address: Address,
+    channel: u64,
+    mut stop: watch::Receiver<bool>,
+    count: watch::Sender<u64>,
+) -> (u64, HashMap<String, String>) {
+    let mut acknowledged = HashMap::new();
+    for number in 0.. {
+        if *stop.borrow_and_update() {
+            break;
+        }
+        let data = number.to_string();
+        acknowledged.insert(publish_surely(&address, channel, &data).await, data);
+        count.send_modify(|count| *count += 1);
+        sleep(Duration::from_millis(5)).await;
+    }
+    let last = publish_surely(&address, channel, LAST).await;
+    acknowledged.insert(last, LAST.to_owned());
+    (channel, acknowledged)
+}
+
+async fn follow(mut source: EventSource, channel: u64) -> (u64, Seen) {
+    let mut seen = Seen { events: Vec::new(), gaps: 0 };
+    loop {
+        match source.next().await {
+            Signal::Message(message) if message.kind == "message" => {
+                let is_last = message.data == LAST;
+                seen.events.push((message.last_event_id, message.data));
+                if is_last {
+                    return (channel, seen);
+                }
+            }
+            Signal::Message(message) if message.kind == "gap" => seen.gaps += 1,
+            Signal::Closed { status, why } => panic!("closed for good: {status:?} {why}"),
+            _ => {}
+        }
+    }
+}
+
+/// Publishes to several channels at two origins while `fail` runs. Afterwards every client has the
+/// log exactly once and in order, except where a gap event covers the difference. If the origins
+/// wait for replicas, every acknowledged event is in the log.
+async fn survives(url: &str, wait_replicas: &str, fail: impl AsyncFnOnce()) {
+    let flags = ["--store", url, "--segment", "2s", "--redis-wait-replicas", wait_replicas];
+    let origins = [Origin::with(&flags), Origin::with(&flags)];
+    for channel in 0..CHANNELS {
+        publish_surely(&origins[0].address(), channel, "the first").await;
+    }
+    let (mut clients, mut publishers) = (JoinSet::new(), JoinSet::new());
+    let (stop, stopped) = watch::channel(false);
+    let (count, mut counted) = watch::channel(0);
+    for channel in 0..CHANNELS {
+        for origin in &origins {
+            let source = origin.source(&format!("/channels/{channel}?after=0-0"), None);
+            clients.spawn(follow(source, channel));
+        }
+        let address = origins[channel as usize % 2].address();
+        publishers.spawn(publish_until(address, channel, stopped.clone(), count.clone()));
+    }
+    let mut some_more = async || {
+        let before = *counted.borrow_and_update();
+        let more = counted.wait_for(|count| *count >= before + 50 * CHANNELS);
+        timeout(Duration::from_secs(60), more).await.expect("publishing goes on").expect("a count");
+    };
+    some_more().await;
+    fail().await;
+    some_more().await;
+    stop.send_replace(true);
+    let published = timeout(Duration::from_secs(40), publishers.join_all()).await;
+    let published: HashMap<_, _> = published.expect("publishing goes on").into_iter().collect();
+    let clients = timeout(Duration::from_secs(40), clients.join_all()).await;
+    for (channel, seen) in clients.expect("every client has the last event") {
+        let log = origins[0].log(&channel.to_string()).await;
+        let by_id: HashMap<_, _> = log.iter().cloned().collect();
+        assert_eq!(by_id.len(), log.len());
+        let lost = published[&channel].iter().filter(|(id, data)| by_id.get(*id) != Some(*data));
+        let lost = lost.count();
+        assert!(lost == 0 || wait_replicas == "0", "{lost} acknowledged events are lost");
+        assert!(log.len() > 20, "{} events prove little", log.len());
+        let in_log: Vec<_> =
+            seen.events.iter().filter(|(id, _)| by_id.contains_key(id)).cloned().collect();
+        assert_eq!(in_log, log, "exactly once and in order");
+        let is_all = lost == 0 && seen.events.len() == log.len();
+        assert!(is_all || seen.gaps > 0, "a loss is never silent");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sentinel_failover_loses_nothing_that_a_replica_had() {
+    let mut sentinels = Sentinels::start();
+    let url = sentinels.url();
+    survives(&url, "1", async || {
+        sentinels.fail_over();
+        // The old master comes back as a replica, without which no publish is acknowledged.
+        sentinels.master.start_again();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_master_of_a_cluster_loses_nothing_that_a_replica_had() {
+    let mut cluster = Cluster::start(1);
+    let url = cluster.url();
+    survives(&url, "1", async || {
+        cluster.nodes[0].kill();
+        wait_until("a replica takes over", || {
+            cluster.nodes[3].command(&["ROLE"]).starts_with("master")
+        });
+        cluster.nodes[0].start_again();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_sentinel_failover_loses_is_announced() {
+    let mut sentinels = Sentinels::start();
+    let url = sentinels.url();
+    survives(&url, "0", async || sentinels.fail_over()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_master_of_a_cluster_loses_is_announced() {
+    let mut cluster = Cluster::start(1);
+    let url = cluster.url();
+    survives(&url, "0", async || {
+        cluster.nodes[0].kill();
+        wait_until("a replica takes over", || {
+            cluster.nodes[3].command(&["ROLE"]).starts_with("master")
+        });
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_a_failover_lost_are_announced_to_everyone() {
+    let mut master = RedisServer::start();
+    let to_master = Relay::to(master.port).await;
+    let replica = RedisServer::with(&["--replicaof", &format!("127.0.0.1 {}", to_master.port)]);
+    let entry = Relay::to(master.port).await;
+    let flags = ["--store", &format!("redis://127.0.0.1:{}", entry.port), "--segment", "2s"];
+    let origin = Origin::with(&flags);
+    origin.publish("a", "kept").await;
+    let kept = origin.publish("a", "kept too").await;
+    let mut ahead = origin.source("/channels/a?after=0-0", None);
+    wait_until("the replica has it", || {
+        replica.command(&["INFO", "replication"]).contains("master_link_status:up")
+            && replica.command(&["DBSIZE"]) == master.command(&["DBSIZE"])
+    });
+    to_master.freeze(true);
+    let lost = origin.publish("a", "lost").await;
+    for data in ["kept", "kept too", "lost"] {
+        assert_eq!(next_message(&mut ahead).await.data, data);
+    }
+    // The address now leads to the replica, which never had the event.
+    entry.lead_to(replica.port);
+    replica.command(&["REPLICAOF", "NO", "ONE"]);
+    master.kill();
+    let gap = timeout(PATIENCE, next_message(&mut ahead)).await.expect("a gap event comes");
+    assert_eq!(gap.kind, "gap", "{}", gap.data);
+    // A client that had not yet received the lost event gets the gap event as well.
+    let mut behind = origin.source("/channels/a", Some(&kept));
+    let gap = next_message(&mut behind).await;
+    assert_eq!(gap.kind, "gap");
+    assert!(gap.data.contains(&lost), "{}", gap.data);
+    let publish = async { while origin.post("/channels/a", &[], "after").await.status != 201 {} };
+    timeout(PATIENCE, publish).await.expect("publishing goes on");
+    for source in [&mut ahead, &mut behind] {
+        let after = async {
+            loop {
+                let message = next_message(source).await;
+                if message.kind == "message" {
+                    return message.data;
+                }
+            }
+        };
+        assert_eq!(timeout(PATIENCE, after).await.expect("it goes on"), "after");
+    }
+}

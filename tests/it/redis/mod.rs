@@ -1,0 +1,5 @@
+//! Origins that share one Redis.
+
+pub mod failover;
+pub mod faults;
+pub mod origins;

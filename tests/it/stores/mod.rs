@@ -1,0 +1,8 @@
+//! What a store promises, on disk and in memory: the suite that every store passes, faults, crashes and copies.
+
+pub mod clock_faults;
+pub mod copies;
+pub mod durability;
+pub mod faults;
+pub mod overload;
+pub mod suite;
