@@ -1,8 +1,8 @@
 //! Parses a batch of events as a publisher sends it: one JSON object per line, or each object after
 //! a record separator. A batch is accepted whole or not at all.
 //!
-//! A `data` string is used as it is. Any other JSON value is kept in its compact form, with its
-//! numbers and the order of its members unchanged, so that subscribers receive what was published.
+//! If `data` is a string, that string becomes the data of the event. If `data` is any other JSON
+//! value, its compact JSON text becomes the data, with numbers and the order of members unchanged.
 
 use crate::core::event::{Event, Field, FieldError};
 use serde::{Deserialize, Deserializer};

@@ -71,35 +71,34 @@ impl Checks {
         let token = arguments.token.take();
         arguments.publish_url = arguments.publish_url.map(|url| url.with_token(token));
         let report = Report::default();
-        let mut examination =
+        let mut checks =
             Self { arguments, path, base: EventId::START, run, marks: run % 1_000_000_000, report };
-        let before = examination.origin_streams().await?;
+        let before = checks.origin_streams().await?;
         step("looking for a place to begin");
-        examination.find_base().await?;
+        checks.find_base().await?;
         step("asking once");
-        let Some(report) = examination.first_probe().await? else { return Ok(examination.report) };
+        let Some(report) = checks.first_probe().await? else { return Ok(checks.report) };
         step("many clients at once");
-        let kept = examination.crowd(&report).await?;
-        let cursor = examination.cursor();
-        let address = examination.arguments.url.clone();
-        let subscribers =
-            Subscribers::start(&address, &examination.path, Some(&cursor), WATCHERS, run);
+        let kept = checks.cohort(&report).await?;
+        let cursor = checks.cursor();
+        let address = checks.arguments.url.clone();
+        let subscribers = Subscribers::start(&address, &checks.path, Some(&cursor), WATCHERS, run);
         step("asking with a query");
-        examination.query().await?;
+        checks.query().await?;
         step("asking for what fails");
-        examination.fault().await?;
-        examination.preflight().await?;
+        checks.fault().await?;
+        checks.preflight().await?;
         step("publishing probes");
-        examination.probes(&subscribers, report.is_long_poll).await?;
+        checks.probes(&subscribers, report.is_long_poll).await?;
         step("waiting for the segment to end");
-        examination.boundary(kept, report.is_long_poll).await?;
+        checks.boundary(kept, report.is_long_poll).await?;
         step("comparing what the clients received");
-        examination.traces(&subscribers.traces(), report.is_long_poll);
-        if let (Some(before), Some(after)) = (before, examination.origin_streams().await?) {
+        checks.traces(&subscribers.traces(), report.is_long_poll);
+        if let (Some(before), Some(after)) = (before, checks.origin_streams().await?) {
             // The counter of the origin begins at zero again after a restart.
-            examination.measure("origin_streams_opened", after.saturating_sub(before));
+            checks.measure("origin_streams_opened", after.saturating_sub(before));
         }
-        Ok(examination.report)
+        Ok(checks.report)
     }
 
     /// A cursor that no other client has: its mark moves no position, but is part of the cache key.
@@ -120,7 +119,7 @@ impl Checks {
     }
 
     /// Chooses the position of the cursors. With a publisher it lies just before an event of this
-    /// examination, so that long polls after it are answered at once.
+    /// checks, so that long polls after it are answered at once.
     async fn find_base(&mut self) -> Result<(), HttpError> {
         match self.publish(0).await {
             Ok(Some(id)) => {
@@ -284,18 +283,18 @@ impl Checks {
 
     /// Sends one request from many clients, and returns one response, to be watched to its end.
     /// Repeats this if the segment ends too soon to check how long the cache keeps responses.
-    async fn crowd(&mut self, report: &OriginReport) -> Result<Kept, HttpError> {
-        let mut kept = self.crowd_once(report).await?;
+    async fn cohort(&mut self, report: &OriginReport) -> Result<Kept, HttpError> {
+        let mut kept = self.cohort_once(report).await?;
         let is_late = kept.probe.fresh_seconds().is_some_and(|seconds| seconds < FRESH_MIN);
         if is_late && !report.is_long_poll && !self.arguments.direct {
             kept.probe.end(Instant::now() + PATIENCE).await;
-            kept = self.crowd_once(report).await?;
+            kept = self.cohort_once(report).await?;
         }
         self.still_kept(&kept).await?;
         Ok(kept)
     }
 
-    async fn crowd_once(&mut self, report: &OriginReport) -> Result<Kept, HttpError> {
+    async fn cohort_once(&mut self, report: &OriginReport) -> Result<Kept, HttpError> {
         let cursor = self.cursor();
         let mut probes = JoinSet::new();
         for index in 0..self.arguments.clients {
