@@ -9,7 +9,9 @@
 mod config;
 mod connection;
 mod keys;
+mod loss;
 mod pages;
+mod progress;
 mod publish;
 mod reply;
 mod settings;
@@ -32,13 +34,13 @@ use fred::error::{Error, ErrorKind};
 use fred::types::Value;
 use fred::types::config::Config;
 use keys::Keys;
+use progress::Progress;
 use publish::ScriptReply;
 use reply::{array, id, id_if_any, next, number, text};
 use settings::{Difference, wrong_shards};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tail::Progress;
 use tokio::sync::{Notify, OnceCell};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -368,8 +370,8 @@ impl Store for RedisStore {
         channel: &'a ChannelName,
     ) -> StoreFuture<'a, Result<EventId, StoreError>> {
         Box::pin(async move {
-            let events = vec![Event::end()];
-            let publication = Publication { channel: channel.clone(), events, idempotency: None };
+            let (channel, events) = (channel.clone(), vec![Event::end()]);
+            let publication = Publication { channel, events, idempotency: None };
             match self.store_publication(publication, true, self.config.wait_replicas).await? {
                 ScriptReply::Stored { first: end, .. } | ScriptReply::Closed(end) => Ok(end),
                 ScriptReply::Refused(error) => Err(error),
@@ -410,7 +412,7 @@ impl Store for RedisStore {
     ) -> StoreFuture<'a, Result<EventId, StoreError>> {
         Box::pin(async move {
             let keys = self.keys.of_log(channel);
-            let arguments = [Bytes::from(ms.to_string())];
+            let arguments = [ms.to_string().into()];
             id(self.script(&self.scripts.before, channel, &keys, &arguments).await?)
         })
     }
@@ -439,8 +441,7 @@ impl Store for RedisStore {
         count: u64,
     ) -> StoreFuture<'a, Result<EventId, StoreError>> {
         Box::pin(async move {
-            let keys = self.keys.of_log(channel);
-            let arguments = [Bytes::from(count.to_string())];
+            let (keys, arguments) = (self.keys.of_log(channel), [count.to_string().into()]);
             id(self.script(&self.scripts.position_back, channel, &keys, &arguments).await?)
         })
     }

@@ -2,9 +2,9 @@
 //! it is answered or the timeout is reached.
 
 use super::RedisStore;
+use super::progress::Remembered;
 use super::reply::{array, id, next, number, text, unexpected};
 use super::settings::wrong_shards;
-use super::tail::Remembered;
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, Event, Field};
 use crate::store::{Idempotency, Limits, Publication, StoreError, record};
@@ -123,7 +123,8 @@ impl RedisStore {
                 .commit_seconds
                 .observe((patience - (give_up - Instant::now())).as_secs_f64());
             let last = EventId { ms: first.ms, seq: first.seq + count - 1 };
-            self.progress[shard].remember(entry, Remembered { channel, last });
+            let publish = Remembered { channel, last };
+            self.progress[shard].note_acknowledged(entry, publish, Instant::now());
             self.wait_for_replicas(shard, replicas, give_up).await?;
         }
         Ok(said)

@@ -13,21 +13,20 @@
 //! there are two cases. Either the origin was disconnected for longer than the firehose is kept:
 //! then everything in memory is read again from the logs of the channels. Or the firehose itself
 //! has lost entries, by a failover to a replica that lagged: then every affected channel gets a
-//! `gap` event.
+//! `gap` event (see `loss`).
 
 use super::RedisStore;
 use super::connection::RedisConnection;
+use super::loss;
+use super::progress::Remembered;
 use super::reply::{self, array, id, next, text, unexpected};
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, StoredEvent};
 use crate::store::{StoreError, StoreFault};
 use fred::error::ErrorKind;
 use fred::types::Value;
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// How long a read waits for entries, and how long its answer may take in addition.
@@ -39,25 +38,6 @@ const READ_MAX: u64 = 512;
 const FAULT_PAUSE: Duration = Duration::from_millis(100);
 /// The interval at which the end of the log and the clock are checked.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
-/// Maximum number of remembered entries. They show what was lost when the log loses entries.
-const REMEMBERED_MAX: usize = 20_000;
-
-/// How far a shard was read, and which entries it had.
-#[derive(Debug)]
-pub struct Progress {
-    /// The last entry that was read. `None` means that reading has not begun.
-    read: watch::Sender<Option<EventId>>,
-    /// The keys of the shard were made for another number of shards.
-    disagrees: AtomicBool,
-    remembered: Mutex<BTreeMap<EventId, Remembered>>,
-}
-
-/// A publish that this origin read, or that Redis acknowledged to it.
-#[derive(Clone, Debug)]
-pub struct Remembered {
-    pub channel: ChannelName,
-    pub last: EventId,
-}
 
 /// An entry of the firehose. The content is `None` if it is damaged.
 struct Entry {
@@ -71,51 +51,6 @@ struct News {
     channel: ChannelName,
     previous: EventId,
     events: Vec<StoredEvent>,
-}
-
-impl Progress {
-    pub fn new() -> Self {
-        Self {
-            read: watch::Sender::new(None),
-            disagrees: AtomicBool::new(false),
-            remembered: Mutex::default(),
-        }
-    }
-
-    /// Notes whether the keys were made for the number of shards of this origin.
-    pub fn agree(&self, agrees: bool) {
-        self.disagrees.store(!agrees, Ordering::Relaxed);
-    }
-
-    /// Whether the keys were made for this number of shards at the last check.
-    pub fn agrees(&self) -> bool {
-        !self.disagrees.load(Ordering::Relaxed)
-    }
-
-    /// Completes once everything up to `entry` was read.
-    pub async fn reached(&self, entry: EventId) {
-        // The sender lives as long as the store.
-        self.read.subscribe().wait_for(|read| read.is_some_and(|read| read >= entry)).await.ok();
-    }
-
-    pub fn remember(&self, entry: EventId, what: Remembered) {
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.insert(entry, what);
-        while remembered.len() > REMEMBERED_MAX {
-            remembered.pop_first();
-        }
-    }
-
-    fn forget(&self, entries: &[EventId]) {
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.retain(|known, _| !entries.contains(known));
-    }
-
-    /// Returns all remembered entries, the newest first.
-    fn newest_first(&self) -> Vec<(EventId, Remembered)> {
-        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.iter().rev().map(|(entry, what)| (*entry, what.clone())).collect()
-    }
 }
 
 /// Follows a shard as long as the future is polled.
@@ -164,7 +99,7 @@ async fn step(
             *looked_at = Some(Instant::now());
             let position = known.unwrap_or(head);
             if head < position {
-                *read = Some(handle_loss(store, shard, connection, position).await?);
+                *read = Some(loss::of_entries_read(store, shard, connection, position).await?);
                 return Ok(());
             }
             position
@@ -173,13 +108,16 @@ async fn step(
     if read.replace(position).is_none() {
         // Readers that began earlier may wait for an event that was not passed to the listener.
         store.listener.lost_place();
-        progress.read.send_replace(Some(position));
+        progress.reach(position);
     }
-    for Entry { id, news } in read_entries(store, shard, connection, position).await? {
+    let asked = Instant::now();
+    let entries = read_entries(store, shard, connection, position).await?;
+    let is_quiet = entries.is_empty();
+    for Entry { id, news } in entries {
         let position = read.unwrap_or_default();
         match news {
             Some(news) if news.before < position => {
-                *read = Some(handle_loss(store, shard, connection, position).await?);
+                *read = Some(loss::of_entries_read(store, shard, connection, position).await?);
                 return Ok(());
             }
             Some(news) => tell(store, shard, position, id, news),
@@ -190,9 +128,10 @@ async fn step(
             }
         }
         *read = Some(id);
-        progress.read.send_replace(Some(id));
+        progress.reach(id);
     }
-    Ok(())
+    let position = read.unwrap_or_default();
+    loss::of_entries_acknowledged(store, shard, position, is_quiet.then_some(asked)).await
 }
 
 /// Passes a new entry to the listener.
@@ -203,65 +142,10 @@ fn tell(store: &RedisStore, shard: usize, position: EventId, id: EventId, news: 
         store.listener.lost_place();
     }
     let last = events.last().map_or(previous, |stored| stored.id);
-    store.progress[shard].remember(id, Remembered { channel: channel.clone(), last });
+    store.progress[shard].note_read(id, Remembered { channel: channel.clone(), last });
     store.listener.appended(&channel, previous, &events);
     let lag = store.redis_now().saturating_sub(id.ms);
     store.metrics.lag_seconds.set(lag as f64 / 1_000.0);
-}
-
-/// Handles the loss of entries that this origin had read up to `position`, or that Redis had
-/// acknowledged to it. Announces the loss in every affected channel. Returns the newest entry up to
-/// which the log still equals what was read, from which reading continues.
-async fn handle_loss(
-    store: &RedisStore,
-    shard: usize,
-    connection: &RedisConnection,
-    position: EventId,
-) -> Result<EventId, StoreError> {
-    let progress = &store.progress[shard];
-    let mut common = EventId::START;
-    let (mut entries, mut lost) = (Vec::new(), BTreeMap::<ChannelName, EventId>::new());
-    for (entry, Remembered { channel, last }) in progress.newest_first() {
-        if !has_entry(store, shard, connection, entry).await? {
-            entries.push(entry);
-            let newest = lost.entry(channel).or_default();
-            *newest = last.max(*newest);
-        } else if entry <= position {
-            common = entry;
-            break;
-        }
-        // An entry that exists but was not read yet was acknowledged by the new server.
-    }
-    tracing::error!(
-        shard, channels = lost.len(), kept = %common,
-        "redis has lost events that were read or acknowledged here"
-    );
-    if !lost.is_empty() {
-        store.metrics.fault(StoreFault::Lost);
-    }
-    for (channel, last) in lost {
-        store.announce_loss(&channel, last).await?;
-    }
-    // The entries are forgotten only after all announcements. If one fails, all are announced
-    // again.
-    progress.forget(&entries);
-    store.listener.lost_place();
-    progress.read.send_replace(Some(common));
-    Ok(common)
-}
-
-/// Whether an entry of the firehose still exists.
-async fn has_entry(
-    store: &RedisStore,
-    shard: usize,
-    connection: &RedisConnection,
-    entry: EventId,
-) -> Result<bool, StoreError> {
-    let (key, entry) = (store.keys.firehose(shard), entry.to_string());
-    let words = [key.as_str(), &entry, &entry].map(Value::from).into();
-    let slot = store.keys.slot(shard);
-    let found = connection.command("XRANGE", slot, words, store.config.timeout).await;
-    Ok(!array(found.map_err(|error| connection.down(&error))?)?.is_empty())
 }
 
 async fn read_entries(

@@ -133,7 +133,7 @@ fn launch(directory: &TempDir, port: u16, wrapper: &[String], flags: &[String]) 
 pub struct Relay {
     pub port: u16,
     target: tokio::sync::watch::Sender<u16>,
-    frozen: tokio::sync::watch::Sender<bool>,
+    frozen: tokio::sync::watch::Sender<Frozen>,
     accepting: tokio::task::AbortHandle,
 }
 
@@ -141,17 +141,18 @@ impl Relay {
     pub async fn to(port: u16) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let own = listener.local_addr().expect("an address").port();
-        let (frozen, watched) = tokio::sync::watch::channel(false);
+        let (frozen, watched) = tokio::sync::watch::channel(Frozen::None);
         let (target, targets) = tokio::sync::watch::channel(port);
         let accepting = tokio::spawn(async move {
             loop {
                 let (near, _) = listener.accept().await.expect("a connection");
                 let target = ("127.0.0.1", *targets.borrow());
                 let Ok(far) = tokio::net::TcpStream::connect(target).await else { continue };
+                let port = far.local_addr().expect("an address").port();
                 let ((near_read, near_write), (far_read, far_write)) =
                     (near.into_split(), far.into_split());
-                tokio::spawn(pass(near_read, far_write, watched.clone()));
-                tokio::spawn(pass(far_read, near_write, watched.clone()));
+                tokio::spawn(pass(near_read, far_write, port, watched.clone()));
+                tokio::spawn(pass(far_read, near_write, port, watched.clone()));
             }
         });
         Self { port: own, target, frozen, accepting: accepting.abort_handle() }
@@ -163,7 +164,12 @@ impl Relay {
     }
 
     pub fn freeze(&self, is_frozen: bool) {
-        self.frozen.send_replace(is_frozen);
+        self.frozen.send_replace(if is_frozen { Frozen::All } else { Frozen::None });
+    }
+
+    /// Freezes the one connection that the server sees from `port`.
+    pub fn freeze_connection(&self, port: u16) {
+        self.frozen.send_replace(Frozen::Connection(port));
     }
 }
 
@@ -173,16 +179,26 @@ impl Drop for Relay {
     }
 }
 
-/// Forwards bytes while the relay is not frozen. Ends when either side closes.
+/// The connections over which a relay forwards nothing.
+#[derive(Clone, Copy, PartialEq)]
+enum Frozen {
+    None,
+    Connection(u16),
+    All,
+}
+
+/// Forwards bytes while the connection is not frozen. Ends when either side closes.
 async fn pass(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
-    mut frozen: tokio::sync::watch::Receiver<bool>,
+    port: u16,
+    mut frozen: tokio::sync::watch::Receiver<Frozen>,
 ) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut buffer = [0; 16 * 1024];
     while let Ok(count) = from.read(&mut buffer).await {
-        if count == 0 || frozen.wait_for(|frozen| !frozen).await.is_err() {
+        let forwards = |frozen: &Frozen| ![Frozen::All, Frozen::Connection(port)].contains(frozen);
+        if count == 0 || frozen.wait_for(forwards).await.is_err() {
             return;
         }
         if to.write_all(&buffer[..count]).await.is_err() {

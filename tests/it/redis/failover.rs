@@ -214,3 +214,44 @@ async fn events_that_a_failover_lost_are_announced_to_everyone() {
         assert_eq!(timeout(PATIENCE, after).await.expect("it goes on"), "after");
     }
 }
+
+/// The publish was acknowledged, and the master died before the origin had read it and before a
+/// replica had it. The loss is announced although nothing is published afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acknowledged_event_that_was_lost_before_it_was_read_is_announced() {
+    let mut master = RedisServer::start();
+    let to_master = Relay::to(master.port).await;
+    let replica = RedisServer::with(&["--replicaof", &format!("127.0.0.1 {}", to_master.port)]);
+    let entry = Relay::to(master.port).await;
+    let store = format!("redis://127.0.0.1:{}", entry.port);
+    let origin = Origin::with(&["--store", &store, "--segment", "2s", "--redis-shards", "1"]);
+    let kept = origin.publish("a", "kept").await;
+    wait_until("the replica has it", || {
+        replica.command(&["INFO", "replication"]).contains("master_link_status:up")
+            && replica.command(&["DBSIZE"]) == master.command(&["DBSIZE"])
+    });
+    to_master.freeze(true);
+    entry.freeze_connection(follower_port(&master));
+    let lost = origin.publish("a", "lost").await;
+    entry.lead_to(replica.port);
+    replica.command(&["REPLICAOF", "NO", "ONE"]);
+    master.kill();
+    let mut client = origin.source("/channels/a", Some(&kept));
+    let gap = timeout(PATIENCE, next_message(&mut client)).await.expect("a gap event comes");
+    assert_eq!(gap.kind, "gap", "{}", gap.data);
+    assert!(gap.data.contains(&lost), "{}", gap.data);
+    let losses = origin.metric("headwater_store_errors_total{kind=\"lost\"}").await;
+    assert_eq!(losses, 1.0);
+}
+
+/// The port from which the origin's follower of the only shard reads the log.
+fn follower_port(server: &RedisServer) -> u16 {
+    let port = || {
+        let clients = server.command(&["CLIENT", "LIST"]);
+        let reader = clients.lines().find(|client| client.contains("cmd=xread"))?;
+        let (_, address) = reader.split_once(" addr=127.0.0.1:")?;
+        address.split_once(' ')?.0.parse().ok()
+    };
+    wait_until("the origin reads the log", || port().is_some());
+    port().expect("the reader is still there")
+}
