@@ -91,6 +91,8 @@ pub mod demo;
 #[doc(hidden)]
 pub mod edge_config;
 #[doc(hidden)]
+pub mod fanout;
+#[doc(hidden)]
 pub mod http;
 #[doc(hidden)]
 pub mod hub;

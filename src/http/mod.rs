@@ -291,7 +291,7 @@ impl AppState {
                 }
                 answer.headers_mut().insert(RESPONSE_HEADER, name);
                 if let ResponseBody::Stream(body) = answer.body_mut() {
-                    body.keep(permit, stream);
+                    body.account.keep(permit, stream);
                 }
                 Ok(answer)
             }

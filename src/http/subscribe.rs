@@ -14,8 +14,9 @@ use crate::core::resume::ResumeFrom;
 use crate::core::segment::LANES_MAX;
 use crate::core::since::{NotATime, Since};
 use crate::core::sse::{self, Format, ShedReason};
-use crate::http::stream_body::{ResponseBody, StreamBody};
+use crate::http::stream_body::ResponseBody;
 use crate::hub::channel::ReadError;
+use crate::hub::event_stream::CountedStream;
 use crate::hub::{Join, Joined, Wanted};
 use crate::sync::random::random;
 use crate::telemetry::metrics::JoinKind;
@@ -111,7 +112,7 @@ impl AppState {
         };
         let freshness = Freshness::Segment { ends_at: joined.span.ends_at };
         let (heartbeat, bytes_max) = (self.config.heartbeat, self.config.segment_bytes);
-        let body = StreamBody::new(self.hub.clone(), joined, kind, heartbeat, bytes_max);
+        let body = CountedStream::new(self.hub.clone(), joined, kind, heartbeat, bytes_max);
         self.stream_answer(names, freshness, ResponseBody::Stream(Box::new(body)))
     }
 

@@ -6,6 +6,7 @@
 //! with sockets or headers.
 
 pub mod channel;
+pub mod event_stream;
 mod join;
 pub mod reader;
 pub mod registry;

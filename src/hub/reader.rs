@@ -11,7 +11,7 @@
 
 use crate::core::cursor::{Cursor, EventId};
 use crate::core::event::ChannelName;
-use crate::core::sse;
+use crate::core::sse::{self, Format};
 use crate::core::tail_buffer::{CHUNK_BYTES, Chunk, Read};
 use crate::hub::channel::Channel;
 use crate::hub::registry::Lease;
@@ -48,6 +48,17 @@ struct MergeMemory {
     charge: Option<Charge>,
     /// The share of each channel, in bytes.
     share: usize,
+}
+
+/// The place of a reader in one channel. From the same places on, two readers of the same channels
+/// read the same events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The id of the last event that was handed out.
+    pub position: EventId,
+    /// Whether that was an event that ends the channel. The reader then reads nothing more of it,
+    /// also if it is opened again.
+    pub is_ended: bool,
 }
 
 /// Encoded consecutive events, ready to send.
@@ -134,6 +145,38 @@ impl Reader {
     /// From now on the reader reads a page only while no other reader with the same semaphore does.
     pub fn take_turns(&mut self, turn: Arc<Semaphore>) {
         self.turn = Some(turn);
+    }
+
+    /// Returns a reader of the same channels that continues at `places`.
+    pub fn fork(&self, places: &[Place]) -> Self {
+        let leases = self.tails.iter().map(|tail| tail.lease.again());
+        let leases = leases.zip(places.iter().map(|place| place.position)).collect();
+        let mut fork = Self::new(self.store.clone(), self.budget.clone(), leases, self.until_ms);
+        for (tail, place) in fork.tails.iter_mut().zip(places) {
+            if place.is_ended {
+                tail.progress = Progress::Ended;
+            }
+        }
+        fork
+    }
+
+    /// Returns the place of the reader in each channel.
+    pub fn places(&self) -> Box<[Place]> {
+        let place = |tail: &Tail| Place {
+            position: tail.position,
+            is_ended: tail.progress == Progress::Ended,
+        };
+        self.tails.iter().map(place).collect()
+    }
+
+    /// Returns the names of the channels, in the order of the positions.
+    pub fn names(&self) -> Vec<ChannelName> {
+        self.tails.iter().map(|tail| tail.lease.name().clone()).collect()
+    }
+
+    /// Returns the encoding of the events.
+    pub fn format(&self) -> Format {
+        self.tails.first().map_or(Format::Raw, |tail| tail.lease.format())
     }
 
     /// Returns the position of each channel up to which all events were handed out.

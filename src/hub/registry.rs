@@ -185,6 +185,18 @@ impl Listener for ChannelRegistry {
     }
 }
 
+impl Lease {
+    /// Returns another lease on the same channel.
+    pub fn again(&self) -> Self {
+        self.registry.open(self.channel.name(), self.format)
+    }
+
+    /// Returns the encoding of the events.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+}
+
 impl Deref for Lease {
     type Target = Arc<Channel>;
 

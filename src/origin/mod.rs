@@ -15,6 +15,7 @@ use crate::access::Access;
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, Event};
 use crate::demo;
+use crate::fanout::Pumps;
 use crate::http::AppState;
 use crate::hub::Hub;
 use crate::hub::registry::ChannelRegistry;
@@ -104,8 +105,11 @@ impl Headwater {
             }
         };
         let Listeners { public, admin } = listeners;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let no_pumps = |error| Error(format!("the fan-out cannot start: {error}"));
+        let pumps = Pumps::start(cores).map_err(no_pumps)?;
         let stopped = tokio::select! {
-            stopped = server::run(public, admin, app.clone(), server, &shutdown) => stopped,
+            stopped = server::run(public, admin, app.clone(), server, pumps, &shutdown) => stopped,
             why = store.failed() => return Err(Error(why)),
             () = hub.run() => Stopped::Drained,
             () = sweeps => Stopped::Drained,

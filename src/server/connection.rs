@@ -14,6 +14,8 @@
 use crate::http::websocket::Handshake;
 use crate::limits::intake_pace::IntakePace;
 use crate::server::listener::Stream;
+use crate::server::takeover::Taken;
+use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use std::io;
 use std::pin::Pin;
@@ -30,7 +32,10 @@ const UNSENT_BYTES: u32 = 32 * 1024;
 
 /// An accepted connection.
 pub struct Connection {
-    stream: Stream,
+    /// The socket, until the server takes it.
+    stream: Option<Stream>,
+    /// Bytes that were already read from the socket.
+    unread: Bytes,
     requests: Arc<Requests>,
     head_time: Option<Duration>,
     slow_head: Option<SlowHead>,
@@ -46,7 +51,15 @@ pub struct Requests {
     is_streaming: AtomicBool,
     /// Whether only the close of the connection marks the end of the stream.
     is_unbounded: AtomicBool,
-    switched: Mutex<Option<Box<Switched>>>,
+    handover: Mutex<Option<Handover>>,
+}
+
+/// A connection that hyper does not serve any longer.
+pub enum Handover {
+    /// The response is a stream, and nothing of it was written.
+    Stream(Box<Taken>),
+    /// The connection changes to the WebSocket protocol.
+    WebSocket(Box<Switched>),
 }
 
 /// A connection that changes to the WebSocket protocol after its response is written.
@@ -91,14 +104,20 @@ impl Requests {
         self.is_answering.store(answered == ResponseKind::Switch, Ordering::Release);
     }
 
-    /// Records that the connection changes to the WebSocket protocol.
-    pub fn switch(&self, switched: Switched) {
-        *self.switched.lock().unwrap_or_else(PoisonError::into_inner) = Some(switched.into());
+    /// Records that hyper does not serve the connection any longer.
+    pub fn hand_over(&self, handover: Handover) {
+        *self.handover.lock().unwrap_or_else(PoisonError::into_inner) = Some(handover);
     }
 
-    /// Takes the record of [`Requests::switch`], if there is one.
-    pub fn take_switched(&self) -> Option<Box<Switched>> {
-        self.switched.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Whether a stream has to be taken out of hyper.
+    pub fn has_stream(&self) -> bool {
+        let handover = self.handover.lock().unwrap_or_else(PoisonError::into_inner);
+        handover.as_ref().is_some_and(|handover| matches!(handover, Handover::Stream(_)))
+    }
+
+    /// Takes the record of [`Requests::hand_over`], if there is one.
+    pub fn take_handover(&self) -> Option<Handover> {
+        self.handover.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whether the head of any request was read.
@@ -114,16 +133,27 @@ impl Connection {
     /// sends other bytes, as in HTTP/2. `unread_time` is the longest time for which the client may
     /// leave bytes unread before the kernel closes the connection: hyper has no write timeout, and
     /// does not poll a body while the client does not read. `pace` limits how fast the bytes of the
-    /// client are read.
+    /// client are read. `unread` are bytes that were already read from the stream.
     pub fn new(
         stream: Stream,
+        unread: Bytes,
         requests: Arc<Requests>,
         head_time: Option<Duration>,
         unread_time: Duration,
         pace: IntakePace,
     ) -> Self {
         stream.bound(UNSENT_BYTES, unread_time);
-        Self { stream, requests, head_time, slow_head: None, pace, is_shut: false }
+        let stream = Some(stream);
+        Self { stream, unread, requests, head_time, slow_head: None, pace, is_shut: false }
+    }
+
+    /// Takes the socket. Afterwards nothing can be read or written here.
+    pub fn take_stream(&mut self) -> Option<Stream> {
+        self.stream.take()
+    }
+
+    fn stream(&mut self) -> io::Result<Pin<&mut Stream>> {
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     fn poll_slow_head(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
@@ -135,7 +165,7 @@ impl Connection {
         ready!(slow.sleep.as_mut().poll(context));
         let answer = crate::http::too_slow_a_head();
         // The client may not be reading, so writing the response is tried once, without waiting.
-        self.stream.try_write(&answer).ok();
+        self.stream().and_then(|stream| stream.try_write(&answer)).ok();
         Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the request's head took too long"))
     }
 
@@ -158,7 +188,8 @@ impl Connection {
         if !is_streaming && !self.requests.is_answering.load(Ordering::Relaxed) {
             return Ok(());
         }
-        match self.stream.poll_peek(context, &mut [0]) {
+        let Some(stream) = &self.stream else { return Ok(()) };
+        match stream.poll_peek(context, &mut [0]) {
             // A client that waits for a finished answer may have closed its sending side.
             Poll::Ready(Ok(0)) if is_streaming => Err(io::ErrorKind::ConnectionAborted.into()),
             Poll::Ready(Err(error)) => Err(error),
@@ -172,8 +203,9 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let requests = &self.requests;
         let is_streaming = requests.is_streaming.load(Ordering::Relaxed);
-        if is_streaming && requests.is_unbounded.load(Ordering::Relaxed) && !self.is_shut {
-            self.stream.reset_on_close();
+        let is_cut = is_streaming && requests.is_unbounded.load(Ordering::Relaxed) && !self.is_shut;
+        if let Some(stream) = self.stream.as_ref().filter(|_| is_cut) {
+            stream.reset_on_close();
         }
     }
 }
@@ -186,7 +218,13 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         ready!(self.pace.poll_may_read(context));
         let before = buffer.filled().len();
-        match Pin::new(&mut self.stream).poll_read(context, buffer) {
+        if !self.unread.is_empty() {
+            let count = self.unread.len().min(buffer.remaining());
+            buffer.put_slice(&self.unread.split_to(count));
+            self.note_read();
+            return Poll::Ready(Ok(()));
+        }
+        match self.stream()?.poll_read(context, buffer) {
             Poll::Ready(Ok(())) => {
                 let read = buffer.filled().len() - before;
                 self.pace.read(read);
@@ -210,7 +248,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        self.stream()?.poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -218,20 +256,20 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        self.stream()?.poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+        ready!(self.stream()?.poll_flush(context))?;
         Poll::Ready(self.look_for_client(context))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.is_shut = true;
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        self.stream()?.poll_shutdown(context)
     }
 }

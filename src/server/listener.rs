@@ -1,6 +1,7 @@
 //! The addresses on which the server listens, and the connections that it accepts: over TCP and
 //! over Unix sockets.
 
+use crate::fanout::socket::Socket;
 use rustix::net::{RecvFlags, recv};
 use std::fmt;
 use std::io;
@@ -204,6 +205,28 @@ impl Stream {
             connection.set_tcp_nodelay(true).ok();
             connection.set_tcp_user_timeout(Some(unread_time)).ok();
             connection.set_tcp_notsent_lowat(unsent).ok();
+        }
+    }
+
+    /// Takes the connection out of the runtime.
+    ///
+    /// # Errors
+    /// Fails when the runtime cannot stop watching the connection.
+    pub fn into_socket(self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp(stream) => stream.into_std().map(Socket::Tcp),
+            Self::Unix(stream) => stream.into_std().map(Socket::Unix),
+        }
+    }
+
+    /// Gives a connection back to the runtime.
+    ///
+    /// # Errors
+    /// Fails when the runtime cannot watch the connection.
+    pub fn from_socket(socket: Socket) -> io::Result<Self> {
+        match socket {
+            Socket::Tcp(stream) => TcpStream::from_std(stream).map(Self::Tcp),
+            Socket::Unix(stream) => UnixStream::from_std(stream).map(Self::Unix),
         }
     }
 

@@ -7,30 +7,34 @@
 //! asked to stop once more.
 
 pub mod connection;
+mod http1;
 pub mod listener;
+pub mod takeover;
 pub mod unread_answers;
+mod unsent;
 
-use crate::http::stream_body::ResponseBody;
-use crate::http::websocket::{Handshake, Session};
+use crate::fanout::Pumps;
+use crate::http::websocket::Session;
 use crate::http::{Admission, AppState, Caller};
 use crate::limits::client_address::Client;
 use crate::limits::connections::{Acquired, Permit};
 use crate::limits::intake_pace::{Allowance, IntakePace};
-use crate::server::connection::{Connection, Requests, ResponseKind, Switched};
+use crate::server::connection::{Connection, Requests, Switched};
 use crate::server::listener::{Listener, Stream};
 use crate::server::unread_answers::UnreadAnswers;
 use crate::sync::lifecycle::Stage;
 use crate::sync::shutdown::Shutdown;
 use crate::sync::waiters::Registration;
+use bytes::Bytes;
 use hyper::Version;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -102,9 +106,11 @@ pub enum Stopped {
     Cut { connections: usize },
 }
 
-struct Server {
+/// The parts of the server that its connections use.
+struct Served {
     origin: Arc<AppState>,
     config: ServerConfig,
+    pumps: Arc<Pumps>,
 }
 
 /// The peer of a connection.
@@ -124,9 +130,11 @@ pub async fn run(
     admin: Vec<Listener>,
     origin: Arc<AppState>,
     config: ServerConfig,
+    pumps: Pumps,
     shutdown: &Shutdown,
 ) -> Stopped {
-    let server = Server { origin: origin.clone(), config };
+    let pumps = Arc::new(pumps);
+    let server = Arc::new(Served { origin: origin.clone(), config, pumps: pumps.clone() });
     let is_open = !origin.access.guards_publishing();
     let guarded = |listener: Listener| {
         let is_guarded = is_open && listener.is_loopback();
@@ -145,6 +153,9 @@ pub async fn run(
             () = shutdown.next() => false,
         };
         lifecycle.advance(Stage::Closing);
+        if !is_drained {
+            pumps.stop();
+        }
         close(connections, is_drained, &origin).await
     };
     tokio::select! {
@@ -153,9 +164,9 @@ pub async fn run(
     }
 }
 
-impl Server {
+impl Served {
     async fn accept_until(
-        &self,
+        self: &Arc<Self>,
         stop: impl Future<Output = ()>,
         listeners: Vec<(Listener, bool)>,
         connections: &mut JoinSet<()>,
@@ -179,7 +190,7 @@ impl Server {
     }
 
     /// Serves the admin listeners until the process ends, so that operators can observe the drain.
-    async fn serve_admin(&self, admin: &Listeners) -> Stopped {
+    async fn serve_admin(self: &Arc<Self>, admin: &Listeners) -> Stopped {
         let (mut connections, mut oldest_first) = (JoinSet::new(), VecDeque::new());
         loop {
             let Ok((stream, address, is_guarded)) = accept(admin).await else {
@@ -201,7 +212,7 @@ impl Server {
     }
 
     fn spawn(
-        &self,
+        self: &Arc<Self>,
         stream: Stream,
         address: IpAddr,
         is_guarded: bool,
@@ -234,85 +245,34 @@ impl Server {
         self.origin.hub.metrics().connections_open.set(count as i64);
     }
 
-    fn connection(&self, stream: Stream, peer: Peer) -> impl Future<Output = ()> + Send + use<> {
-        let (origin, config) = (self.origin.clone(), self.config);
+    fn connection(
+        self: &Arc<Self>,
+        stream: Stream,
+        peer: Peer,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let served = self.clone();
         async move {
-            let first = poll_fn(|context| stream.poll_peek(context, &mut [0]));
-            let Ok(Ok(_)) = timeout(config.idle_timeout, first).await else { return };
-            let decided = timeout(PREFACE_TIME_MAX, speaks_h2(&stream)).await;
-            let Ok(is_h2) = decided.unwrap_or(Ok(false)) else { return };
-            if is_h2 {
-                // These connections are few and their futures large. The box keeps the futures of
-                // the many other connections small.
-                Box::pin(serve_h2(stream, origin, &peer)).await;
-                return;
-            }
-            let requests = Arc::new(Requests::default());
-            serve_h1(stream, origin.clone(), &peer, config, &requests).await;
-            if let Some(switched) = requests.take_switched() {
-                // WebSockets are boxed for the same reason.
-                Box::pin(serve_websocket(*switched, origin)).await;
+            // The futures of everything but a stream are boxed, so that the many connections with
+            // streams are small.
+            let protocol = Box::pin(protocol_of(&stream, served.config.idle_timeout)).await;
+            match protocol {
+                None => {}
+                Some(Version::HTTP_2) => {
+                    Box::pin(serve_h2(stream, served.origin.clone(), &peer)).await;
+                }
+                Some(_) => http1::serve(stream, &served, &peer).await,
             }
         }
     }
 }
 
-async fn serve_h1(
-    stream: Stream,
-    origin: Arc<AppState>,
-    peer: &Peer,
-    config: ServerConfig,
-    requests: &Arc<Requests>,
-) {
-    let head_time = Some(config.head_timeout);
-    let pace = IntakePace::default();
-    let connection =
-        Connection::new(stream, requests.clone(), head_time, origin.write_timeout(), pace);
-    let caller = peer.caller;
-    let requests = requests.clone();
-    let mut stage = Registration::new(origin.hub.lifecycle().clone());
-    let service = service_fn(move |mut request| {
-        let (origin, requests) = (origin.clone(), requests.clone());
-        requests.begin();
-        // The future of a request is boxed because it is many times larger than the connection of
-        // an idle stream.
-        Box::pin(async move {
-            let version = request.version();
-            let upgrade = hyper::upgrade::on(&mut request);
-            let mut answer = origin.answer(request, &caller).await;
-            let handshake = answer.extensions_mut().remove::<Arc<Handshake>>();
-            requests.answered(match answer.body() {
-                _ if handshake.is_some() => ResponseKind::Switch,
-                ResponseBody::Stream(_) if version < Version::HTTP_11 => {
-                    ResponseKind::UnboundedStream
-                }
-                ResponseBody::Stream(_) => ResponseKind::Stream,
-                _ => ResponseKind::Finished,
-            });
-            if let Some(handshake) = handshake {
-                requests.switch(Switched { upgrade, handshake });
-            }
-            Ok::<_, Infallible>(answer)
-        }) as Pin<Box<dyn Future<Output = _> + Send>>
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .half_close(true)
-        .header_read_timeout(config.idle_timeout)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(connection), service)
-        .with_upgrades();
-    let mut connection = pin!(connection);
-    let mut is_told = false;
-    // The result of the connection is ignored; the end of a stream is counted by its body.
-    let _ended = poll_fn(|context| {
-        if !is_told && stage.poll_reached(context, Stage::Closing) {
-            is_told = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        connection.as_mut().poll(context)
-    })
-    .await;
+/// Waits for the first bytes of a connection, and returns the version of HTTP that they announce.
+async fn protocol_of(stream: &Stream, idle_timeout: Duration) -> Option<Version> {
+    let first = poll_fn(|context| stream.poll_peek(context, &mut [0]));
+    timeout(idle_timeout, first).await.ok()?.ok()?;
+    let decided = timeout(PREFACE_TIME_MAX, speaks_h2(stream)).await;
+    let is_h2 = decided.unwrap_or(Ok(false)).ok()?;
+    Some(if is_h2 { Version::HTTP_2 } else { Version::HTTP_11 })
 }
 
 /// Serves a WebSocket after its handshake.
@@ -336,7 +296,8 @@ async fn serve_h2(stream: Stream, origin: Arc<AppState>, peer: &Peer) {
     // that have disconnected.
     let allowance = Arc::new(Allowance::default());
     let pace = IntakePace::of_frames(allowance.clone());
-    let connection = Connection::new(stream, requests.clone(), None, write_timeout, pace);
+    let connection =
+        Connection::new(stream, Bytes::new(), requests.clone(), None, write_timeout, pace);
     let begun = requests.clone();
     let unread = Arc::new(UnreadAnswers::new(origin.heartbeat()));
     let watched = unread.clone();

@@ -6,7 +6,8 @@
 //! when it was last polled, and `server::mod` closes the connection of a body that was not polled
 //! for too long.
 
-use crate::http::stream_body::{ResponseBody, StreamAborted};
+use crate::http::stream_body::ResponseBody;
+use crate::hub::event_stream::StreamAborted;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;

@@ -5,6 +5,7 @@ mod browsers;
 mod caches;
 mod cli;
 mod docs;
+mod fanout;
 mod hardening;
 mod kit;
 mod protocol;

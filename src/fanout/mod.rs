@@ -1,0 +1,76 @@
+//! The fan-out: sends the live streams of plain HTTP/1.1 connections.
+//!
+//! A stream that has caught up with its channels waits for the same bytes as all other streams at
+//! the same place. The task of the connection then gives the socket to a pump, a thread that sends
+//! to all of them, and waits. A subscriber costs no timer, no future of a stream and no buffer
+//! while it is with a pump. It comes back to its task when its response is complete, or when it has
+//! to continue on its own.
+//!
+//! There is one pump for each processor. A pump has its own poll of sockets and its own groups, so
+//! that pumps share nothing but the channels.
+
+pub mod group;
+mod pump;
+pub mod socket;
+mod tests;
+pub mod window;
+
+use crate::hub::event_stream::CountedStream;
+use group::{Joiner, Outcome};
+use pump::{AllPumps, Pump};
+use socket::Socket;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+/// The pumps of a process. Dropping them closes the connections that they still have.
+pub struct Pumps {
+    pumps: AllPumps,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Pumps {
+    /// Starts `count` pumps, whose streams use the runtime of the caller.
+    ///
+    /// # Errors
+    /// Fails when the process has no file descriptor or no thread left.
+    pub fn start(count: usize) -> io::Result<Self> {
+        let (all, pumps) = Pump::all(count.max(1))?;
+        let mut threads = Vec::new();
+        for (number, pump) in all.into_iter().enumerate() {
+            let runtime = Handle::current();
+            let name = format!("headwater-pump{number}");
+            threads.push(std::thread::Builder::new().name(name).spawn(move || {
+                let _entered = runtime.enter();
+                pump.run();
+            })?);
+        }
+        Ok(Self { pumps, threads: Mutex::new(threads) })
+    }
+
+    /// Sends a live stream on a connection, and returns why that has ended. Everything up to the
+    /// places of the stream was sent.
+    pub async fn send(&self, socket: Socket, stream: Box<CountedStream>) -> Outcome {
+        let (reply, outcome) = oneshot::channel();
+        let Some(pump) = self.pumps.iter().min_by_key(|pump| pump.load()) else {
+            return Outcome::Gone;
+        };
+        pump.join(Joiner { socket, stream, reply });
+        outcome.await.unwrap_or(Outcome::Gone)
+    }
+
+    /// Ends the pumps, and waits for them.
+    pub fn stop(&self) {
+        self.pumps.iter().for_each(|pump| pump.stop());
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.drain(..).for_each(|thread| drop(thread.join()));
+    }
+}
+
+impl Drop for Pumps {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,45 @@
+//! A connected socket that the pump writes to without waiting.
+
+use std::io::{self, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+/// A non-blocking connected socket.
+#[derive(Debug)]
+pub enum Socket {
+    /// A connection over TCP.
+    Tcp(TcpStream),
+    /// A connection over a Unix socket.
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Writes as many bytes as the kernel accepts now, and returns their number: 0 if it accepts
+    /// none.
+    ///
+    /// # Errors
+    /// Fails when the connection has failed.
+    pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            let written = match self {
+                Self::Tcp(stream) => (&*stream).write(bytes),
+                Self::Unix(stream) => (&*stream).write(bytes),
+            };
+            match written {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+}

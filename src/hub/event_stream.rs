@@ -1,0 +1,335 @@
+//! What comes next on a stream: events, a comment, the closing event, or an abort.
+//!
+//! This is the only place that decides it. Three drivers poll it: the body of an HTTP response that
+//! hyper sends (HTTP/2 and HTTP/1.0), the task of a connection that catches up, and the pump of the
+//! fan-out, which polls one stream for a whole group of subscribers.
+//!
+//! A stream ends without an error only if its last cursor covers exactly the events that were sent.
+//! Any other end is an error, and the driver must break off the transfer, so that no cache keeps
+//! the response.
+
+use super::reader::{Delivery, Lost, Place, Reader, Step};
+use super::{Hub, Joined};
+use crate::core::caching::Ending;
+use crate::core::event::ChannelName;
+use crate::core::segment::Span;
+use crate::core::sse::{self, Format};
+use crate::limits::connections::Permit;
+use crate::sync::timers::Timer;
+use crate::sync::waiters::Registration;
+use crate::telemetry::metrics::{JoinKind, Unreported};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+/// The times of heartbeats are rounded up to multiples of this, in ms, so that many streams share
+/// one timer.
+const HEARTBEAT_GRID_MS: u64 = 250;
+/// A stream that still sends events of its segment this long after the end of the segment, in ms,
+/// is closed. The client continues in the next response, because the cursor is right at every
+/// event.
+const OVERRUN_MS: u64 = 5_000;
+
+/// The stream of one response, or of a group of responses that are at the same place.
+pub struct EventStream {
+    hub: Arc<Hub>,
+    reader: Reader,
+    span: Span,
+    ready: VecDeque<Bytes>,
+    bytes_left: usize,
+    end: Registration<Timer>,
+    heartbeat: Registration<Timer>,
+    heartbeat_ms: u64,
+    sent_at: u64,
+    ending: Option<Ending>,
+}
+
+/// The streams that can share one group: from the same cursor on, they send the same bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StreamKey {
+    names: Vec<ChannelName>,
+    format: Format,
+    ends_at: u64,
+    next_number: u64,
+}
+
+/// The account of one stream: its permits, and its part in the metrics. Dropping it counts the end
+/// of the stream.
+pub struct StreamAccount {
+    hub: Arc<Hub>,
+    unreported: Unreported,
+    ending: Option<Ending>,
+    _counted: TaskTrackerToken,
+    /// The permit of the stream's client, and the permit for a stream over HTTP/2.
+    held: (Option<Permit>, Option<OwnedSemaphorePermit>),
+}
+
+/// A stream with its account.
+pub struct CountedStream {
+    /// The stream.
+    pub stream: EventStream,
+    /// Its account.
+    pub account: StreamAccount,
+}
+
+/// The error that breaks off a transfer, with its reason.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamAborted(pub Ending);
+
+impl EventStream {
+    /// Creates a stream that begins now. After `bytes_max` bytes of events it ends early.
+    pub fn new(hub: Arc<Hub>, joined: Joined, heartbeat: Duration, bytes_max: usize) -> Self {
+        let Joined { reader, span, prelude } = joined;
+        let ready = prelude.chunks(span.segment.number, span.ends_at).into();
+        Self::begin(hub, reader, span, ready, heartbeat.as_millis() as u64, bytes_max)
+    }
+
+    /// Creates a stream that continues at `places`, where this one was or is. It has `bytes_left`
+    /// bytes of events until it ends early.
+    pub fn fork(&self, places: &[Place], bytes_left: usize) -> Self {
+        let reader = self.reader.fork(places);
+        let (hub, ready) = (self.hub.clone(), VecDeque::new());
+        Self::begin(hub, reader, self.span, ready, self.heartbeat_ms, bytes_left)
+    }
+
+    fn begin(
+        hub: Arc<Hub>,
+        reader: Reader,
+        span: Span,
+        ready: VecDeque<Bytes>,
+        heartbeat_ms: u64,
+        bytes_left: usize,
+    ) -> Self {
+        let sent_at = hub.clock().now();
+        Self {
+            end: hub.end_timer(span.ends_at),
+            heartbeat: hub.heartbeat_timer(on_grid(sent_at + heartbeat_ms)),
+            reader,
+            span,
+            ready,
+            bytes_left,
+            heartbeat_ms,
+            sent_at,
+            ending: None,
+            hub,
+        }
+    }
+
+    /// Returns the key of the group in which the stream can be sent.
+    pub fn key(&self) -> StreamKey {
+        StreamKey {
+            names: self.reader.names(),
+            format: self.reader.format(),
+            ends_at: self.span.ends_at,
+            next_number: self.span.next_number,
+        }
+    }
+
+    /// Returns the place in each channel up to which all events were handed out.
+    pub fn places(&self) -> Box<[Place]> {
+        self.reader.places()
+    }
+
+    /// Returns how many bytes of events follow before the stream ends early.
+    pub fn bytes_left(&self) -> usize {
+        self.bytes_left
+    }
+
+    /// Lets the stream run on to the end of its segment, however many bytes it sends. The driver
+    /// of a group limits each subscriber by itself.
+    pub fn without_bytes_max(mut self) -> Self {
+        self.bytes_left = usize::MAX;
+        self
+    }
+
+    /// Returns how the stream has ended, or `None` while it has not.
+    pub fn ending(&self) -> Option<Ending> {
+        self.ending
+    }
+
+    /// Whether the stream waits for new events, and not for a page of old ones.
+    pub fn is_live(&self) -> bool {
+        self.ready.is_empty() && self.ending.is_none() && !self.reader.is_paging()
+    }
+
+    /// Returns the next bytes, or `None` when the stream has ended as planned.
+    ///
+    /// # Errors
+    /// Fails when the stream cannot go on without missing events.
+    pub fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Delivery, StreamAborted>>> {
+        if let Some(bytes) = self.ready.pop_front() {
+            return Poll::Ready(Some(Ok(Delivery { bytes, events: 0 })));
+        }
+        if self.ending.is_some() {
+            return Poll::Ready(None);
+        }
+        if self.bytes_left == 0 {
+            self.close(Ending::Full);
+            return self.poll_next(context);
+        }
+        // The timer is polled before the reader: once the timer has fired, the reader finds every
+        // event before the end.
+        let is_over = self.end.poll_fired(context.waker());
+        match self.reader.poll_next(context, self.bytes_left) {
+            Poll::Ready(Ok(Step::Events(delivery))) => {
+                self.sent_at = self.hub.clock().now();
+                self.bytes_left = self.bytes_left.saturating_sub(delivery.bytes.len());
+                if self.sent_at > self.span.ends_at + OVERRUN_MS {
+                    self.close(Ending::Boundary);
+                }
+                Poll::Ready(Some(Ok(delivery)))
+            }
+            Poll::Ready(Ok(Step::Ended)) => {
+                self.ending = Some(Ending::ChannelEnd);
+                Poll::Ready(None)
+            }
+            Poll::Ready(Err(lost)) => Poll::Ready(Some(Err(self.abort(&lost)))),
+            Poll::Pending if is_over => {
+                self.close(Ending::Boundary);
+                self.poll_next(context)
+            }
+            Poll::Pending => self.poll_heartbeat(context),
+        }
+    }
+
+    fn poll_heartbeat(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Delivery, StreamAborted>>> {
+        while self.heartbeat.poll_fired(context.waker()) {
+            let now = self.hub.clock().now();
+            let is_quiet = now >= self.sent_at + self.heartbeat_ms;
+            if is_quiet {
+                self.sent_at = now;
+            }
+            self.heartbeat = self.hub.heartbeat_timer(on_grid(self.sent_at + self.heartbeat_ms));
+            if is_quiet {
+                let bytes = Bytes::from_static(sse::HEARTBEAT);
+                return Poll::Ready(Some(Ok(Delivery { bytes, events: 0 })));
+            }
+        }
+        Poll::Pending
+    }
+
+    fn close(&mut self, ending: Ending) {
+        debug_assert!(ending.is_whole());
+        let mut block = Vec::with_capacity(128);
+        let cursor = Joined::closing_cursor(&self.reader, self.span.ends_at);
+        sse::closing(&mut block, &cursor, self.span.next_number, self.hub.retry_ms());
+        self.ready.push_back(block.into());
+        self.ending = Some(ending);
+    }
+
+    fn abort(&mut self, lost: &Lost) -> StreamAborted {
+        let ending = match lost {
+            Lost::FellBehind => Ending::FellBehind,
+            Lost::Store(why) => {
+                tracing::warn!(%why, "a stream is aborted");
+                Ending::StoreLost
+            }
+        };
+        self.ending = Some(ending);
+        StreamAborted(ending)
+    }
+}
+
+impl StreamAccount {
+    /// Opens the account of a stream, which now counts as open.
+    pub fn open(hub: Arc<Hub>, kind: JoinKind) -> Self {
+        hub.metrics().opened(kind);
+        Self {
+            unreported: Unreported::default(),
+            ending: None,
+            _counted: hub.count_stream(),
+            held: (None, None),
+            hub,
+        }
+    }
+
+    /// Keeps the permit of the client and the permit for a stream over HTTP/2 until the stream
+    /// ends.
+    pub fn keep(&mut self, permit: Option<Permit>, stream: Option<OwnedSemaphorePermit>) {
+        self.held = (permit, stream);
+    }
+
+    /// Counts what was sent. Something without events is a comment or an end, after which there is
+    /// time to update the shared counters.
+    pub fn sent(&mut self, events: u64, bytes: usize) {
+        self.unreported.add(self.hub.metrics(), events, bytes);
+        if events == 0 {
+            self.unreported.report(self.hub.metrics());
+        }
+    }
+
+    /// Notes how the stream has ended. A stream without this note has lost its client, or was cut.
+    pub fn ended(&mut self, ending: Ending) {
+        self.ending = Some(ending);
+    }
+}
+
+impl CountedStream {
+    /// Creates a stream that begins now, and counts it as open. After `bytes_max` bytes of events it
+    /// ends early.
+    pub fn new(
+        hub: Arc<Hub>,
+        joined: Joined,
+        kind: JoinKind,
+        heartbeat: Duration,
+        bytes_max: usize,
+    ) -> Self {
+        let account = StreamAccount::open(hub.clone(), kind);
+        Self { stream: EventStream::new(hub, joined, heartbeat, bytes_max), account }
+    }
+
+    /// Returns the next bytes of the stream, and counts them. The result is that of
+    /// [`EventStream::poll_next`].
+    ///
+    /// # Errors
+    /// Fails when the stream cannot go on without missing events.
+    pub fn poll_chunk(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, StreamAborted>>> {
+        self.stream.poll_next(context).map(|next| match next {
+            Some(Ok(delivery)) => {
+                self.account.sent(delivery.events, delivery.bytes.len());
+                Some(Ok(delivery.bytes))
+            }
+            Some(Err(aborted)) => {
+                self.account.ended(aborted.0);
+                Some(Err(aborted))
+            }
+            None => {
+                self.stream.ending().into_iter().for_each(|ending| self.account.ended(ending));
+                None
+            }
+        })
+    }
+}
+
+impl Drop for StreamAccount {
+    fn drop(&mut self) {
+        self.unreported.report(self.hub.metrics());
+        let gone = if self.hub.is_draining() { Ending::Cut } else { Ending::ClientGone };
+        self.hub.metrics().ended(self.ending.unwrap_or(gone));
+    }
+}
+
+fn on_grid(ms: u64) -> u64 {
+    ms.div_ceil(HEARTBEAT_GRID_MS) * HEARTBEAT_GRID_MS
+}
+
+impl std::fmt::Display for StreamAborted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "aborted: {}", self.0.as_str())
+    }
+}
+
+impl std::error::Error for StreamAborted {}

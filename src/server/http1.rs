@@ -1,0 +1,233 @@
+//! Connections over HTTP/1.1 and HTTP/1.0.
+//!
+//! hyper reads the requests and sends complete responses. A connection whose response is a stream
+//! or a WebSocket is taken out of hyper; after a stream, hyper gets it back.
+
+use super::connection::{Connection, Handover, Requests, ResponseKind, Switched};
+use super::listener::Stream;
+use super::takeover::{self, Taken};
+use super::{HEAD_BYTES_MAX, Peer, Served};
+use crate::fanout::group::Outcome;
+use crate::fanout::socket::Socket;
+use crate::http::stream_body::ResponseBody;
+use crate::http::websocket::Handshake;
+use crate::http::{AppState, Caller};
+use crate::hub::event_stream::CountedStream;
+use crate::limits::intake_pace::IntakePace;
+use crate::sync::lifecycle::Stage;
+use crate::sync::waiters::Registration;
+use bytes::Bytes;
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, Version};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use tokio::time::timeout;
+
+/// A connection whose stream has caught up.
+struct Waiting {
+    socket: Socket,
+    stream: Box<CountedStream>,
+    after: Box<After>,
+}
+
+/// What is needed after a stream.
+struct After {
+    /// Bytes after the request of the stream, which were read with it.
+    unread: Bytes,
+    /// Whether the connection closes after the stream.
+    closes: bool,
+}
+
+/// What follows after hyper.
+enum Next {
+    /// The connection changes to the WebSocket protocol.
+    WebSocket(Box<Switched>),
+    /// A stream is sent on the connection. `unread` are bytes after its request.
+    Stream { stream: Stream, taken: Box<Taken>, unread: Bytes },
+}
+
+/// Serves the requests of a connection, one after another. While a stream is with a pump, the
+/// future keeps only what is needed afterwards: everything else is in boxed futures.
+pub(super) async fn serve(stream: Stream, served: &Served, peer: &Peer) {
+    let mut waiting = Box::pin(until_caught_up(stream, Bytes::new(), served, peer)).await;
+    while let Some(Waiting { socket, stream, after }) = waiting {
+        let outcome = served.pumps.send(socket, stream).await;
+        waiting = Box::pin(resume(outcome, after, served, peer)).await;
+    }
+}
+
+/// Serves requests until one has a stream that has caught up. Returns `None` when the connection
+/// has ended. `unread` are bytes that were already read from it.
+async fn until_caught_up(
+    mut stream: Stream,
+    mut unread: Bytes,
+    served: &Served,
+    peer: &Peer,
+) -> Option<Waiting> {
+    loop {
+        match Box::pin(serve_requests(stream, unread, served, peer)).await? {
+            Next::WebSocket(switched) => {
+                super::serve_websocket(*switched, served.origin.clone()).await;
+                return None;
+            }
+            Next::Stream { stream: own, taken, unread: after } => {
+                let now = served.origin.hub.clock().machine_now();
+                let (head, body, closes) = taken.into_parts(now);
+                let after = Box::new(After { unread: after, closes });
+                match takeover::send(own, head, body).await? {
+                    (own, Some(body)) => return Waiting::new(own, body, after),
+                    (own, None) => (stream, unread) = after.next_request(own, served).await?,
+                }
+            }
+        }
+    }
+}
+
+/// Continues after a pump.
+async fn resume(
+    outcome: Outcome,
+    after: Box<After>,
+    served: &Served,
+    peer: &Peer,
+) -> Option<Waiting> {
+    match takeover::resume(outcome).await? {
+        (stream, Some(body)) => Waiting::new(stream, body, after),
+        (stream, None) => {
+            let (stream, unread) = after.next_request(stream, served).await?;
+            until_caught_up(stream, unread, served, peer).await
+        }
+    }
+}
+
+impl Waiting {
+    fn new(stream: Stream, body: Box<CountedStream>, after: Box<After>) -> Option<Self> {
+        Some(Self { socket: stream.into_socket().ok()?, stream: body, after })
+    }
+}
+
+impl After {
+    /// Waits for the next request. Returns `None` if the connection has to close.
+    async fn next_request(self, stream: Stream, served: &Served) -> Option<(Stream, Bytes)> {
+        if self.closes || self.unread.is_empty() && !has_request(&stream, served).await {
+            return None;
+        }
+        Some((stream, self.unread))
+    }
+}
+
+/// Serves requests with hyper, until a response takes the connection away from it.
+async fn serve_requests(
+    stream: Stream,
+    unread: Bytes,
+    served: &Served,
+    peer: &Peer,
+) -> Option<Next> {
+    let Served { origin, config, .. } = served;
+    let head_time = Some(config.head_timeout);
+    let pace = IntakePace::default();
+    let requests = Arc::new(Requests::default());
+    let write_timeout = origin.write_timeout();
+    let connection =
+        Connection::new(stream, unread, requests.clone(), head_time, write_timeout, pace);
+    let caller = peer.caller;
+    let mut stage = Registration::new(origin.hub.lifecycle().clone());
+    let service = service_fn(|request| {
+        let (origin, requests) = (origin.clone(), requests.clone());
+        requests.begin();
+        // The future of a request is boxed because it is many times larger than the connection of
+        // an idle stream.
+        Box::pin(async move {
+            let answer = answer(request, &origin, &requests, &caller).await;
+            Ok::<_, Infallible>(answer)
+        }) as Pin<Box<dyn Future<Output = _> + Send>>
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .half_close(true)
+        .header_read_timeout(config.idle_timeout)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(connection), service)
+        .with_upgrades();
+    let mut is_told = false;
+    // The result of the connection is ignored; the end of a stream is counted by its body.
+    poll_fn(|context| {
+        let mut connection = Pin::new(&mut connection);
+        if !is_told && stage.poll_reached(context, Stage::Closing) {
+            is_told = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        let polled = connection.poll(context).map(drop);
+        if requests.has_stream() { Poll::Ready(()) } else { polled }
+    })
+    .await;
+    let taken = match requests.take_handover()? {
+        Handover::WebSocket(switched) => return Some(Next::WebSocket(switched)),
+        Handover::Stream(taken) => taken,
+    };
+    let parts = connection.into_parts()?;
+    let stream = parts.io.into_inner().take_stream()?;
+    // A copy, because even an empty handle would keep hyper's whole buffer.
+    let unread = Bytes::copy_from_slice(&parts.read_buf);
+    Some(Next::Stream { stream, taken, unread })
+}
+
+/// Waits for the next request after a stream. Returns `false` if the connection has to close.
+async fn has_request(stream: &Stream, served: &Served) -> bool {
+    let mut stage = Registration::new(served.origin.hub.lifecycle().clone());
+    let arrives = poll_fn(|context| {
+        if let Poll::Ready(peeked) = stream.poll_peek(context, &mut [0]) {
+            return Poll::Ready(peeked.is_ok_and(|count| count > 0));
+        }
+        match stage.poll_reached(context, Stage::Closing) {
+            true => Poll::Ready(false),
+            false => Poll::Pending,
+        }
+    });
+    timeout(served.config.idle_timeout, arrives).await.unwrap_or(false)
+}
+
+/// Answers a request of an HTTP/1 connection. It does not return if the response takes the
+/// connection away from hyper.
+async fn answer(
+    mut request: Request<Incoming>,
+    origin: &AppState,
+    requests: &Requests,
+    caller: &Caller,
+) -> Response<ResponseBody> {
+    let version = request.version();
+    let closes = takeover::wants_close(request.headers());
+    // A body that was not read yet would be taken for the next request.
+    let is_complete = request.body().is_end_stream();
+    let upgrade = hyper::upgrade::on(&mut request);
+    let mut answer = origin.answer(request, caller).await;
+    let handshake = answer.extensions_mut().remove::<Arc<Handshake>>();
+    if version == Version::HTTP_11 && is_complete {
+        let (head, body) = answer.into_parts();
+        match body {
+            ResponseBody::Stream(body) => {
+                let taken = Box::new(Taken { head, body, closes });
+                requests.hand_over(Handover::Stream(taken));
+                return std::future::pending().await;
+            }
+            other => answer = Response::from_parts(head, other),
+        }
+    }
+    requests.answered(match answer.body() {
+        _ if handshake.is_some() => ResponseKind::Switch,
+        ResponseBody::Stream(_) if version < Version::HTTP_11 => ResponseKind::UnboundedStream,
+        ResponseBody::Stream(_) => ResponseKind::Stream,
+        _ => ResponseKind::Finished,
+    });
+    if let Some(handshake) = handshake {
+        let switched = Box::new(Switched { upgrade, handshake });
+        requests.hand_over(Handover::WebSocket(switched));
+    }
+    answer
+}
