@@ -67,8 +67,8 @@ struct SquidArguments {
     /// Address where nginx listens for Squid: the --inner-listen of that nginx (HOST:PORT)
     #[arg(long)]
     origin: HostPort,
-    /// Address where Squid listens: a port, or ADDRESS:PORT [default: 127.0.0.1:3128]
-    #[arg(long, value_parser = listen)]
+    /// Address where Squid listens: a port of 127.0.0.1, or ADDRESS:PORT [default: 127.0.0.1:3128]
+    #[arg(long, value_parser = local_listen)]
     listen: Option<String>,
     /// The origin's --long-poll-timeout (time)
     #[arg(long, default_value = "20s", value_parser = duration)]
@@ -240,6 +240,12 @@ fn listen(text: &str) -> Result<String, String> {
         true => Ok(text.to_owned()),
         false => Err("write it as 8080, 127.0.0.1:8080 or [::]:8080".to_owned()),
     }
+}
+
+/// Reads an address that only this machine needs: a port alone is a port of 127.0.0.1.
+fn local_listen(text: &str) -> Result<String, String> {
+    let address = listen(text)?;
+    Ok(if address.contains(':') { address } else { format!("127.0.0.1:{address}") })
 }
 
 fn segment(text: &str) -> Result<Duration, String> {

@@ -283,6 +283,20 @@ async fn websockets_pass_and_squid_itself_takes_reads_of_channels_alone() {
     }
 }
 
+/// Squid refuses a path that does not begin as a channel's, and pages cannot read its refusal.
+#[tokio::test]
+async fn a_path_with_doubled_slashes_or_dots_is_answered_as_the_origin_reads_it() {
+    let origin = Origin::with(&["--store", "memory"]);
+    origin.publish_with("a", "key=k", "v").await;
+    let cache = Cache::squid(origin.listen.port());
+    for path in ["//channels/a/history", "//channels/a/state", "/x/../channels/a/history?limit=3"] {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nOrigin: http://page.example\r\n\r\n");
+        let answer = ask(cache.port, &head, is_whole_head).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+        assert!(answer.to_lowercase().contains("access-control-allow-origin"), "{path}: {answer}");
+    }
+}
+
 #[tokio::test]
 async fn an_origin_that_is_down_sees_one_try_a_second_and_cursor() {
     let origin = Origin::with(&["--store", "memory"]);

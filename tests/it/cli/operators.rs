@@ -122,6 +122,8 @@ fn a_mistake_in_flags_or_variables_is_one_exit_status_and_is_named() {
     check(&["serve", "--idle-timeout", "0"], &[], "--idle-timeout takes more than 0");
     check(&["serve", "--allowed-host", "http://a.example"], &[], "without a scheme");
     check(&["edge", "squid", "--origin", "127.0.0.1:3128"], &[], "listens itself");
+    let squid = ["edge", "squid", "--origin", "127.0.0.1:3130", "--listen", "3130"];
+    check(&squid, &[], "listens itself");
     let nginx = ["edge", "nginx", "--profile", "squid", "--origin", "127.0.0.1:3129"];
     check(&nginx, &[], "listens for Squid");
     check(&["serve", "--listen", "8080"], &[], "localhost:8080");
