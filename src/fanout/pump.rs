@@ -70,6 +70,8 @@ struct Place {
     key: StreamKey,
     waker: Arc<GroupWaker>,
     has_turn: bool,
+    /// Whether the stream has something new. It is polled after the pass that is running.
+    needs_poll: bool,
 }
 
 /// Notes that the stream of a group has something new.
@@ -171,8 +173,9 @@ impl Pump {
                 return;
             }
             for group in woken {
-                if let Some(place) = self.groups.get(group) {
+                if let Some(place) = self.groups.get_mut(group) {
                     place.waker.is_noted.store(false, Ordering::Release);
+                    place.needs_poll = true;
                     self.give_turn(group);
                 }
             }
@@ -237,7 +240,7 @@ impl Pump {
             is_noted: AtomicBool::new(false),
         });
         let group = Group::new(id, stream);
-        entry.insert(Place { group, key: key.clone(), waker, has_turn: false });
+        entry.insert(Place { group, key: key.clone(), waker, has_turn: false, needs_poll: false });
         self.by_key.insert(key, id);
         id
     }
@@ -263,6 +266,7 @@ impl Pump {
 
     fn poll_group(&mut self, group: usize) {
         let Some(place) = self.groups.get_mut(group) else { return };
+        place.needs_poll = false;
         let waker = Waker::from(place.waker.clone());
         let is_more = place.group.poll(&mut Context::from_waker(&waker)).is_ready();
         if !place.group.is_open() {
@@ -288,12 +292,13 @@ impl Pump {
         let Some(group) = self.turns.pop_front() else { return };
         let Some(place) = self.groups.get_mut(group) else { return };
         place.has_turn = false;
-        if place.group.is_between_passes() {
+        if place.needs_poll && place.group.is_between_passes() {
             self.poll_group(group);
         }
         let Some(place) = self.groups.get_mut(group) else { return };
         match place.group.slice(&mut self.subscribers) {
             Turn::Unfinished => self.give_turn(group),
+            Turn::Idle if place.needs_poll => self.give_turn(group),
             Turn::Idle => {}
             Turn::Empty => {
                 let place = self.groups.remove(group);

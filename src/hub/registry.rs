@@ -21,6 +21,9 @@ use tokio::sync::Notify;
 
 /// How long a channel without readers stays in memory, in ms.
 const LINGER_MS: u64 = 60_000;
+/// Most readers that the thread of the store wakes by itself. A wake-up of a reader takes about a
+/// microsecond.
+const WOKEN_AT_ONCE_MAX: usize = 8;
 /// Largest size of one channel's tail buffer in bytes, whatever the budget.
 const TAIL_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -126,6 +129,16 @@ impl ChannelRegistry {
         }
     }
 
+    /// Wakes the readers of a channel: at once where they are few, as the groups of the pumps are.
+    fn wake_readers(&self, channel: Arc<Channel>) {
+        match channel.waiters().len() <= WOKEN_AT_ONCE_MAX {
+            true => {
+                channel.waiters().wake_all();
+            }
+            false => self.mark_dirty(channel),
+        }
+    }
+
     fn mark_dirty(&self, channel: Arc<Channel>) {
         if channel.mark_dirty() {
             self.dirty().push(channel);
@@ -169,7 +182,7 @@ impl Listener for ChannelRegistry {
         };
         for channel in formats.into_iter().flatten() {
             channel.append(previous, events, self.share(count));
-            self.mark_dirty(channel);
+            self.wake_readers(channel);
         }
     }
 

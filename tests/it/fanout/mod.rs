@@ -11,7 +11,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-const LONG: [&str; 4] = ["--store", "memory", "--segment", "10m"];
+/// Neither a boundary nor a heartbeat hides that a subscriber waits in vain.
+const LONG: [&str; 6] = ["--store", "memory", "--segment", "10m", "--heartbeat", "10m"];
 
 /// Opens a stream, and reads it until its first SSE event has come.
 async fn subscribe(origin: &Origin, path: &str) -> TcpStream {
@@ -87,6 +88,26 @@ async fn a_subscriber_that_reads_one_byte_a_second_delays_none_of_a_thousand() {
     origin.publish("a", "after").await;
     assert_eq!(next_message(&mut late).await.data, "after");
     dripping.abort();
+}
+
+/// With so many subscribers a pass has several slices, and events come while it runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_come_during_a_pass_follow_in_the_next_one() {
+    let _alone = crate::kit::alone().await;
+    let origin = Origin::with(&LONG);
+    let mut streams = Vec::new();
+    for _ in 0..1_500 {
+        streams.push(subscribe(&origin, "/channels/a").await);
+    }
+    for round in 0..40 {
+        for number in 0..4 {
+            origin.publish("a", &format!("{round}-{number}")).await;
+        }
+        let last = format!("{round}-3");
+        for stream in &mut streams {
+            assert_eq!(data_until(stream, &last).await.len(), 4);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
