@@ -153,10 +153,9 @@ impl Group {
     /// Adds a subscriber, if the window still has all bytes after its place. Otherwise the
     /// subscriber goes back, to read on by itself.
     pub fn join(&mut self, joiner: Joiner, subscribers: &mut Subscribers) {
-        let Some(mark) = self.window.at(&joiner.stream.stream.places()) else {
-            joiner.refuse();
-            return;
-        };
+        // A stream that has ended has sent its end; the joiner's own stream ends in the same way.
+        let mark = self.window.at(&joiner.stream.stream.places()).filter(|_| self.end.is_none());
+        let Some(mark) = mark else { return joiner.refuse() };
         let Joiner { socket, stream, reply } = joiner;
         let CountedStream { stream, account } = *stream;
         let bytes_left = stream.bytes_left() as u64;
@@ -233,6 +232,14 @@ impl Group {
         subscriber.is_blocked = false;
         self.blocked.remove(&key);
         self.send(key, subscribers);
+    }
+
+    /// Removes a subscriber if its client has closed its sending side. A request that was sent
+    /// early is still there to be served.
+    pub fn drop_closed(&mut self, key: usize, subscribers: &mut Subscribers) {
+        if subscribers.get(key).is_some_and(|subscriber| subscriber.socket.is_at_end()) {
+            self.drop_gone(key, subscribers);
+        }
     }
 
     /// Removes a subscriber whose client has disconnected.

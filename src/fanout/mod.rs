@@ -20,16 +20,20 @@ use group::{Joiner, Outcome};
 use pump::{AllPumps, Pump};
 use socket::Socket;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// The pumps of a process. Dropping them closes the connections that they still have.
 pub struct Pumps {
     pumps: AllPumps,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    died: Arc<Notify>,
 }
+
+/// Reports when its thread panics.
+struct Watch(Arc<Notify>);
 
 impl Pumps {
     /// Starts `count` pumps, whose streams use the runtime of the caller.
@@ -38,16 +42,26 @@ impl Pumps {
     /// Fails when the process has no file descriptor or no thread left.
     pub fn start(count: usize) -> io::Result<Self> {
         let (all, pumps) = Pump::all(count.max(1))?;
-        let mut threads = Vec::new();
+        let (mut threads, died) = (Vec::new(), Arc::new(Notify::new()));
         for (number, pump) in all.into_iter().enumerate() {
-            let runtime = Handle::current();
+            let (runtime, watch) = (Handle::current(), Watch(died.clone()));
             let name = format!("headwater-pump{number}");
             threads.push(std::thread::Builder::new().name(name).spawn(move || {
+                let _watch = watch;
                 let _entered = runtime.enter();
                 pump.run();
             })?);
         }
-        Ok(Self { pumps, threads: Mutex::new(threads) })
+        Ok(Self { pumps, threads: Mutex::new(threads), died })
+    }
+
+    /// Completes with a message when a pump has died. Its streams are then lost, and the process
+    /// has to be started again.
+    pub async fn failed(&self) -> String {
+        self.died.notified().await;
+        "a thread of the fan-out has died (see the messages before this one); nothing \
+         acknowledged is lost, start the process again"
+            .to_owned()
     }
 
     /// Sends a live stream on a connection, and returns why that has ended. Everything up to the
@@ -66,6 +80,15 @@ impl Pumps {
         self.pumps.iter().for_each(|pump| pump.stop());
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         threads.drain(..).for_each(|thread| drop(thread.join()));
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The notification is stored for a waiter that comes later.
+            self.0.notify_one();
+        }
     }
 }
 

@@ -206,10 +206,14 @@ impl Pump {
         let key = event.token().0;
         let Some(group) = self.subscribers.group_of(key) else { return };
         let Some(place) = self.groups.get_mut(group) else { return };
-        // A client that closes its sending side during a stream counts as disconnected.
-        if event.is_error() || event.is_read_closed() || event.is_write_closed() {
+        if event.is_error() || event.is_write_closed() {
             place.group.drop_gone(key, &mut self.subscribers);
-        } else if event.is_writable() {
+        }
+        // A client that closes its sending side during a stream counts as disconnected.
+        if event.is_read_closed() {
+            place.group.drop_closed(key, &mut self.subscribers);
+        }
+        if event.is_writable() {
             place.group.unblock(key, &mut self.subscribers);
         }
         self.give_turn(group);

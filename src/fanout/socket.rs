@@ -1,5 +1,6 @@
 //! A connected socket that the pump writes to without waiting.
 
+use rustix::net::{RecvFlags, recv};
 use std::io::{self, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, RawFd};
@@ -32,6 +33,17 @@ impl Socket {
                 other => return other,
             }
         }
+    }
+}
+
+impl Socket {
+    /// Whether the peer has closed its sending side, and everything that it sent was read.
+    pub fn is_at_end(&self) -> bool {
+        let peeked = match self {
+            Self::Tcp(stream) => recv(stream, &mut [0], RecvFlags::PEEK),
+            Self::Unix(stream) => recv(stream, &mut [0], RecvFlags::PEEK),
+        };
+        matches!(peeked, Ok((0, _)))
     }
 }
 

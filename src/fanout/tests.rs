@@ -77,14 +77,14 @@ fn name() -> ChannelName {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(length_ms: u64) -> Self {
         let clock = Clock::default();
         let registry = Arc::new(ChannelRegistry::new(clock.clone(), BUDGET_BYTES));
         let config = LocalConfig { timeout: PATIENCE, reserve: 0, segment_bytes: SEGMENT_BYTES };
         let limits = Limits::default();
         let store =
             LocalStore::open(Backing::Memory, config, limits, clock.clone(), registry.clone());
-        let segments = SegmentClock { length_ms: 600_000, ..SegmentClock::default() };
+        let segments = SegmentClock { length_ms, ..SegmentClock::default() };
         let budget = Budget::new(BUDGET_BYTES, PATIENCE);
         let store = Arc::new(store.unwrap());
         let hub = Hub::new(clock, segments, registry, store, PATIENCE, budget);
@@ -159,8 +159,8 @@ struct Stage {
 }
 
 impl Stage {
-    async fn new() -> Self {
-        let mut world = World::new();
+    async fn new(length_ms: u64) -> Self {
+        let mut world = World::new(length_ms);
         world.publish(0).await;
         let mut stream = world.stream(1).await;
         assert!(stream.poll_next(&mut Context::from_waker(Waker::noop())).is_ready());
@@ -198,14 +198,18 @@ impl Stage {
             received.extend_from_slice(&bytes);
             received.extend_from_slice(b"\r\n");
         }
+        let _more = self.group.poll(&mut context);
+        let outcome = self.join_with(near, stream);
+        self.clients.push(Client { socket: far, received, first, outcome });
+    }
+
+    fn join_with(&mut self, socket: UnixStream, stream: EventStream) -> oneshot::Receiver<Outcome> {
         let (reply, outcome) = oneshot::channel();
         let account = StreamAccount::open(self.world.hub.clone(), JoinKind::Cursor);
         let stream = Box::new(CountedStream { stream, account });
-        let joiner = Joiner { socket: Socket::Unix(near), stream, reply };
-        let polled = self.group.poll(&mut context);
-        assert!(self.group.is_open() || polled.is_pending());
+        let joiner = Joiner { socket: Socket::Unix(socket), stream, reply };
         self.group.join(joiner, &mut self.subscribers);
-        self.clients.push(Client { socket: far, received, first, outcome });
+        outcome
     }
 
     fn send(&mut self, slices: usize) {
@@ -287,6 +291,30 @@ impl Client {
     }
 }
 
+/// The place of a stream does not change when its segment ends, so the joiner must not be taken
+/// for one that has got the end.
+#[tokio::test]
+async fn a_group_that_has_ended_takes_no_joiner() {
+    let mut stage = Stage::new(1_000).await;
+    let hub = stage.world.hub.clone();
+    tokio::spawn(async move { hub.run().await });
+    let mut stream = stage.world.stream(1).await;
+    let mut context = Context::from_waker(Waker::noop());
+    while stream.poll_next(&mut context).is_ready() {}
+    let begun = std::time::Instant::now();
+    while stage.group.is_open() {
+        assert!(begun.elapsed() < PATIENCE, "the segment does not end");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let _more = stage.group.poll(&mut context);
+    }
+    let (near, _far) = UnixStream::pair().unwrap();
+    let Outcome::Leave(leaver) = stage.join_with(near, stream).await.unwrap() else {
+        panic!("the joiner is refused")
+    };
+    let rest = String::from_utf8(rest_of(leaver.stream.unwrap()).await).unwrap();
+    assert!(rest.contains("event: segment"), "{rest}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -294,7 +322,7 @@ proptest! {
     fn each_subscriber_receives_exactly_its_bytes(steps in steps()) {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         runtime.worker_threads(1).enable_all().build().unwrap().block_on(async {
-            let mut stage = Stage::new().await;
+            let mut stage = Stage::new(600_000).await;
             for step in steps {
                 stage.play(step).await;
             }

@@ -107,9 +107,10 @@ impl Headwater {
         let Listeners { public, admin } = listeners;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let no_pumps = |error| Error(format!("the fan-out cannot start: {error}"));
-        let pumps = Pumps::start(cores).map_err(no_pumps)?;
+        let pumps = Arc::new(Pumps::start(cores).map_err(no_pumps)?);
         let stopped = tokio::select! {
-            stopped = server::run(public, admin, app.clone(), server, pumps, &shutdown) => stopped,
+            stopped = server::run(public, admin, app.clone(), server, pumps.clone(), &shutdown) => stopped,
+            why = pumps.failed() => return Err(Error(why)),
             why = store.failed() => return Err(Error(why)),
             () = hub.run() => Stopped::Drained,
             () = sweeps => Stopped::Drained,

@@ -130,10 +130,9 @@ pub async fn run(
     admin: Vec<Listener>,
     origin: Arc<AppState>,
     config: ServerConfig,
-    pumps: Pumps,
+    pumps: Arc<Pumps>,
     shutdown: &Shutdown,
 ) -> Stopped {
-    let pumps = Arc::new(pumps);
     let server = Arc::new(Served { origin: origin.clone(), config, pumps: pumps.clone() });
     let is_open = !origin.access.guards_publishing();
     let guarded = |listener: Listener| {

@@ -149,6 +149,22 @@ async fn a_second_request_that_was_sent_early_is_answered_after_the_stream() {
     }
 }
 
+/// `nc -N` closes its sending side after what it has sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_closes_its_sending_side_is_gone_once_its_requests_are_read() {
+    let origin = Origin::with(&["--store", "memory", "--segment", "2s"]);
+    let mut early = subscribe(&origin, "/channels/a").await;
+    let health = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    early.write_all(health.as_bytes()).await.expect("it is open");
+    early.shutdown().await.expect("it is open");
+    let text = read_until(&mut early, |_| false).await;
+    assert!(text.ends_with("ok\n"), "{text}");
+    let mut silent = subscribe(&origin, "/channels/a").await;
+    silent.shutdown().await.expect("it is open");
+    let text = read_until(&mut silent, |_| false).await;
+    assert!(!text.ends_with("0\r\n\r\n"), "the stream is not complete: {text}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_serves_one_stream_after_another() {
     let origin = Origin::with(&["--store", "memory", "--segment", "1s"]);
