@@ -24,11 +24,19 @@ use tokio::sync::oneshot;
 
 /// Most bytes that one poll of a stream adds to the window. More bytes wait for the next pass.
 const POLL_BYTES_MAX: u64 = 64 * 1024;
-/// Most bytes that the window keeps for slow subscribers. A subscriber that is further behind
-/// leaves the group and catches up on its own, from the tail buffer or the store.
-const WINDOW_BYTES_MAX: usize = 1024 * 1024;
 /// Most subscribers to which one slice writes: about half a millisecond.
 const SLICE: usize = 256;
+
+/// How many bytes the window of a group may keep.
+#[derive(Clone, Copy, Debug)]
+pub struct WindowLimits {
+    /// For slow subscribers. A subscriber that is further behind leaves the group and catches up on
+    /// its own, from the tail buffer or the store.
+    pub slow: usize,
+    /// After every subscriber has got them, so that a joiner that read the same events a moment
+    /// earlier finds its place.
+    pub history: usize,
+}
 
 /// One subscriber.
 pub struct Subscriber {
@@ -202,7 +210,7 @@ impl Group {
     }
 
     /// Writes to the next members, and finishes the pass after the last of them.
-    pub fn slice(&mut self, subscribers: &mut Subscribers) -> Turn {
+    pub fn slice(&mut self, subscribers: &mut Subscribers, limits: WindowLimits) -> Turn {
         if self.unvisited == 0 && std::mem::take(&mut self.needs_pass) {
             self.unvisited = self.members.len();
             self.pass_end = self.window.end();
@@ -215,7 +223,7 @@ impl Group {
             }
         }
         if self.unvisited == 0 {
-            self.finish_pass(subscribers);
+            self.finish_pass(subscribers, limits);
         }
         match self.unvisited > 0 || self.needs_pass {
             _ if self.members.is_empty() => Turn::Empty,
@@ -306,11 +314,11 @@ impl Group {
         }
     }
 
-    fn finish_pass(&mut self, subscribers: &mut Subscribers) {
+    fn finish_pass(&mut self, subscribers: &mut Subscribers, limits: WindowLimits) {
         // At the end of the stream, blocked subscribers finish on their own.
         let excess = match self.end {
             Some(_) => Some(u64::MAX),
-            None => self.window.excess(WINDOW_BYTES_MAX),
+            None => self.window.excess(limits.slow),
         };
         if let Some(excess) = excess {
             let is_behind = |key: &&usize| {
@@ -323,7 +331,7 @@ impl Group {
         }
         let offsets = self.blocked.iter().filter_map(|key| subscribers.get(*key));
         let slowest = offsets.map(|subscriber| subscriber.offset).min();
-        let history = self.window.end().saturating_sub(HISTORY_BYTES);
+        let history = self.window.end().saturating_sub(limits.history as u64);
         // Members that are not blocked have everything up to the end of the pass.
         self.window.trim(slowest.unwrap_or(u64::MAX).min(self.pass_end).min(history));
     }
@@ -381,10 +389,6 @@ impl ChunkCopy {
         self.bytes.slice(offset.saturating_sub(self.start) as usize..)
     }
 }
-
-/// Bytes that the window keeps although everybody has sent them, so that a joiner that read the
-/// same events a moment earlier finds its place.
-const HISTORY_BYTES: u64 = 16 * 1024;
 
 impl Subscribers {
     /// Returns an empty set, whose sockets are watched through `registry`. The token of each

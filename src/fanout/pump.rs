@@ -5,7 +5,7 @@
 //! that has something to send gets one slice, so that a large group delays a small one by one slice
 //! at most.
 
-use super::group::{Group, Joiner, Subscribers, Turn};
+use super::group::{Group, Joiner, Subscribers, Turn, WindowLimits};
 use crate::hub::event_stream::StreamKey;
 use mio::{Events, Poll, Token};
 use slab::Slab;
@@ -20,6 +20,13 @@ use std::time::{Duration, Instant};
 const WAKER: Token = Token(usize::MAX);
 /// Most events of sockets that are read at once.
 const EVENTS_MAX: usize = 1_024;
+/// Most bytes of the windows of a pump's groups in all, for slow subscribers and for joiners. Each
+/// group has an equal share.
+const WINDOWS_BYTES_MAX: usize = 16 * 1024 * 1024;
+const HISTORIES_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most bytes of one window, whatever the share.
+const WINDOW_BYTES_MAX: usize = 1024 * 1024;
+const HISTORY_BYTES_MAX: usize = 16 * 1024;
 /// The pause between two comparisons of the loads of the pumps.
 const BALANCE_PAUSE: Duration = Duration::from_secs(1);
 /// A pump gives subscribers away when it has more than this part of its share, and this number,
@@ -299,8 +306,13 @@ impl Pump {
         if place.needs_poll && place.group.is_between_passes() {
             self.poll_group(group);
         }
+        let count = self.groups.len().max(1);
+        let limits = WindowLimits {
+            slow: (WINDOWS_BYTES_MAX / count).min(WINDOW_BYTES_MAX),
+            history: (HISTORIES_BYTES_MAX / count).min(HISTORY_BYTES_MAX),
+        };
         let Some(place) = self.groups.get_mut(group) else { return };
-        match place.group.slice(&mut self.subscribers) {
+        match place.group.slice(&mut self.subscribers, limits) {
             Turn::Unfinished => self.give_turn(group),
             Turn::Idle if place.needs_poll => self.give_turn(group),
             Turn::Idle => {}

@@ -5,7 +5,7 @@
 
 #![cfg(test)]
 
-use super::group::{Group, Joiner, Outcome, Subscribers};
+use super::group::{Group, Joiner, Outcome, Subscribers, WindowLimits};
 use super::socket::Socket;
 use crate::core::cursor::{Cursor, EventId};
 use crate::core::event::{ChannelName, Event};
@@ -152,6 +152,7 @@ fn data_of(text: &[u8]) -> Vec<String> {
 }
 
 struct Stage {
+    limits: WindowLimits,
     world: World,
     group: Group,
     subscribers: Subscribers,
@@ -166,7 +167,9 @@ impl Stage {
         assert!(stream.poll_next(&mut Context::from_waker(Waker::noop())).is_ready());
         let poll = mio::Poll::new().unwrap();
         let subscribers = Subscribers::new(poll.registry().try_clone().unwrap());
-        Self { world, group: Group::new(0, stream), subscribers, clients: Vec::new() }
+        let limits = WindowLimits { slow: 100_000, history: 16 * 1024 };
+        let group = Group::new(0, stream);
+        Self { limits, world, group, subscribers, clients: Vec::new() }
     }
 
     async fn play(&mut self, step: Step) {
@@ -217,7 +220,7 @@ impl Stage {
             if self.group.is_between_passes() {
                 let _more = self.group.poll(&mut Context::from_waker(Waker::noop()));
             }
-            self.group.slice(&mut self.subscribers);
+            self.group.slice(&mut self.subscribers, self.limits);
         }
     }
 

@@ -138,7 +138,7 @@ impl Window {
     }
 
     /// Returns the offset before which the bytes can be dropped, so that at most `bytes_max` bytes
-    /// stay: the end of a chunk.
+    /// stay: the end of a chunk. Returns `None` if the window has no more bytes than that.
     pub fn excess(&self, bytes_max: usize) -> Option<u64> {
         let keep_from = self.end().saturating_sub(bytes_max as u64);
         if keep_from <= self.base {

@@ -328,3 +328,25 @@ async fn idle_subscribers_cost_little_memory() {
         data_until(stream, "x").await;
     }
 }
+
+/// Each subscriber has a group of its own, because each reads another second channel.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_subscribers_in_many_groups_have_a_bounded_memory() {
+    let _alone = crate::kit::alone().await;
+    let origin = Origin::with(&[&LONG[..], &["--retain-bytes", "2MiB"]].concat());
+    let mut slow = Vec::new();
+    for number in 0..400 {
+        let stream = subscribe(&origin, &format!("/channels/hot,other{number}")).await;
+        SockRef::from(&stream).set_recv_buffer_size(4_096).expect("a small buffer");
+        slow.push(stream);
+    }
+    let before = memory(&origin).await;
+    let filling = "x".repeat(10_000);
+    for _ in 0..90 {
+        origin.publish("hot", &filling).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    // 400 windows of 900 KB would be 360 MB. Each subscriber holds at most a page and a chunk.
+    let grown = memory(&origin).await - before;
+    assert!(grown < 130.0, "{grown} MiB more");
+}
