@@ -65,7 +65,7 @@ fn squid_takes_the_shipped_file_and_the_filled_in_one() {
     let text = edge(&[&words[..], &["--private", "a,desk.*"]].concat());
     takes(&text);
     for wanted in [
-        "http_port 6081 accel",
+        "http_port 127.0.0.1:6081 accel",
         "cache_peer ::1 parent 9000 ",
         "forceddomain=[::1]:9000 ",
         "read_timeout 70 seconds",
