@@ -12,7 +12,6 @@ use crate::access::scope::Right;
 use crate::access::token::{Grant, TokenError};
 use crate::access::{Credentials, Decision};
 use crate::core::event::ChannelName;
-use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, HeaderMap, HeaderName, HeaderValue};
 
 /// The header with which the edge vouches for a request.
@@ -76,7 +75,7 @@ impl AppState {
             }
         }
         Err(refused.unwrap_or_else(|| {
-            Denied::Refused(Problem::unauthorized(format!(
+            Denied::Refused(Problem::no_token(format!(
                 "this channel needs a token: send it as Authorization: Bearer, or from a browser \
                  in the cookie {name:?} or as ?access_token="
             )))
@@ -95,11 +94,11 @@ impl AppState {
             return Ok(None);
         }
         let needs = "this needs a token: send it as Authorization: Bearer";
-        let token = bearer(headers).ok_or_else(|| Problem::unauthorized(needs))?;
+        let token = bearer(headers).ok_or_else(|| Problem::no_token(needs))?;
         match self.check(token, (Right::Publish, std::slice::from_ref(name))) {
             Ok(grant) => Ok(Some(grant)),
             Err(Denied::Refused(problem) | Denied::NotYet(problem)) => Err(problem),
-            Err(Denied::Expired) => Err(Problem::unauthorized(EXPIRED)),
+            Err(Denied::Expired) => Err(Problem::bad_token(EXPIRED)),
         }
     }
 
@@ -112,7 +111,7 @@ impl AppState {
             {
                 Denied::NotYet(keys_missing(&why))
             }
-            other => Denied::Refused(Problem::unauthorized(explanation(other))),
+            other => Denied::Refused(Problem::bad_token(explanation(other))),
         })?;
         let credentials = Credentials { grant: Some(grant.clone()), is_vouched: false };
         match self.access.decide(&credentials, right, names) {
@@ -140,9 +139,7 @@ pub(super) fn explanation(refusal: TokenError) -> String {
 pub(super) fn out_of_scope(right: Right, names: &[ChannelName]) -> Problem {
     let word = if right == Right::Publish { "publish" } else { "subscribe" };
     let wanted: Vec<String> = names.iter().map(|name| format!("{word}:{name}")).collect();
-    let detail = format!("the token's scope does not grant {}", wanted.join(" "));
-    let (status, title) = (StatusCode::FORBIDDEN, "The token does not allow this");
-    Problem::new(status, "scope", title, detail)
+    Problem::scope(&wanted.join(" "))
 }
 
 /// Marks a response for one client only, so that no cache stores it.

@@ -12,7 +12,7 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 
 /// The response headers that a page may read, beside those that CORS always allows.
-const EXPOSED: &str = "Headwater-Shed, Headwater-Response, Headwater-Fresh";
+const EXPOSED: &str = "Headwater-Shed, Headwater-Response, Headwater-Fresh, Retry-After";
 /// The request headers that a page may send if its preflight lists none, or too many.
 const TAKEN: &str = "Last-Event-ID, Cache-Control, Content-Type, Idempotency-Key, Authorization";
 /// The longest list of requested headers that the response to a preflight repeats, in bytes.

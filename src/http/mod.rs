@@ -274,33 +274,28 @@ impl AppState {
         }
         let query = Query::parse(request.uri().query().unwrap_or_default());
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let is_write = matches!(*request.method(), Method::POST | Method::DELETE);
         match route {
             Route::Channels(names) if is_read => {
                 let (admission, stream) = self.stream_permit(request.version(), admission);
-                let mode = if query.get("mode") == Some("hold") { "hold" } else { "stream" };
-                let name = self.responses.next(&request, mode);
-                let audience = self.may_read(request.headers(), &query, &names);
-                let mut answer = match &audience {
-                    Ok(_) => self.subscribe(&request, &names, &query, admission).await?,
-                    Err(Denied::Expired) => self.put_off(&request)?,
-                    Err(Denied::NotYet(_)) => self.shed_for_keys(&request)?,
-                    Err(Denied::Refused(problem)) => return Err(problem.clone()),
-                };
-                if !matches!(audience, Ok(Audience::Everyone)) {
-                    access::keep_private(&mut answer);
-                }
-                answer.headers_mut().insert(RESPONSE_HEADER, name);
+                let mut answer = self.answer_stream(&request, &names, &query, admission).await?;
                 if let ResponseBody::Stream(body) = answer.body_mut() {
                     body.account.keep(permit, stream);
                 }
                 Ok(answer)
             }
-            Route::Channels(names) if probe::is_fault(&names) => {
+            Route::Channels(names) if is_write && probe::is_fault(&names) => {
                 Err(Problem::not_found(probe::TAKES_NO_EVENTS))
             }
             Route::Channels(names) => self.write(request, names, &query, client).await,
             Route::Health if is_read || is_options => Ok(text("ok\n".to_owned())),
             Route::Ready if is_read || is_options => self.ready().await,
+            Route::Home if !self.config.demo => {
+                Err(Problem::not_found("the demo page is there with serve --demo"))
+            }
+            Route::Metrics => {
+                Err(Problem::not_found("metrics are on the admin listener (--admin-listen)"))
+            }
             _ if !is_read => Err(Problem::method(READ_METHODS)),
             Route::WebSocket => self.handshake(&request, host, &query, admission, permit),
             Route::History(name) => {
@@ -311,13 +306,33 @@ impl AppState {
                 let audience = self.audience_of(&request, &query, &name)?;
                 Ok(for_its(audience, self.state(&name, &query).await?))
             }
-            Route::Home if self.config.demo => Ok(page()),
-            Route::Home => Err(Problem::not_found("the demo page is there with serve --demo")),
+            Route::Home => Ok(page()),
             Route::Health | Route::Ready => Err(Problem::method(READ_METHODS)),
-            Route::Metrics => {
-                Err(Problem::not_found("metrics are on the admin listener (--admin-listen)"))
-            }
         }
+    }
+
+    /// Answers a request for a stream or a long poll of these channels.
+    async fn answer_stream(
+        &self,
+        request: &Request<Incoming>,
+        names: &[ChannelName],
+        query: &Query,
+        admission: Admission,
+    ) -> Result<HttpResponse, Problem> {
+        let mode = if query.get("mode") == Some("hold") { "hold" } else { "stream" };
+        let name = self.responses.next(request, mode);
+        let audience = self.may_read(request.headers(), query, names);
+        let mut answer = match &audience {
+            Ok(_) => self.subscribe(request, names, query, admission).await?,
+            Err(Denied::Expired) => self.put_off(request)?,
+            Err(Denied::NotYet(_)) => self.shed_for_keys(request)?,
+            Err(Denied::Refused(problem)) => return Err(problem.clone()),
+        };
+        if !matches!(audience, Ok(Audience::Everyone)) {
+            access::keep_private(&mut answer);
+        }
+        answer.headers_mut().insert(RESPONSE_HEADER, name);
+        Ok(answer)
     }
 
     /// Waits for a permit to read many events and to build a response from them. The permits are
@@ -371,7 +386,7 @@ impl AppState {
     ) -> Result<Audience, Problem> {
         let names = std::slice::from_ref(name);
         self.may_read(request.headers(), query, names).map_err(|denied| match denied {
-            Denied::Expired => Problem::unauthorized(access::EXPIRED),
+            Denied::Expired => Problem::bad_token(access::EXPIRED),
             Denied::NotYet(problem) => problem,
             Denied::Refused(problem) => problem,
         })
@@ -412,15 +427,16 @@ fn only_chunks(request: &Request<Incoming>) -> Result<(), Problem> {
     Err(problem.with("field", "Transfer-Encoding"))
 }
 
-/// The complete response, as bytes on the wire, for a client whose request head did not arrive in
+/// The complete response of this `date`, as bytes on the wire, for a client whose request head did not arrive in
 /// time. It is built here because hyper sends no response in this case.
-pub fn too_slow_a_head() -> Vec<u8> {
+pub fn too_slow_a_head(date: &str) -> Vec<u8> {
     let detail = "the request's head did not arrive in time; send it in one piece";
     let title = "The request was too slow";
     let body = Problem::new(StatusCode::REQUEST_TIMEOUT, "slow-head", title, detail).json();
     format!(
         "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/problem+json\r\n\
-         connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+         cache-control: no-store\r\ndate: {date}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n\
+         {body}",
         body.len()
     )
     .into_bytes()

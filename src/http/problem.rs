@@ -23,6 +23,16 @@ pub struct Problem {
     members: Map<String, Value>,
     retry_after_s: Option<u64>,
     allow: Option<&'static str>,
+    challenge: Option<Challenge>,
+}
+
+/// What is wrong with the token of a request, for the header `WWW-Authenticate` (RFC 6750, section
+/// 3.1).
+#[derive(Clone, Copy, Debug)]
+enum Challenge {
+    NoToken,
+    InvalidToken,
+    InsufficientScope,
 }
 
 /// Seconds after which a client may try again when the store did not answer.
@@ -37,8 +47,8 @@ impl Problem {
         detail: impl Into<String>,
     ) -> Self {
         let detail = detail.into();
-        let (members, retry_after_s, allow) = (Map::new(), None, None);
-        Self { status, slug, title, detail, members, retry_after_s, allow }
+        let (members, retry_after_s, allow, challenge) = (Map::new(), None, None, None);
+        Self { status, slug, title, detail, members, retry_after_s, allow, challenge }
     }
 
     /// `400`: one part of the request, named by `field`, is wrong.
@@ -52,9 +62,23 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "bad-frame", "The frame cannot be read", detail)
     }
 
-    /// `401`: a token is missing or not valid.
-    pub fn unauthorized(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "token", "A good token is needed", detail)
+    /// `401`: a token is missing. The challenge has no error code (RFC 6750, section 3.1).
+    pub fn no_token(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "token", "A valid token is needed", detail)
+            .challenge(Challenge::NoToken)
+    }
+
+    /// `401`: the token is not valid, or has expired.
+    pub fn bad_token(detail: impl Into<String>) -> Self {
+        Self::no_token(detail).challenge(Challenge::InvalidToken)
+    }
+
+    /// `403`: the token is valid, but its scope lacks `scopes`, which are separated by spaces.
+    pub fn scope(scopes: &str) -> Self {
+        let detail = format!("the token's scope does not grant {scopes}");
+        Self::new(StatusCode::FORBIDDEN, "scope", "The token does not allow this", detail)
+            .with("scope", scopes)
+            .challenge(Challenge::InsufficientScope)
     }
 
     /// `429`: the client has too many connections.
@@ -121,6 +145,25 @@ impl Problem {
         self
     }
 
+    fn challenge(self, challenge: Challenge) -> Self {
+        Self { challenge: Some(challenge), ..self }
+    }
+
+    /// The value of `WWW-Authenticate`, for a request that lacks a token or a right.
+    fn www_authenticate(&self) -> Option<HeaderValue> {
+        match self.challenge? {
+            Challenge::NoToken => Some(HeaderValue::from_static("Bearer")),
+            Challenge::InvalidToken => {
+                Some(HeaderValue::from_static("Bearer error=\"invalid_token\""))
+            }
+            Challenge::InsufficientScope => {
+                let scope = self.members.get("scope")?.as_str()?;
+                let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\"");
+                HeaderValue::try_from(challenge).ok()
+            }
+        }
+    }
+
     /// The body as JSON text.
     pub fn json(&self) -> String {
         self.value().to_string()
@@ -146,6 +189,7 @@ impl Problem {
 
     /// The complete HTTP response, which no cache may store.
     pub fn into_response(self) -> Response<ResponseBody> {
+        let challenge = self.www_authenticate();
         let mut response = Response::new(ResponseBody::Full(self.json().into()));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
@@ -158,8 +202,8 @@ impl Problem {
             // A `415` lists the supported codings (RFC 9110, section 12.5.3).
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        if let Some(challenge) = challenge {
+            headers.insert(WWW_AUTHENTICATE, challenge);
         }
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));

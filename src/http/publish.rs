@@ -430,10 +430,11 @@ fn body_cut(error: hyper::Error) -> Problem {
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
     // A value that is not text is read as an empty key, which is refused.
     let text = value.to_str().unwrap_or_default();
-    match Idempotency::is_key(text) {
+    match values.next().is_none() && Idempotency::is_key(text) {
         true => Ok(Some(text)),
         false => {
             let problem = Problem::bad_field("Idempotency-Key", IDEMPOTENCY_KEY_RULE);

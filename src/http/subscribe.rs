@@ -178,7 +178,7 @@ impl AppState {
     /// does not accept a stream gets `401`.
     pub(super) fn put_off(&self, request: &Request<Incoming>) -> Result<HttpResponse, Problem> {
         if !accepts_event_stream(request.headers()) {
-            return Err(Problem::unauthorized(super::access::EXPIRED));
+            return Err(Problem::bad_token(super::access::EXPIRED));
         }
         self.shed(request.headers(), ShedReason::Token)
     }
@@ -282,10 +282,26 @@ fn accepts_event_stream(headers: &HeaderMap) -> bool {
     if ranges.peek().is_none() {
         return true;
     }
-    ranges.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|range| {
-        let range = range.split(';').next().unwrap_or_default().trim();
-        ["text/event-stream", "text/*", "*/*"].iter().any(|wide| range.eq_ignore_ascii_case(wide))
-    })
+    let ranges = ranges.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let (mut nearest, mut is_accepted) = (0, false);
+    for range in ranges {
+        let mut parts = range.split(';').map(str::trim);
+        let range = parts.next().unwrap_or_default();
+        let of = |wide: &&str| range.eq_ignore_ascii_case(wide);
+        let specificity = ["*/*", "text/*", "text/event-stream"].iter().position(of);
+        // The most specific range counts, and a weight of zero refuses it (RFC 9110, sections
+        // 12.4.2 and 12.5.1).
+        if let Some(specificity) = specificity.filter(|specificity| *specificity >= nearest) {
+            (nearest, is_accepted) = (specificity, !parts.any(is_zero_weight));
+        }
+    }
+    is_accepted
+}
+
+/// Whether a parameter of a media range is a weight of zero: `q=0`, with up to three decimals.
+fn is_zero_weight(parameter: &str) -> bool {
+    let weight = parameter.split_once('=').filter(|(name, _)| name.eq_ignore_ascii_case("q"));
+    weight.is_some_and(|(_, weight)| weight.trim().parse() == Ok(0.0))
 }
 
 /// A random value of the range. It is random enough to spread reconnects, but not for secrets.
@@ -312,6 +328,10 @@ mod tests {
         check(&["application/json, Text/Event-Stream;q=0.5"], true);
         check(&["application/json", "text/*"], true);
         check(&["application/json"], false);
+        check(&["text/event-stream;q=0, */*"], false);
+        check(&["*/*, text/event-stream; q=0.000"], false);
+        check(&["*/*;q=0", "text/*"], true);
+        check(&["application/json, text/*; Q=0"], false);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::http::websocket::Handshake;
 use crate::limits::intake_pace::IntakePace;
 use crate::server::listener::Stream;
 use crate::server::takeover::Taken;
+use crate::sync::clock::machine_now;
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use std::io;
@@ -163,7 +164,7 @@ impl Connection {
             return Poll::Pending;
         };
         ready!(slow.sleep.as_mut().poll(context));
-        let answer = crate::http::too_slow_a_head();
+        let answer = crate::http::too_slow_a_head(&httpdate::fmt_http_date(machine_now()));
         // The client may not be reading, so writing the response is tried once, without waiting.
         self.stream().and_then(|stream| stream.try_write(&answer)).ok();
         Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the request's head took too long"))

@@ -89,7 +89,7 @@ pub struct Idempotency {
 }
 
 /// The rule for idempotency keys, as error messages state it.
-pub const IDEMPOTENCY_KEY_RULE: &str = "takes 1 to 256 characters of visible ASCII";
+pub const IDEMPOTENCY_KEY_RULE: &str = "takes 1 to 256 characters of visible ASCII, once";
 
 impl Idempotency {
     /// Returns the key with a digest of the whole publish. Because of the digest, one key cannot

@@ -164,9 +164,14 @@ fn steer(lead: i64, elapsed: u64) -> i64 {
     }
 }
 
+/// The time of the machine, which may step. It is for `Date` headers only.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+pub fn machine_now() -> SystemTime {
+    SystemTime::now()
+}
+
 fn machine_now_us() -> i64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    let since_epoch = machine_now().duration_since(UNIX_EPOCH);
     since_epoch.map_or(0, |elapsed| elapsed.as_micros() as i64)
 }
 

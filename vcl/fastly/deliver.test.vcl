@@ -45,7 +45,7 @@ sub test_deliver_page {
   assert.state(deliver);
   assert.equal(resp.http.Access-Control-Allow-Origin, "https://app.example");
   assert.equal(resp.http.Access-Control-Allow-Credentials, "true");
-  assert.equal(resp.http.Access-Control-Expose-Headers, "Headwater-Shed, Headwater-Response, Headwater-Fresh");
+  assert.equal(resp.http.Access-Control-Expose-Headers, "Headwater-Shed, Headwater-Response, Headwater-Fresh, Retry-After");
   assert.equal(resp.http.Vary, "Origin");
   assert.not_match(resp.http.Headwater-Cors, ".");
 }
@@ -58,7 +58,7 @@ sub test_deliver_no_page {
   testing.call_subroutine("vcl_deliver");
   assert.equal(resp.http.Access-Control-Allow-Origin, "*");
   assert.not_match(resp.http.Access-Control-Allow-Credentials, ".");
-  assert.equal(resp.http.Access-Control-Expose-Headers, "Headwater-Shed, Headwater-Response, Headwater-Fresh");
+  assert.equal(resp.http.Access-Control-Expose-Headers, "Headwater-Shed, Headwater-Response, Headwater-Fresh, Retry-After");
   assert.not_match(resp.http.Headwater-Cors, ".");
 }
 

@@ -26,7 +26,7 @@ if (fastly.ff.visits_this_service == 0) {
       set resp.http.Access-Control-Allow-Credentials = "true";
       set resp.http.Vary = "Origin";
     }
-    set resp.http.Access-Control-Expose-Headers = "Headwater-Shed, Headwater-Response, Headwater-Fresh";
+    set resp.http.Access-Control-Expose-Headers = "Headwater-Shed, Headwater-Response, Headwater-Fresh, Retry-After";
   }
 }
 

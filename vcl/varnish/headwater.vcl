@@ -368,7 +368,7 @@ data: {"reason":"edge","retry_ms":"} + bereq.http.Headwater-Retry + {"}
 # Sets the CORS headers that the origin would send. A response made by Varnish holds no secret, so
 # any page may read it; a page that sends credentials needs its own origin named.
 sub headwater_cors {
-    set resp.http.Access-Control-Expose-Headers = "Headwater-Shed, Headwater-Response, Headwater-Fresh";
+    set resp.http.Access-Control-Expose-Headers = "Headwater-Shed, Headwater-Response, Headwater-Fresh, Retry-After";
     if (req.http.Origin) {
         set resp.http.Access-Control-Allow-Origin = req.http.Origin;
         set resp.http.Access-Control-Allow-Credentials = "true";

@@ -25,7 +25,7 @@ use crate::http::stream_body::ResponseBody;
 use crate::limits::connections::Permit;
 use hyper::body::Incoming;
 use hyper::header::{
-    HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{Request, StatusCode};
@@ -91,7 +91,8 @@ impl AppState {
         permit: Option<Permit>,
     ) -> Result<HttpResponse, Problem> {
         let headers = request.headers();
-        let made = create_response_with_body(request, || ResponseBody::Full(Default::default()));
+        let handshake = with_one_upgrade(request);
+        let made = create_response_with_body(&handshake, || ResponseBody::Full(Default::default()));
         // The library checks only the first key; RFC 6455, section 11.3.1, allows only one.
         let is_one = headers.get_all(SEC_WEBSOCKET_KEY).iter().count() < 2;
         let Some(mut answer) = made.ok().filter(|_| is_one) else {
@@ -167,21 +168,40 @@ impl AppState {
         match self.access.decide(credentials, right, names) {
             Decision::Open | Decision::Granted => Ok(()),
             Decision::NeedsToken => {
-                Err(Problem::unauthorized("this needs a token: connect again with one"))
+                Err(Problem::no_token("this needs a token: connect again with one"))
             }
             Decision::OutOfScope => Err(access::out_of_scope(right, names)),
         }
     }
 }
 
+/// A copy of the head for the library, which does not find `websocket` in a list of protocols
+/// (RFC 6455, section 4.2.1, asks for a header that contains it).
+fn with_one_upgrade(request: &Request<Incoming>) -> Request<()> {
+    let mut copy = Request::new(());
+    *copy.method_mut() = request.method().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    if has_word(request.headers(), UPGRADE, "websocket") {
+        copy.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    copy
+}
+
+/// Whether the list that a header carries has this word.
+fn has_word(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
+    let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|one| one.trim().eq_ignore_ascii_case(word))
+}
+
 /// The response to a request that is not a valid handshake: `400` if it requests a WebSocket with
 /// an invalid key (RFC 6455, section 4.2.1), otherwise `426` with the protocol to upgrade to.
 fn no_handshake(request: &Request<Incoming>) -> HttpResponse {
     let headers = request.headers();
-    let asks =
-        headers.get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let is_upgrade =
+        has_word(headers, UPGRADE, "websocket") && has_word(headers, CONNECTION, "upgrade");
     let is_version_13 = headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
-    if asks && is_version_13 && request.version() == hyper::Version::HTTP_11 {
+    if is_upgrade && is_version_13 && request.version() == hyper::Version::HTTP_11 {
         let detail = "Sec-WebSocket-Key takes 16 bytes in base64, once";
         return Problem::bad_field("Sec-WebSocket-Key", detail).into_response();
     }
@@ -198,7 +218,7 @@ fn no_handshake(request: &Request<Incoming>) -> HttpResponse {
     headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     if request.version() == hyper::Version::HTTP_11 {
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(HeaderName::from_static("connection"), HeaderValue::from_static("upgrade"));
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
     answer
 }

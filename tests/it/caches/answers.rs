@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 const PAGE: &str = "https://www.example.com";
-const EXPOSED: &str = "Headwater-Shed, Headwater-Response, Headwater-Fresh";
+const EXPOSED: &str = "Headwater-Shed, Headwater-Response, Headwater-Fresh, Retry-After";
 
 /// Every shipped edge that can run here, in front of an origin.
 fn caches(port: u16) -> [(&'static str, Cache); 4] {

@@ -149,6 +149,18 @@ async fn a_cookie_that_publishes() {
 }
 
 #[tokio::test]
+async fn a_handshake_may_offer_other_protocols_too() {
+    let origin = Origin::start();
+    let whole = String::from_utf8(handshake("/ws", &[])).expect("text");
+    for offer in ["Upgrade: h2c, WebSocket", "Upgrade: h2c\r\nUpgrade: websocket"] {
+        let offer = whole.replace("Upgrade: websocket", offer);
+        let mut stream = origin.raw(offer.as_bytes()).await;
+        let answer = read_until(&mut stream, |text| text.contains("\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_handshake_that_is_none() {
     let origin = Origin::start();
     let kept = origin.publish("a", "x").await;
@@ -159,6 +171,7 @@ async fn a_handshake_that_is_none() {
         ("Upgrade: websocket", "Upgrade: h2c"),
         ("Upgrade: websocket\r\n", ""),
         ("Connection: Upgrade", "Connection: keep-alive"),
+        ("Upgrade: websocket", "Upgrade: websocket2, h2c"),
         ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 8"),
         ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""),
         ("/ws", "/channels/a/history"),
@@ -168,6 +181,9 @@ async fn a_handshake_that_is_none() {
         stream.shutdown().await.expect("it is open");
         let answer = read_until(&mut stream, |_| false).await;
         assert!(answer.starts_with("HTTP/1.") && !answer.contains(" 101 "), "{to:?}: {answer}");
+        // Only a handshake whose other headers are right has a wrong key.
+        let blames_key = answer.contains("takes 16 bytes in base64");
+        assert_eq!(blames_key, from.starts_with("Sec-WebSocket-Key"), "{to:?}: {answer}");
     }
     assert_sane(&origin, "a", &[kept]).await;
     assert_calm(&origin).await;

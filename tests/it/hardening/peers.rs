@@ -45,6 +45,7 @@ async fn slow_loris_on_the_head() {
         assert!(answer.starts_with("HTTP/1.1 408 "), "{head:?} is answered {answer:?}");
         assert!(answer.contains("\r\ncontent-type: application/problem+json\r\n"), "{answer}");
         assert!(answer.contains("urn:headwater:problem:slow-head"), "{answer}");
+        assert!(answer.contains("\r\ncache-control: no-store\r\ndate: "), "{answer}");
     }
     // Idle connections still work, and do not block others.
     for stream in [&mut silent, &mut idle] {

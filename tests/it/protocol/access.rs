@@ -97,6 +97,9 @@ async fn with_a_key_a_publish_needs_a_token_that_grants_it() {
     assert_eq!(none.header("www-authenticate"), Some("Bearer"));
     let other = publish(&origin, "news", Some(&good)).await;
     assert_eq!((other.status.as_u16(), slug(&other).as_str()), (403, "scope"));
+    // RFC 6750, section 3.1.
+    let challenge = "Bearer error=\"insufficient_scope\", scope=\"publish:news\"";
+    assert_eq!(other.header("www-authenticate"), Some(challenge));
     let reader = minted(&["--subscribe", "*"]);
     assert_eq!(publish(&origin, "prices.eur", Some(&reader)).await.status, 403);
     let key = EncodingKey::from_secret(SECRET.as_bytes());
@@ -105,6 +108,7 @@ async fn with_a_key_a_publish_needs_a_token_that_grants_it() {
     let expired = publish(&origin, "prices.eur", Some(&expired)).await;
     assert_eq!(expired.status, 401);
     assert!(expired.body.contains("expired"), "{}", expired.body);
+    assert_eq!(expired.header("www-authenticate"), Some("Bearer error=\"invalid_token\""));
     // The origin accepts no cookie here, because a cookie would let other sites publish, and no
     // query, because URLs are written into logs.
     let cookie = format!("headwater={good}");

@@ -244,6 +244,10 @@ async fn a_repeated_publish_is_answered_as_the_first_one_and_another_one_is_refu
         let members = json!({ "field": "Idempotency-Key", "limit": 256 });
         assert_refused(&answer, &(400, "bad-field", members), bad);
     }
+    let twice = [("idempotency-key", "k1"), ("idempotency-key", "k2")];
+    let answer = origin.post("/channels/a", &twice, "x").await;
+    let members = json!({ "field": "Idempotency-Key", "limit": 256 });
+    assert_refused(&answer, &(400, "bad-field", members), "two keys");
     for (channel, count) in [("a", 1), ("b", 2)] {
         let history = origin.get(&format!("/channels/{channel}/history")).await.json();
         assert_eq!(history["events"].as_array().expect("events").len(), count, "{history}");
@@ -276,6 +280,7 @@ async fn another_method_is_told_which_ones_there_are() {
     let (all, read) = ("GET, HEAD, POST, DELETE, OPTIONS", "GET, HEAD, OPTIONS");
     for (method, path, allowed) in [
         ("PUT", "/channels/a", all),
+        ("PUT", "/channels/headwater.fault", all),
         ("PATCH", "/channels/a", all),
         ("TRACE", "/channels/a", all),
         ("PURGE", "/channels/a,b", all),
@@ -288,6 +293,10 @@ async fn another_method_is_told_which_ones_there_are() {
         let answer = origin.request(method, path, &[], "").await;
         answer.assert_problem(405, "method");
         assert_eq!(answer.header("allow"), Some(allowed), "{path}");
+    }
+    // A path that has nothing here has no methods either.
+    for path in ["/metrics", "/"] {
+        origin.post(path, &[], "").await.assert_problem(404, "not-found");
     }
     assert_untouched(&origin, "a").await;
 }
