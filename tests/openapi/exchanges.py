@@ -4,7 +4,7 @@ publishes, gaps, shed responses and refusals. Each answer is compared with opena
 import contextlib
 import gzip
 import http.client
-import json
+import itertools
 
 import requests
 import schemathesis
@@ -28,6 +28,7 @@ STREAM = "/channels/{channel}"
 HISTORY = "/channels/{channel}/history"
 STATE = "/channels/{channel}/state"
 LINES = {"Content-Type": "application/x-ndjson"}
+CONNECTIONS = 4
 ONLY_JSON = {"Accept": "application/json"}
 
 
@@ -226,23 +227,30 @@ def of_tokens(to):
 
 
 def of_limits(to):
-    """Answers to a client with too many connections."""
-    held = http.client.HTTPConnection("127.0.0.1", to.origin.port, timeout=10)
-    with contextlib.closing(held):
-        held.request("GET", "/healthz")
-        held.getresponse().read()
+    """Answers to a client with as many connections as it may have. The origin closes connections over
+    twice the limit at once, so the limit leaves room for some that are just being closed."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(CONNECTIONS):
+            held = http.client.HTTPConnection("127.0.0.1", to.origin.port, timeout=10)
+            stack.enter_context(contextlib.closing(held))
+            held.request("GET", "/healthz")
+            held.getresponse().read()
         to.send(200, "GET", STREAM, "headwater-shed: client", "event: shed", channel="a")
         to.send(200, "HEAD", STREAM, "headwater-shed: client", channel="a")
         to.send(503, "GET", STREAM, "problem:client", "retry-after", channel="a", headers=ONLY_JSON)
         to.send(429, "GET", HISTORY, "problem:client", "retry-after", channel="a")
         to.send(429, "POST", STREAM, "problem:client", channel="a", data="x")
         to.send(429, "GET", "/", "problem:client")
+        to.send(429, "GET", "/readyz", "problem:client")
 
 
 def of_rates(to):
     """Answers to a publisher that is too fast, and at an origin that is full."""
-    to.send(201, "POST", STREAM, channel="a", data="x")
-    to.send(429, "POST", STREAM, "problem:rate", "retry-after", channel="a", data="x")
+    too_fast = itertools.dropwhile(
+        lambda answer: answer.status_code == 201,
+        (requests.post(f"{to.origin.url}/channels/a", data="x", timeout=10) for _ in range(100)),
+    )
+    to.judge(next(too_fast), 429, "POST", STREAM, ["problem:rate", "retry-after"], {})
     to.send(413, "POST", STREAM, "too-large", channel="b", data='{"data":1}\n' * 2, headers=LINES)
     to.send(507, "POST", STREAM, "limit-reached", channel="c", data="x")
 
@@ -252,7 +260,7 @@ def check(flags):
     for flags_of_its_own, steps in [
         ([], (of_channels, of_requests)),
         (["--private", "*", "--token-secret", SECRET, "--edge-auth", EDGE_SECRET], (of_tokens,)),
-        (["--max-connections-per-client", "1"], (of_limits,)),
+        (["--max-connections-per-client", str(CONNECTIONS)], (of_limits,)),
         (["--publish-rate", "1", "--max-channels", "1"], (of_rates,)),
     ]:
         with Origin(*flags, *flags_of_its_own) as origin:

@@ -40,7 +40,7 @@ class Conversation:
         while True:
             try:
                 answer = json.loads(await asyncio.wait_for(self.socket.recv(), SILENCE))
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 break
             kinds = self.kinds(answer, ORIGIN)
             if len(kinds) != 1:
