@@ -15,6 +15,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+import hooks  # noqa: F401 (it registers how texts are read)
 from documents import sse
 from origin import EDGE_SECRET, OPENAPI, SECRET, Origin, token
 
@@ -164,6 +165,8 @@ def of_channels(to):
     to.send(404, "GET", HISTORY, "not-found", channel="a,b")
     to.send(200, "GET", STATE, "state of z", channel="keyed")
     to.send(404, "GET", "/", "not-found")
+    to.send(200, "GET", "/healthz", "ok")
+    to.send(200, "GET", "/readyz", "ready")
     for path in (STREAM, HISTORY, STATE):
         page = {"Origin": "http://localhost:3000", "Access-Control-Request-Headers": "x-trace"}
         to.send(204, "OPTIONS", path, "access-control-allow-headers: x-trace", channel="a", headers=page)
@@ -188,7 +191,9 @@ def of_requests(to):
 
 
 def of_tokens(to):
-    """Reads and publishes at an origin whose channels are all private."""
+    """Reads and publishes at an origin whose channels are all private. The description says where the
+    credentials are."""
+    schemes = to.document.raw_schema["components"]["securitySchemes"]
     bearer = {"Authorization": f"Bearer {token('subscribe:* publish:*')}"}
     weak = {"Authorization": f"Bearer {token('subscribe:other publish:other')}"}
     expired = token("subscribe:*", -3600)
@@ -210,11 +215,12 @@ def of_tokens(to):
         to.send(403, "GET", path, "problem:scope", channel="a", headers=weak)
         for good in [
             {"headers": bearer},
-            {"params": {"access_token": token("subscribe:a")}},
-            {"cookies": {"headwater": token("subscribe:a")}},
+            {"params": {schemes["queryToken"]["name"]: token("subscribe:a")}},
+            {"cookies": {schemes["cookieToken"]["name"]: token("subscribe:a")}},
         ]:
             to.send(200, "GET", path, "private, no-store", channel="a", **good)
-        to.send(200, "GET", path, "public", channel="a", headers={"Headwater-Edge-Auth": EDGE_SECRET})
+        vouched = {schemes["edgeVouching"]["name"]: EDGE_SECRET}
+        to.send(200, "GET", path, "public", channel="a", headers=vouched)
     shed = to.send(
         200, "GET", STREAM, "headwater-shed: token-expired", channel="a", params={"access_token": expired}
     )

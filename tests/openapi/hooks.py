@@ -50,6 +50,12 @@ def body(context, value):
     return gzip.compress(encoded) if coding in ("gzip", "x-gzip") else encoded
 
 
+@schemathesis.deserializer("text/plain", "text/html", "application/openmetrics-text")
+def text(context, response):
+    """Makes texts comparable with their schemas. schemathesis compares JSON and streams only."""
+    return response.text
+
+
 @schemathesis.hook
 def filter_case(context, case):
     """Drops requests that break a rule between several parameters.
