@@ -1,6 +1,7 @@
 """Runs all comparisons of the API descriptions with an origin. tests/openapi/run starts it."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -93,6 +94,8 @@ def private_document():
 
 
 def main():
+    # Without a handler the process would end at once, and leave its origins behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 120
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
     results = [documents.check(), exchanges.check(FLAGS), frames.check(FLAGS)]

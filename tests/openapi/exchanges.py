@@ -130,6 +130,18 @@ def of_channels(to):
     to.send(400, "POST", STREAM, "bad-field", channel="a", data=b"\xff")
     to.send(400, "POST", STREAM, "bad-field", channel="a", data="x", params={"access_token": "t"})
     to.send(400, "POST", STREAM, "bad-field", channel="a,b", data="x")
+    to.send(400, "POST", STREAM, "bad-field", channel="a", data="x", params={"remove": "true"})
+    for name in ("event", "key", "remove"):
+        to.send(
+            400,
+            "POST",
+            STREAM,
+            "bad-field",
+            channel="a",
+            data='{"data":1}',
+            headers=LINES,
+            params={name: "1"},
+        )
     to.send(404, "POST", STREAM, "not-found", channel="headwater.fault", data="x")
     to.send(503, "GET", STREAM, "fault", channel="headwater.fault")
     to.send(404, "DELETE", STREAM, "no-channel", channel="never")
@@ -162,6 +174,8 @@ def of_channels(to):
     to.send(200, "GET", HISTORY, "trimmed_to", channel="long", params={"after": "1-0"})
     to.send(200, "GET", HISTORY, '"type":"end"', channel="ended")
     to.send(400, "GET", HISTORY, "exclude each other", channel="a", params={"after": one, "last": "1"})
+    to.send(400, "GET", HISTORY, "bad-field", channel="a", params={"last": "1", "limit": "1"})
+    to.send(400, "GET", HISTORY, "bad-field", channel="a", params={"after": "18446744073709551616-0"})
     to.send(404, "GET", HISTORY, "not-found", channel="a,b")
     to.send(200, "GET", STATE, "state of z", channel="keyed")
     to.send(404, "GET", "/", "not-found")

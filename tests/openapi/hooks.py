@@ -61,7 +61,7 @@ def filter_case(context, case):
     """Drops requests that break a rule between several parameters.
 
     OpenAPI describes each parameter by itself, so schemathesis takes these requests for valid. The
-    descriptions of the parameters say the rules in words, and tests/it checks their refusals."""
+    descriptions of the parameters say the rules in words, and exchanges.py checks the refusals."""
     query = {name: value for name, value in (case.query or {}).items() if value not in ("", None)}
     operation = case.operation.definition.raw.get("operationId")
     if operation in ("readHistory", "readHistoryHead"):
