@@ -41,8 +41,8 @@
 //!
 //! # Code map
 //!
-//! Each folder imports only folders that stand above it in this list; the table in
-//! `tests/it/tidy.rs` is checked for every file.
+//! A table in `tests/it/tidy.rs` says which folder may import which, and a test checks every file
+//! against it.
 //!
 //! - [`core`]: what follows from the protocol alone (events, cursors, segments, the text of a
 //!   stream, caching headers). No I/O and no clock; time is an argument.
@@ -51,7 +51,8 @@
 //! - [`store`]: where events are kept, on disk, in memory or in Redis.
 //! - [`telemetry`] has the metrics.
 //! - [`hub`]: the channels in memory, and the streams that read them.
-//! - [`http`]: requests, answers and WebSockets; [`server`]: listeners and connections.
+//! - [`http`]: requests, responses and WebSockets; [`fanout`]: the threads that send live streams
+//!   over HTTP/1.1; [`server`]: listeners and connections.
 //! - [`demo`]: the events of `serve --demo`; [`origin`]: the parts put together.
 //! - [`edge_config`]: the files for caches; [`client`]: an `EventSource`; [`cli`]: the commands.
 //!
@@ -61,9 +62,10 @@
 //! id, keeps it, and calls the registry of channels, which appends the event to the tail buffer of
 //! its channel and wakes the waiting streams. A stream goes through `http::subscribe` to
 //! `hub::Hub::join`, which decides where it starts (`core::resume`) and when it ends
-//! (`core::segment`). Its body then reads from a `hub::reader::Reader`: newer events come from the
-//! tail buffer, and older ones, which the buffer no longer has, from the store. There is no queue
-//! for each subscriber.
+//! (`core::segment`). The `hub::event_stream::EventStream` then reads from a `hub::reader::Reader`:
+//! newer events come from the tail buffer, and older ones, which the buffer no longer has, from the
+//! store. Over HTTP/1.1 `server::takeover` and the pumps of `fanout` send it; over HTTP/2 it is the
+//! body of a response. There is no queue for each subscriber.
 //!
 //! # Invariants
 //!
@@ -72,9 +74,10 @@
 //! - A response ends without an error only if its last cursor covers exactly the events that were
 //!   sent (`core::caching::Ending::is_whole`).
 //! - An `EventSource` never receives an error status for a temporary fault.
-//! - Only `sync::clock` reads the time, and no response ends at a random time: the responses of a
-//!   lane end at the same instants.
-//! - Nothing is acknowledged or shown to a reader before the store has it durably.
+//! - Only `sync::clock` reads the wall clock. The responses of a lane end at the same instants,
+//!   never at random ones.
+//! - Nothing is acknowledged or sent to a reader before the store has accepted it. In a store on
+//!   disk it is then durable.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]

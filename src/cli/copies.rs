@@ -1,5 +1,5 @@
-//! `headwater check`, `backup` and `restore` work on the directory of the store on disk, without an
-//! origin.
+//! `headwater check`, `backup` and `restore` read and write the directory of the store on disk
+//! themselves. An origin may use the directory during a backup, but not during a check.
 
 use super::fail;
 use crate::store::local::copy::{self, Report};

@@ -1,5 +1,6 @@
-//! Standard output as a pipe. A command that waits for events writes nothing meanwhile, so it must
-//! watch the pipe, in order to end when the reader closes it.
+//! Standard output as a pipe. While a command waits for events it writes nothing, and so gets no
+//! error when the reader closes the pipe. It therefore watches the pipe, and ends when it is
+//! closed.
 
 use std::fs::File;
 use std::future::pending;

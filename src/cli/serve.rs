@@ -15,7 +15,8 @@ use std::time::Duration;
 /// pipelined requests takes 0.16 ms in each poll. Four such connections raised the p99 latency of
 /// other publishers from 1.5 to 18 ms with tokio's default of 61, and to 8.5 ms with 8.
 const POLLS_BEFORE_SOCKETS: u32 = 8;
-/// Number of threads that read old events from the store; one read takes some microseconds.
+/// Most threads for work that blocks or takes long: reads of the log's files (at most eight at
+/// once), and the encoding of states and pages.
 const STORE_READERS: usize = 16;
 
 pub fn run(arguments: ServeArguments) -> ExitCode {

@@ -3,7 +3,8 @@
 //! `tail`, `bench`, `doctor` and the tests read streams through this client, so they receive what a
 //! browser receives. The client reconnects after the `retry` time of the stream, sends the last id
 //! that it received, dispatches only SSE events with data, and ends permanently on any response
-//! other than a `200` event stream (WHATWG HTML, section 9.2). `sse-stream` parses the SSE events.
+//! other than a `200` event stream (WHATWG HTML, section 9.2). The crate `sse-stream` parses the
+//! SSE events.
 
 pub mod agent;
 pub mod http;

@@ -1,8 +1,9 @@
-//! Decides how long a cache may keep a response, and which ends of a body let a cache keep it.
+//! The headers that say how long a cache may keep a response, and the ends of a body after which a
+//! cache may keep it.
 //!
-//! The files for Varnish, Fastly and nginx rely on these headers, and tests compare both. The
-//! headers are pure functions of the kind of response, the instant at which it ends, and the
-//! current time.
+//! The files for Varnish, Fastly and nginx rely on these headers, and tests compare the files with
+//! them. The headers are pure functions of the kind of response, the instant at which it ends, and
+//! the current time.
 
 use std::fmt::Write;
 

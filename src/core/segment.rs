@@ -3,10 +3,11 @@
 //! Every origin ends its responses at the same wall-clock instants, so that a cache in front of the
 //! origins keeps one object per segment and serves it to every client. The instants depend on the
 //! clock alone, not on the traffic (a response that reaches `--segment-bytes` ends earlier).
-//! Clients therefore reconnect together on purpose: do not add jitter here. Lanes bound the size of
-//! such a wave; the rejoin tick bounds the number of different cursors.
+//! Clients therefore reconnect together. This is intended, and no jitter may be added here. Lanes
+//! divide the clients into several smaller waves; the rejoin tick bounds the number of different
+//! cursors.
 //!
-//! All functions are pure: the caller passes `now`. Only `sync::clock` reads a clock.
+//! All functions are pure: the caller passes `now`. Only `sync::clock` reads the wall clock.
 
 /// Shortest and longest segment that a configuration may set, in ms. Below one second the
 /// reconnects cost more than the cache saves; above ten minutes a drain takes too long.

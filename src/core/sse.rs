@@ -1,4 +1,5 @@
-//! Encodes events and control events as `text/event-stream`. Every byte of a stream is made here.
+//! Encodes events and control events as `text/event-stream`. All text of a stream is made here,
+//! except the JSON object of an event (`event_json`).
 //!
 //! An SSE event ends with an empty line. Control events have data, because Firefox and WebKit drop
 //! the id of an SSE event without data. They have a type of their own, so that `onmessage` does not

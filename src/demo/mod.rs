@@ -1,8 +1,8 @@
 //! The events of `serve --demo`: the departures board of an airport, and a price ticker.
 //!
-//! Both publish through the hub like any other publisher. The ticker gives its prices consecutive
-//! numbers, also across restarts, so that a page can check that no price is missing and none
-//! arrives twice.
+//! The events of both are published through the hub, like those of any other publisher. The ticker
+//! gives its prices consecutive numbers, also across restarts, so that a page can check that no
+//! price is missing and none arrives twice.
 
 use crate::core::event::{ChannelName, Event, Field};
 use crate::hub::Hub;

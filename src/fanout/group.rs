@@ -1,12 +1,14 @@
-//! A group: the subscribers that are at the same place of the same stream.
+//! A group: the subscribers of one pump that receive the same stream, that is, the same channels,
+//! format and end.
 //!
 //! Everything that a stream costs is paid once for the group: its reader, its timers, its framing.
 //! A subscriber is a socket and an offset in the group's window.
 //!
-//! The group sends in passes. A pass polls the stream, and then writes to every subscriber all that
-//! it has not sent yet, with one system call. When passes take longer, because there are many
-//! subscribers, each of them has more events: the group batches, and nothing queues. A pass is cut
-//! into slices, and between two slices other groups get their turn.
+//! The group sends in passes. Before a pass the stream is polled. The pass then writes to each
+//! subscriber, with one system call, everything that this subscriber has not been sent yet. When
+//! passes take longer, because there are many subscribers, each pass carries more events, so the
+//! number of system calls does not grow with the number of events. A pass is cut into slices, and
+//! between two slices other groups get their turn.
 
 use super::socket::Socket;
 use super::window::{Point, Window};
@@ -268,7 +270,7 @@ impl Group {
     }
 
     /// Lets up to `count` subscribers leave, so that they can join another pump.
-    pub fn shed(&mut self, count: usize, subscribers: &mut Subscribers) {
+    pub fn move_away(&mut self, count: usize, subscribers: &mut Subscribers) {
         let leavers: Vec<usize> = self.members.iter().rev().take(count).copied().collect();
         let mut copy = ChunkCopy::default();
         leavers.into_iter().for_each(|key| self.leave(key, subscribers, &mut copy));

@@ -271,7 +271,7 @@ impl Pump {
         }
         if let Some((_, place)) = self.groups.iter_mut().max_by_key(|(_, place)| place.group.len())
         {
-            place.group.shed(excess.min(MOVED_MAX), &mut self.subscribers);
+            place.group.move_away(excess.min(MOVED_MAX), &mut self.subscribers);
         }
     }
 

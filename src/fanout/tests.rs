@@ -1,7 +1,9 @@
-//! Whatever the order in which events are appended, sockets block, subscribers resume, join, leave
-//! and the stream ends: each subscriber receives exactly its bytes.
+//! Tests of a group with random sequences of steps: events are appended, sockets block, subscribers
+//! join, leave and continue, and the stream ends. Each subscriber must receive exactly the bytes of
+//! its stream.
 //!
-//! The hub, its store and the sockets are real. The test plays the pump and the clients.
+//! The hub, its store and the sockets are real. The test takes the place of the pump and of the
+//! clients.
 
 #![cfg(test)]
 
@@ -42,7 +44,7 @@ enum Step {
     /// A client reads so many bytes, and its socket becomes writable.
     Read(usize, usize),
     /// The pump lets subscribers leave for another pump.
-    Shed(usize),
+    MoveAway(usize),
 }
 
 struct World {
@@ -67,7 +69,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => any::<usize>().prop_map(Step::Join),
         4 => (1..3usize).prop_map(Step::Send),
         4 => (any::<usize>(), 1..400_000usize).prop_map(|(who, bytes)| Step::Read(who, bytes)),
-        1 => (0..3usize).prop_map(Step::Shed),
+        1 => (0..3usize).prop_map(Step::MoveAway),
     ];
     proptest::collection::vec(step, 1..40)
 }
@@ -182,7 +184,7 @@ impl Stage {
             Step::Join(after) => self.join(after % (self.world.ids.len() + 1)).await,
             Step::Send(slices) => self.send(slices),
             Step::Read(who, bytes) => self.read(who, bytes),
-            Step::Shed(count) => self.group.shed(count, &mut self.subscribers),
+            Step::MoveAway(count) => self.group.move_away(count, &mut self.subscribers),
         }
     }
 

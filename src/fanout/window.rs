@@ -2,8 +2,8 @@
 //! chunks of HTTP/1.1 (RFC 9112, section 7.1).
 //!
 //! Each byte is framed and copied into the window once for all subscribers. A subscriber is only an
-//! offset. Each chunk has a mark, which tells the place after its events, so that a subscriber can
-//! join at a place and can leave at one.
+//! offset. For the end of each chunk the window records the place in each channel, so that a
+//! subscriber can join or leave there.
 
 use crate::hub::reader::Place;
 use bytes::{Buf, BytesMut};

@@ -1,4 +1,5 @@
-//! Finds the credentials of a request, and decides whether it may read or publish.
+//! Finds the credentials of a request, and with `access::Access::decide`, the one policy, decides
+//! whether the request may read or publish.
 //!
 //! A bearer token is valid for its bearer only, so a response that a token opens is never shared. A
 //! request that the edge vouches for is answered like a request for a public channel, so one

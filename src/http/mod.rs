@@ -1,4 +1,5 @@
-//! The HTTP layer: it routes requests by path and method, and sets the headers of all responses.
+//! The HTTP layer: it routes requests by path and method, and sets the headers that all responses
+//! have in common.
 //!
 //! Each kind of response has a file of its own. Only this folder chooses status codes; the folders
 //! below it, such as `hub` and `core`, decide about channels and time.

@@ -1,8 +1,8 @@
 //! `GET /channels/{name}`: a stream or a long poll that caches can share.
 //!
 //! A native `EventSource` never reconnects after a status other than `200`. A request that cannot
-//! be served because of a temporary fault is therefore shed: it gets a short `200`, which caches
-//! can collapse and which makes the client come back later.
+//! be served because of a temporary fault is therefore shed: it gets a short `200`, which a cache
+//! can share and which makes the client come back later.
 
 use super::probe;
 use super::problem::Problem;

@@ -1,4 +1,5 @@
-//! A channel that has readers: its tail buffer, and the tasks that wait for its next events.
+//! A channel in memory, for its readers in one format: its tail buffer, and the tasks that wait for
+//! its next events.
 //!
 //! Its locks are held for a few instructions and never across an await. All readers share the tail
 //! buffer and the snapshot of the state that all fresh joins of one segment receive, and the

@@ -1,7 +1,7 @@
 //! What comes next on a stream: events, a comment, the closing event, or an abort.
 //!
-//! This is the only place that decides it. Three drivers poll it: the body of an HTTP response that
-//! hyper sends (HTTP/2 and HTTP/1.0), the task of a connection that catches up, and the pump of the
+//! No other module decides this. Three drivers poll it: the body of an HTTP response that hyper
+//! sends (HTTP/2 and HTTP/1.0), the task of a connection that catches up, and the pump of the
 //! fan-out, which polls one stream for a whole group of subscribers.
 //!
 //! A stream ends without an error only if its last cursor covers exactly the events that were sent.

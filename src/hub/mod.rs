@@ -1,5 +1,6 @@
-//! The centre of an origin: it connects readers with channels, and decides where a stream begins
-//! and when it ends.
+//! The centre of an origin: it connects streams with the store and with the channels in memory.
+//! `core::resume` computes where a stream begins, and `core::segment` when it ends; the hub begins
+//! and ends it.
 //!
 //! Streams and publishes come in from HTTP through [`Hub::join`] and [`Hub::publish`], and
 //! everything that the store accepts comes in through [`ChannelRegistry`]. The hub does not deal
@@ -184,8 +185,8 @@ impl Hub {
         self.lifecycle.has_reached(Stage::Draining)
     }
 
-    /// Returns the stages in which the process ends. From `Draining` on, no response runs past its
-    /// next boundary.
+    /// Returns the stages in which the process ends. A response that begins in `Draining` or later
+    /// does not run past the next boundary.
     pub fn lifecycle(&self) -> &Arc<Lifecycle> {
         &self.lifecycle
     }

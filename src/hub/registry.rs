@@ -1,10 +1,11 @@
 //! The channels in memory: those that have readers, or had readers a moment ago.
 //!
-//! A channel is in the registry from the moment at which its first reader arrives. From then on it
-//! receives every event that the store accepts; earlier events come from the store. A channel that
-//! never had an event is removed together with its last reader. Other channels stay for a minute
-//! after their last reader has left, because at a boundary all readers leave and come back at once.
-//! One budget bounds the memory of all tail buffers together.
+//! A channel is in the registry from the moment at which its first reader arrives. From then on
+//! every event that the store accepts for this channel is appended to its tail buffer; earlier
+//! events come from the store. A channel that never had an event is removed together with its last
+//! reader. Other channels stay for a minute after their last reader has left, because at a boundary
+//! all readers leave and come back at once. One budget bounds the memory of all tail buffers
+//! together.
 
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, StoredEvent};

@@ -1,7 +1,8 @@
 //! Finds the address of a client, also behind proxies.
 //!
-//! A header can contain anything, so an address in it is believed only if a trusted proxy wrote it:
-//! from the nearest proxy backwards, up to the first address that is not a trusted proxy.
+//! A header can contain anything, so an address in it counts only if a trusted proxy wrote it. The
+//! addresses are read from the nearest proxy backwards, and the first one that is not a trusted
+//! proxy is the client.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;

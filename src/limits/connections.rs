@@ -1,4 +1,5 @@
-//! Limits how many connections each client may have at once.
+//! Limits how many connections each client may have at once. Requests over HTTP/2, and requests
+//! through a trusted proxy whose responses are for one client, count too.
 
 use crate::limits::client_address::{Client, Network, behind_proxies, is_one_of};
 use std::collections::HashMap;

@@ -2,9 +2,9 @@
 //!
 //! A connection that always has bytes to read would occupy its thread, so after each `TURN_BYTES`
 //! it waits until other tasks have run. Over HTTP/2 a client can also send frames that belong to no
-//! request (PRIORITY, PING, SETTINGS, frames of unknown types) as fast as its line allows. Bytes of
-//! requests and of their bodies have limits of their own; all other bytes of such a connection are
-//! read at a fixed rate.
+//! request (PRIORITY, PING, SETTINGS, frames of unknown types) as fast as its network allows. Bytes
+//! of requests and of their bodies have limits of their own; all other bytes of such a connection
+//! are read at a fixed rate.
 
 use std::pin::Pin;
 use std::sync::Arc;

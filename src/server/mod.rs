@@ -2,9 +2,9 @@
 //!
 //! [`run`] receives its listeners and the shutdown signal. A connection uses HTTP/1.1, or HTTP/2 if
 //! its first bytes are the HTTP/2 preface (h2c with prior knowledge). While draining, the server
-//! accepts no connections and waits for the next boundary, at which the streams end as planned.
-//! Clients only reconnect; streams are cut only when `--drain-timeout` is over or the process is
-//! asked to stop once more.
+//! accepts connections on the admin listeners only, and waits until every stream has ended as
+//! planned, at its boundary. Their clients only reconnect. Streams are cut only when
+//! `--drain-timeout` is over or a second stop is requested.
 
 pub mod connection;
 mod http1;

@@ -1,4 +1,4 @@
-//! The bytes of a response that the client has not read yet, as chunks of HTTP/1.1.
+//! The bytes of a response that are not yet written to the socket, as chunks of HTTP/1.1.
 //!
 //! A large chunk stays a handle on bytes that others share, or that are charged to the memory
 //! budget until the handle is dropped. Only small chunks are copied, so that one system call

@@ -1,5 +1,5 @@
-//! Runs work of one request that takes much processor time and must not delay other requests. It
-//! runs on separate threads, to which the kernel gives a lower priority.
+//! Runs work of one request that takes much processor time and must not delay other requests. The
+//! work runs on separate threads, to which the kernel gives a lower priority.
 
 use std::cell::Cell;
 use tokio::task::{JoinError, spawn_blocking};

@@ -12,7 +12,8 @@ use std::task::Context;
 pub enum Stage {
     /// The origin serves requests.
     Running,
-    /// The origin accepts no connection, and no response runs past its next boundary.
+    /// The public listeners accept no connection, and a response that begins now does not run past
+    /// the next boundary.
     Draining,
     /// The remaining connections close.
     Closing,

@@ -1,7 +1,8 @@
 //! Random numbers for names and for spreading waits.
 //!
 //! `fastrand` was considered: it seeds itself from the time and the thread, so two origins could
-//! have the same numbers, and Redis tells their publishes apart by one.
+//! have the same numbers. In Redis, the publishes of two origins are distinguished only by such a
+//! number.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 

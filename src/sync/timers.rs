@@ -2,8 +2,9 @@
 //!
 //! Ten thousand responses that end at one boundary share one timer, and a heartbeat every few
 //! seconds needs no timer for each response. A timer may fire later than its instant: at a boundary
-//! it waits until the store has settled, that is, until the origin has received every event with an
-//! earlier id. So all responses that end at a boundary end after the same event.
+//! the hub fires it only when the store has settled, that is, when the origin has received every
+//! event with an earlier id, or half a second later. So all responses that end at a boundary end
+//! after the same event.
 
 use crate::sync::clock::Clock;
 use crate::sync::waiters::{HasWaiters, Registration, WaiterList};

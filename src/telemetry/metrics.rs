@@ -15,7 +15,8 @@ type Labels = [(&'static str, &'static str); 1];
 /// How a client joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JoinKind {
-    /// The request had no cursor.
+    /// The request had no cursor that is valid for the stream: none at all, an unknown one,
+    /// `?since=` or `?last=`.
     Fresh,
     /// The request had a cursor.
     Cursor,

@@ -1,8 +1,7 @@
 //! Limits how many bytes a second are read from a WebSocket.
 //!
-//! The limit applies to bytes and not to messages, because the WebSocket library does not report
-//! every frame: a client could send empty fragments of a message without end, which the library
-//! does not report.
+//! The session limits the messages too, but the WebSocket library reports only complete messages: a
+//! client could send empty fragments of one message without end. Therefore this limit counts bytes.
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use std::io;

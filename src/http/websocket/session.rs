@@ -3,7 +3,8 @@
 //! One loop does one thing at a time: it handles a message, sends events, or sends a ping. The loop
 //! waits while a slow client does not read, so nothing is queued for it; a client that reads
 //! nothing for `--write-timeout` is disconnected. The loop reads no event while a publish of its
-//! client is being stored, so it knows the id that `"echo": false` must leave out.
+//! client is being stored. It therefore knows the id of an event that must not be echoed (`"echo":
+//! false`) before it reads that event.
 
 use super::rate_limited::RateLimited;
 use super::subscription::{Subscription, Subscriptions};

@@ -1,5 +1,6 @@
 //! The commands of one commit. Each command is checked against the catalog and the commands before
-//! it, and becomes a record. The log and the catalog do not change before the commit.
+//! it. It becomes a record, unless it is refused or changes nothing. The log and the catalog do not
+//! change before the commit.
 
 use super::super::{Idempotency, Limits, Publication, Published, StoreError};
 use super::block::Entry;

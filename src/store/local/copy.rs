@@ -1,4 +1,5 @@
-//! Checks, copies and restores the directory of a log, independently of the process that serves it.
+//! Checks, copies and restores the directory of a log. A process may write the log while it is
+//! copied, but not while it is checked.
 //!
 //! The files of a log are only appended to, so a prefix of a log is itself a valid log. A copy
 //! takes the files in their order, and omits the incomplete commit at the end of the last one. If a

@@ -4,8 +4,8 @@
 //! The settings result from experiments with fred 10.1. Without a reconnect policy, fred never
 //! reconnects. Without a limit, its command queue grows as long as Redis is unreachable. A command
 //! to a peer that does not answer waits forever, and fred's own detection of such a peer never
-//! fires under steady writes. Every command therefore has a time limit here, and a few timeouts in
-//! a row force a new connection.
+//! fires under steady writes. Every command therefore has a time limit here, and two timeouts in a
+//! row force a new connection.
 
 use super::reply::text;
 use crate::store::StoreError;

@@ -1,5 +1,5 @@
-//! The keys of the Redis store. Their names and the format of their values must stay readable for
-//! later versions.
+//! The keys of the Redis store. Later versions read the same keys, so their names and the format of
+//! their values must not change.
 //!
 //! Channels are distributed over shards. All keys of a shard have the same hash tag, so that a
 //! script can use them together, and in a cluster each shard is on one node.

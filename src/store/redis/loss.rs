@@ -1,11 +1,11 @@
-//! Redis has lost what it had acknowledged: a replica that lagged was promoted, or the data were
-//! deleted. Every affected channel gets a `gap` event.
+//! Handles the loss of events that Redis had acknowledged: a replica that lagged was promoted, or
+//! the data were deleted. Every affected channel gets a `gap` event.
 //!
-//! An origin finds a loss in two ways. The firehose no longer has an entry that the origin has read:
-//! its end lies before that entry, or a later entry names an older predecessor. Or the firehose
-//! never delivers an entry that Redis has acknowledged: the master was lost between its answer to
-//! the publisher and its answer to the follower. Only the origin that received the acknowledgement
-//! can find the second kind.
+//! An origin finds a loss in two ways. The firehose no longer has an entry that the origin has
+//! read: its end lies before that entry, or a later entry names an older predecessor. Or the
+//! firehose never delivers an entry that Redis has acknowledged: the master failed after it had
+//! acknowledged the publish, and before the follower had read the entry. Only the origin that
+//! received the acknowledgement can find the second kind.
 
 use super::RedisStore;
 use super::connection::RedisConnection;

@@ -2,9 +2,10 @@
 //!
 //! A publish is one script (`publish.lua`), which is atomic on the server. It stores the
 //! idempotency key, the event in the log of its channel, the state of its key, and an entry in the
-//! firehose of the shard, which wakes the origins (`tail.rs`). Origins have no data that is not in
-//! Redis, and each one cuts its segments by the clock of Redis. The script itself refuses a publish
-//! that arrives after its deadline, so a `503` that was already sent stays true.
+//! firehose of the shard, which wakes the origins (`tail.rs`). Origins keep no data that is not in
+//! Redis, and all of them end their streams by the clock of Redis. The script itself refuses a
+//! publish that arrives after its deadline, so a publish is not stored after its publisher has
+//! received a `503`.
 
 mod config;
 mod connection;

@@ -72,7 +72,7 @@ impl Crowd {
 
 // protocol §16.2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn five_hundred_clients_are_one_held_request_an_event_through_a_restart_and_an_outage() {
+async fn nginx_sends_one_long_poll_for_each_event_of_500_clients_over_restarts() {
     let _alone = crate::kit::alone().await;
     let data = tempfile::tempdir().unwrap();
     let store = format!("disk:{}", data.path().display());
@@ -105,7 +105,7 @@ async fn five_hundred_clients_are_one_held_request_an_event_through_a_restart_an
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_held_event_reaches_half_of_the_clients_before_nginx_looks_twice() {
+async fn half_of_the_collapsed_long_polls_get_an_event_within_600_ms() {
     let _alone = crate::kit::alone().await;
     let origin = Origin::with(&["--store", "memory"]);
     let cache = Cache::nginx("collapse", origin.listen.port());

@@ -244,7 +244,7 @@ async fn a_probe_that_is_refused_is_a_problem() {
 }
 
 #[tokio::test]
-async fn an_origin_that_says_why_it_has_no_stream_is_not_waited_for() {
+async fn doctor_does_not_wait_for_a_stream_that_was_shed() {
     let mut redis = crate::kit::redis::RedisServer::start();
     let origin = Origin::with(&["--store", &redis.url(), "--store-timeout", "500ms"]);
     redis.kill();

@@ -84,7 +84,7 @@ async fn signals_that_mean_nothing_yet_do_not_end_the_process() {
 }
 
 #[tokio::test]
-async fn a_switch_in_a_variable_is_said_as_people_say_it() {
+async fn a_boolean_variable_accepts_1_yes_on_true_0_and_off() {
     for (value, is_on) in
         [("1", true), ("yes", true), ("ON", true), ("true", true), ("0", false), ("off", false)]
     {

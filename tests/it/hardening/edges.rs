@@ -157,7 +157,7 @@ async fn a_page_of_history_is_kept_under_the_request_that_made_it() {
 }
 
 #[tokio::test]
-async fn invented_origins_of_pages_are_one_stream_behind_a_cache() {
+async fn requests_with_unknown_origin_headers_share_one_response() {
     let page = "https://page.example";
     let flags = ["--store", "memory", "--segment", "10m", "--cors-origin", page];
     let origin =
@@ -191,7 +191,7 @@ async fn invented_origins_of_pages_are_one_stream_behind_a_cache() {
 }
 
 #[tokio::test]
-async fn a_client_of_nginx_has_a_share_of_its_connections() {
+async fn nginx_limits_the_connections_of_each_client() {
     let origin = Origin::with(&["--store", "memory", "--segment", "10m"]);
     origin.publish("a", "x").await;
     let limit = ["--max-connections-per-client", "3"];
@@ -244,7 +244,7 @@ async fn a_client_cannot_vouch_for_itself_through_nginx() {
 
 // protocol §16.1
 #[tokio::test]
-async fn a_client_cannot_take_the_cursor_out_of_a_shared_request() {
+async fn a_client_cannot_drop_last_event_id_with_a_connection_header() {
     let origin = Origin::with(&["--store", "memory", "--segment", "10m"]);
     let first = origin.publish("a", "1").await;
     origin.publish("a", "2").await;

@@ -41,7 +41,7 @@ async fn flood(origin: &Origin, frame: &[u8], until: Instant) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn frames_that_ask_for_nothing() {
+async fn http_2_frames_without_a_request_do_not_delay_other_clients() {
     let _alone = crate::kit::alone().await;
     let origin = Origin::start();
     let (quiet, _) = honest(&origin, Instant::now() + Duration::from_secs(1)).await;

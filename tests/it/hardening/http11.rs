@@ -387,7 +387,7 @@ async fn a_head_that_breaks_the_grammar_is_refused_and_the_connection_is_closed(
 }
 
 #[tokio::test]
-async fn the_body_of_a_request_that_needs_none_is_no_request() {
+async fn an_unexpected_body_is_not_parsed_as_a_request() {
     let origin = start().await;
     let hidden = "POST /channels/hidden HTTP/1.1\r\nHost: ORIGIN\r\nContent-Length: 1\r\n\r\nx";
     let length = bytes(&origin, hidden).len();
@@ -419,7 +419,7 @@ async fn the_body_of_a_request_that_needs_none_is_no_request() {
 }
 
 #[tokio::test]
-async fn whoever_expects_to_be_asked_for_a_body_is_asked_only_where_there_is_one() {
+async fn expect_100_continue_is_answered_with_100_only_if_the_body_is_read() {
     let origin = start().await;
     let expects = "Host: ORIGIN\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc";
     let got = ask(&origin, &format!("POST /channels/c HTTP/1.1\r\n{expects}{NEXT}")).await;

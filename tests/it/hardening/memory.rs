@@ -81,7 +81,7 @@ pub fn honest_beside(attack: impl Future, origin: &Origin, until: Instant) -> (S
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_that_are_not_waited_for() {
+async fn clients_that_leave_before_their_response_use_bounded_memory() {
     let _alone = crate::kit::alone().await;
     let origin = origin(&[]);
     with_keys(&origin).await;

@@ -68,7 +68,7 @@ const STRANGE: [&str; 16] = [
 ];
 
 #[tokio::test]
-async fn cors_tricks() {
+async fn strange_origin_headers_get_no_cors_permission() {
     let named = ["--cors-origin", "https://a.example"];
     let origin = Origin::with(&[&["--store", "memory"], &named[..]].concat());
     let kept = origin.publish("a", "x").await;
@@ -104,7 +104,7 @@ async fn cors_tricks() {
 }
 
 #[tokio::test]
-async fn a_cookie_that_publishes() {
+async fn a_cookie_gives_no_right_to_publish_from_another_site() {
     let flags = ["--store", "memory", "--token-secret", SECRET, "--private", "*"];
     let origin = Origin::with(&flags);
     let token = minted(&["--publish", "*", "--subscribe", "*"]);
@@ -161,7 +161,7 @@ async fn a_handshake_may_offer_other_protocols_too() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_is_none() {
+async fn an_invalid_websocket_handshake_is_refused() {
     let origin = Origin::start();
     let kept = origin.publish("a", "x").await;
     let whole = String::from_utf8(handshake("/ws", &[])).expect("text");

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 #[tokio::test]
-async fn what_is_no_request_is_refused_and_costs_nobody_else_anything() {
+async fn malformed_requests_are_refused_without_effect_on_other_clients() {
     let origin = Origin::start();
     let kept = origin.publish("a", "x").await;
     let get = "GET /channels/a HTTP/1.1\r\nHost: localhost\r\n";
@@ -216,7 +216,7 @@ async fn a_publish_that_is_cut_off_stores_nothing_and_holds_nothing() {
 }
 
 #[tokio::test]
-async fn who_stops_sending_after_a_request_still_gets_the_answer() {
+async fn a_client_that_half_closes_after_a_request_gets_the_response() {
     let origin = Origin::with(&QUIET);
     let large = "x".repeat(1_000_000);
     let kept = origin.publish("a", &large).await;
@@ -239,7 +239,7 @@ async fn who_stops_sending_after_a_request_still_gets_the_answer() {
 }
 
 #[tokio::test]
-async fn a_reader_that_stops_sending_is_let_go_at_once() {
+async fn a_client_that_half_closes_during_a_stream_is_disconnected() {
     let origin = Origin::with(&QUIET);
     let kept = origin.publish("a", "x").await;
     for round in 0..100 {

@@ -131,7 +131,7 @@ async fn of_one_client(reason: &str, edge: &Edge, origin: &Origin, asked: &Asked
 
 // protocol §11.1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_of_an_origin_with_too_many_connections() {
+async fn an_origin_with_too_many_connections_sheds_through_every_edge() {
     for edge in EDGES {
         let limits = ["--max-connections", "8", "--head-timeout", "60s", "--segment", "10m"];
         let origin = Origin::with(&[&["--store", "memory"], &limits[..]].concat());
@@ -182,7 +182,7 @@ async fn streams_of_an_origin_without_memory_for_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_of_a_client_whose_token_is_over() {
+async fn a_client_with_an_expired_token_is_shed_through_every_edge() {
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     let claims = json!({ "exp": now_ms() / 1_000 - 3_600, "scope": "subscribe:*" });
     let asked = Asked::with("a", &signed(Algorithm::HS256, &key, &claims));
@@ -205,7 +205,7 @@ async fn streams_of_a_client_whose_token_cannot_be_checked_yet() {
 
 // protocol §17.5
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_of_a_client_that_has_too_many() {
+async fn a_client_over_its_connection_limit_is_shed_through_every_edge() {
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     let claims = json!({ "exp": now_ms() / 1_000 + 3_600, "scope": "subscribe:*" });
     let asked = Asked::with("a", &signed(Algorithm::HS256, &key, &claims));

@@ -87,7 +87,7 @@ async fn a_hundred_channels_that_are_flooded() {
 }
 
 #[tokio::test]
-async fn own_events_that_are_not_wanted_back_hold_up_nothing() {
+async fn publishes_without_echo_do_not_block_a_websocket() {
     let rates = ["--ws-frame-rate", "100000", "--ws-byte-rate", "100MiB", "--retain-events", "50"];
     let origin = Origin::with(&[&QUIET[..], &rates].concat());
     let mut peer = Peer::connect(&origin).await;

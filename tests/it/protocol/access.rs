@@ -40,7 +40,7 @@ fn slug(answer: &Answer) -> String {
 }
 
 #[test]
-fn open_to_all_it_serves_on_this_machine_only_or_when_told_so() {
+fn without_a_key_serve_listens_on_loopback_unless_open_publish_is_set() {
     let start = |flags: &[&str]| {
         let fixed = ["2", BINARY, "serve", "--store", "memory", "--admin-listen", "127.0.0.1:0"];
         let output = Command::new("timeout").args(fixed).args(flags).output().expect("it starts");
@@ -62,7 +62,7 @@ fn open_to_all_it_serves_on_this_machine_only_or_when_told_so() {
 }
 
 #[test]
-fn keys_that_are_none_are_refused_by_name_and_never_shown() {
+fn an_invalid_secret_flag_is_named_and_its_value_is_not_printed() {
     let long = format!("@{}", "missing");
     for (flags, wanted) in [
         (&["--token-secret", "short"][..], "--token-secret"),
@@ -123,7 +123,7 @@ async fn with_a_key_a_publish_needs_a_token_that_grants_it() {
 }
 
 #[tokio::test]
-async fn a_private_channel_is_for_bearers_and_for_whom_the_edge_vouches() {
+async fn a_private_channel_needs_a_token_or_the_edge_secret() {
     let flags = ["--store", "memory", "--token-secret", SECRET, "--private", "desk.*,secret"];
     let edge = ["--edge-auth", EDGE_SECRET, "--edge-auth", "the one that is to come after it"];
     let origin = Origin::with(&[&flags[..], &edge].concat());
@@ -173,7 +173,7 @@ async fn a_private_channel_is_for_bearers_and_for_whom_the_edge_vouches() {
 }
 
 #[tokio::test]
-async fn an_event_source_is_ended_by_a_bad_token_and_put_off_by_an_expired_one() {
+async fn an_invalid_token_gets_401_and_an_expired_one_is_shed() {
     let flags = ["--store", "memory", "--token-secret", SECRET, "--private", "*"];
     let origin = Origin::with(&flags);
     let mut source = origin.source("/channels/a?access_token=a.b.c", None);
@@ -230,7 +230,7 @@ async fn public_keys_of_all_three_kinds_are_taken() {
 }
 
 #[tokio::test]
-async fn a_key_that_an_issuer_takes_up_is_known_soon_after() {
+async fn a_new_key_in_the_jwks_is_fetched_soon() {
     use jsonwebtoken::jwk::Jwk;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("jwks.json");
@@ -338,7 +338,7 @@ http {{
 }
 
 #[tokio::test]
-async fn a_crowd_that_nginx_vouches_for_is_one_request_as_the_recipe_says() {
+async fn clients_that_nginx_has_checked_share_one_origin_request() {
     let keys = ["--token-secret", SECRET, "--edge-auth", EDGE_SECRET];
     let origin = Origin::with(&[&["--store", "memory", "--private", "desk.*"], &keys[..]].concat());
     let tap = Tap::to(origin.listen.port()).await;
@@ -380,7 +380,7 @@ async fn read_private(origin: &Origin, query: &str, headers: &[(&str, &str)]) ->
 }
 
 #[tokio::test]
-async fn what_a_client_says_comes_before_what_its_browser_sends_along() {
+async fn a_token_in_the_request_takes_precedence_over_cookies() {
     let flags = ["--store", "memory", "--token-secret", SECRET, "--private", "p"];
     let origin = Origin::with(&flags);
     let good = minted(&["--subscribe", "p"]);
@@ -416,7 +416,7 @@ async fn what_a_client_says_comes_before_what_its_browser_sends_along() {
 }
 
 #[tokio::test]
-async fn a_signed_token_with_a_claim_that_cannot_be_read_is_told_which() {
+async fn the_error_names_the_invalid_claim_of_a_signed_token() {
     let flags = ["--store", "memory", "--token-secret", SECRET, "--private", "p"];
     let origin = Origin::with(&flags);
     let key = EncodingKey::from_secret(SECRET.as_bytes());

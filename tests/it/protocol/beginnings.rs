@@ -28,7 +28,7 @@ async fn with_five() -> (Origin, Vec<String>) {
 }
 
 #[tokio::test]
-async fn what_a_client_has_reached_comes_before_where_it_began() {
+async fn last_event_id_takes_precedence_over_query_parameters() {
     let (origin, ids) = with_five().await;
     let check = async |query: String, cursor: Option<&str>, expected: &str| {
         let source = origin.source(&format!("/channels/a?{query}"), cursor);
@@ -45,7 +45,7 @@ async fn what_a_client_has_reached_comes_before_where_it_began() {
 }
 
 #[tokio::test]
-async fn a_cursor_that_is_none_is_a_gap_wherever_it_stands() {
+async fn an_invalid_cursor_leads_to_a_gap_in_every_parameter_and_header() {
     let (origin, _) = with_five().await;
     for (query, cursor) in [("", Some("abc")), ("after=abc", None), ("lastEventId=abc", None)] {
         let mut source = origin.source(&format!("/channels/a?{query}"), cursor);
@@ -134,7 +134,7 @@ async fn the_last_events_of_each_channel_leave_its_end_out_of_the_count() {
 
 // protocol §13.3
 #[tokio::test]
-async fn answers_from_an_instant_or_a_count_are_true_for_a_second() {
+async fn long_polls_and_history_with_since_or_last_are_cacheable_for_one_second() {
     let (origin, ids) = with_five().await;
     let check = async |query: &str, expected: &str| {
         let answer = origin.get(&format!("/channels/a?mode=hold&{query}")).await;

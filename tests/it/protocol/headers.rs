@@ -35,7 +35,7 @@ async fn max_age_is_a_second_less_than_what_is_left_all_through_a_segment() {
 
 // protocol §10.1
 #[tokio::test]
-async fn a_stream_has_what_a_cache_needs_and_nothing_that_stops_it() {
+async fn a_stream_has_the_headers_with_which_a_cache_can_share_it() {
     // An origin without a key answers pages of this machine and of others differently.
     let secret = ["--token-secret", crate::protocol::access::SECRET];
     let origin = Origin::with(&[&["--store", "memory", "--surrogate-keys"], &secret[..]].concat());
@@ -74,7 +74,7 @@ async fn history_and_state_can_be_purged_by_key() {
 }
 
 #[tokio::test]
-async fn a_long_poll_is_left_to_caches() {
+async fn a_long_poll_has_no_headers_of_a_stream() {
     let origin = Origin::start();
     origin.publish("a", "x").await;
     let answer = origin.get("/channels/a?mode=hold&after=0-0").await;
@@ -86,7 +86,7 @@ async fn a_long_poll_is_left_to_caches() {
 }
 
 #[tokio::test]
-async fn a_preflight_allows_what_it_asks_for_and_not_more_than_a_kilobyte() {
+async fn a_preflight_response_allows_at_most_a_kilobyte_of_requested_headers() {
     let origin = Origin::start();
     let allowed = async |requested: &str| {
         let headers = [

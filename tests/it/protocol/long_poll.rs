@@ -7,7 +7,7 @@ use hyper::Method;
 const PATH: &str = "/channels/a?mode=hold";
 
 #[tokio::test]
-async fn a_hold_answer_waits_for_an_event_and_is_then_true_for_ever() {
+async fn a_long_poll_waits_for_an_event_and_its_response_stays_cacheable() {
     let origin = Origin::start();
     let first = origin.publish("a", "1").await;
     let cursor = [("last-event-id", first.as_str())];
@@ -35,7 +35,7 @@ async fn a_hold_answer_waits_for_an_event_and_is_then_true_for_ever() {
 }
 
 #[tokio::test]
-async fn a_burst_comes_in_one_answer() {
+async fn one_long_poll_collects_events_that_arrive_close_together() {
     let origin = Origin::with(&["--store", "memory", "--long-poll-linger", "2s"]);
     let first = origin.publish("a", "0").await;
     let cursor = [("last-event-id", first.as_str())];
@@ -51,7 +51,7 @@ async fn a_burst_comes_in_one_answer() {
 }
 
 #[tokio::test]
-async fn an_answer_without_events_moves_the_cursor_and_lets_nobody_spin() {
+async fn a_long_poll_without_events_gives_a_new_cursor_and_a_retry_of_one_second() {
     let origin = Origin::with(&["--store", "memory", "--long-poll-timeout", "300ms"]);
     let id = origin.publish("a", "1").await;
     let cursor = [("last-event-id", id.as_str())];
@@ -62,7 +62,7 @@ async fn an_answer_without_events_moves_the_cursor_and_lets_nobody_spin() {
 }
 
 #[tokio::test]
-async fn a_fresh_join_and_a_gap_are_true_for_a_second_only() {
+async fn a_long_poll_with_state_or_a_gap_is_cacheable_for_one_second() {
     let origin = Origin::with(&["--store", "memory", "--retain-events", "1"]);
     wait_for_phase(30_000, 0, 24_000).await;
     origin.publish_lines("a", "{\"data\":1}\n{\"data\":2}").await;
@@ -75,7 +75,7 @@ async fn a_fresh_join_and_a_gap_are_true_for_a_second_only() {
 }
 
 #[tokio::test]
-async fn what_is_held_in_memory_is_bounded_and_the_rest_follows() {
+async fn a_long_poll_response_is_limited_by_long_poll_bytes() {
     let origin = Origin::with(&["--store", "memory", "--long-poll-bytes", "10KiB"]);
     let line = format!("{{\"data\":\"{}\"}}\n", "x".repeat(1_000));
     let ids = origin.publish_lines("a", &line.repeat(30)).await;

@@ -21,7 +21,7 @@ async fn data(origin: &Origin, channel: &str) -> Vec<String> {
 
 // protocol §12.2
 #[tokio::test]
-async fn every_name_of_ndjson_is_a_batch_and_a_sequence_too() {
+async fn every_content_type_of_a_batch_is_accepted() {
     let origin = Origin::start();
     for kind in [
         "application/x-ndjson",
@@ -117,7 +117,7 @@ async fn a_misspelt_parameter_stores_nothing() {
 }
 
 #[tokio::test]
-async fn a_channel_that_never_was_is_not_ended() {
+async fn ending_an_unknown_channel_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let store = format!("disk:{}", directory.path().display());
     let redis = crate::kit::redis::RedisServer::start();
@@ -139,7 +139,7 @@ async fn a_channel_that_never_was_is_not_ended() {
 }
 
 #[tokio::test]
-async fn bad_names_are_told_their_reason() {
+async fn an_invalid_name_is_refused_with_the_reason() {
     let origin = Origin::start();
     for (name, expected) in [
         ("-bad", "may not begin with '-'"),

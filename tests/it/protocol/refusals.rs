@@ -275,7 +275,7 @@ async fn of_many_publishes_with_one_key_at_once_one_is_stored() {
 }
 
 #[tokio::test]
-async fn another_method_is_told_which_ones_there_are() {
+async fn an_unsupported_method_gets_405_with_the_allowed_methods() {
     let origin = Origin::start();
     let (all, read) = ("GET, HEAD, POST, DELETE, OPTIONS", "GET, HEAD, OPTIONS");
     for (method, path, allowed) in [
@@ -303,7 +303,7 @@ async fn another_method_is_told_which_ones_there_are() {
 
 // protocol §5.4
 #[tokio::test]
-async fn a_parameter_that_makes_no_sense_is_the_programmers_mistake() {
+async fn an_invalid_parameter_gets_400() {
     let origin = Origin::with(&["--store", "memory", "--lanes", "4"]);
     let field = |name: &str| bad_field(name);
     let limited = |name: &str, limit: u64| -> Refusal<'static> {

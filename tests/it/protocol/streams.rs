@@ -138,7 +138,7 @@ async fn a_channel_with_keys_begins_with_its_state() {
 
 // protocol §4.2
 #[tokio::test]
-async fn a_segment_ends_with_the_place_to_go_on_from_marked_with_its_end() {
+async fn a_stream_ends_with_a_cursor_whose_mark_is_the_boundary() {
     let origin = Origin::with(&["--store", "memory", "--segment", "1s"]);
     let id = origin.publish("a", "x").await;
     for cursor in [None, Some(id.as_str())] {
@@ -159,7 +159,7 @@ async fn a_segment_ends_with_the_place_to_go_on_from_marked_with_its_end() {
 }
 
 #[tokio::test]
-async fn a_quiet_stream_shows_that_it_lives() {
+async fn a_quiet_stream_sends_heartbeats() {
     let origin = Origin::with(&["--store", "memory", "--heartbeat", "500ms"]);
     let mut stream = origin.raw(&get("/channels/a", None)).await;
     let answer = read_until(&mut stream, |text| text.matches("\r\n:\n\r\n").count() == 3).await;
@@ -300,7 +300,7 @@ async fn a_response_that_is_full_ends_early_and_its_cursor_goes_on() {
 
 // protocol §2.1
 #[tokio::test]
-async fn asking_for_a_channel_that_nobody_published_to_leaves_nothing_behind() {
+async fn reading_channels_without_events_leaves_no_channel_in_memory() {
     let origin = Origin::start();
     for number in 0..50 {
         let mut stream = origin.raw(&get(&format!("/channels/empty{number}"), None)).await;

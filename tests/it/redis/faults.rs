@@ -119,7 +119,7 @@ async fn a_master_that_becomes_a_replica_and_its_origin_lose_nothing() {
 }
 
 #[tokio::test]
-async fn an_emptied_redis_is_told_to_everyone() {
+async fn after_flushall_every_reader_gets_a_gap() {
     let redis = RedisServer::start();
     let mut origin = on(&redis, &[]);
     let first = origin.publish("a", "1").await;

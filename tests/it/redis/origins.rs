@@ -412,7 +412,7 @@ async fn the_cause_is_named_when_redis_cannot_be_reached() {
 }
 
 #[tokio::test]
-async fn a_user_who_may_not_run_a_command_is_told_which_before_anything_is_stored() {
+async fn serve_names_the_commands_that_the_redis_user_may_not_run() {
     let redis = RedisServer::start();
     redis.command(&["ACL", "SETUSER", "part", "on", ">secret", "~*", "+@all", "-xtrim", "-hset"]);
     let url = format!("redis://part:secret@127.0.0.1:{}", redis.port);

@@ -41,7 +41,7 @@ async fn publish_all(origin: &Origin, datas: &[String]) -> HashMap<String, Answe
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_hangs_makes_no_refusal_untrue() {
+async fn a_publish_that_was_refused_while_the_disk_hung_is_not_stored_later() {
     let disk = LoopDisk::new();
     let store = format!("disk:{}", disk.path().join("data").display());
     let origin = Origin::with(&["--store", &store, "--store-timeout", "1s"]);
@@ -337,7 +337,7 @@ async fn a_disk_with_too_little_space_is_known_before_the_first_publish() {
 }
 
 #[tokio::test]
-async fn a_full_store_still_takes_what_only_replaces() {
+async fn a_full_store_accepts_publishes_that_replace_old_events() {
     let flags = ["--store", "memory", "--retain-events", "100", "--max-store-bytes", "20000"];
     let origin = Origin::with(&flags);
     let data = "x".repeat(100);
@@ -362,7 +362,7 @@ async fn a_full_store_still_takes_what_only_replaces() {
 }
 
 #[tokio::test]
-async fn while_the_keys_of_tokens_are_missing_clients_are_put_off_and_not_refused() {
+async fn clients_are_shed_until_the_jwks_is_fetched() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("jwks.json");
     let flags = ["--store", "memory", "--private", "secret", "--token-jwks"];
@@ -388,7 +388,7 @@ async fn while_the_keys_of_tokens_are_missing_clients_are_put_off_and_not_refuse
 }
 
 #[tokio::test]
-async fn with_few_files_the_log_and_operators_still_have_some() {
+async fn connections_cannot_use_the_file_descriptors_of_the_log_and_of_operators() {
     let data = tempfile::tempdir().unwrap();
     let store = disk(data.path());
     let origin = Origin::wrapped(&["prlimit", "--nofile=64:64"], &["--store", &store]);

@@ -82,7 +82,7 @@ async fn a_crowd_that_comes_at_once_waits_and_is_served() {
 }
 
 #[tokio::test]
-async fn connections_over_the_limit_are_sent_away_for_a_while() {
+async fn streams_over_the_connection_limit_are_shed() {
     let origin = Origin::with(&[&QUIET[..], &["--max-connections", "2"]].concat());
     let kept = origin.publish("a", "x").await;
     let mut streams = Vec::new();

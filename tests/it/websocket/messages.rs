@@ -226,7 +226,7 @@ async fn rights_are_looked_at_for_each_frame() {
 }
 
 #[tokio::test]
-async fn a_page_of_another_site_is_a_stranger_or_not_let_in() {
+async fn the_cookie_of_a_page_of_another_site_gives_no_right_to_a_websocket() {
     let flags = ["--store", "memory", "--token-secret", SECRET, "--private", "desk.*"];
     let cookie = format!("headwater={}", minted(&["--subscribe", "*"]));
     let connect = async |origin: &Origin, site: &str| {
