@@ -1,0 +1,78 @@
+// The client over a WebSocket, with the real origin. Node.js 20 needs --experimental-websocket.
+
+import { describe, test } from "node:test";
+import assert from "node:assert/strict";
+import { connect } from "../../src/client_js/headwater.js";
+import { assertSame, collect, directory, origin, publishSteadily, sleep, until } from "./kit.mjs";
+
+function open(test, url, options) {
+  const client = connect(url, { transport: "websocket", heartbeat: 500, ...options });
+  test.after(() => client.close());
+  return { client, seen: collect(client) };
+}
+
+describe("WebSocket", { concurrency: true, timeout: 50_000 }, () => {
+  test("events, states, removals and publishes are those of a stream", async (t) => {
+    const live = await origin(t, 22500, ["--segment", "1s"]);
+    await live.publish("a", "1", { key: "old" });
+    const { client, seen } = open(t, live.url, { channels: ["a", "b"], state: true });
+    await until(() => seen.states == 1, "the state");
+    assert.deepEqual(Object.fromEntries(client.state), { "a/old": "1" });
+    const id = await client.publish("b", { n: 2 }, { key: "new" });
+    await client.publish("a", "bye", { key: "old", remove: true });
+    await until(() => seen.events.length == 2, "the events");
+    assert.equal(seen.events[0].id, id);
+    assert.deepEqual(Object.fromEntries(client.state), { "b/new": '{"n":2}' });
+    assert.equal(client.lastEventId, seen.events.map((event) => event.id).reverse().join("_"));
+    await assert.rejects(client.publish("bad name!", "x"));
+  });
+
+  test("kill -9 loses and doubles nothing, and a cursor is good for a stream", async (t) => {
+    const live = await origin(t, 22510, ["--segment", "1s"], `disk:${directory(t)}/log`);
+    const { client, seen } = open(t, live.url, { channels: ["busy"], cursor: "0-0" });
+    await until(() => client.status == "live", "the socket");
+    const stop = publishSteadily(live, "busy", 50);
+    await sleep(1000);
+    await live.kill();
+    await until(() => client.status == "reconnecting", "the loss");
+    const published = client.publish("busy", "while the origin was away");
+    await live.start();
+    await until(() => client.status == "live", "the way back");
+    await published;
+    await sleep(500);
+    const count = (await stop()) + 1;
+    await until(() => seen.events.length >= count, "the last event");
+    const cursor = client.lastEventId;
+    client.close();
+    await live.publish("busy", "last");
+    const stream = open(t, live.url, { channels: ["busy"], cursor, transport: "stream" });
+    await until(() => stream.seen.events.length, "the rest");
+    assertSame([...seen.events, ...stream.seen.events], await live.history("busy"));
+    await assert.rejects(client.publish("busy", "x"), /closed/);
+  });
+
+  test("a gap, the end of a channel, and an old end", async (t) => {
+    const live = await origin(t, 22520, ["--segment", "1s", "--retain-events", "4"]);
+    const first = await live.publish("one", "0", { key: "k" });
+    for (let n = 1; n < 8; n++) await live.publish("one", `${n}`, { key: `k${n % 2}` });
+    await live.publish("two", "1");
+    await fetch(`${live.url}/channels/two`, { method: "DELETE" });
+    await fetch(`${live.url}/channels/two?reopen=1`, { method: "DELETE" });
+    await live.publish("two", "2");
+    const { client, seen } = open(t, live.url, { channels: ["one", "two"], cursor: `${first}_0-0`, state: true });
+    await until(() => seen.gaps.length && seen.events.length == 2, "the gap and the events");
+    assert.deepEqual(seen.gaps.map(({ channel, reason }) => [channel, reason]), [["one", "trimmed"]]);
+    assert.deepEqual(seen.events.map(({ data }) => data), ["1", "2"]);
+    assert.deepEqual(Object.fromEntries(client.state), { "one/k": "0", "one/k0": "6", "one/k1": "7" });
+    for (const name of ["one", "two"]) await fetch(`${live.url}/channels/${name}`, { method: "DELETE" });
+    await until(() => client.status == "ended", "the end");
+  });
+
+  test("a wrong token is denied", async (t) => {
+    const flags = ["--token-secret", "0123456789abcdef0123456789abcdef", "--private", "*"];
+    const live = await origin(t, 22530, flags);
+    const { client, seen } = open(t, live.url, { channels: ["a"], token: "wrong" });
+    await until(() => client.status == "denied", "the refusal");
+    assert.match(seen.statuses.at(-1).reason, /token/);
+  });
+});
