@@ -13,7 +13,7 @@ const HEARTBEAT_MS = 5000;
 const HEARTBEATS_UNTIL_BUFFERED = 2;
 const HEARTBEATS_UNTIL_SILENT = 3;
 // A long poll may wait for 20 s without a byte (--long-poll-timeout).
-const HEARTBEATS_OF_A_LONG_POLL = 9;
+const HEARTBEATS_OF_A_LONG_POLL = 6;
 
 // The ways to read, from the best to the one that works behind any proxy.
 const STREAM = 0;
@@ -87,6 +87,7 @@ export class Headwater extends EventTarget {
   #failures = 0;
   #since;
   #way = STREAM;
+  #isWaySuspect;
   #streamAgainAt;
   #isPlanned;
   #reason;
@@ -209,12 +210,11 @@ export class Headwater extends EventTarget {
   }
 
   /** Ends the current attempt when no byte arrives for some time. */
-  _watch(heartbeats, isBuffered) {
+  _watch(heartbeats, isSuspect = false) {
     const wait = heartbeats * (this._options.heartbeat ?? HEARTBEAT_MS);
     const abort = this.#abort;
-    this._after(wait, () => {
-      abort.abort(fault("No bytes arrived in time", { isBuffered: !!isBuffered?.() }));
-    });
+    this._relayBeat?.();
+    this._after(wait, () => abort.abort(fault("No bytes arrived in time", { isSuspect })));
   }
 
   /** Reads one response. The result is the wait before the next one, in milliseconds. */
@@ -223,8 +223,8 @@ export class Headwater extends EventTarget {
     try {
       await this._authorize();
       abort.signal.throwIfAborted();
+      await this.#chooseWay();
       await this._readStale();
-      if (this.#way && Date.now() > this.#streamAgainAt) this.#way = STREAM;
       if (this._options.transport == "websocket") {
         return await (await import("./socket.js")).follow(this, abort.signal);
       }
@@ -234,6 +234,18 @@ export class Headwater extends EventTarget {
       abort.abort();
       if (this.#run == run) return this.#fault(error);
     }
+  }
+
+  /** Tries another way of reading after a fault, or a stream again after some time. */
+  async #chooseWay() {
+    if (this.#way && Date.now() > this.#streamAgainAt) this.#way = STREAM;
+    if (!this.#isWaySuspect) return;
+    this.#isWaySuspect = false;
+    this._watch(HEARTBEATS_UNTIL_BUFFERED);
+    // While the origin is away, no other way is better, and long polls would be a load when it is back.
+    await this._request(this.url, { method: "HEAD" });
+    this.#way = (this.#way + 1) % WAYS;
+    this.#streamAgainAt = Date.now() + STREAM_AGAIN_MS;
   }
 
   /** Reads a stream or a long poll. */
@@ -248,16 +260,11 @@ export class Headwater extends EventTarget {
     if (cursor && this._token) headers["Last-Event-ID"] = cursor;
     else if (cursor) url.searchParams.set("lastEventId", cursor);
 
-    let hasHead, hasBytes;
-    // Without a head, the first silence may be an outage and not a proxy that buffers.
-    this._watch(this.#way ? HEARTBEATS_OF_A_LONG_POLL : HEARTBEATS_UNTIL_BUFFERED, () => {
-      return !hasBytes && (hasHead || this.#failures);
-    });
+    this._watch(this.#way ? HEARTBEATS_OF_A_LONG_POLL : HEARTBEATS_UNTIL_BUFFERED, true);
     const response = await this._request(url, { headers });
     if (response.status == 204) return this._finish("ended");
     const type = response.headers.get("content-type");
     if (!type?.startsWith("text/event-stream")) throw fault("The answer has the type " + type);
-    hasHead = true;
 
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     const parse = createParser((retry) => (this._retry = retry));
@@ -265,7 +272,6 @@ export class Headwater extends EventTarget {
     for (;;) {
       const { value, done } = await reader.read();
       if (done) break;
-      hasBytes = true;
       for (const block of parse(value)) {
         signal.throwIfAborted();
         await this._take(block);
@@ -290,7 +296,7 @@ export class Headwater extends EventTarget {
   }
 
   /** Sends a request with the token. */
-  async _request(url, { headers, ...init }) {
+  async _request(url, { headers, ...init } = {}) {
     const { fetch = globalThis.fetch, withCredentials } = this._options;
     const response = await fetch(url, {
       // Two tabs would wait for each other in the browser's own cache.
@@ -314,20 +320,18 @@ export class Headwater extends EventTarget {
   /**
    * Says that the connection failed, and for how long to wait. Of the advice of an error, `isRefused`
    * means that the token does not count, and `after` is the wait that the server requests.
-   * `isBuffered` is true where another way of reading may help, false where it does not, and missing
-   * where only a client that has already fallen back tries another one.
+   * `isSuspect` is true where another way of reading may help, and false where it does not. Where it is
+   * missing, only a client that has fallen back already tries another one, after the second fault.
    */
-  #fault({ message, isRefused, isBuffered, after = 0 }) {
+  #fault({ message, isRefused, isSuspect, after = 0 }) {
     let floor = Math.max(this._retry, after);
     if (isRefused) {
       if (!this._options.token?.call) return this._finish("denied", message);
       this._token = undefined;
       // A new token is another request, for which the server has requested no wait.
       if (!this.#failures) floor = 0;
-    } else if (isBuffered ?? this.#way) {
-      this.#streamAgainAt = Date.now() + STREAM_AGAIN_MS;
-      this.#way = (this.#way + 1) % WAYS;
     }
+    this.#isWaySuspect = !isRefused && (isSuspect ?? (this.#way && this.#failures));
     const wait = floor + Math.random() * Math.min(JITTER_MAX_MS, JITTER_MS * 2 ** this.#failures++);
     this.#since ??= Date.now();
     this._setStatus("reconnecting", { since: this.#since, reason: message, wait });
@@ -344,7 +348,7 @@ export class Headwater extends EventTarget {
       const body = JSON.parse(data);
       if (type == "shed") {
         const isRefused = body.reason == "token-expired" && this._options.token;
-        throw fault("shed: " + body.reason, { isRefused, isBuffered: false });
+        throw fault("shed: " + body.reason, { isRefused, isSuspect: false });
       }
       this.#isPlanned = type == "end" || (type == "segment" && !body.ends_at);
       this.#setLive();

@@ -16,14 +16,14 @@ const ended = new WeakMap();
 const sleep = (wait) => new Promise((wake) => setTimeout(wake, wait));
 
 /** Reads one of the JSON documents of a channel. */
-async function read(client, channel, name, parameters) {
+async function read(client, channel, name, parameters, isSuspect) {
   const url = new URL(client.url);
   const token = url.searchParams.get("access_token");
   url.pathname = url.pathname.replace(/[^/]*$/, `${channel}/${name}`);
   // An unknown parameter would be refused.
   url.search = new URLSearchParams(token ? { ...parameters, access_token: token } : parameters);
-  client._watch(HEARTBEATS_UNTIL_SILENT, () => true);
-  return (await client._request(url, {})).json();
+  client._watch(HEARTBEATS_UNTIL_SILENT, isSuspect);
+  return (await client._request(url)).json();
 }
 
 /** The state of a channel, which is not older than what the client has received. */
@@ -48,7 +48,7 @@ export async function poll(client) {
   let hasEvents = false;
   for (const [index, channel] of channels.entries()) {
     const parameters = { after: positions[index], limit: PAGE_EVENTS };
-    const page = await read(client, channel, "history", parameters);
+    const page = await read(client, channel, "history", parameters, true);
     hasMore ||= page.events.length == PAGE_EVENTS;
     hasEvents ||= page.events.length > 0;
     if (page.trimmed_to) await client._take(gap("trimmed", channel, positions[index], page));
@@ -67,7 +67,7 @@ export async function poll(client) {
 async function begin(client) {
   const channels = client._channels;
   const states = [];
-  for (const channel of channels) states.push(await read(client, channel, "state", {}));
+  for (const channel of channels) states.push(await read(client, channel, "state", {}, true));
   await client._take(segment({ ends_at: Date.now() }));
   if (client.lastEventId) {
     for (const channel of channels) await client._take(gap("unknown", channel, client.lastEventId));

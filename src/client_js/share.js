@@ -9,6 +9,11 @@
 import { covers } from "./cursor.js";
 
 const BLOCKS_MAX = 1000;
+const HEARTBEAT_MS = 5000;
+// A browser may suspend the tab of the leader, which keeps the lock nevertheless. The leader therefore
+// shows that it runs; a follower that sees nothing for this number of heartbeats reads by itself.
+const HEARTBEATS_UNTIL_SUSPENDED = 4;
+const BEAT_MS = 1000;
 
 /** Reads for this client, or follows the tab that reads. */
 export const share = (client) => new Member(client).contend();
@@ -23,6 +28,8 @@ class Member {
   #work = Promise.resolve();
   #withdraw = new AbortController();
   #release;
+  #sentAt = 0;
+  #suspended;
 
   constructor(client) {
     this.client = client;
@@ -31,6 +38,7 @@ class Member {
       this.#work = this.#work.then(() => this.#receive(data)).catch(() => this.#read());
     };
     client._relay = (block, before) => this.#send({ block, before });
+    client._relayBeat = () => Date.now() - this.#sentAt > BEAT_MS && this.#send({});
     client._relayStatus = (status, members) => this.#noteStatus(status, members);
     if (client._options.pauseWhileHidden) {
       document.addEventListener("visibilitychange", () => this.contend());
@@ -87,7 +95,9 @@ class Member {
   }
 
   #send(message) {
-    if (this.#role == "leader") this.air.postMessage(message);
+    if (this.#role != "leader") return;
+    this.#sentAt = Date.now();
+    this.air.postMessage(message);
   }
 
   #noteStatus(status, members) {
@@ -95,6 +105,7 @@ class Member {
     // A client that is denied or closed leaves the others to the next leader.
     if (status == "ended") this.#send({ status });
     this.#role = "none";
+    clearTimeout(this.#suspended);
     this.#withdraw.abort();
     this.#release?.();
     this.air.close();
@@ -102,9 +113,10 @@ class Member {
 
   async #receive(message) {
     if (this.#role == "follower") {
+      this.#watch();
       if (message.status) this.#takeStatus(message);
-      else if (this.#covers(message.before)) await this.#take(message);
-      else this.#fallBehind(message);
+      else if (message.block && this.#covers(message.before)) await this.#take(message);
+      else if (message.block) this.#fallBehind(message);
     } else if (this.#role == "reader" && message.block) {
       this.#waiting.push(message);
       await this.#catchUp();
@@ -121,7 +133,18 @@ class Member {
     }
     this.#role = "follower";
     this.client._halt();
+    this.#watch();
     for (const message of this.#waiting.splice(0)) await this.#take(message);
+  }
+
+  /** Reads by itself when the leader seems to be suspended. */
+  #watch() {
+    const beat = this.client._options.heartbeat ?? HEARTBEAT_MS;
+    clearTimeout(this.#suspended);
+    this.#suspended = setTimeout(
+      () => this.#role == "follower" && this.#read(),
+      beat * HEARTBEATS_UNTIL_SUSPENDED,
+    );
   }
 
   /** Reads by itself again: a block of the leader was lost, or a new leader is at another place. */

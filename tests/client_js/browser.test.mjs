@@ -59,7 +59,7 @@ test("tabs share a connection, and lose nothing when their leader closes", { tim
     const first = all.indexOf(ids[0]);
     assert.ok(first >= 0 && ids.length > 50, `${ids.length} events, ${statuses}`);
     assert.deepEqual(ids, all.slice(first, first + ids.length));
-    assert.deepEqual(statuses, ["connecting", "live"]);
+    assert.deepEqual(statuses.filter((status) => status != "closed"), ["connecting", "live"]);
   }
   assert.equal(result.tabs.at(-1).ids.at(-1), all.at(-1));
   assert.equal(result.whileFollowing, 0);

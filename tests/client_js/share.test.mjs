@@ -111,4 +111,48 @@ describe("sharing", { concurrency: true, timeout: 50_000 }, () => {
     await until(() => tabs.every(({ client }) => client.status == "ended"), "the end", 10_000);
     for (const { seen } of tabs) assert.deepEqual(seen.ends, ["short"]);
   });
+
+  test("a follower reads by itself while its leader is suspended", async (t) => {
+    const live = await origin(t, 22430, ["--segment", "1s"]);
+    const own = (heartbeat) => tab(t, live.url, { channels: ["frozen"], cursor: "0-0", heartbeat });
+    await live.publish("frozen", "0");
+    // The origin sends a heartbeat after five seconds only, so the leader gives up its streams.
+    const leader = own(5000);
+    await until(() => leader.seen.events.length, "the leader");
+    const follower = own(300);
+    await until(() => follower.seen.events.length, "the follower");
+    await sleep(1500);
+    // A suspended tab keeps its lock, but sends nothing.
+    leader.client._relay = leader.client._relayBeat = undefined;
+    const before = follower.counts.all;
+    for (let n = 1; n <= 20; n++) {
+      await live.publish("frozen", `${n}`);
+      await sleep(100);
+    }
+    await until(() => follower.seen.events.length == 21, "the events");
+    assert.ok(follower.counts.all > before);
+    assertSame(follower.seen.events, await live.history("frozen"));
+  });
+
+  test("a hidden leader pauses, and gives up the lock", async (t) => {
+    const live = await origin(t, 22440, ["--segment", "1s"]);
+    const page = (globalThis.document = Object.assign(new EventTarget(), { hidden: false }));
+    t.after(() => delete globalThis.document);
+    const hide = (hidden) => {
+      page.hidden = hidden;
+      page.dispatchEvent(new Event("visibilitychange"));
+    };
+    const pausing = tab(t, live.url, { channels: ["hidden"], cursor: "0-0", pauseWhileHidden: true });
+    await until(() => pausing.client.status == "live", "the first tab");
+    const staying = tab(t, live.url, { channels: ["hidden"], cursor: "0-0" });
+    await until(() => staying.client.status == "live", "the second tab");
+    hide(true);
+    assert.equal(pausing.client.status, "reconnecting");
+    const id = await live.publish("hidden", "1");
+    await until(() => staying.seen.events.length, "the event");
+    assert.equal(pausing.seen.events.length, 0);
+    hide(false);
+    await until(() => pausing.seen.events.length, "the missed event");
+    assert.equal(pausing.seen.events[0].id, id);
+  });
 });
