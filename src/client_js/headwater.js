@@ -26,13 +26,18 @@ const JITTER_MS = 1000;
 const JITTER_MAX_MS = 30_000;
 // The closing block says 100 ms where the next response is ready at once (6.7).
 const READY_AT_ONCE_MS = 100;
+// The longest time of a timer of browsers; with a longer one they would call at once.
+const TIMER_MAX_MS = 2 ** 31 - 1;
 // A consumer that is this many events behind pauses the reading.
 const QUEUE_MAX = 1000;
 
 /** An error that says how to go on: see `#fault`. */
 export const fault = (message, advice) => Object.assign(new Error(message), advice);
 
-/** A text for an event id. The texts of two ids of one channel compare as the ids do. */
+/**
+ * A text for an event id. The texts of two ids of one channel compare as the ids do. (cursor.js has
+ * the same function, so that this module is complete without another request.)
+ */
 const ordered = (id) => id.replace(/\d+/g, (digits) => digits.padStart(20, "0"));
 
 /**
@@ -111,7 +116,7 @@ export class Headwater extends EventTarget {
     this.url = url.href;
     this.#origin = url.origin;
     this.state = state && new Map();
-    this._options = options;
+    this._options = { ...options };
     this._channels = decodeURIComponent(url.pathname).split("/").pop().split(",");
     // The query may contain a token, so it is not part of the key.
     this._key = "headwater:" + url.origin + url.pathname;
@@ -120,7 +125,7 @@ export class Headwater extends EventTarget {
     }
     this._isShared = share && globalThis.navigator?.locks && globalThis.BroadcastChannel;
     if (pauseWhileHidden && !this._isShared) {
-      globalThis.document?.addEventListener("visibilitychange", () => this.#pauseOrResume());
+      globalThis.document?.addEventListener("visibilitychange", this.#pauseOrResume);
     }
     this.#begin();
   }
@@ -172,14 +177,14 @@ export class Headwater extends EventTarget {
     );
   }
 
-  #pauseOrResume() {
+  #pauseOrResume = () => {
     if (this._options.pauseWhileHidden && globalThis.document?.hidden) {
       this._halt();
       this._setStatus("reconnecting", { since: Date.now(), reason: "The page is hidden", wait: 0 });
     } else {
       this._follow();
     }
-  }
+  };
 
   /** Reads until the connection has ended, or `_halt` is called. */
   async _follow() {
@@ -206,15 +211,20 @@ export class Headwater extends EventTarget {
   /** Sets the only timer of the client. */
   _after(wait, act) {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(act, wait);
+    this.#timer = setTimeout(act, Math.min(wait, TIMER_MAX_MS));
   }
 
   /** Ends the current attempt when no byte arrives for some time. */
   _watch(heartbeats, isSuspect = false) {
-    const wait = heartbeats * (this._options.heartbeat ?? HEARTBEAT_MS);
+    const { heartbeat = HEARTBEAT_MS } = this._options;
     const abort = this.#abort;
+    // With one timer for each heartbeat, a page that was suspended reads what has arrived meanwhile.
+    const tick = () => {
+      if (heartbeats--) this._after(heartbeat, tick);
+      else abort.abort(fault("No bytes arrived in time", { isSuspect }));
+    };
+    tick();
     this._relayBeat?.();
-    this._after(wait, () => abort.abort(fault("No bytes arrived in time", { isSuspect })));
   }
 
   /** Reads one response. The result is the wait before the next one, in milliseconds. */
@@ -388,7 +398,8 @@ export class Headwater extends EventTarget {
       // A stream without an id at its beginning begins with the state (6.2): of all channels, or of
       // those that a gap names.
       this.#replaced = id === undefined ? new Set(before ? [] : this._channels) : undefined;
-      if (this.state && id && !before) this.#emit("state", {});
+      // The URL may say where the stream begins, and then the state is not sent with it.
+      if (id && !before) this._markStale(this._channels);
     }
   }
 
@@ -470,6 +481,7 @@ export class Headwater extends EventTarget {
     if (this.readyState == CLOSED) return;
     this.#reason = reason;
     this._halt();
+    globalThis.document?.removeEventListener("visibilitychange", this.#pauseOrResume);
     this._setStatus(status, { reason });
     for (const queue of this.#queues) queue.wake?.();
   }

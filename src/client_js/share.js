@@ -38,15 +38,15 @@ class Member {
       this.#work = this.#work.then(() => this.#receive(data)).catch(() => this.#read());
     };
     client._relay = (block, before) => this.#send({ block, before });
-    client._relayBeat = () => Date.now() - this.#sentAt > BEAT_MS && this.#send({});
+    client._relayBeat = () => this.#sendBeat();
     client._relayStatus = (status, members) => this.#noteStatus(status, members);
     if (client._options.pauseWhileHidden) {
-      document.addEventListener("visibilitychange", () => this.contend());
+      document.addEventListener("visibilitychange", this.contend);
     }
   }
 
   /** Competes for the lock, except where the page is hidden and its connection pauses. */
-  async contend() {
+  contend = async () => {
     const { client } = this;
     this.#withdraw.abort();
     if (client._options.pauseWhileHidden && document.hidden) return this.#pause();
@@ -56,7 +56,7 @@ class Member {
     if (isLeader || signal.aborted) return;
     if (this.#role == "none") this.#read();
     this.#request({ signal });
-  }
+  };
 
   /** Requests the lock, and leads while it has it. The result is whether the lock was granted. */
   #request(options) {
@@ -100,12 +100,18 @@ class Member {
     this.air.postMessage(message);
   }
 
+  /** Shows that the leader runs, and how far it is. */
+  #sendBeat() {
+    if (Date.now() - this.#sentAt > BEAT_MS) this.#send({ before: this.client.lastEventId });
+  }
+
   #noteStatus(status, members) {
     if (!/ended|denied|closed/.test(status)) return this.#send({ status, members });
     // A client that is denied or closed leaves the others to the next leader.
     if (status == "ended") this.#send({ status });
     this.#role = "none";
     clearTimeout(this.#suspended);
+    globalThis.document?.removeEventListener("visibilitychange", this.contend);
     this.#withdraw.abort();
     this.#release?.();
     this.air.close();
@@ -115,9 +121,9 @@ class Member {
     if (this.#role == "follower") {
       this.#watch();
       if (message.status) this.#takeStatus(message);
-      else if (message.block && this.#covers(message.before)) await this.#take(message);
-      else if (message.block) this.#fallBehind(message);
-    } else if (this.#role == "reader" && message.block) {
+      else if (this.#covers(message.before)) await this.#take(message);
+      else this.#fallBehind(message);
+    } else if (this.#role == "reader" && !message.status) {
       this.#waiting.push(message);
       await this.#catchUp();
     }
@@ -154,6 +160,7 @@ class Member {
   }
 
   async #take({ block }) {
+    if (!block) return;
     const isKnown = block.type != "segment" && block.id && this.#covers(block.id);
     if (!isKnown) await this.client._take(block);
   }

@@ -14,6 +14,9 @@ const PUBLISH_WAIT_MS = 500;
 const PUBLISH_WAIT_MAX_MS = 30_000;
 // Statuses that say that a repeated publish may succeed.
 const TRY_AGAIN = [408, 429, 500, 502, 503, 504];
+// After this number of handshakes without a socket, and with an answer to a plain request, the client
+// reads and publishes without WebSockets.
+const HANDSHAKES_MAX = 3;
 
 // For each client its socket, and its publishes that have no answer yet.
 const connections = new WeakMap();
@@ -24,7 +27,7 @@ const sleep = (wait) => new Promise((wake) => setTimeout(wake, wait));
 function connectionOf(client) {
   let connection = connections.get(client);
   if (!connection) {
-    connection = { socket: null, pending: new Map(), ref: 0 };
+    connection = { socket: null, pending: new Map(), ref: 0, handshakes: 0 };
     connections.set(client, connection);
     client.addEventListener("status", () => client.readyState == CLOSED && rejectAll(connection));
   }
@@ -50,6 +53,7 @@ class Session {
   #gaps = [];
   #ended = new Set();
   #work = Promise.resolve();
+  #isOver = false;
 
   constructor(client, signal, resolve, reject) {
     Object.assign(this, { client, signal, resolve, reject });
@@ -68,7 +72,7 @@ class Session {
 
     const socket = (this.socket = new WebSocket(url, protocols));
     const beat = client._options.heartbeat ?? HEARTBEAT_MS;
-    const pings = setInterval(() => this.#send({ type: "ping" }), beat);
+    this.pings = setInterval(() => this.#send({ type: "ping" }), beat);
     client._watch(HEARTBEATS_UNTIL_SILENT);
     socket.onopen = () => this.#subscribe();
     socket.onmessage = ({ data }) => {
@@ -76,18 +80,44 @@ class Session {
       this.#work = this.#work.then(() => this.#take(JSON.parse(data))).catch((error) => this.#fail(error));
     };
     socket.onclose = ({ code, reason }) => {
-      clearInterval(pings);
-      this.connection.socket = null;
-      this.#work.then(() => this.#close(code, reason));
+      this.#work = this.#work.then(() => this.#close(code, reason));
     };
     signal.addEventListener("abort", () => this.#fail(signal.reason));
+    if (++this.connection.handshakes > HANDSHAKES_MAX) this.#tryWithout();
+  }
+
+  /** A proxy may let no WebSocket through. */
+  async #tryWithout() {
+    const { client, connection } = this;
+    try {
+      await client._request(client.url, { method: "HEAD" });
+    } catch {
+      return;
+    }
+    if (this.socket.readyState == OPEN) return;
+    client._options.transport = "stream";
+    for (const { frame, resolve, reject } of connection.pending.values()) {
+      const { channel, data, idempotency_key: idempotencyKey, event, key, remove } = frame;
+      const again = publish(client, channel, data, { event, key, remove, idempotencyKey });
+      again.then((id) => resolve({ id }), reject);
+    }
+    connection.pending.clear();
+    this.#fail(failure("WebSockets do not work here"));
   }
 
   #send(message) {
     if (this.socket.readyState == OPEN) this.socket.send(JSON.stringify(message));
   }
 
+  #stop() {
+    this.#isOver = true;
+    clearInterval(this.pings);
+    // The next session may have its socket already.
+    if (this.connection.socket == this.socket) this.connection.socket = null;
+  }
+
   #fail(error) {
+    this.#stop();
     this.reject(error);
     this.socket.close();
   }
@@ -104,13 +134,14 @@ class Session {
     const after = entries ? Object.fromEntries(entries) : cursor || undefined;
     this.#work = this.#work.then(() => client._take(segment({ ends_at: Date.now() })));
     this.#send({ type: "subscribe", channels, after, ref: 0 });
+    this.connection.handshakes = 0;
     this.connection.socket = this.socket;
     for (const { frame } of this.connection.pending.values()) this.#send(frame);
   }
 
   async #take(message) {
     const { type, channel, id, ref } = message;
-    if (type == "pong") return;
+    if (type == "pong" || this.#isOver) return;
     if (type == "ack" && ref) return this.#settle(ref, "resolve", message);
     if (type == "error" && ref) return this.#settle(ref, "reject", problemOf(message));
     if (type == "error") throw problemOf(message);
@@ -167,6 +198,7 @@ class Session {
   }
 
   #close(code, reason) {
+    this.#stop();
     if (code == RESTART) return this.resolve(0);
     const [seconds = 0] = /\d+(?= s\b)/.exec(reason) ?? [];
     const isRefused = code == POLICY && /token/i.test(reason);

@@ -79,8 +79,8 @@ describe("faults", { concurrency: true, timeout: 40_000 }, () => {
     assert.deepEqual(asked.map(({ cursor }) => cursor), cursors);
     const waits = asked.slice(1).map(({ at }, index) => at - asked[index].at);
     // The other tests that run beside this one may delay some of the requests.
-    assert.ok(Math.min(...waits) < 50, `${waits}`);
-    assert.ok(waits[5] >= 690 && waits[5] < 1000, `${waits}`);
+    assert.ok(Math.min(...waits) < 100, `${waits}`);
+    assert.ok(waits[5] >= 690, `${waits}`);
     assert.equal(client.status, "live");
   });
 
@@ -133,16 +133,16 @@ describe("faults", { concurrency: true, timeout: 40_000 }, () => {
   test("a silent connection is given up, and heartbeats keep it", async (t) => {
     const { url, asked } = await script(t, 22306, async (answer) => {
       answer.writeHead(200, TYPE).write(opening("5-0"));
-      for (let beat = 0; beat < 10; beat++) {
-        await sleep(100);
+      for (let beat = 0; beat < 6; beat++) {
+        await sleep(300);
         answer.write(":\n");
       }
     });
-    const { client, seen } = open(t, url, { heartbeat: 100 });
+    const { client, seen } = open(t, url, { heartbeat: 300 });
     const begin = performance.now();
     await until(() => client.status == "reconnecting", "the silence");
     const silence = performance.now() - begin;
-    assert.ok(silence > 1200 && silence < 2500, `${silence}`);
+    assert.ok(silence > 2600 && silence < 4500, `${silence}`);
     assert.equal(seen.statuses.at(-1).reason, "No bytes arrived in time");
     await until(() => asked.length == 2 && client.status == "live", "the second connection");
     assert.equal(asked[1].cursor, "5-0");
@@ -150,7 +150,7 @@ describe("faults", { concurrency: true, timeout: 40_000 }, () => {
 
   test("an outage without an answer changes nothing in the way of reading", async (t) => {
     const { url, asked } = await script(t, 22307, () => {}, () => {});
-    const { client } = open(t, url, { heartbeat: 100 });
+    const { client } = open(t, url, { heartbeat: 300 });
     await until(() => client.status == "live", "the connection");
     // The stream, a HEAD request, and the stream again.
     assert.deepEqual(asked.map(({ method }) => method), ["GET", "HEAD", "GET"]);

@@ -4,6 +4,7 @@
 import { describe, test } from "node:test";
 import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
+import { request } from "node:http";
 import { connect } from "../../src/client_js/headwater.js";
 import * as kit from "./kit.mjs";
 
@@ -129,6 +130,18 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
     assert.equal(seen.events[0].id, undefined);
     assert.equal(prices.length, 1);
     assert.match(prices[0].lastEventId, /^\d+-\d+$/);
+  });
+
+  test("the state is also read where the URL says how the stream begins", async (t) => {
+    const live = await origin(t, 22270, ["--segment", "1s"]);
+    for (let n = 0; n < 5; n++) await live.publish("keyed", `${n}`, { key: `k${n}` });
+    const client = open(t, `${live.url}/channels/keyed?last=2`, { state: true });
+    const seen = collect(client);
+    await until(() => seen.states && seen.events.length == 2, "the state");
+    assert.equal(client.state.size, 5);
+    const empty = open(t, live.url, { channels: ["none"], state: true });
+    await until(() => collect(empty) && empty.status == "live", "the stream");
+    assert.equal(empty.state.size, 0);
   });
 
   // protocol §9.2
@@ -342,7 +355,7 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
       if (/mode=hold/.test(url)) answer.writeHead(504, { "Content-Type": "text/html" }).end("<html>");
       else answer.writeHead(statusCode, headers).end(body);
     });
-    const client = open(t, url, { channels: ["paged", "second"], heartbeat: 100, state: true });
+    const client = open(t, url, { channels: ["paged", "second"], heartbeat: 300, state: true });
     const seen = collect(client);
     await until(() => client.status == "live" && seen.states, "the state", 25_000);
     assert.equal(client.state.get("paged/old"), "before");
@@ -351,6 +364,52 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
     assertSame(seen.events.filter(({ channel }) => channel == "second"), await live.history("second"));
     assertSame(seen.events.filter(({ channel }) => channel == "paged"), (await live.history("paged")).slice(1));
     assert.ok(paths.some((path) => /\/history\?/.test(path)));
+  });
+
+  test("connections that are cut at any byte lose and double nothing", async (t) => {
+    const live = await origin(t, 22280, ["--segment", "2s"]);
+    const url = await kit.server(t, 22285, (asked, answer) => {
+      // A client that falls back reads from the same proxy, so each way is cut.
+      let left = Math.floor(Math.random() * 40_000);
+      const forwarded = request(live.url + asked.url, { headers: asked.headers }, (response) => {
+        answer.writeHead(response.statusCode, response.headers);
+        response.on("data", (chunk) => {
+          if (left > 0) answer.write(chunk.subarray(0, left));
+          left -= chunk.length;
+          if (left < 0) setImmediate(() => answer.destroy());
+        });
+        response.on("end", () => answer.end());
+        response.on("error", () => answer.destroy());
+      });
+      forwarded.on("error", () => answer.destroy());
+      answer.on("close", () => forwarded.destroy());
+      forwarded.end();
+    });
+    const channels = ["cut", "whole"];
+    for (let n = 0; n < 10; n++) await live.publish("cut", `${n}`, { key: `k${n}` });
+    const clients = Array.from({ length: 8 }, () => {
+      const client = open(t, url, { channels, cursor: "0-0", state: true });
+      return { client, seen: collect(client) };
+    });
+    const stop = kit.publishSteadily(live, "whole", 30);
+    for (let n = 0; n < 200; n++) {
+      await live.publish("cut", `${n} ä😀`, { key: `k${n % 13}`, ...(n % 4 == 0 && { remove: true }) });
+      await sleep(40);
+    }
+    const count = await stop();
+    await until(() => clients.every(({ seen }) => seen.events.length >= count + 210), "the last event", 30_000);
+    const state = await (await fetch(`${live.url}/channels/cut/state`)).json();
+    const expected = Object.fromEntries(state.events.map(({ key, data }) => [`cut/${key}`, data]).sort());
+    let cuts = 0;
+    for (const { client, seen } of clients) {
+      for (const channel of channels) {
+        assertSame(seen.events.filter((event) => event.channel == channel), await live.history(channel));
+      }
+      assert.deepEqual(Object.fromEntries([...client.state].sort()), expected);
+      cuts += seen.statuses.filter(({ status }) => status == "reconnecting").length;
+    }
+    assert.ok(cuts > 8);
+    t.diagnostic(`${cuts} cuts of 8 clients`);
   });
 
   test("publishing over HTTP stores once, also when the answer is lost", async (t) => {

@@ -2,8 +2,9 @@
 
 import { describe, test } from "node:test";
 import assert from "node:assert/strict";
+import { request } from "node:http";
 import { connect } from "../../src/client_js/headwater.js";
-import { assertSame, collect, directory, origin, publishSteadily, sleep, until } from "./kit.mjs";
+import { assertSame, collect, directory, origin, publishSteadily, server, sleep, until } from "./kit.mjs";
 
 function open(test, url, options) {
   const client = connect(url, { transport: "websocket", heartbeat: 500, ...options });
@@ -66,6 +67,28 @@ describe("WebSocket", { concurrency: true, timeout: 50_000 }, () => {
     assert.deepEqual(Object.fromEntries(client.state), { "one/k": "0", "one/k0": "6", "one/k1": "7" });
     for (const name of ["one", "two"]) await fetch(`${live.url}/channels/${name}`, { method: "DELETE" });
     await until(() => client.status == "ended", "the end");
+  });
+
+  test("where no WebSocket comes through, the client uses plain requests", async (t) => {
+    const live = await origin(t, 22540, ["--segment", "1s"]);
+    const url = await server(t, 22545, (asked, answer) => {
+      if (asked.url == "/ws") return answer.writeHead(502).end();
+      const { method, url: path, headers } = asked;
+      const forwarded = request(live.url + path, { method, headers }, (response) => {
+        answer.writeHead(response.statusCode, response.headers);
+        response.pipe(answer);
+      });
+      asked.pipe(forwarded);
+      answer.on("close", () => forwarded.destroy());
+      forwarded.on("error", () => answer.destroy());
+    });
+    const { client, seen } = open(t, url, { channels: ["plain"], cursor: "0-0" });
+    const published = client.publish("plain", { n: 1 }, { event: "note" });
+    await until(() => client.status == "live", "the stream", 30_000);
+    const id = await published;
+    await live.publish("plain", "2");
+    await until(() => seen.events.length, "the event");
+    assert.deepEqual((await live.history("plain")).map((event) => event.id), [id, seen.events[0].id]);
   });
 
   test("a wrong token is denied", async (t) => {
