@@ -12,7 +12,7 @@ export interface ChannelEvent {
   removed?: boolean;
 }
 
-/** An event as listeners receive it. `lastEventId` is the cursor of the connection, with all channels. */
+/** An event as listeners receive it. `lastEventId` is the cursor of all channels. */
 export interface ChannelMessage extends MessageEvent<string> {
   readonly id?: string;
   readonly channel: string;
@@ -33,7 +33,7 @@ export type Status = "connecting" | "live" | "reconnecting" | "ended" | "denied"
 /** The event `status`. */
 export interface StatusEvent extends Event {
   readonly status: Status;
-  /** While `reconnecting`: since when there has been no connection, in milliseconds since the epoch. */
+  /** While `reconnecting`: when the connection was lost, in milliseconds since the epoch. */
   readonly since?: number;
   /** While `reconnecting` or `denied`: the reason, for a person. */
   readonly reason?: string;
@@ -41,7 +41,10 @@ export interface StatusEvent extends Event {
   readonly wait?: number;
 }
 
-/** The event `gap`: events are missing. What a page derived from events of the channel is to be read anew. */
+/**
+ * The event `gap`: events are missing. What a page derived from events of the channel has to be
+ * read anew.
+ */
 export interface GapEvent extends Event {
   readonly channel: string;
   /** `trimmed`, `ahead`, `unknown`, `lost` or `damaged`; later versions may add others. */
@@ -73,19 +76,22 @@ export interface Options {
   cursor?: string;
   /** Goes on after the cursor in this storage, and writes each new cursor there. */
   storage?: CursorStorage;
-  /** A token, or a function that gets one. The function is called again when a token was refused. */
+  /** A token, or a function that gets one. The function is called again after each refusal. */
   token?: string | (() => string | Promise<string>);
   /** Sends the cookies of other web origins too. */
   withCredentials?: boolean;
-  /** `stream` is the default, and falls back to long polls and to the history behind proxies that buffer. */
+  /**
+   * `stream` is the default. Behind proxies that buffer it falls back to long polls, and from these
+   * to the history.
+   */
   transport?: "stream" | "websocket";
   /** Disconnects while the page is hidden. */
   pauseWhileHidden?: boolean;
   /** Has one connection for all tabs of the web origin, where the browser has Web Locks. */
   share?: boolean;
   /**
-   * The `--heartbeat` of the origin in milliseconds, 5,000 by default. After three of them without a
-   * byte the connection is given up.
+   * The `--heartbeat` of the origin in milliseconds, 5,000 by default. After three of them without
+   * a byte the client gives up the connection.
    */
   heartbeat?: number;
   /** Is called instead of `fetch`. */
@@ -113,8 +119,8 @@ export interface Headwater extends EventTarget, AsyncIterable<ChannelEvent> {
   /** The cursor: everything up to it was delivered. */
   readonly lastEventId: string;
   /**
-   * With the option `state`: the newest data of each key. With several channels a key of this map is
-   * `channel/key`.
+   * With the option `state`: the newest data of each key. With several channels a key of this map
+   * is `channel/key`.
    */
   readonly state?: Map<string, string>;
 
@@ -126,14 +132,37 @@ export interface Headwater extends EventTarget, AsyncIterable<ChannelEvent> {
   ongap: ((event: GapEvent) => void) | null;
   onend: ((event: EndEvent) => void) | null;
 
-  addEventListener(type: "status", listener: (event: StatusEvent) => void, options?: boolean | AddEventListenerOptions): void;
-  addEventListener(type: "gap", listener: (event: GapEvent) => void, options?: boolean | AddEventListenerOptions): void;
-  addEventListener(type: "end", listener: (event: EndEvent) => void, options?: boolean | AddEventListenerOptions): void;
-  addEventListener(type: "open" | "error" | "state", listener: (event: Event) => void, options?: boolean | AddEventListenerOptions): void;
+  addEventListener(
+    type: "status",
+    listener: (event: StatusEvent) => void,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  addEventListener(
+    type: "gap",
+    listener: (event: GapEvent) => void,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  addEventListener(
+    type: "end",
+    listener: (event: EndEvent) => void,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  addEventListener(
+    type: "open" | "error" | "state",
+    listener: (event: Event) => void,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
   /** Listens to the events of a type that the publisher gave them, or to `message`. */
-  addEventListener(type: string, listener: (event: ChannelMessage) => void, options?: boolean | AddEventListenerOptions): void;
+  addEventListener(
+    type: string,
+    listener: (event: ChannelMessage) => void,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
 
-  /** Publishes an event, and returns its id. A publish whose answer was lost is repeated, and stored once. */
+  /**
+   * Publishes an event, and returns its id. A publish whose answer was lost is repeated, and the
+   * event is stored once.
+   */
   publish(channel: string, data: unknown, options?: PublishOptions): Promise<string>;
   /** Ends the connection. */
   close(): void;

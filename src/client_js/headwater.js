@@ -1,7 +1,6 @@
 // The Headwater client: follows channels of a Headwater origin, also through caches and proxies,
 // and delivers each event once and in order. docs/protocol.md is the contract; the sections in the
-// comments are its sections. Parts that few pages use are modules of their own, and are loaded when
-// they are needed: share.js, history.js and socket.js.
+// comments are its sections. share.js, history.js and socket.js are loaded when they are needed.
 
 const CONNECTING = 0;
 const OPEN = 1;
@@ -31,19 +30,16 @@ const TIMER_MAX_MS = 2 ** 31 - 1;
 // A consumer that is this many events behind pauses the reading.
 const QUEUE_MAX = 1000;
 
-/** An error that says how to go on: see `#fault`. */
-export const fault = (message, advice) => Object.assign(new Error(message), advice);
+// An error that says how to go on: see `#fault`.
+const failure = (message, advice) => Object.assign(new Error(message), advice);
 
-/**
- * A text for an event id. The texts of two ids of one channel compare as the ids do. (cursor.js has
- * the same function, so that this module is complete without another request.)
- */
+// A text for an event id. The texts of two ids of one channel compare as the ids do. cursor.js has
+// the same function, so that this module needs no other one.
 const ordered = (id) => id.replace(/\d+/g, (digits) => digits.padStart(20, "0"));
 
 /**
- * Makes a parser of server-sent events (HTML standard, "Interpreting an event stream"). It takes the
- * text of a response in chunks, and returns the blocks that each chunk completes. A block without
- * `data:` has the data `undefined`, and one without `id:` the id `undefined`.
+ * Makes a parser of server-sent events (HTML standard, "Interpreting an event stream"). It takes
+ * the text of a response in chunks, and returns the blocks that each chunk completes.
  */
 export function createParser(setRetry) {
   let rest = "";
@@ -75,16 +71,15 @@ export function createParser(setRetry) {
   };
 }
 
-/** The connection to one or more channels. Members that begin with `_` are for the other modules. */
+/** A connection to one or more channels. Members that begin with `_` are for the other modules. */
 export class Headwater extends EventTarget {
   status = "connecting";
   readyState = CONNECTING;
   lastEventId = "";
 
-  // The shortest wait after a fault.
-  _retry = JITTER_MS;
   _token;
-
+  // The shortest wait after a fault.
+  #retry = JITTER_MS;
   #run;
   #abort = new AbortController();
   #timer;
@@ -157,7 +152,7 @@ export class Headwater extends EventTarget {
       this.#queues.delete(queue);
       this.#drained?.();
     }
-    if (this.status == "denied") throw fault(this.#reason);
+    if (this.status == "denied") throw failure(this.#reason);
   }
 
   async #begin() {
@@ -168,7 +163,8 @@ export class Headwater extends EventTarget {
       // A browser may forbid storage. The client then begins as without it.
     }
     // A stream that goes on from a cursor does not begin with the state.
-    if (this.lastEventId) this._markStale(this._channels);
+    if (this.lastEventId) this.#markStale(this._channels);
+    if (this.readyState == CLOSED) return;
     this._setStatus(this.status);
     if (!this._isShared) return this.#pauseOrResume();
     import("./share.js").then(
@@ -193,7 +189,7 @@ export class Headwater extends EventTarget {
     while (this.#run == run) {
       const wait = await this.#attempt(run);
       if (wait && this.#run == run) {
-        await new Promise((wake) => this._after(wait, (this.#wake = wake)));
+        await new Promise((wake) => this.#after(wait, (this.#wake = wake)));
       }
     }
   }
@@ -209,7 +205,7 @@ export class Headwater extends EventTarget {
   }
 
   /** Sets the only timer of the client. */
-  _after(wait, act) {
+  #after(wait, act) {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(act, Math.min(wait, TIMER_MAX_MS));
   }
@@ -218,10 +214,10 @@ export class Headwater extends EventTarget {
   _watch(heartbeats, isSuspect = false) {
     const { heartbeat = HEARTBEAT_MS } = this._options;
     const abort = this.#abort;
-    // With one timer for each heartbeat, a page that was suspended reads what has arrived meanwhile.
+    // With one timer for each heartbeat, a page that was suspended reads what has arrived.
     const tick = () => {
-      if (heartbeats--) this._after(heartbeat, tick);
-      else abort.abort(fault("No bytes arrived in time", { isSuspect }));
+      if (heartbeats--) this.#after(heartbeat, tick);
+      else abort.abort(failure("No bytes arrived in time", { isSuspect }));
     };
     tick();
     this._relayBeat?.();
@@ -234,12 +230,10 @@ export class Headwater extends EventTarget {
       await this._authorize();
       abort.signal.throwIfAborted();
       await this.#chooseWay();
-      await this._readStale();
-      if (this._options.transport == "websocket") {
-        return await (await import("./socket.js")).follow(this, abort.signal);
-      }
-      if (this.#way == HISTORY) return await (await import("./history.js")).poll(this);
-      return await this.#read(abort.signal);
+      await this.#readStale();
+      const read = await this.#reader();
+      abort.signal.throwIfAborted();
+      return await read(this, abort.signal);
     } catch (error) {
       abort.abort();
       if (this.#run == run) return this.#fault(error);
@@ -252,10 +246,17 @@ export class Headwater extends EventTarget {
     if (!this.#isWaySuspect) return;
     this.#isWaySuspect = false;
     this._watch(HEARTBEATS_UNTIL_BUFFERED);
-    // While the origin is away, no other way is better, and long polls would be a load when it is back.
+    // While the origin is away, no other way is better, and after that long polls would be a load.
     await this._request(this.url, { method: "HEAD" });
     this.#way = (this.#way + 1) % WAYS;
     this.#streamAgainAt = Date.now() + STREAM_AGAIN_MS;
+  }
+
+  /** The function that reads one response, over the transport of the options or the current way. */
+  async #reader() {
+    if (this._options.transport == "websocket") return (await import("./socket.js")).follow;
+    if (this.#way == HISTORY) return (await import("./history.js")).poll;
+    return (_, signal) => this.#read(signal);
   }
 
   /** Reads a stream or a long poll. */
@@ -269,15 +270,13 @@ export class Headwater extends EventTarget {
     // and then the URL stays the same, so that the browser keeps the answer.
     if (cursor && this._token) headers["Last-Event-ID"] = cursor;
     else if (cursor) url.searchParams.set("lastEventId", cursor);
-
     this._watch(this.#way ? HEARTBEATS_OF_A_LONG_POLL : HEARTBEATS_UNTIL_BUFFERED, true);
     const response = await this._request(url, { headers });
     if (response.status == 204) return this._finish("ended");
     const type = response.headers.get("content-type");
-    if (!type?.startsWith("text/event-stream")) throw fault("The answer has the type " + type);
-
+    if (!type?.startsWith("text/event-stream")) throw failure("The answer has the type " + type);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-    const parse = createParser((retry) => (this._retry = retry));
+    const parse = createParser((retry) => (this.#retry = retry));
     this.#isPlanned = false;
     for (;;) {
       const { value, done } = await reader.read();
@@ -295,8 +294,8 @@ export class Headwater extends EventTarget {
     }
     // Each planned end changes the cursor (3.5). A response that does not is a recording, which a
     // cache would answer again and again without a pause.
-    if (!this.#isPlanned || this.lastEventId == cursor) throw fault("The response ended early");
-    return this._retry > READY_AT_ONCE_MS ? this._retry : 0;
+    if (!this.#isPlanned || this.lastEventId == cursor) throw failure("The response ended early");
+    return this.#retry > READY_AT_ONCE_MS ? this.#retry : 0;
   }
 
   /** Gets a token where there is none, or the last one was refused. */
@@ -320,7 +319,7 @@ export class Headwater extends EventTarget {
     if (ok) return response;
     const problem = await response.json().catch(() => ({}));
     const after = response.headers.get("retry-after");
-    throw fault([status, problem.detail].join(" ").trim(), {
+    throw failure([status, problem.detail].join(" ").trim(), {
       status,
       isRefused: status == 401 || status == 403,
       after: after * 1000 || Date.parse(after) - Date.now() || 0,
@@ -328,13 +327,14 @@ export class Headwater extends EventTarget {
   }
 
   /**
-   * Says that the connection failed, and for how long to wait. Of the advice of an error, `isRefused`
-   * means that the token does not count, and `after` is the wait that the server requests.
-   * `isSuspect` is true where another way of reading may help, and false where it does not. Where it is
-   * missing, only a client that has fallen back already tries another one, after the second fault.
+   * Says that the connection failed. The result is the wait before the next attempt. Of the advice
+   * of an error, `isRefused` means that the token does not count, and `after` is the wait that the
+   * server requests. `isSuspect` is true where another way of reading may help, and false where it
+   * does not. Where it is missing, only a client that has fallen back already tries another way,
+   * after the second fault.
    */
   #fault({ message, isRefused, isSuspect, after = 0 }) {
-    let floor = Math.max(this._retry, after);
+    let floor = Math.max(this.#retry, after);
     if (isRefused) {
       if (!this._options.token?.call) return this._finish("denied", message);
       this._token = undefined;
@@ -353,15 +353,18 @@ export class Headwater extends EventTarget {
     if (this.readyState == CLOSED) return;
     const { id, type, data } = block;
     const before = this.lastEventId;
+    // A block that cannot be read moves no cursor, so that it comes again.
+    const body = data === undefined ? undefined : JSON.parse(data);
     if (id !== undefined) this.lastEventId = id;
-    if (data !== undefined) {
-      const body = JSON.parse(data);
+    if (body) {
       if (type == "shed") {
         const isRefused = body.reason == "token-expired" && this._options.token;
-        throw fault("shed: " + body.reason, { isRefused, isSuspect: false });
+        throw failure("shed: " + body.reason, { isRefused, isSuspect: false });
       }
       this.#isPlanned = type == "end" || (type == "segment" && !body.ends_at);
-      this.#setLive();
+      this.#failures = 0;
+      this.#since = undefined;
+      if (this.status != "live") this._setStatus("live");
       if (!type) this.#takeEvent(body);
       if (type == "segment") this.#takeSegment(id, before, body);
       if (type == "gap") this.#takeGap(id, body);
@@ -369,7 +372,7 @@ export class Headwater extends EventTarget {
     }
     if (id !== undefined) this.#store();
     this._relay?.(block, before);
-    await this._readStale();
+    await this.#readStale();
   }
 
   #takeEvent({ event: type = "message", channel, id, key, data, removed }) {
@@ -385,55 +388,56 @@ export class Headwater extends EventTarget {
 
   #takeSegment(id, before, { ends_at, state }) {
     if (state) {
-      const staged = this.#staged;
-      for (const channel of this.#replaced ?? []) {
-        this._setState(channel, staged.filter((event) => event.channel == channel));
-      }
+      this.#replaced?.forEach((channel) => this.#setState(channel, this.#staged));
       if (this.state) this.#emit("state", {});
-      else staged.forEach((event) => this.#deliver(event));
+      else this.#staged.forEach((event) => this.#deliver(event));
       this.#staged = [];
       this.#replaced = undefined;
     } else if (ends_at) {
       this.#staged = [];
-      // A stream without an id at its beginning begins with the state (6.2): of all channels, or of
-      // those that a gap names.
+      // A stream without an id at its beginning begins with the state (6.2): of all channels, or
+      // of those that a gap names.
       this.#replaced = id === undefined ? new Set(before ? [] : this._channels) : undefined;
       // The URL may say where the stream begins, and then the state is not sent with it.
-      if (id && !before) this._markStale(this._channels);
+      if (id && !before) this.#markStale(this._channels);
     }
   }
 
   #takeGap(id, gap) {
-    const { channel, reason } = gap;
-    // The log may be another one, whose ids begin again.
-    if (reason == "ahead") this.#newest.delete(channel);
+    const { channel } = gap;
+    if (gap.reason == "ahead") {
+      // The log may be another one, whose ids begin again.
+      this.#newest.delete(channel);
+      this.#stateAt.delete(channel);
+    }
     if (id === undefined && this.#replaced) this.#replaced.add(channel);
-    else this._markStale([channel]);
+    else this.#markStale([channel]);
     this.#emit("gap", gap);
   }
 
-  _markStale(channels) {
+  #markStale(channels) {
     if (this.state) channels.forEach((channel) => this.#stale.add(channel));
   }
 
   /** Reads the state of channels that is not known any more. */
-  async _readStale() {
+  async #readStale() {
     if (!this.#stale.size) return;
     const { readState } = await import("./history.js");
     for (const channel of this.#stale) {
       const { events, cursor } = await readState(this, channel);
       this.#stateAt.set(channel, ordered(cursor));
-      this._setState(channel, events);
+      this.#setState(channel, events);
     }
     this.#emit("state", {});
   }
 
-  _setState(channel, events) {
+  /** Replaces the state of a channel by that of its events among `events`. */
+  #setState(channel, events) {
     if (!this.state) return;
     this.#stale.delete(channel);
     const prefix = this.#keyOf({ channel, key: "" });
     for (const key of this.state.keys()) if (key.startsWith(prefix)) this.state.delete(key);
-    events.forEach((event) => this.#apply(event));
+    for (const event of events) if (event.channel == channel) this.#apply(event);
   }
 
   /** The key in `state`. The name of a channel contains no slash. */
@@ -453,7 +457,7 @@ export class Headwater extends EventTarget {
       queue.wake?.();
     }
     const { type, data, ...members } = event;
-    const { lastEventId } = this;
+    const lastEventId = this.lastEventId;
     const message = new MessageEvent(type, { data, lastEventId, origin: this.#origin });
     this.dispatchEvent(Object.assign(message, members));
   }
@@ -468,12 +472,6 @@ export class Headwater extends EventTarget {
     } catch {
       // A full storage does not end the stream.
     }
-  }
-
-  #setLive() {
-    this.#failures = 0;
-    this.#since = undefined;
-    if (this.status != "live") this._setStatus("live");
   }
 
   /** Sets the last status. */

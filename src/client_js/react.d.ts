@@ -1,8 +1,9 @@
 import type { Headwater, Options, Status } from "./headwater.js";
 
 /**
- * The state of channels, and the status of their connection. The connection is closed with the component,
- * and another one is opened when the URL or the channels change; later changes of the options have no effect.
+ * The state of channels, and the status of their connection. The connection is closed with the
+ * component, and another one is opened when the URL or the channels change. Later changes of the
+ * options have no effect.
  */
 export function useHeadwater(
   url: string | URL,

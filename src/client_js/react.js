@@ -1,4 +1,4 @@
-// A hook for React: `const { state, status } = useHeadwater("https://live.example.com", ["prices"])`.
+// A hook for React: `const { state, status } = useHeadwater("https://live.example.com", ["a"])`.
 
 import { useEffect, useState } from "react";
 import { connect } from "./headwater.js";

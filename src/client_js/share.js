@@ -1,5 +1,5 @@
-// Shares one connection between the tabs of a web origin. The tab that holds a Web Lock, the leader,
-// reads from the origin and sends each block to the other tabs over a BroadcastChannel.
+// Shares one connection between the tabs of a web origin. The tab that holds a Web Lock, the
+// leader, reads from the origin and sends each block to the other tabs over a BroadcastChannel.
 //
 // A tab that comes later begins with a connection of its own, so that it receives exactly what it
 // would receive alone. It changes to the blocks of the leader as soon as it has everything that the
@@ -8,10 +8,12 @@
 
 import { covers } from "./cursor.js";
 
+const CLOSED = 2;
 const BLOCKS_MAX = 1000;
 const HEARTBEAT_MS = 5000;
-// A browser may suspend the tab of the leader, which keeps the lock nevertheless. The leader therefore
-// shows that it runs; a follower that sees nothing for this number of heartbeats reads by itself.
+// A browser may suspend the tab of the leader, which keeps the lock nevertheless. The leader
+// therefore shows that it runs, and a follower that receives nothing for this number of heartbeats
+// reads by itself.
 const HEARTBEATS_UNTIL_SUSPENDED = 4;
 const BEAT_MS = 1000;
 
@@ -49,21 +51,23 @@ class Member {
   contend = async () => {
     const { client } = this;
     this.#withdraw.abort();
+    if (client.readyState == CLOSED) return;
     if (client._options.pauseWhileHidden && document.hidden) return this.#pause();
     const { signal } = (this.#withdraw = new AbortController());
     // Where the lock is free, this tab needs no connection before it leads.
-    const isLeader = await this.#request({ ifAvailable: true });
+    const isLeader = await this.#request({ ifAvailable: true }, signal);
     if (isLeader || signal.aborted) return;
     if (this.#role == "none") this.#read();
-    this.#request({ signal });
+    this.#request({ signal }, signal);
   };
 
-  /** Requests the lock, and leads while it has it. The result is whether the lock was granted. */
-  #request(options) {
+  /** Requests the lock, and leads while it has it. The result is whether this tab leads. */
+  #request(options, signal) {
     return new Promise((settle) => {
       const lead = (lock) => {
-        settle(!!lock);
-        return lock && this.#lead();
+        const isLeader = !!lock && !signal.aborted;
+        settle(isLeader);
+        return isLeader ? this.#lead() : undefined;
       };
       // The request is rejected when it is withdrawn.
       navigator.locks.request(this.client._key, options, lead).catch(() => settle(false));
@@ -79,7 +83,7 @@ class Member {
   }
 
   #read() {
-    if (this.#role == "leader" || this.client.readyState == 2) return;
+    if (this.#role == "leader" || this.client.readyState == CLOSED) return;
     this.#role = "reader";
     this.client._follow();
   }

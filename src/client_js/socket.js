@@ -14,8 +14,8 @@ const PUBLISH_WAIT_MS = 500;
 const PUBLISH_WAIT_MAX_MS = 30_000;
 // Statuses that say that a repeated publish may succeed.
 const TRY_AGAIN = [408, 429, 500, 502, 503, 504];
-// After this number of handshakes without a socket, and with an answer to a plain request, the client
-// reads and publishes without WebSockets.
+// After this number of handshakes without a socket, and with an answer to a plain request, the
+// client reads and publishes without WebSockets.
 const HANDSHAKES_MAX = 3;
 
 // For each client its socket, and its publishes that have no answer yet.
@@ -77,7 +77,9 @@ class Session {
     socket.onopen = () => this.#subscribe();
     socket.onmessage = ({ data }) => {
       client._watch(HEARTBEATS_UNTIL_SILENT);
-      this.#work = this.#work.then(() => this.#take(JSON.parse(data))).catch((error) => this.#fail(error));
+      this.#work = this.#work
+        .then(() => this.#take(JSON.parse(data)))
+        .catch((error) => this.#fail(error));
     };
     socket.onclose = ({ code, reason }) => {
       this.#work = this.#work.then(() => this.#close(code, reason));
@@ -202,7 +204,9 @@ class Session {
     if (code == RESTART) return this.resolve(0);
     const [seconds = 0] = /\d+(?= s\b)/.exec(reason) ?? [];
     const isRefused = code == POLICY && /token/i.test(reason);
-    this.reject(failure(`The WebSocket was closed: ${code} ${reason}`, { isRefused, after: seconds * 1000 }));
+    this.reject(
+      failure(`The WebSocket was closed: ${code} ${reason}`, { isRefused, after: seconds * 1000 }),
+    );
   }
 }
 
@@ -225,7 +229,13 @@ export function publish(client, channel, data, { event, key, remove, idempotency
   if (client._options.transport == "websocket") {
     return publishFrame(client, { ...members, channel, data, idempotency_key: id });
   }
-  return publishRequest(client, channel, typeof data == "string" ? data : JSON.stringify(data), members, id);
+  return publishRequest(
+    client,
+    channel,
+    typeof data == "string" ? data : JSON.stringify(data),
+    members,
+    id,
+  );
 }
 
 /** Sends a publish over the socket, now or when it is open again. */
@@ -244,7 +254,9 @@ async function publishFrame(client, members) {
 async function publishRequest(client, channel, body, members, idempotencyKey) {
   const url = new URL(client.url);
   url.pathname = url.pathname.replace(/[^/]*$/, channel);
-  const given = Object.entries(members).filter(([, value]) => value !== undefined && value !== false);
+  const given = Object.entries(members).filter(
+    ([, value]) => value !== undefined && value !== false,
+  );
   url.search = new URLSearchParams(given);
   const headers = { "Idempotency-Key": idempotencyKey };
   for (let attempt = 1; ; attempt++) {
@@ -259,7 +271,9 @@ async function publishRequest(client, channel, body, members, idempotencyKey) {
       if (isRenewable) client._token = undefined;
       const isFinal = status && !isRenewable && !TRY_AGAIN.includes(status);
       if (attempt == PUBLISH_TRIES || isFinal) throw error;
-      await sleep(after + Math.random() * Math.min(PUBLISH_WAIT_MAX_MS, PUBLISH_WAIT_MS * 2 ** attempt));
+      await sleep(
+        after + Math.random() * Math.min(PUBLISH_WAIT_MAX_MS, PUBLISH_WAIT_MS * 2 ** attempt),
+      );
     }
   }
 }

@@ -22,7 +22,8 @@ function serve(test, port, take) {
     const name = new URL(request.url, "http://x").pathname.slice(1);
     for (const root of ROOTS) {
       const body = await readFile(new URL(root + name, import.meta.url)).catch(() => undefined);
-      if (body) return answer.writeHead(200, { "Content-Type": TYPES[name.split(".").pop()] }).end(body);
+      if (body)
+        return answer.writeHead(200, { "Content-Type": TYPES[name.split(".").pop()] }).end(body);
     }
     answer.writeHead(404).end();
   });
@@ -32,7 +33,9 @@ function browse(test, url) {
   const flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"];
   flags.push("--disable-background-networking", "--disable-component-update", "--disable-sync");
   const chromium = process.env.TEST_CHROMIUM ?? "chromium";
-  const browser = spawn(chromium, [...flags, `--user-data-dir=${directory(test)}`, url], { stdio: "ignore" });
+  const browser = spawn(chromium, [...flags, `--user-data-dir=${directory(test)}`, url], {
+    stdio: "ignore",
+  });
   const hasEnded = once(browser, "exit").catch(() => {});
   test.after(async () => {
     browser.kill("SIGKILL");
@@ -40,33 +43,44 @@ function browse(test, url) {
   });
 }
 
-test("tabs share a connection, and lose nothing when their leader closes", { timeout: 50_000 }, async (t) => {
-  const live = await origin(t, 22610, ["--segment", "1s"]);
-  const stop = publishSteadily(live, "shared", 50);
-  const result = await new Promise(async (resolve, reject) => {
-    const url = await serve(t, 22600, async (path, body) => {
-      if (path == "/stop") await stop();
-      else resolve(JSON.parse(body));
+test(
+  "tabs share a connection, and lose nothing when their leader closes",
+  { timeout: 50_000 },
+  async (t) => {
+    const live = await origin(t, 22610, ["--segment", "1s"]);
+    const stop = publishSteadily(live, "shared", 50);
+    const result = await new Promise(async (resolve, reject) => {
+      const url = await serve(t, 22600, async (path, body) => {
+        if (path == "/stop") await stop();
+        else resolve(JSON.parse(body));
+      });
+      // The stream has another web origin than the page: its port.
+      const stream = encodeURIComponent(`${live.url}/channels/shared`);
+      browse(t, `${url}/page.html?alone=${ALONE_MS}&url=${stream}`);
+      setTimeout(() => reject(new Error("the page has posted no result")), 45_000).unref();
     });
-    // The stream has another web origin than the page: its port.
-    const stream = encodeURIComponent(`${live.url}/channels/shared`);
-    browse(t, `${url}/page.html?alone=${ALONE_MS}&url=${stream}`);
-    setTimeout(() => reject(new Error("the page has posted no result")), 45_000).unref();
-  });
-  assert.equal(result.error, undefined);
-  const all = ids(await live.history("shared"));
-  for (const { ids, statuses } of [result.alone, ...result.tabs]) {
-    const first = all.indexOf(ids[0]);
-    assert.ok(first >= 0 && ids.length > 50, `${ids.length} events, ${statuses}`);
-    assert.deepEqual(ids, all.slice(first, first + ids.length));
-    assert.deepEqual(statuses.filter((status) => status != "closed"), ["connecting", "live"]);
-  }
-  assert.equal(result.tabs.at(-1).ids.at(-1), all.at(-1));
-  assert.equal(result.whileFollowing, 0);
+    assert.equal(result.error, undefined);
+    const all = ids(await live.history("shared"));
+    for (const { ids, statuses } of [result.alone, ...result.tabs]) {
+      const first = all.indexOf(ids[0]);
+      assert.ok(first >= 0 && ids.length > 50, `${ids.length} events, ${statuses}`);
+      assert.deepEqual(ids, all.slice(first, first + ids.length));
+      assert.deepEqual(
+        statuses.filter((status) => status != "closed"),
+        ["connecting", "live"],
+      );
+    }
+    assert.equal(result.tabs.at(-1).ids.at(-1), all.at(-1));
+    assert.equal(result.whileFollowing, 0);
 
-  const { at } = result.alone;
-  const isAcross = (index) => Math.floor(at[index] / 1000) > Math.floor(at[index - 1] / 1000);
-  const pauses = at.flatMap((time, index) => (index && isAcross(index) ? [time - at[index - 1]] : [])).sort((a, b) => a - b);
-  const part = (share) => pauses[Math.ceil(pauses.length * share) - 1];
-  t.diagnostic(`pause at ${pauses.length} boundaries in Chromium: p50 ${part(0.5)} ms, max ${part(1)} ms`);
-});
+    const { at } = result.alone;
+    const isAcross = (index) => Math.floor(at[index] / 1000) > Math.floor(at[index - 1] / 1000);
+    const pauses = at
+      .flatMap((time, index) => (index && isAcross(index) ? [time - at[index - 1]] : []))
+      .sort((a, b) => a - b);
+    const part = (share) => pauses[Math.ceil(pauses.length * share) - 1];
+    t.diagnostic(
+      `pause at ${pauses.length} boundaries in Chromium: p50 ${part(0.5)} ms, max ${part(1)} ms`,
+    );
+  },
+);

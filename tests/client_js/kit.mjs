@@ -32,12 +32,20 @@ export class Origin {
   constructor(port, flags = [], store = "memory") {
     this.port = port;
     this.url = `http://127.0.0.1:${port}`;
-    this.flags = ["serve", "--listen", `127.0.0.1:${port}`, "--admin-listen", `127.0.0.1:${port + 1}`];
+    this.flags = [
+      "serve",
+      "--listen",
+      `127.0.0.1:${port}`,
+      "--admin-listen",
+      `127.0.0.1:${port + 1}`,
+    ];
     this.flags.push("--store", store, "--log", "warn", ...flags);
   }
 
   async start() {
-    const process = (this.process = spawn(binary(), this.flags, { stdio: ["ignore", "ignore", "pipe"] }));
+    const process = (this.process = spawn(binary(), this.flags, {
+      stdio: ["ignore", "ignore", "pipe"],
+    }));
     this.log = "";
     this.process.stderr.on("data", (text) => (this.log += text));
     await until(async () => {
@@ -66,8 +74,10 @@ export class Origin {
   /** The ids and the data of all events of a channel. */
   async history(channel) {
     const events = [];
-    for (let after = "0-0"; ; ) {
-      const response = await fetch(`${this.url}/channels/${channel}/history?after=${after}&limit=1000`);
+    for (let after = "0-0"; ;) {
+      const response = await fetch(
+        `${this.url}/channels/${channel}/history?after=${after}&limit=1000`,
+      );
       const page = await response.json();
       events.push(...page.events.filter((event) => event.type == "event"));
       if (!page.events.length) return events;
@@ -117,7 +127,7 @@ export function proxy(test, port, target, send) {
   });
 }
 
-/** Publishes `rate` events a second until `stop` is called; gives the number of published events. */
+/** Publishes `rate` events a second. The result ends that, and gives the number of the events. */
 export function publishSteadily(origin, channel, rate) {
   let isStopped = false;
   let count = 0;
@@ -148,7 +158,12 @@ export function publishSteadily(origin, channel, rate) {
 export function collect(client) {
   const seen = { events: [], statuses: [], gaps: [], states: 0, ends: [] };
   client.addEventListener("message", (event) => {
-    seen.events.push({ id: event.id, data: event.data, channel: event.channel, at: performance.now() });
+    seen.events.push({
+      id: event.id,
+      data: event.data,
+      channel: event.channel,
+      at: performance.now(),
+    });
   });
   client.addEventListener("status", ({ status, reason, wait }) => {
     seen.statuses.push({ status, reason, wait });

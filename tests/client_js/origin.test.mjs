@@ -31,7 +31,10 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
     const live = await origin(t, 22100, ["--segment", "1s"]);
     const requests = [];
     const fetchNoted = (url, init) => {
-      requests.push({ at: performance.now(), cursor: new URL(url).searchParams.get("lastEventId") });
+      requests.push({
+        at: performance.now(),
+        cursor: new URL(url).searchParams.get("lastEventId"),
+      });
       return fetch(url, init);
     };
     const stop = kit.publishSteadily(live, "busy", 50);
@@ -46,11 +49,19 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
     assert.deepEqual(seen.gaps, []);
     // Every request but the first has the mark of a planned end, and the status never changed.
     for (const { cursor } of requests.slice(1)) assert.match(cursor, /^\d+-\d+\.\d+000$/);
-    assert.deepEqual(seen.statuses.map(({ status }) => status), ["connecting", "live"]);
+    assert.deepEqual(
+      seen.statuses.map(({ status }) => status),
+      ["connecting", "live"],
+    );
 
-    const measured = pauses(seen.events, requests.slice(1).map(({ at }) => at)).sort((a, b) => a - b);
+    const measured = pauses(
+      seen.events,
+      requests.slice(1).map(({ at }) => at),
+    ).sort((a, b) => a - b);
     const at = (part) => measured[Math.ceil(measured.length * part) - 1].toFixed(1);
-    t.diagnostic(`pause at ${measured.length} boundaries: p50 ${at(0.5)} ms, p99 ${at(0.99)} ms, max ${at(1)} ms`);
+    t.diagnostic(
+      `pause at ${measured.length} boundaries: p50 ${at(0.5)} ms, p99 ${at(0.99)} ms, max ${at(1)} ms`,
+    );
     // With 50 events a second the events themselves are 20 ms apart.
     assert.ok(at(0.5) < 100);
   });
@@ -65,9 +76,15 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
       await sleep(20);
     }
     await until(() => seen.events.length >= 90, "the last event");
-    assert.deepEqual(seen.events.map(({ data }) => data), Array.from({ length: 90 }, (_, n) => `${n}`));
+    assert.deepEqual(
+      seen.events.map(({ data }) => data),
+      Array.from({ length: 90 }, (_, n) => `${n}`),
+    );
     for (const channel of "abc") {
-      assertSame(seen.events.filter((event) => event.channel == channel), await live.history(channel));
+      assertSame(
+        seen.events.filter((event) => event.channel == channel),
+        await live.history(channel),
+      );
     }
     assert.equal(client.lastEventId.split("_").length, 3);
   });
@@ -92,7 +109,9 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
     assertSame(seen.events, await live.history("busy"));
     assert.deepEqual(seen.gaps, []);
     t.diagnostic(`live again ${delay} ms after the kill, with an outage of 5,000 ms`);
-    const waits = seen.statuses.filter(({ status }) => status == "reconnecting").map(({ wait }) => wait);
+    const waits = seen.statuses
+      .filter(({ status }) => status == "reconnecting")
+      .map(({ wait }) => wait);
     // protocol §6.2: the stream said `retry: 3000`, or its planned end 100.
     assert.ok(waits.length >= 1 && waits.every((wait) => wait >= 100), waits.join());
   });
@@ -122,7 +141,9 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
     await live.publish("keyed", "2", { key: "b", event: "price" });
     const client = open(t, live.url, { channels: ["keyed"] });
     const prices = [];
-    client.addEventListener("price", ({ key, data, id, lastEventId }) => prices.push({ key, data, id, lastEventId }));
+    client.addEventListener("price", ({ key, data, id, lastEventId }) =>
+      prices.push({ key, data, id, lastEventId }),
+    );
     const seen = collect(client);
     await until(() => seen.events.length && prices.length, "the state");
     await sleep(1500);
@@ -173,7 +194,10 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
   test("a stored cursor is gone on from, and the state is read beside it", async (t) => {
     const live = await origin(t, 22160, ["--segment", "2s"]);
     const items = new Map();
-    const storage = { getItem: (key) => items.get(key) ?? null, setItem: (key, value) => items.set(key, value) };
+    const storage = {
+      getItem: (key) => items.get(key) ?? null,
+      setItem: (key, value) => items.set(key, value),
+    };
     const first = open(t, live.url, { channels: ["kept"], storage });
     const seen = collect(first);
     await until(() => first.status == "live", "the stream");
@@ -239,11 +263,14 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
     await live.publish("list", "b\r\nc\n");
     await live.publish("list", "😀", { key: "k", remove: true });
     await done;
-    assert.deepEqual(got.map(({ id, ...event }) => event), [
-      { type: "price", data: "a", channel: "list", key: "k", removed: undefined },
-      { type: "message", data: "b\r\nc\n", channel: "list", key: undefined, removed: undefined },
-      { type: "message", data: "😀", channel: "list", key: "k", removed: true },
-    ]);
+    assert.deepEqual(
+      got.map(({ id, ...event }) => event),
+      [
+        { type: "price", data: "a", channel: "list", key: "k", removed: undefined },
+        { type: "message", data: "b\r\nc\n", channel: "list", key: undefined, removed: undefined },
+        { type: "message", data: "😀", channel: "list", key: "k", removed: true },
+      ],
+    );
     assert.equal(client.status, "closed");
   });
 
@@ -252,7 +279,9 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
     const data = "ä".repeat(450_000);
     await live.publish("large", data);
     for (let n = 0; n < 30; n++) {
-      const lines = Array.from({ length: 100 }, (_, m) => JSON.stringify({ data: `${n * 100 + m}` }));
+      const lines = Array.from({ length: 100 }, (_, m) =>
+        JSON.stringify({ data: `${n * 100 + m}` }),
+      );
       await fetch(`${live.url}/channels/large`, {
         method: "POST",
         body: lines.join("\n"),
@@ -290,15 +319,24 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
     const flags = ["--segment", "1s", "--token-secret", secret, "--private", "*"];
     const live = await origin(t, 22220, flags);
     const publisher = await token(secret, "--publish", "*");
-    const tokens = ["wrong", await token(secret, "--subscribe", "other"), await token(secret, "--subscribe", "own")];
+    const tokens = [
+      "wrong",
+      await token(secret, "--subscribe", "other"),
+      await token(secret, "--subscribe", "own"),
+    ];
     let calls = 0;
-    const client = open(t, live.url, { channels: ["own"], token: async () => tokens[Math.min(calls++, 2)] });
+    const client = open(t, live.url, {
+      channels: ["own"],
+      token: async () => tokens[Math.min(calls++, 2)],
+    });
     const seen = collect(client);
     await until(() => client.status == "live", "the third token", 20_000);
     assert.equal(calls, 3);
     await live.publish("own", "1", { token: publisher });
     await until(() => seen.events.length, "the event");
-    const reasons = seen.statuses.filter(({ status }) => status == "reconnecting").map(({ reason }) => reason);
+    const reasons = seen.statuses
+      .filter(({ status }) => status == "reconnecting")
+      .map(({ reason }) => reason);
     assert.match(reasons[0], /^401 /);
     assert.match(reasons[1], /^403 /);
 
@@ -314,14 +352,21 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
   // protocol §5.8: a token counts for 30 s after its `exp`, so that this token is expired already.
   test("a token that has expired is renewed without the wait of the shed response", async (t) => {
     const secret = "0123456789abcdef0123456789abcdef";
-    const live = await origin(t, 22230, ["--segment", "1s", "--token-secret", secret, "--private", "*"]);
+    const live = await origin(t, 22230, [
+      "--segment",
+      "1s",
+      "--token-secret",
+      secret,
+      "--private",
+      "*",
+    ]);
     const fresh = await token(secret, "--subscribe", "*");
     const tokens = [expired(secret), fresh];
-    const begin = Date.now();
     const client = open(t, live.url, { channels: ["own"], token: () => tokens.shift() });
     const seen = collect(client);
     await until(() => client.status == "live", "the second token");
-    assert.ok(Date.now() - begin < 2500);
+    // The shed response requests a wait of 5 to 15 s.
+    assert.ok(seen.statuses[1].wait <= 1000);
     assert.equal(seen.statuses[1].reason, "shed: token-expired");
     const denied = open(t, live.url, { channels: ["own"], token: expired(secret) });
     await until(() => denied.status == "denied", "the refusal");
@@ -330,10 +375,15 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
   test("a proxy that buffers leads to long polls", async (t) => {
     const live = await origin(t, 22240, ["--segment", "30s", "--long-poll-timeout", "1s"]);
     const modes = [];
-    const url = await kit.proxy(t, 22245, live.url, (body, answer, { statusCode, headers }, { url }) => {
-      modes.push(new URL(url, live.url).searchParams.get("mode"));
-      answer.writeHead(statusCode, headers).end(body);
-    });
+    const url = await kit.proxy(
+      t,
+      22245,
+      live.url,
+      (body, answer, { statusCode, headers }, { url }) => {
+        modes.push(new URL(url, live.url).searchParams.get("mode"));
+        answer.writeHead(statusCode, headers).end(body);
+      },
+    );
     const client = open(t, url, { channels: ["buffered"], cursor: "0-0", heartbeat: 400 });
     const seen = collect(client);
     const stop = kit.publishSteadily(live, "buffered", 20);
@@ -342,7 +392,7 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
     const count = await stop();
     await until(() => seen.events.length >= count, "the last event");
     assertSame(seen.events, await live.history("buffered"));
-    // The first answer is that to the HEAD request with which the client finds out that the origin is there.
+    // The first answer is that to the HEAD request, which shows that the origin is there.
     assert.ok(modes.length > 5 && modes.slice(1).every((mode) => mode == "hold"), modes.join());
   });
 
@@ -350,19 +400,31 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
     const live = await origin(t, 22250, ["--segment", "30s"]);
     await live.publish("paged", "before", { key: "old" });
     const paths = [];
-    const url = await kit.proxy(t, 22255, live.url, (body, answer, { statusCode, headers }, { url }) => {
-      paths.push(url);
-      if (/mode=hold/.test(url)) answer.writeHead(504, { "Content-Type": "text/html" }).end("<html>");
-      else answer.writeHead(statusCode, headers).end(body);
-    });
+    const url = await kit.proxy(
+      t,
+      22255,
+      live.url,
+      (body, answer, { statusCode, headers }, { url }) => {
+        paths.push(url);
+        if (/mode=hold/.test(url))
+          answer.writeHead(504, { "Content-Type": "text/html" }).end("<html>");
+        else answer.writeHead(statusCode, headers).end(body);
+      },
+    );
     const client = open(t, url, { channels: ["paged", "second"], heartbeat: 300, state: true });
     const seen = collect(client);
     await until(() => client.status == "live" && seen.states, "the state", 25_000);
     assert.equal(client.state.get("paged/old"), "before");
     for (let n = 0; n < 5; n++) await live.publish(n % 2 ? "second" : "paged", `${n}`);
     await until(() => seen.events.length >= 5, "the events", 10_000);
-    assertSame(seen.events.filter(({ channel }) => channel == "second"), await live.history("second"));
-    assertSame(seen.events.filter(({ channel }) => channel == "paged"), (await live.history("paged")).slice(1));
+    assertSame(
+      seen.events.filter(({ channel }) => channel == "second"),
+      await live.history("second"),
+    );
+    assertSame(
+      seen.events.filter(({ channel }) => channel == "paged"),
+      (await live.history("paged")).slice(1),
+    );
     assert.ok(paths.some((path) => /\/history\?/.test(path)));
   });
 
@@ -393,17 +455,29 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
     });
     const stop = kit.publishSteadily(live, "whole", 30);
     for (let n = 0; n < 200; n++) {
-      await live.publish("cut", `${n} ä😀`, { key: `k${n % 13}`, ...(n % 4 == 0 && { remove: true }) });
+      await live.publish("cut", `${n} ä😀`, {
+        key: `k${n % 13}`,
+        ...(n % 4 == 0 && { remove: true }),
+      });
       await sleep(40);
     }
     const count = await stop();
-    await until(() => clients.every(({ seen }) => seen.events.length >= count + 210), "the last event", 30_000);
+    await until(
+      () => clients.every(({ seen }) => seen.events.length >= count + 210),
+      "the last event",
+      30_000,
+    );
     const state = await (await fetch(`${live.url}/channels/cut/state`)).json();
-    const expected = Object.fromEntries(state.events.map(({ key, data }) => [`cut/${key}`, data]).sort());
+    const expected = Object.fromEntries(
+      state.events.map(({ key, data }) => [`cut/${key}`, data]).sort(),
+    );
     let cuts = 0;
     for (const { client, seen } of clients) {
       for (const channel of channels) {
-        assertSame(seen.events.filter((event) => event.channel == channel), await live.history(channel));
+        assertSame(
+          seen.events.filter((event) => event.channel == channel),
+          await live.history(channel),
+        );
       }
       assert.deepEqual(Object.fromEntries([...client.state].sort()), expected);
       cuts += seen.statuses.filter(({ status }) => status == "reconnecting").length;
@@ -422,9 +496,10 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
     const client = open(t, url, { channels: ["read"] });
     const id = await client.publish("written", { bid: 1 }, { event: "price", key: "EURUSD" });
     const events = await live.history("written");
-    assert.deepEqual(events.map(({ id, event, key, data }) => ({ id, event, key, data })), [
-      { id, event: "price", key: "EURUSD", data: '{"bid":1}' },
-    ]);
+    assert.deepEqual(
+      events.map(({ id, event, key, data }) => ({ id, event, key, data })),
+      [{ id, event: "price", key: "EURUSD", data: '{"bid":1}' }],
+    );
     await assert.rejects(client.publish("bad name!", "x"), /^Error: 40/);
   });
 });
@@ -432,7 +507,9 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
 /** A token of the origin's own command. */
 async function token(secret, ...rights) {
   const { execFileSync } = await import("node:child_process");
-  return execFileSync(kit.binary(), ["token", "--token-secret", secret, ...rights], { encoding: "utf8" }).trim();
+  return execFileSync(kit.binary(), ["token", "--token-secret", secret, ...rights], {
+    encoding: "utf8",
+  }).trim();
 }
 
 /** A token that was valid until an hour ago, which `headwater token` does not make. */

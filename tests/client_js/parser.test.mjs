@@ -14,7 +14,9 @@ function parse(...chunks) {
 }
 
 test("a block has the fields of the standard", () => {
-  const { blocks, retry } = parse("retry: 3000\nevent: price\nid: 5-0\ndata: a\ndata:b\ndata:  c\ndata\n\n");
+  const { blocks, retry } = parse(
+    "retry: 3000\nevent: price\nid: 5-0\ndata: a\ndata:b\ndata:  c\ndata\n\n",
+  );
   assert.deepEqual(blocks, [{ type: "price", id: "5-0", data: "a\nb\n c\n" }]);
   assert.equal(retry, 3000);
 });
@@ -31,20 +33,27 @@ test("a block that a CR completes does not wait for the next chunk", () => {
 });
 
 test("chunks may end anywhere", () => {
-  const text = ": c\r\nid: 1-0\rdata: a\r\ndata: b\n\n\r\nevent: x\rdata: 😀\r\r:\nretry: 12\n\ndata: end\n\n";
+  const text =
+    ": c\r\nid: 1-0\rdata: a\r\ndata: b\n\n\r\nevent: x\rdata: 😀\r\r:\nretry: 12\n\ndata: end\n\n";
   const whole = parse(text);
   for (let first = 0; first <= text.length; first++) {
     for (let second = first; second <= text.length; second++) {
       const chunks = [text.slice(0, first), text.slice(first, second), "", text.slice(second)];
       const { blocks, retry } = parse(...chunks);
-      assert.deepEqual({ blocks, retry }, { blocks: whole.blocks, retry: 12 }, JSON.stringify(chunks));
+      assert.deepEqual(
+        { blocks, retry },
+        { blocks: whole.blocks, retry: 12 },
+        JSON.stringify(chunks),
+      );
     }
   }
   assert.equal(whole.blocks.length, 3);
 });
 
 test("comments, unknown fields and wrong values are ignored", () => {
-  const { blocks, retry } = parse(":\n: data: x\nretry: 1s\nretry:\nfoo: bar\nid: a\0b\ndata: y\n\n");
+  const { blocks, retry } = parse(
+    ":\n: data: x\nretry: 1s\nretry:\nfoo: bar\nid: a\0b\ndata: y\n\n",
+  );
   assert.deepEqual(blocks, [{ data: "y" }]);
   assert.equal(retry, undefined);
 });
@@ -64,8 +73,15 @@ test("the positions of a cursor are read in both forms", () => {
   assert.deepEqual(positionsOf("5-0", 1), ["5-0"]);
   assert.deepEqual(positionsOf("5-0_17-2.1795278420000", 2), ["5-0", "17-2"]);
   assert.deepEqual(positionsOf("0-0", 3), ["0-0", "0-0", "0-0"]);
-  assert.deepEqual(positionsOf(".1795278400903_0_193-2_", 3), ["1795278400903-0", "1795278400710-2", "0-0"]);
-  assert.deepEqual(positionsOf(".1795278400903_0_193-2.1795278420000", 2), ["1795278400903-0", "1795278400710-2"]);
+  assert.deepEqual(positionsOf(".1795278400903_0_193-2_", 3), [
+    "1795278400903-0",
+    "1795278400710-2",
+    "0-0",
+  ]);
+  assert.deepEqual(positionsOf(".1795278400903_0_193-2.1795278420000", 2), [
+    "1795278400903-0",
+    "1795278400710-2",
+  ]);
   for (const text of ["", "5", "5-0_6-0", "x-0", "5-0.1.2", "5-0.x"]) {
     assert.equal(positionsOf(text, 1), undefined, text);
   }

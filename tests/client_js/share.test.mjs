@@ -30,7 +30,10 @@ async function request(name, { ifAvailable, signal }, act) {
   }
 }
 
-Object.defineProperty(globalThis, "navigator", { value: { locks: { request } }, configurable: true });
+Object.defineProperty(globalThis, "navigator", {
+  value: { locks: { request } },
+  configurable: true,
+});
 
 /** A client with the number of its requests that are open now, and of all. */
 function tab(test, url, options) {
@@ -83,7 +86,9 @@ describe("sharing", { concurrency: true, timeout: 50_000 }, () => {
   test("three tabs have the same state of several channels, also after a new leader", async (t) => {
     const live = await origin(t, 22410, ["--segment", "1s"]);
     await live.publish("left", "0", { key: "old" });
-    const tabs = Array.from({ length: 3 }, () => tab(t, live.url, { channels: ["left", "right"], state: true }));
+    const tabs = Array.from({ length: 3 }, () =>
+      tab(t, live.url, { channels: ["left", "right"], state: true }),
+    );
     await until(() => tabs.every(({ seen }) => seen.states), "the states");
     const keys = (n) => ({ key: `k${n % 7}`, ...(n % 5 == 0 && { remove: true }) });
     for (let n = 0; n < 120; n++) {
@@ -94,10 +99,16 @@ describe("sharing", { concurrency: true, timeout: 50_000 }, () => {
     const state = tab(t, live.url, { channels: ["left", "right"], state: true, share: false });
     await until(() => state.seen.states, "the state of a client that joins later");
     const entries = ({ client }) => Object.fromEntries([...client.state].sort());
-    await until(() => tabs.every(({ seen }) => seen.events.at(-1)?.data == "119"), "the last event");
+    await until(
+      () => tabs.every(({ seen }) => seen.events.at(-1)?.data == "119"),
+      "the last event",
+    );
     for (const member of tabs) {
       assert.deepEqual(entries(member), entries(state));
-      assert.deepEqual(member.seen.events.map(({ data }) => +data), Array.from({ length: 120 }, (_, n) => n));
+      assert.deepEqual(
+        member.seen.events.map(({ data }) => +data),
+        Array.from({ length: 120 }, (_, n) => n),
+      );
     }
   });
 
@@ -134,6 +145,26 @@ describe("sharing", { concurrency: true, timeout: 50_000 }, () => {
     assertSame(follower.seen.events, await live.history("frozen"));
   });
 
+  test("a client that is closed at once does not keep the lock", async (t) => {
+    const live = await origin(t, 22450, ["--segment", "1s"]);
+    tab(t, live.url, { channels: ["brief"] }).client.close();
+    const storage = { getItem: () => sleep(100), setItem() {} };
+    const second = tab(t, live.url, { channels: ["brief"], storage });
+    await sleep(50);
+    second.client.close();
+    const third = tab(t, live.url, { channels: ["brief"] });
+    await until(() => third.client.status == "live", "the third tab");
+    await until(
+      () => held.get("headwater:" + live.url + "/channels/brief")?.length == 1,
+      "its lock",
+    );
+    third.client.close();
+    await until(
+      () => held.get("headwater:" + live.url + "/channels/brief").length == 0,
+      "the end of its lock",
+    );
+  });
+
   test("a hidden leader pauses, and gives up the lock", async (t) => {
     const live = await origin(t, 22440, ["--segment", "1s"]);
     const page = (globalThis.document = Object.assign(new EventTarget(), { hidden: false }));
@@ -142,7 +173,11 @@ describe("sharing", { concurrency: true, timeout: 50_000 }, () => {
       page.hidden = hidden;
       page.dispatchEvent(new Event("visibilitychange"));
     };
-    const pausing = tab(t, live.url, { channels: ["hidden"], cursor: "0-0", pauseWhileHidden: true });
+    const pausing = tab(t, live.url, {
+      channels: ["hidden"],
+      cursor: "0-0",
+      pauseWhileHidden: true,
+    });
     await until(() => pausing.client.status == "live", "the first tab");
     const staying = tab(t, live.url, { channels: ["hidden"], cursor: "0-0" });
     await until(() => staying.client.status == "live", "the second tab");

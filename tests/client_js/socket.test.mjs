@@ -4,7 +4,16 @@ import { describe, test } from "node:test";
 import assert from "node:assert/strict";
 import { request } from "node:http";
 import { connect } from "../../src/client_js/headwater.js";
-import { assertSame, collect, directory, origin, publishSteadily, server, sleep, until } from "./kit.mjs";
+import {
+  assertSame,
+  collect,
+  directory,
+  origin,
+  publishSteadily,
+  server,
+  sleep,
+  until,
+} from "./kit.mjs";
 
 function open(test, url, options) {
   const client = connect(url, { transport: "websocket", heartbeat: 500, ...options });
@@ -24,7 +33,13 @@ describe("WebSocket", { concurrency: true, timeout: 50_000 }, () => {
     await until(() => seen.events.length == 2, "the events");
     assert.equal(seen.events[0].id, id);
     assert.deepEqual(Object.fromEntries(client.state), { "b/new": '{"n":2}' });
-    assert.equal(client.lastEventId, seen.events.map((event) => event.id).reverse().join("_"));
+    assert.equal(
+      client.lastEventId,
+      seen.events
+        .map((event) => event.id)
+        .reverse()
+        .join("_"),
+    );
     await assert.rejects(client.publish("bad name!", "x"));
   });
 
@@ -60,13 +75,33 @@ describe("WebSocket", { concurrency: true, timeout: 50_000 }, () => {
     await fetch(`${live.url}/channels/two`, { method: "DELETE" });
     await fetch(`${live.url}/channels/two?reopen=1`, { method: "DELETE" });
     await live.publish("two", "2");
-    const { client, seen } = open(t, live.url, { channels: ["one", "two"], cursor: `${first}_0-0`, state: true });
+    const { client, seen } = open(t, live.url, {
+      channels: ["one", "two"],
+      cursor: `${first}_0-0`,
+      state: true,
+    });
     await until(() => seen.gaps.length && seen.events.length == 2, "the gap and the events");
-    assert.deepEqual(seen.gaps.map(({ channel, reason }) => [channel, reason]), [["one", "trimmed"]]);
-    assert.deepEqual(seen.events.map(({ data }) => data), ["1", "2"]);
-    assert.deepEqual(Object.fromEntries(client.state), { "one/k": "0", "one/k0": "6", "one/k1": "7" });
-    for (const name of ["one", "two"]) await fetch(`${live.url}/channels/${name}`, { method: "DELETE" });
+    assert.deepEqual(
+      seen.gaps.map(({ channel, reason }) => [channel, reason]),
+      [["one", "trimmed"]],
+    );
+    assert.deepEqual(
+      seen.events.map(({ data }) => data),
+      ["1", "2"],
+    );
+    assert.deepEqual(Object.fromEntries(client.state), {
+      "one/k": "0",
+      "one/k0": "6",
+      "one/k1": "7",
+    });
+    for (const name of ["one", "two"])
+      await fetch(`${live.url}/channels/${name}`, { method: "DELETE" });
     await until(() => client.status == "ended", "the end");
+    const { client: late } = open(t, live.url, {
+      channels: ["one", "two"],
+      cursor: client.lastEventId,
+    });
+    await until(() => late.status == "ended", "the end of a client that begins there");
   });
 
   test("where no WebSocket comes through, the client uses plain requests", async (t) => {
@@ -88,7 +123,10 @@ describe("WebSocket", { concurrency: true, timeout: 50_000 }, () => {
     const id = await published;
     await live.publish("plain", "2");
     await until(() => seen.events.length, "the event");
-    assert.deepEqual((await live.history("plain")).map((event) => event.id), [id, seen.events[0].id]);
+    assert.deepEqual(
+      (await live.history("plain")).map((event) => event.id),
+      [id, seen.events[0].id],
+    );
   });
 
   test("a wrong token is denied", async (t) => {
