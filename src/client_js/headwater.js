@@ -25,7 +25,7 @@ const JITTER_MS = 1000;
 const JITTER_MAX_MS = 30_000;
 // The closing block says 100 ms where the next response is ready at once (6.7).
 const READY_AT_ONCE_MS = 100;
-// The longest time of a timer of browsers; with a longer one they would call at once.
+// Browsers call a timer with a longer time at once.
 const TIMER_MAX_MS = 2 ** 31 - 1;
 // A consumer that is this many events behind pauses the reading.
 const QUEUE_MAX = 1000;
@@ -87,6 +87,8 @@ export class Headwater extends EventTarget {
   #failures = 0;
   #since;
   #way = STREAM;
+  // Whether the URL or a cache requests long polls (16.2).
+  #isPolled;
   #isWaySuspect;
   #streamAgainAt;
   #isPlanned;
@@ -110,6 +112,7 @@ export class Headwater extends EventTarget {
     if (channels) url.pathname = url.pathname.replace(/\/*$/, "/channels/") + channels;
     this.url = url.href;
     this.#origin = url.origin;
+    this.#isPolled = url.searchParams.get("mode") == "hold";
     this.state = state && new Map();
     this._options = { ...options };
     this._channels = decodeURIComponent(url.pathname).split("/").pop().split(",");
@@ -125,12 +128,10 @@ export class Headwater extends EventTarget {
     this.#begin();
   }
 
-  /** Ends the connection. */
   close() {
     this._finish("closed");
   }
 
-  /** Publishes an event; see socket.js. */
   async publish(...event) {
     return (await import("./socket.js")).publish(this, ...event);
   }
@@ -204,7 +205,6 @@ export class Headwater extends EventTarget {
     this.#drained?.();
   }
 
-  /** Sets the only timer of the client. */
   #after(wait, act) {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(act, Math.min(wait, TIMER_MAX_MS));
@@ -245,9 +245,8 @@ export class Headwater extends EventTarget {
     if (this.#way && Date.now() > this.#streamAgainAt) this.#way = STREAM;
     if (!this.#isWaySuspect) return;
     this.#isWaySuspect = false;
-    this._watch(HEARTBEATS_UNTIL_BUFFERED);
     // While the origin is away, no other way is better, and after that long polls would be a load.
-    await this._request(this.url, { method: "HEAD" });
+    await (await import("./history.js")).probe(this);
     this.#way = (this.#way + 1) % WAYS;
     this.#streamAgainAt = Date.now() + STREAM_AGAIN_MS;
   }
@@ -261,8 +260,7 @@ export class Headwater extends EventTarget {
 
   /** Reads a stream or a long poll. */
   async #read(signal) {
-    const cursor = this.lastEventId;
-    const url = new URL(this.url);
+    const [cursor, url] = [this.lastEventId, new URL(this.url)];
     const headers = { Accept: "text/event-stream" };
     url.searchParams.set("format", "json");
     if (this.#way) url.searchParams.set("mode", "hold");
@@ -270,7 +268,8 @@ export class Headwater extends EventTarget {
     // and then the URL stays the same, so that the browser keeps the answer.
     if (cursor && this._token) headers["Last-Event-ID"] = cursor;
     else if (cursor) url.searchParams.set("lastEventId", cursor);
-    this._watch(this.#way ? HEARTBEATS_OF_A_LONG_POLL : HEARTBEATS_UNTIL_BUFFERED, true);
+    const isPoll = this.#way || this.#isPolled;
+    this._watch(isPoll ? HEARTBEATS_OF_A_LONG_POLL : HEARTBEATS_UNTIL_BUFFERED, true);
     const response = await this._request(url, { headers });
     if (response.status == 204) return this._finish("ended");
     const type = response.headers.get("content-type");
@@ -304,7 +303,6 @@ export class Headwater extends EventTarget {
     this._token ??= await (token?.call ? token() : token);
   }
 
-  /** Sends a request with the token. */
   async _request(url, { headers, ...init } = {}) {
     const { fetch = globalThis.fetch, withCredentials } = this._options;
     const response = await fetch(url, {
@@ -315,6 +313,7 @@ export class Headwater extends EventTarget {
       headers: this._token ? { ...headers, Authorization: "Bearer " + this._token } : headers,
       ...init,
     });
+    this.#isPolled ||= /mode=hold/.test(response.headers.get("headwater-response"));
     const { ok, status } = response;
     if (ok) return response;
     const problem = await response.json().catch(() => ({}));

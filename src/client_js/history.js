@@ -26,6 +26,9 @@ async function read(client, channel, name, parameters, isSuspect) {
   return (await client._request(url)).json();
 }
 
+/** Fails where the origin cannot be reached. A cache answers this without waiting for an event. */
+export const probe = (client) => read(client, client._channels[0], "history", { last: 1 });
+
 /** The state of a channel, which is not older than what the client has received. */
 export async function readState(client, channel) {
   const positions = positionsOf(client.lastEventId, client._channels.length);

@@ -2,6 +2,7 @@
 // requests where the client reads in another way.
 
 import { positionsOf } from "./cursor.js";
+import { probe } from "./history.js";
 
 const HEARTBEAT_MS = 5000;
 const HEARTBEATS_UNTIL_SILENT = 3;
@@ -92,7 +93,7 @@ class Session {
   async #tryWithout() {
     const { client, connection } = this;
     try {
-      await client._request(client.url, { method: "HEAD" });
+      await probe(client);
     } catch {
       return;
     }

@@ -392,7 +392,7 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
     const count = await stop();
     await until(() => seen.events.length >= count, "the last event");
     assertSame(seen.events, await live.history("buffered"));
-    // The first answer is that to the HEAD request, which shows that the origin is there.
+    // The first answer is that of the history, which shows that the origin is there.
     assert.ok(modes.length > 5 && modes.slice(1).every((mode) => mode == "hold"), modes.join());
   });
 
