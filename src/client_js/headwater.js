@@ -264,8 +264,8 @@ export class Headwater extends EventTarget {
     const headers = { Accept: "text/event-stream" };
     url.searchParams.set("format", "json");
     if (this.#way) url.searchParams.set("mode", "hold");
-    // In another web origin, the header needs a preflight for each URL. A token needs one as well,
-    // and then the URL stays the same, so that the browser keeps the answer.
+    // To another web origin a header needs a preflight, and the query does not. A token needs one in
+    // any case; the URL then stays the same, so that the browser remembers the answer.
     if (cursor && this._token) headers["Last-Event-ID"] = cursor;
     else if (cursor) url.searchParams.set("lastEventId", cursor);
     const isPoll = this.#way || this.#isPolled;

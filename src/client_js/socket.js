@@ -47,6 +47,7 @@ export function follow(client, signal) {
 
 class Session {
   #isFresh;
+  #hasBegun = false;
   #positions;
   // Channels whose `ack` has not arrived, and the messages that have to wait for all of these.
   #unacknowledged = new Set();
@@ -135,7 +136,6 @@ class Session {
     this.#unacknowledged = new Set(channels);
     const entries = positions?.map((position, index) => [channels[index], position]);
     const after = entries ? Object.fromEntries(entries) : cursor || undefined;
-    this.#work = this.#work.then(() => client._take(segment({ ends_at: Date.now() })));
     this.#send({ type: "subscribe", channels, after, ref: 0 });
     this.connection.handshakes = 0;
     this.connection.socket = this.socket;
@@ -148,12 +148,20 @@ class Session {
     if (type == "ack" && ref) return this.#settle(ref, "resolve", message);
     if (type == "error" && ref) return this.#settle(ref, "reject", problemOf(message));
     if (type == "error") throw problemOf(message);
+    await this.#begin();
     if (type == "ack" && !message.unsubscribed) return this.#acknowledge(message);
     if (!this.#unacknowledged.size) return this.#deliver(message);
     // Until all channels are subscribed, only gaps and states are taken.
     if (id || type == "end") this.#held.push(message);
     else if (type == "gap") await this.#deliver(message, this.#gaps.push(channel));
     else await this.client._take({ data: JSON.stringify(message) });
+  }
+
+  /** Gives the client an opening block, which makes it live, with the first answer only. */
+  async #begin() {
+    if (this.#hasBegun) return;
+    this.#hasBegun = true;
+    await this.client._take(segment({ ends_at: Date.now() }));
   }
 
   async #acknowledge({ channel, cursor }) {

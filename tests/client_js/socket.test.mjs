@@ -135,5 +135,9 @@ describe("WebSocket", { concurrency: true, timeout: 50_000 }, () => {
     const { client, seen } = open(t, live.url, { channels: ["a"], token: "wrong" });
     await until(() => client.status == "denied", "the refusal");
     assert.match(seen.statuses.at(-1).reason, /token/);
+    assert.deepEqual(
+      seen.statuses.map(({ status }) => status),
+      ["connecting", "denied"],
+    );
   });
 });
