@@ -28,6 +28,10 @@ pub enum Freshness {
     Forever,
     /// A full page of the history. Its events do not change while they are kept.
     FullPage,
+    /// A file of the program, which may be another one after an upgrade.
+    File,
+    /// A file whose path names its content.
+    Unchanging,
     /// A response that is valid only now. Clients that request it within the same second share it.
     Second,
     /// A response that no cache may store.
@@ -68,6 +72,8 @@ impl Freshness {
             }
             Self::Forever => write!(value, "60"),
             Self::FullPage => write!(value, "3600, immutable"),
+            Self::File => write!(value, "60"),
+            Self::Unchanging => write!(value, "31536000, immutable"),
             Self::Second => write!(value, "1"),
             Self::Never => return "no-store".to_owned(),
         };

@@ -7,6 +7,7 @@
 mod access;
 mod config;
 mod cors;
+mod files;
 mod history;
 mod intake;
 mod long_poll;
@@ -33,6 +34,7 @@ use access::{Audience, Denied};
 use bytes::Bytes;
 pub use config::{HttpConfig, WebSocketLimits};
 use cors::Readers;
+use files::Found;
 use hyper::body::Incoming;
 use hyper::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING,
@@ -291,9 +293,6 @@ impl AppState {
             Route::Channels(names) => self.write(request, names, &query, client).await,
             Route::Health if is_read || is_options => Ok(text("ok\n".to_owned())),
             Route::Ready if is_read || is_options => self.ready().await,
-            Route::Home if !self.config.demo => {
-                Err(Problem::not_found("the demo page is there with serve --demo"))
-            }
             Route::Metrics => {
                 Err(Problem::not_found("metrics are on the admin listener (--admin-listen)"))
             }
@@ -307,7 +306,10 @@ impl AppState {
                 let audience = self.audience_of(&request, &query, &name)?;
                 Ok(for_its(audience, self.state(&name, &query).await?))
             }
-            Route::Home => Ok(page()),
+            Route::Home if self.config.demo => Ok(page()),
+            Route::Home => Ok(files::home(request.headers())),
+            Route::File(Found::File(file)) => Ok(file.answer(request.headers())),
+            Route::File(Found::Elsewhere(path)) => Ok(files::redirect(&path)),
             Route::Health | Route::Ready => Err(Problem::method(READ_METHODS)),
         }
     }

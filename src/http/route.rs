@@ -1,6 +1,7 @@
 //! Parses the path and the query of a request. The functions here have no side effects: they take
 //! text and return a parsed value or a [`Problem`].
 
+use super::files::{self, Found};
 use super::problem::Problem;
 use crate::core::cursor::CHANNELS_PER_STREAM_MAX;
 use crate::core::event::ChannelName;
@@ -11,6 +12,8 @@ use percent_encoding::percent_decode_str;
 pub enum Route {
     /// `/`
     Home,
+    /// A file that the program contains.
+    File(Found),
     /// `/healthz`
     Health,
     /// `/readyz`
@@ -51,7 +54,9 @@ impl Route {
                 "/readyz" => Ok(Self::Ready),
                 "/metrics" => Ok(Self::Metrics),
                 "/ws" => Ok(Self::WebSocket),
-                _ => Err(Problem::not_found("events are at /channels/{name}")),
+                _ => files::find(path).map(Self::File).ok_or_else(|| {
+                    Problem::not_found("events are at /channels/{name}; / lists the other paths")
+                }),
             };
         };
         let (names, leaf) = match rest.split_once('/') {

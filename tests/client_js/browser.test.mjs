@@ -12,8 +12,8 @@ const ROOTS = ["../../src/client_js/", "./"];
 const TYPES = { js: "text/javascript", html: "text/html; charset=utf-8" };
 
 /** Serves the page and the modules, and gives what the page posts to `take`. */
-function serve(test, port, take) {
-  return server(test, port, async (request, answer) => {
+function serve(test, take) {
+  return server(test, async (request, answer) => {
     if (request.method == "POST") {
       const chunks = await request.toArray();
       await take(request.url, Buffer.concat(chunks).toString());
@@ -47,10 +47,10 @@ test(
   "tabs share a connection, and lose nothing when their leader closes",
   { timeout: 50_000 },
   async (t) => {
-    const live = await origin(t, 22610, ["--segment", "1s"]);
+    const live = await origin(t, ["--segment", "1s"]);
     const stop = publishSteadily(live, "shared", 50);
     const result = await new Promise(async (resolve, reject) => {
-      const url = await serve(t, 22600, async (path, body) => {
+      const url = await serve(t, async (path, body) => {
         if (path == "/stop") await stop();
         else resolve(JSON.parse(body));
       });

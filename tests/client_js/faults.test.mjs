@@ -14,9 +14,9 @@ const event = (id, more) =>
   `id: ${id}\ndata: ${JSON.stringify({ type: "event", channel: "a", id, data: "", ...more })}\n\n`;
 
 /** A server that gives the answers one after another, and then a stream that stays open. */
-async function script(test, port, ...answers) {
+async function script(test, ...answers) {
   const asked = [];
-  const url = await server(test, port, async (request, answer) => {
+  const url = await server(test, async (request, answer) => {
     const { searchParams, pathname: path } = new URL(request.url, "http://x");
     const fields = request.headers;
     const [cursor, mode] = ["lastEventId", "mode"].map((name) => searchParams.get(name));
@@ -42,7 +42,6 @@ describe("faults", { concurrency: true, timeout: 40_000 }, () => {
     const html = { "Content-Type": "text/html" };
     const { url, asked } = await script(
       t,
-      22300,
       { status: 429, headers: { "Retry-After": "2" } },
       {
         status: 503,
@@ -76,7 +75,7 @@ describe("faults", { concurrency: true, timeout: 40_000 }, () => {
   // protocol §11.1
   test("a shed response says its reason, and is waited for", async (t) => {
     const body = 'retry: 1500\nevent: shed\ndata: {"reason":"memory","retry_ms":1500}\n\n';
-    const { url, asked } = await script(t, 22301, { body });
+    const { url, asked } = await script(t, { body });
     const { client, seen } = open(t, url);
     await until(() => client.status == "live", "the stream");
     assert.ok(asked[1].at - asked[0].at >= 1490);
@@ -89,7 +88,7 @@ describe("faults", { concurrency: true, timeout: 40_000 }, () => {
     const ends = [1, 2, 3, 4, 5].map((n) => ({
       body: opening(`${n}-0`) + closing(`${n + 1}-0.${n}`),
     }));
-    const { url, asked } = await script(t, 22302, ...ends, {
+    const { url, asked } = await script(t, ...ends, {
       body: opening("6-0.5") + closing("6-0.6", 700),
     });
     const { client } = open(t, url);
@@ -107,7 +106,7 @@ describe("faults", { concurrency: true, timeout: 40_000 }, () => {
 
   test("a recording that a cache repeats does not become a loop", async (t) => {
     const body = opening("5-0") + event("6-0") + closing("6-0.1000");
-    const { url, asked } = await script(t, 22303, { body }, { body }, { body });
+    const { url, asked } = await script(t, { body }, { body }, { body });
     const { seen } = open(t, url);
     await until(() => asked.length == 3, "the third request");
     assert.ok(asked[2].at - asked[1].at >= 100);
@@ -119,7 +118,7 @@ describe("faults", { concurrency: true, timeout: 40_000 }, () => {
     const text =
       opening("5-0") + event("6-0", { data: "😀 ä" }) + event("7-0") + closing("7-0.1000");
     const bytes = Buffer.from("\ufeff" + text.replaceAll("\n", "\r\n"));
-    const { url, asked } = await script(t, 22304, async (answer) => {
+    const { url, asked } = await script(t, async (answer) => {
       answer.writeHead(200, TYPE);
       for (const byte of bytes) {
         answer.write(Buffer.of(byte));
@@ -149,7 +148,7 @@ describe("faults", { concurrency: true, timeout: 40_000 }, () => {
       two("9-10", "b", "10-0_9-10"),
       closing("10-0_9-10.1"),
     ].join("");
-    const { url, asked } = await script(t, 22305, { body });
+    const { url, asked } = await script(t, { body });
     const { seen } = open(t, url, { channels: ["a", "b"] });
     await until(() => asked.length == 2, "the second request");
     assert.deepEqual(
@@ -163,7 +162,6 @@ describe("faults", { concurrency: true, timeout: 40_000 }, () => {
     const headers = { ...TYPE, "Headwater-Response": "r1;http=1.1;mode=hold" };
     const { url, asked } = await script(
       t,
-      22314,
       { headers, body: opening("5-0") + closing("5-0.1000") },
       async (answer) => {
         await sleep(3000);
@@ -183,7 +181,7 @@ describe("faults", { concurrency: true, timeout: 40_000 }, () => {
 
   test("a block that cannot be read is requested again", async (t) => {
     const bad = 'id: 6-0\ndata: {"type":"eve\n\n';
-    const { url, asked } = await script(t, 22313, { body: opening("5-0") + bad });
+    const { url, asked } = await script(t, { body: opening("5-0") + bad });
     const { client, seen } = open(t, url);
     await until(() => asked.length == 2 && client.status == "live", "the second request");
     assert.equal(asked[1].cursor, "5-0");
@@ -191,7 +189,7 @@ describe("faults", { concurrency: true, timeout: 40_000 }, () => {
   });
 
   test("a silent connection is given up, and heartbeats keep it", async (t) => {
-    const { url, asked } = await script(t, 22306, async (answer) => {
+    const { url, asked } = await script(t, async (answer) => {
       answer.writeHead(200, TYPE).write(opening("5-0"));
       for (let beat = 0; beat < 8; beat++) {
         await sleep(500);
@@ -212,7 +210,6 @@ describe("faults", { concurrency: true, timeout: 40_000 }, () => {
   test("an outage without an answer changes nothing in the way of reading", async (t) => {
     const { url, asked } = await script(
       t,
-      22307,
       () => {},
       () => {},
     );
@@ -231,7 +228,7 @@ describe("faults", { concurrency: true, timeout: 40_000 }, () => {
   // protocol §10: a web page of another origin needs no preflight without a token.
   test("the cursor is in the query, or beside a token in the header", async (t) => {
     const end = { body: opening("5-0") + closing("6-0.1000") };
-    const { url, asked } = await script(t, 22308, end, end);
+    const { url, asked } = await script(t, end, end);
     open(t, url, { token: "secret" });
     await until(() => asked.length == 2, "the second request");
     assert.equal(asked[1].cursor, null);
@@ -241,7 +238,7 @@ describe("faults", { concurrency: true, timeout: 40_000 }, () => {
   });
 
   test("a failing token callback is tried again, and `close` ends the waiting", async (t) => {
-    const { url, asked } = await script(t, 22309);
+    const { url, asked } = await script(t);
     let calls = 0;
     const token = async () => {
       if (calls++ == 0) throw new Error("no login");
@@ -264,7 +261,7 @@ describe("faults", { concurrency: true, timeout: 40_000 }, () => {
       events: [{ type: "event", channel: "a", id: "8-0", key: "x", data: "read" }],
     };
     const asked = [];
-    const url = await server(t, 22310, async (request, answer) => {
+    const url = await server(t, async (request, answer) => {
       asked.push(request.url);
       if (request.url.includes("/state")) {
         const isFirst = asked.length == 2;
@@ -289,7 +286,7 @@ describe("faults", { concurrency: true, timeout: 40_000 }, () => {
   });
 
   test("a hidden page is disconnected, and catches up", async (t) => {
-    const { url, asked } = await script(t, 22311, (answer) => {
+    const { url, asked } = await script(t, (answer) => {
       answer.writeHead(200, TYPE).write(opening("5-0") + event("6-0"));
     });
     const page = Object.assign(new EventTarget(), { hidden: false });
@@ -309,7 +306,7 @@ describe("faults", { concurrency: true, timeout: 40_000 }, () => {
   });
 
   test("the handlers `on…` are called as those of an `EventSource`", async (t) => {
-    const { url } = await script(t, 22312, {
+    const { url } = await script(t, {
       body: opening("5-0") + event("6-0") + closing("6-0.1"),
     });
     const { client } = open(t, url);

@@ -27,6 +27,24 @@ export async function until(check, what, limit = 15_000) {
   }
 }
 
+// Below the ports that the system gives to connections. The files run side by side, so each begins
+// at another place.
+const PORTS = { first: 24_000, count: 6_000 };
+let place = (process.pid * 97) % PORTS.count;
+
+/** Two ports that follow each other, and that nothing uses. */
+async function freePorts() {
+  const isFree = (port) =>
+    new Promise((answer) => {
+      const probe = createServer().once("error", () => answer(false));
+      probe.listen(port, "127.0.0.1", () => probe.close(() => answer(true)));
+    });
+  for (;;) {
+    const port = PORTS.first + (place = (place + 2) % PORTS.count);
+    if ((await isFree(port)) && (await isFree(port + 1))) return port;
+  }
+}
+
 /** An origin on `port`, with its listener for operators on the next port. */
 export class Origin {
   constructor(port, flags = [], store = "memory") {
@@ -94,26 +112,26 @@ export function directory(test) {
 }
 
 /** An origin that is ended after the test. */
-export async function origin(test, port, flags, store) {
-  const started = await new Origin(port, flags, store).start();
+export async function origin(test, flags, store) {
+  const started = await new Origin(await freePorts(), flags, store).start();
   test.after(() => started.kill());
   return started;
 }
 
 /** An HTTP server that is closed after the test. */
-export async function server(test, port, answer) {
+export async function server(test, answer) {
   const started = createServer(answer);
-  await new Promise((listens) => started.listen(port, "127.0.0.1", listens));
+  await new Promise((listens) => started.listen(0, "127.0.0.1", listens));
   test.after(() => {
     started.closeAllConnections();
     started.close();
   });
-  return `http://127.0.0.1:${port}`;
+  return `http://127.0.0.1:${started.address().port}`;
 }
 
 /** A proxy to `target` that gives the body of each answer to `send(body, answer, response)`. */
-export function proxy(test, port, target, send) {
-  return server(test, port, (asked, answer) => {
+export function proxy(test, target, send) {
+  return server(test, (asked, answer) => {
     const { method, url, headers } = asked;
     const forwarded = request(target + url, { method, headers }, (response) => {
       const chunks = [];

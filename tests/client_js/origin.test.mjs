@@ -28,7 +28,7 @@ function pauses(events, boundaries) {
 describe("the client and the origin", { concurrency: true, timeout: 50_000 }, () => {
   // protocol §4.2, §6.7
   test("nothing is lost or doubled over 20 boundaries", async (t) => {
-    const live = await origin(t, 22100, ["--segment", "1s"]);
+    const live = await origin(t, ["--segment", "1s"]);
     const requests = [];
     const fetchNoted = (url, init) => {
       requests.push({
@@ -67,7 +67,7 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
   });
 
   test("several channels are one stream with one cursor", async (t) => {
-    const live = await origin(t, 22110, ["--segment", "1s"]);
+    const live = await origin(t, ["--segment", "1s"]);
     const client = open(t, live.url, { channels: ["a", "b", "c"] });
     const seen = collect(client);
     await until(() => client.status == "live", "the stream");
@@ -90,7 +90,7 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
   });
 
   test("kill -9 and a restart on the same port, and an outage of 5 s", async (t) => {
-    const live = await origin(t, 22120, ["--segment", "2s"], `disk:${kit.directory(t)}/log`);
+    const live = await origin(t, ["--segment", "2s"], `disk:${kit.directory(t)}/log`);
     const client = open(t, live.url, { channels: ["busy"], heartbeat: 1000 });
     const seen = collect(client);
     await until(() => client.status == "live", "the stream");
@@ -118,7 +118,7 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
 
   // protocol §8.1
   test("a gap is announced, and the state is read anew", async (t) => {
-    const live = await origin(t, 22130, ["--segment", "2s", "--retain-events", "5"]);
+    const live = await origin(t, ["--segment", "2s", "--retain-events", "5"]);
     const first = await live.publish("keyed", "zero", { key: "gone" });
     await live.publish("keyed", "", { key: "gone" });
     for (let n = 0; n < 10; n++) await live.publish("keyed", `${n}`, { key: `k${n % 2}` });
@@ -136,7 +136,7 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
   });
 
   test("without `state`, the events of the state are delivered without an id", async (t) => {
-    const live = await origin(t, 22140, ["--segment", "1s"]);
+    const live = await origin(t, ["--segment", "1s"]);
     await live.publish("keyed", "1", { key: "a" });
     await live.publish("keyed", "2", { key: "b", event: "price" });
     const client = open(t, live.url, { channels: ["keyed"] });
@@ -154,7 +154,7 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
   });
 
   test("the state is also read where the URL says how the stream begins", async (t) => {
-    const live = await origin(t, 22270, ["--segment", "1s"]);
+    const live = await origin(t, ["--segment", "1s"]);
     for (let n = 0; n < 5; n++) await live.publish("keyed", `${n}`, { key: `k${n}` });
     const client = open(t, `${live.url}/channels/keyed?last=2`, { state: true });
     const seen = collect(client);
@@ -167,7 +167,7 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
 
   // protocol §9.2
   test("the state with removals is the state of a client that joins later", async (t) => {
-    const live = await origin(t, 22150, ["--segment", "1s"]);
+    const live = await origin(t, ["--segment", "1s"]);
     for (let n = 0; n < 8; n++) await live.publish("board", `${n}`, { key: `k${n}` });
     await live.publish("other", "x", { key: "k0" });
     const client = open(t, live.url, { channels: ["board", "other"], state: true });
@@ -192,7 +192,7 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
   });
 
   test("a stored cursor is gone on from, and the state is read beside it", async (t) => {
-    const live = await origin(t, 22160, ["--segment", "2s"]);
+    const live = await origin(t, ["--segment", "2s"]);
     const items = new Map();
     const storage = {
       getItem: (key) => items.get(key) ?? null,
@@ -215,7 +215,7 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
 
   // protocol §6.8, §5.9
   test("the end of a channel is final, and not before the last channel has ended", async (t) => {
-    const live = await origin(t, 22170, ["--segment", "1s"]);
+    const live = await origin(t, ["--segment", "1s"]);
     await live.publish("one", "1");
     await live.publish("two", "2");
     const client = open(t, live.url + "/channels/one,two?after=0-0");
@@ -237,7 +237,7 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
   });
 
   test("a channel that was opened again is followed beyond its old end", async (t) => {
-    const live = await origin(t, 22180, ["--segment", "1s"]);
+    const live = await origin(t, ["--segment", "1s"]);
     await live.publish("again", "1");
     await fetch(`${live.url}/channels/again`, { method: "DELETE" });
     await fetch(`${live.url}/channels/again?reopen=1`, { method: "DELETE" });
@@ -249,7 +249,7 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
   });
 
   test("the client is an async iterable, which ends with the connection", async (t) => {
-    const live = await origin(t, 22190, ["--segment", "1s"]);
+    const live = await origin(t, ["--segment", "1s"]);
     const client = open(t, live.url, { channels: ["list"] });
     const got = [];
     const done = (async () => {
@@ -275,7 +275,7 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
   });
 
   test("an event of 900 kB and a slow consumer", async (t) => {
-    const live = await origin(t, 22200, ["--segment", "1s"]);
+    const live = await origin(t, ["--segment", "1s"]);
     const data = "ä".repeat(450_000);
     await live.publish("large", data);
     for (let n = 0; n < 30; n++) {
@@ -299,7 +299,7 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
   });
 
   test("a lost memory store is a gap, and later events are delivered", async (t) => {
-    const live = await origin(t, 22210, ["--segment", "1s"]);
+    const live = await origin(t, ["--segment", "1s"]);
     const client = open(t, live.url, { channels: ["lost"], state: true });
     const seen = collect(client);
     await until(() => client.status == "live", "the stream");
@@ -317,7 +317,7 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
   test("a token that expires is renewed, and a wrong one without a callback is denied", async (t) => {
     const secret = "0123456789abcdef0123456789abcdef";
     const flags = ["--segment", "1s", "--token-secret", secret, "--private", "*"];
-    const live = await origin(t, 22220, flags);
+    const live = await origin(t, flags);
     const publisher = await token(secret, "--publish", "*");
     const tokens = [
       "wrong",
@@ -352,7 +352,7 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
   // protocol §5.8: a token counts for 30 s after its `exp`, so that this token is expired already.
   test("a token that has expired is renewed without the wait of the shed response", async (t) => {
     const secret = "0123456789abcdef0123456789abcdef";
-    const live = await origin(t, 22230, [
+    const live = await origin(t, [
       "--segment",
       "1s",
       "--token-secret",
@@ -373,11 +373,10 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
   });
 
   test("a proxy that buffers leads to long polls", async (t) => {
-    const live = await origin(t, 22240, ["--segment", "30s", "--long-poll-timeout", "1s"]);
+    const live = await origin(t, ["--segment", "30s", "--long-poll-timeout", "1s"]);
     const modes = [];
     const url = await kit.proxy(
       t,
-      22245,
       live.url,
       (body, answer, { statusCode, headers }, { url }) => {
         modes.push(new URL(url, live.url).searchParams.get("mode"));
@@ -397,12 +396,11 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
   });
 
   test("where long polls fail too, the history is polled", async (t) => {
-    const live = await origin(t, 22250, ["--segment", "30s"]);
+    const live = await origin(t, ["--segment", "30s"]);
     await live.publish("paged", "before", { key: "old" });
     const paths = [];
     const url = await kit.proxy(
       t,
-      22255,
       live.url,
       (body, answer, { statusCode, headers }, { url }) => {
         paths.push(url);
@@ -429,8 +427,8 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
   });
 
   test("connections that are cut at any byte lose and double nothing", async (t) => {
-    const live = await origin(t, 22280, ["--segment", "2s"]);
-    const url = await kit.server(t, 22285, (asked, answer) => {
+    const live = await origin(t, ["--segment", "2s"]);
+    const url = await kit.server(t, (asked, answer) => {
       // A client that falls back reads from the same proxy, so each way is cut.
       let left = Math.floor(Math.random() * 40_000);
       const forwarded = request(live.url + asked.url, { headers: asked.headers }, (response) => {
@@ -487,9 +485,9 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
   });
 
   test("publishing over HTTP stores once, also when the answer is lost", async (t) => {
-    const live = await origin(t, 22260, ["--segment", "1s"]);
+    const live = await origin(t, ["--segment", "1s"]);
     let lost = 0;
-    const url = await kit.proxy(t, 22265, live.url, (body, answer, { statusCode, headers }) => {
+    const url = await kit.proxy(t, live.url, (body, answer, { statusCode, headers }) => {
       if (lost++ < 2) answer.destroy();
       else answer.writeHead(statusCode, headers).end(body);
     });

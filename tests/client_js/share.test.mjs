@@ -52,7 +52,7 @@ function tab(test, url, options) {
 
 describe("sharing", { concurrency: true, timeout: 50_000 }, () => {
   test("a second tab stops reading, and takes over without loss when the first closes", async (t) => {
-    const live = await origin(t, 22400, ["--segment", "1s"]);
+    const live = await origin(t, ["--segment", "1s"]);
     const stop = publishSteadily(live, "shared", 50);
     await until(() => live.history("shared").then((events) => events.length), "the first event");
     const first = tab(t, `${live.url}/channels/shared?after=0-0`);
@@ -84,7 +84,7 @@ describe("sharing", { concurrency: true, timeout: 50_000 }, () => {
   });
 
   test("three tabs have the same state of several channels, also after a new leader", async (t) => {
-    const live = await origin(t, 22410, ["--segment", "1s"]);
+    const live = await origin(t, ["--segment", "1s"]);
     await live.publish("left", "0", { key: "old" });
     const tabs = Array.from({ length: 3 }, () =>
       tab(t, live.url, { channels: ["left", "right"], state: true }),
@@ -113,7 +113,7 @@ describe("sharing", { concurrency: true, timeout: 50_000 }, () => {
   });
 
   test("the end reaches all tabs, and a denied tab leaves the others alone", async (t) => {
-    const live = await origin(t, 22420, ["--segment", "1s"]);
+    const live = await origin(t, ["--segment", "1s"]);
     await live.publish("short", "1");
     const tabs = Array.from({ length: 2 }, () => tab(t, `${live.url}/channels/short?after=0-0`));
     await until(() => tabs.every(({ seen }) => seen.events.length == 1), "the event");
@@ -124,7 +124,7 @@ describe("sharing", { concurrency: true, timeout: 50_000 }, () => {
   });
 
   test("a follower reads by itself while its leader is suspended", async (t) => {
-    const live = await origin(t, 22430, ["--segment", "1s"]);
+    const live = await origin(t, ["--segment", "1s"]);
     const own = (heartbeat) => tab(t, live.url, { channels: ["frozen"], cursor: "0-0", heartbeat });
     await live.publish("frozen", "0");
     // The origin sends a heartbeat after five seconds only, so the leader gives up its streams.
@@ -146,7 +146,7 @@ describe("sharing", { concurrency: true, timeout: 50_000 }, () => {
   });
 
   test("a client that is closed at once does not keep the lock", async (t) => {
-    const live = await origin(t, 22450, ["--segment", "1s"]);
+    const live = await origin(t, ["--segment", "1s"]);
     tab(t, live.url, { channels: ["brief"] }).client.close();
     const storage = { getItem: () => sleep(100), setItem() {} };
     const second = tab(t, live.url, { channels: ["brief"], storage });
@@ -166,7 +166,7 @@ describe("sharing", { concurrency: true, timeout: 50_000 }, () => {
   });
 
   test("a hidden leader pauses, and gives up the lock", async (t) => {
-    const live = await origin(t, 22440, ["--segment", "1s"]);
+    const live = await origin(t, ["--segment", "1s"]);
     const page = (globalThis.document = Object.assign(new EventTarget(), { hidden: false }));
     t.after(() => delete globalThis.document);
     const hide = (hidden) => {

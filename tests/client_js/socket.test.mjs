@@ -23,7 +23,7 @@ function open(test, url, options) {
 
 describe("WebSocket", { concurrency: true, timeout: 50_000 }, () => {
   test("events, states, removals and publishes are those of a stream", async (t) => {
-    const live = await origin(t, 22500, ["--segment", "1s"]);
+    const live = await origin(t, ["--segment", "1s"]);
     await live.publish("a", "1", { key: "old" });
     const { client, seen } = open(t, live.url, { channels: ["a", "b"], state: true });
     await until(() => seen.states == 1, "the state");
@@ -44,7 +44,7 @@ describe("WebSocket", { concurrency: true, timeout: 50_000 }, () => {
   });
 
   test("kill -9 loses and doubles nothing, and a cursor is good for a stream", async (t) => {
-    const live = await origin(t, 22510, ["--segment", "1s"], `disk:${directory(t)}/log`);
+    const live = await origin(t, ["--segment", "1s"], `disk:${directory(t)}/log`);
     const { client, seen } = open(t, live.url, { channels: ["busy"], cursor: "0-0" });
     await until(() => client.status == "live", "the socket");
     const stop = publishSteadily(live, "busy", 50);
@@ -68,7 +68,7 @@ describe("WebSocket", { concurrency: true, timeout: 50_000 }, () => {
   });
 
   test("a gap, the end of a channel, and an old end", async (t) => {
-    const live = await origin(t, 22520, ["--segment", "1s", "--retain-events", "4"]);
+    const live = await origin(t, ["--segment", "1s", "--retain-events", "4"]);
     const first = await live.publish("one", "0", { key: "k" });
     for (let n = 1; n < 8; n++) await live.publish("one", `${n}`, { key: `k${n % 2}` });
     await live.publish("two", "1");
@@ -105,8 +105,8 @@ describe("WebSocket", { concurrency: true, timeout: 50_000 }, () => {
   });
 
   test("where no WebSocket comes through, the client uses plain requests", async (t) => {
-    const live = await origin(t, 22540, ["--segment", "1s"]);
-    const url = await server(t, 22545, (asked, answer) => {
+    const live = await origin(t, ["--segment", "1s"]);
+    const url = await server(t, (asked, answer) => {
       if (asked.url == "/ws") return answer.writeHead(502).end();
       const { method, url: path, headers } = asked;
       const forwarded = request(live.url + path, { method, headers }, (response) => {
@@ -131,7 +131,7 @@ describe("WebSocket", { concurrency: true, timeout: 50_000 }, () => {
 
   test("a wrong token is denied", async (t) => {
     const flags = ["--token-secret", "0123456789abcdef0123456789abcdef", "--private", "*"];
-    const live = await origin(t, 22530, flags);
+    const live = await origin(t, flags);
     const { client, seen } = open(t, live.url, { channels: ["a"], token: "wrong" });
     await until(() => client.status == "denied", "the refusal");
     assert.match(seen.statuses.at(-1).reason, /token/);

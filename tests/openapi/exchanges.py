@@ -25,6 +25,8 @@ CHECKS = [
     response_schema_conformance,
     status_code_conformance,
 ]
+# Every path uses those that its template names; the checks of answers do not look at the values.
+PATH_PARAMETERS = {"channel": "a", "version": "0", "module": "share.js"}
 STREAM = "/channels/{channel}"
 HISTORY = "/channels/{channel}/history"
 STATE = "/channels/{channel}/state"
@@ -71,9 +73,16 @@ class Exchanges:
         answer = requests.request(method, url, timeout=10, **options)
         return self.judge(answer, status, method, path, holds, options)
 
+    def send_file(self, status, version, *holds):
+        """Sends a request for a module of the client."""
+        path = "/headwater/{version}/{module}"
+        url = self.origin.url + f"/headwater/{version}/share.js"
+        options = {"allow_redirects": False}
+        return self.judge(requests.get(url, timeout=10, **options), status, "GET", path, holds, options)
+
     def judge(self, answer, status, method, path, holds, options):
         self.count += 1
-        case = self.document[path][method].Case(path_parameters={"channel": "a"})
+        case = self.document[path][method].Case(path_parameters=PATH_PARAMETERS)
         faults = (
             []
             if answer.status_code == status
@@ -178,7 +187,10 @@ def of_channels(to):
     to.send(400, "GET", HISTORY, "bad-field", channel="a", params={"after": "18446744073709551616-0"})
     to.send(404, "GET", HISTORY, "not-found", channel="a,b")
     to.send(200, "GET", STATE, "state of z", channel="keyed")
-    to.send(404, "GET", "/", "not-found")
+    to.send(200, "GET", "/", "Headwater", "max-age=60")
+    entry = to.send(200, "GET", "/headwater.js", "export").text
+    to.send_file(200, entry.split("/")[2], "immutable")
+    to.send_file(302, "0.0.1-abc", "location")
     to.send(200, "GET", "/healthz", "ok")
     to.send(200, "GET", "/readyz", "ready")
     for path in (STREAM, HISTORY, STATE):

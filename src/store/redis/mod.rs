@@ -3,9 +3,8 @@
 //! A publish is one script (`publish.lua`), which is atomic on the server. It stores the
 //! idempotency key, the event in the log of its channel, the state of its key, and an entry in the
 //! firehose of the shard, which wakes the origins (`tail.rs`). Origins keep no data that is not in
-//! Redis, and all of them end their streams by the clock of Redis. The script itself refuses a
-//! publish that arrives after its deadline, so a publish is not stored after its publisher has
-//! received a `503`.
+//! Redis, and all of them end their streams by the clock of Redis. The script refuses a publish
+//! that arrives after its deadline, so that no publish is stored after a `503` was sent.
 
 mod config;
 mod connection;

@@ -2,5 +2,6 @@
 
 pub mod browser;
 pub mod client_matrix;
+pub mod client_module;
 pub mod engines;
 pub mod page;

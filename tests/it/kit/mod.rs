@@ -341,6 +341,21 @@ pub async fn request(
     Ok(Answer { status, headers, body: text(answer).await? })
 }
 
+/// Runs a program of the repository with these arguments and variables, and returns its output. It
+/// has a lower priority than the tests that look at delays.
+///
+/// # Panics
+/// When the program fails.
+pub async fn run_script(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> String {
+    let mut command = tokio::process::Command::new("nice");
+    command.args(["-n", "10", program]).args(arguments).envs(variables.iter().copied());
+    let output = command.kill_on_drop(true).output().await.expect("nice runs");
+    let report = [output.stdout, output.stderr].concat();
+    let report = String::from_utf8_lossy(&report).into_owned();
+    assert!(output.status.success(), "{program}: {}\n{report}", output.status);
+    report
+}
+
 /// Returns the next event that is neither a `segment` event nor a `shed` event.
 pub async fn next_message(source: &mut EventSource) -> Message {
     let next = async {

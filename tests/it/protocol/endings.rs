@@ -1,9 +1,7 @@
 //! How responses and the process end. A response ends cleanly if its last cursor is right, and is
 //! aborted in every other case.
 
-use crate::kit::{
-    Origin, PATIENCE, get, next_message, now_ms, read_until, unchunk, wait_for_phase,
-};
+use crate::kit::{Origin, get, next_message, now_ms, read_until, unchunk, wait_for_phase};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::Request;

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod beginnings;
 pub mod endings;
+pub mod files;
 pub mod formats;
 pub mod h2spec;
 pub mod headers;
