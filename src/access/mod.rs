@@ -12,9 +12,10 @@ use crate::access::scope::{Pattern, Right};
 use crate::access::token::{Grant, Key, KeyError, Requirements, TokenError};
 use crate::core::event::ChannelName;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use parking_lot::Mutex;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -117,7 +118,7 @@ impl Access {
     /// The reason for which tokens of a JWKS cannot be checked yet, while its keys have never been
     /// fetched.
     pub fn missing_keys(&self) -> Option<String> {
-        self.missing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.missing.lock().clone()
     }
 
     /// The name of the cookie that carries the token of a browser.
@@ -173,7 +174,7 @@ impl Access {
         {
             return verified;
         }
-        let fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let fetched = self.fetched.lock().clone();
         let verified = token::verify(token, &fetched, requirements, now);
         if verified == Err(TokenError::UnknownKey) {
             self.wanted.notify_one();
@@ -198,9 +199,9 @@ impl Access {
                     if logged.take().is_some() {
                         tracing::info!(keys = keys.len(), "the keys of tokens were fetched");
                     }
-                    let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut fetched = self.fetched.lock();
                     *fetched = Arc::new(keys);
-                    *self.missing.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                    *self.missing.lock() = None;
                 }
                 // The keys of an earlier fetch stay in use.
                 Err(why) => {
@@ -209,7 +210,7 @@ impl Access {
                         tracing::error!(%why, "the keys of tokens cannot be fetched (--token-jwks)");
                         logged = Some(why.clone());
                     }
-                    let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut missing = self.missing.lock();
                     if let Some(missing) = &mut *missing {
                         *missing = why;
                     }

@@ -16,10 +16,11 @@ use hdrhistogram::Histogram;
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, StatusCode};
 use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -362,7 +363,7 @@ impl Seen {
         self.delivered.fetch_add(1, Relaxed);
         self.last_delivery.store(now, Relaxed);
         let histogram = &self.latencies[place.index as usize % HISTOGRAMS];
-        let mut histogram = histogram.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut histogram = histogram.lock();
         histogram.saturating_record(now.saturating_sub(sent_at).max(1));
         match before {
             Some(before) if number <= before => {
@@ -405,10 +406,10 @@ fn report(
     is_complete: bool,
     [empty, idle, busy]: [Server; 3],
 ) -> Value {
-    let mut latencies = lock(&seen.latencies[0]).clone();
+    let mut latencies = seen.latencies[0].lock().clone();
     for other in &seen.latencies[1..] {
         // All histograms have the same bounds, so adding them cannot fail.
-        latencies.add(&*lock(other)).unwrap_or_default();
+        latencies.add(&*other.lock()).unwrap_or_default();
     }
     let ms = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
     let delivered = seen.delivered.load(Relaxed);
@@ -453,10 +454,6 @@ fn print(result: &Value) {
 
 fn round(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A progress bar, which is visible only when standard error is a terminal.

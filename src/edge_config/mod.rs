@@ -474,9 +474,11 @@ impl FromStr for HostPort {
     }
 }
 
-fn acl_entry(Network { address, bits }: &Network) -> String {
-    let bits = bits.map(|bits| format!("/{bits}")).unwrap_or_default();
-    format!("\"{address}\"{bits}")
+fn acl_entry(Network(network): &Network) -> String {
+    match network.prefix_len() == network.max_prefix_len() {
+        true => format!("\"{}\"", network.addr()),
+        false => format!("\"{}\"/{}", network.addr(), network.prefix_len()),
+    }
 }
 
 impl HostPort {

@@ -17,10 +17,11 @@ pub mod window;
 
 use crate::hub::event_stream::CountedStream;
 use group::{Joiner, Outcome};
+use parking_lot::Mutex;
 use pump::{AllPumps, Pump};
 use socket::Socket;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
@@ -78,7 +79,7 @@ impl Pumps {
     /// Ends the pumps, and waits for them.
     pub fn stop(&self) {
         self.pumps.iter().for_each(|pump| pump.stop());
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut threads = self.threads.lock();
         threads.drain(..).for_each(|thread| drop(thread.join()));
     }
 }

@@ -8,11 +8,12 @@
 use super::group::{Group, Joiner, Subscribers, Turn, WindowLimits};
 use crate::hub::event_stream::StreamKey;
 use mio::{Events, Poll, Token};
+use parking_lot::Mutex;
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -92,13 +93,13 @@ impl Shared {
     /// Adds a subscriber.
     pub fn join(&self, joiner: Joiner) {
         self.load.fetch_add(1, Ordering::Relaxed);
-        self.inbox().joiners.push(joiner);
+        self.inbox.lock().joiners.push(joiner);
         self.wake();
     }
 
     /// Ends the pump, and closes the connections that it still has.
     pub fn stop(&self) {
-        self.inbox().must_stop = true;
+        self.inbox.lock().must_stop = true;
         self.wake();
     }
 
@@ -113,16 +114,12 @@ impl Shared {
             self.waker.wake().ok();
         }
     }
-
-    fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Wake for GroupWaker {
     fn wake(self: Arc<Self>) {
         if !self.is_noted.swap(true, Ordering::AcqRel) {
-            self.pump.inbox().woken.push(self.group);
+            self.pump.inbox.lock().woken.push(self.group);
             self.pump.wake();
         }
     }
@@ -175,7 +172,8 @@ impl Pump {
             // No subscriber joins between the poll and here, so no event concerns a later
             // subscriber with the same key.
             events.iter().for_each(|event| self.socket_event(event));
-            let Inbox { joiners, woken, must_stop } = std::mem::take(&mut *self.shared.inbox());
+            let Inbox { joiners, woken, must_stop } =
+                std::mem::take(&mut *self.shared.inbox.lock());
             if must_stop {
                 return;
             }
@@ -199,7 +197,7 @@ impl Pump {
         let mut timeout = Some(Duration::ZERO);
         if self.turns.is_empty() {
             self.shared.is_asleep.store(true, Ordering::SeqCst);
-            let inbox = self.shared.inbox();
+            let inbox = self.shared.inbox.lock();
             if inbox.joiners.is_empty() && inbox.woken.is_empty() && !inbox.must_stop {
                 timeout = None;
             }

@@ -7,9 +7,9 @@
 
 use super::problem::Problem;
 use crate::limits::client_address::Client;
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// The memory is counted in units of this many bytes.
@@ -65,10 +65,6 @@ impl Intake {
     pub fn room(&self, publisher: Publisher) -> Room<'_> {
         Room { intake: self, publisher, bytes: 0, permits: Vec::new() }
     }
-
-    fn shares(&self) -> MutexGuard<'_, HashMap<Publisher, usize>> {
-        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Room<'_> {
@@ -82,7 +78,7 @@ impl Room<'_> {
         let units = |length: usize| length.div_ceil(UNIT_BYTES) as u32;
         let more = units(self.bytes + bytes) - units(self.bytes);
         {
-            let mut shares = self.intake.shares();
+            let mut shares = self.intake.shares.lock();
             let share = shares.entry(self.publisher.clone()).or_default();
             if *share + bytes > self.intake.share_bytes {
                 return Err(busy("by this publisher"));
@@ -105,7 +101,7 @@ impl Room<'_> {
 
 impl Drop for Room<'_> {
     fn drop(&mut self) {
-        let mut shares = self.intake.shares();
+        let mut shares = self.intake.shares.lock();
         if let Entry::Occupied(mut share) = shares.entry(self.publisher.clone()) {
             *share.get_mut() -= self.bytes;
             if *share.get() == 0 {
@@ -146,7 +142,7 @@ mod tests {
         small.grow(SMALL_BYTES).unwrap();
         assert!(small.grow(1).is_err(), "it is small no more");
         drop((greedy, more, others, small));
-        assert!(intake.shares().is_empty());
+        assert!(intake.shares.lock().is_empty());
         let mut again = intake.room(publisher("greedy"));
         again.grow(16 << 20).unwrap();
     }

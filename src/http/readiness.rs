@@ -2,7 +2,7 @@
 
 use super::problem::Problem;
 use super::{AppState, HttpResponse, text};
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
 /// An origin that becomes unready stays so for at least this time, so that a load balancer does not
@@ -23,7 +23,7 @@ impl Readiness {
     /// Records that a connection was accepted (`None`), or the error if it could not be. Only a
     /// change is logged, because there may be thousands of equal errors.
     fn accepted(&self, fault: Option<&std::io::Error>) {
-        let mut known = self.accept_fault.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.accept_fault.lock();
         match (fault, &*known) {
             (Some(fault), None) => {
                 tracing::error!(%fault, "connections cannot be accepted; raise ulimit -n");
@@ -35,13 +35,13 @@ impl Readiness {
     }
 
     fn accept_fault(&self) -> Option<String> {
-        self.accept_fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.accept_fault.lock().clone()
     }
 
     /// Returns the verdict. A good verdict counts only when [`STEADY_TIME`] has passed since the
     /// origin became unready.
     fn steady(&self, verdict: Result<(), Problem>, now: Instant) -> Result<(), Problem> {
-        let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bad = self.bad.lock();
         match (verdict, &*bad) {
             (Ok(()), Some((since, before))) if now.duration_since(*since) < STEADY_TIME => {
                 return Err(before.clone());

@@ -11,9 +11,10 @@ use crate::core::event_json::EventJson;
 use crate::core::log_state::Bounds;
 use crate::limits::budget::Charge;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use serde::Serialize;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio::sync::Mutex as AsyncMutex;
 
 #[derive(Serialize)]
@@ -38,14 +39,14 @@ pub(super) struct SharedState {
 
 impl States {
     fn cell(&self, name: &ChannelName) -> Arc<StateCell> {
-        let mut cells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cells = self.0.lock();
         cells.entry(name.clone()).or_default().clone()
     }
 
     /// Drops the states that no request is using. The next request for a popular channel builds its
     /// state again.
     pub(super) fn sweep(&self) {
-        let mut cells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cells = self.0.lock();
         cells.retain(|_, cell| Arc::strong_count(cell) > 1);
     }
 }

@@ -15,9 +15,10 @@ use crate::store::{PageLimit, State, Store, StoreError};
 use crate::sync::background;
 use crate::sync::waiters::{HasWaiters, WaiterList};
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::OnceCell;
 
 /// One channel in memory, for its readers in one format.
@@ -124,7 +125,7 @@ impl Channel {
 
     /// Locks the tail buffer. Keep the guard for a few instructions only.
     pub fn log(&self) -> MutexGuard<'_, TailBuffer> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+        self.log.lock()
     }
 
     /// Appends events. The caller has to wake the readers.
@@ -137,7 +138,7 @@ impl Channel {
     /// Drops everything that was read from the store.
     pub(crate) fn reset(&self) {
         self.log().reset();
-        self.fresh().clear();
+        self.fresh.lock().clear();
     }
 
     /// Marks the channel's readers to be woken. Returns whether they were not marked before.
@@ -162,7 +163,7 @@ impl Channel {
         let fresh = cell.get_or_try_init(start).await?.clone();
         if fresh.state.is_some() && fresh.kept.is_none() {
             // The budget has no room to keep another copy, so each later join makes its own.
-            self.fresh().remove(&starts_at);
+            self.fresh.lock().remove(&starts_at);
         }
         if self.log().covers(fresh.position) {
             return Ok(fresh);
@@ -174,7 +175,7 @@ impl Channel {
         if !page.bounds.misses(fresh.position) && fresh.position <= page.bounds.last {
             return Ok(fresh);
         }
-        self.fresh().remove(&starts_at);
+        self.fresh.lock().remove(&starts_at);
         self.begin_fresh(starts_at, store, budget).await
     }
 
@@ -194,7 +195,8 @@ impl Channel {
             return Ok(Fresh { position, state: None, kept: None });
         }
         // While no event is published, segments of different lanes begin with the same state.
-        let known: Vec<_> = self.fresh().values().filter_map(|cell| cell.get().cloned()).collect();
+        let known: Vec<_> =
+            self.fresh.lock().values().filter_map(|cell| cell.get().cloned()).collect();
         let is_same =
             |fresh: &Fresh| fresh.state.is_some() && fresh.position == log_state.bounds.last;
         if let Some(same) = known.into_iter().find(is_same) {
@@ -218,21 +220,17 @@ impl Channel {
     /// Whether the channel keeps a copy of its state for later joins. Such a copy takes work to
     /// make.
     pub(crate) fn holds_state(&self) -> bool {
-        let fresh = self.fresh();
+        let fresh = self.fresh.lock();
         fresh.values().any(|cell| cell.get().is_some_and(|fresh| fresh.kept.is_some()))
     }
 
     fn fresh_cell(&self, segment: Segment) -> Arc<OnceCell<Fresh>> {
-        let mut fresh = self.fresh();
+        let mut fresh = self.fresh.lock();
         let length = segment.ends_at - segment.starts_at;
         // Each lane has its own running segment. The snapshots of segments that are over are
         // dropped.
         fresh.retain(|starts_at, _| starts_at + length > segment.starts_at);
         fresh.entry(segment.starts_at).or_default().clone()
-    }
-
-    fn fresh(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<OnceCell<Fresh>>>> {
-        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -14,10 +14,11 @@ use crate::hub::channel::Channel;
 use crate::store::Listener;
 use crate::sync::clock::Clock;
 use crate::sync::waiters::HasWaiters;
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 /// How long a channel without readers stays in memory, in ms.
@@ -69,7 +70,7 @@ impl ChannelRegistry {
     /// Returns a lease on a channel for a reader in `format`, and creates the channel if it is not
     /// in memory.
     pub fn open(self: &Arc<Self>, name: &ChannelName, format: Format) -> Lease {
-        let mut channels = self.channels();
+        let mut channels = self.channels.lock();
         let channel = channels
             .of(format)
             .entry(name.clone())
@@ -82,7 +83,7 @@ impl ChannelRegistry {
     /// Returns the number of channels in memory. A channel that is read in two formats counts
     /// twice.
     pub fn len(&self) -> usize {
-        self.channels().len()
+        self.channels.lock().len()
     }
 
     /// Whether no channel is in memory.
@@ -100,7 +101,7 @@ impl ChannelRegistry {
     /// of their channel.
     pub fn sweep(&self) {
         let now = self.clock.machine_now();
-        let mut channels = self.channels();
+        let mut channels = self.channels.lock();
         for format in [Format::Raw, Format::Json] {
             channels.of(format).retain(|_, channel| {
                 let left_at = channel.left_at.load(Ordering::Relaxed);
@@ -121,7 +122,7 @@ impl ChannelRegistry {
     pub async fn announce(&self) {
         loop {
             self.announce.notified().await;
-            let dirty = std::mem::take(&mut *self.dirty());
+            let dirty = std::mem::take(&mut *self.dirty.lock());
             for channel in dirty {
                 channel.is_dirty.store(false, Ordering::Release);
                 channel.waiters().wake_all();
@@ -142,17 +143,9 @@ impl ChannelRegistry {
 
     fn mark_dirty(&self, channel: Arc<Channel>) {
         if channel.mark_dirty() {
-            self.dirty().push(channel);
+            self.dirty.lock().push(channel);
             self.announce.notify_one();
         }
-    }
-
-    fn channels(&self) -> MutexGuard<'_, Channels> {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn dirty(&self) -> MutexGuard<'_, Vec<Arc<Channel>>> {
-        self.dirty.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -177,7 +170,7 @@ impl Listener for ChannelRegistry {
             self.clock.at_least(last.id.ms);
         }
         let (formats, count) = {
-            let channels = self.channels();
+            let channels = self.channels.lock();
             let formats = [channels.raw.get(channel).cloned(), channels.json.get(channel).cloned()];
             (formats, channels.len())
         };
@@ -189,7 +182,7 @@ impl Listener for ChannelRegistry {
 
     fn lost_place(&self) {
         let all: Vec<_> = {
-            let channels = self.channels();
+            let channels = self.channels.lock();
             channels.raw.values().chain(channels.json.values()).cloned().collect()
         };
         for channel in all {
@@ -225,7 +218,7 @@ impl Drop for Lease {
         channel.left_at.store(self.registry.clock.machine_now(), Ordering::Relaxed);
         let is_kept = !channel.log().is_unused() || channel.holds_state();
         // While the registry is locked, no other reader can open the channel.
-        let mut channels = self.registry.channels();
+        let mut channels = self.registry.channels.lock();
         let is_last = channel.readers.fetch_sub(1, Ordering::Relaxed) == 1;
         if is_last && !is_kept {
             channels.of(self.format).remove(channel.name());

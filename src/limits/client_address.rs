@@ -4,18 +4,13 @@
 //! addresses are read from the nearest proxy backwards, and the first one that is not a trusted
 //! proxy is the client.
 
+use ipnet::IpNet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 /// An address, or a network such as `10.0.0.0/8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    /// Any address of the network.
-    pub address: IpAddr,
-    /// The number of leading bits that all addresses of the network share; `None` for a single
-    /// address.
-    pub bits: Option<u8>,
-}
+pub struct Network(pub IpNet);
 
 /// A client as the limits count it: an IPv4 address, or the /64 network of an IPv6 address, because
 /// any client may use a whole /64 network.
@@ -56,7 +51,7 @@ pub fn behind_proxies<'a>(
 
 /// Whether an address lies in any of the networks.
 pub fn is_one_of(networks: &[Network], address: IpAddr) -> bool {
-    networks.iter().any(|network| network.contains(address.to_canonical()))
+    networks.iter().any(|network| network.0.contains(&address.to_canonical()))
 }
 
 /// Parses an address. Some proxies add the port to it.
@@ -66,37 +61,12 @@ fn address_in(text: &str) -> Option<IpAddr> {
     bare.ok()
 }
 
-impl Network {
-    /// Whether an address lies in this network.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        let (differing, bits) = match (self.address, address) {
-            (IpAddr::V4(own), IpAddr::V4(other)) => {
-                ((u32::from(own) ^ u32::from(other)).leading_zeros(), 32)
-            }
-            (IpAddr::V6(own), IpAddr::V6(other)) => {
-                ((u128::from(own) ^ u128::from(other)).leading_zeros(), 128)
-            }
-            _ => return false,
-        };
-        differing >= u32::from(self.bits.unwrap_or(bits))
-    }
-}
-
 impl FromStr for Network {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "write it as 192.0.2.1 or 10.0.0.0/8".to_owned();
-        let (address, bits) = match text.split_once('/') {
-            None => (text, None),
-            Some((address, bits)) => (address, Some(bits.parse().map_err(|_| wrong())?)),
-        };
-        let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        if bits.is_some_and(|bits: u8| bits > most) {
-            return Err(wrong());
-        }
-        Ok(Self { address, bits })
+        let network = text.parse().or_else(|_| text.parse().map(|address: IpAddr| address.into()));
+        network.map(Self).map_err(|_| "write it as 192.0.2.1 or 10.0.0.0/8".to_owned())
     }
 }
 
@@ -134,7 +104,7 @@ mod tests {
     fn a_network_holds_what_shares_its_bits() {
         let check = |network: &str, address: &str, expected| {
             let network: Network = network.parse().unwrap();
-            assert_eq!(network.contains(address.parse().unwrap()), expected, "{address}");
+            assert_eq!(is_one_of(&[network], address.parse().unwrap()), expected, "{address}");
         };
         check("10.0.0.0/8", "10.255.0.1", true);
         check("10.0.0.0/8", "11.0.0.1", false);

@@ -2,10 +2,11 @@
 //! through a trusted proxy whose responses are for one client, count too.
 
 use crate::limits::client_address::{Client, Network, behind_proxies, is_one_of};
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// The limit for each client.
 #[derive(Clone, Debug)]
@@ -81,7 +82,7 @@ impl Clients {
         if most == 0 {
             return Acquired::Granted(None);
         }
-        let mut held = self.held();
+        let mut held = self.held.lock();
         let count = held.entry(client).or_default();
         if *count >= most.saturating_mul(2) {
             return Acquired::Rejected;
@@ -92,15 +93,11 @@ impl Clients {
         let permit = Permit { clients: self.clone(), client };
         if is_too_many { Acquired::OverLimit(permit) } else { Acquired::Granted(Some(permit)) }
     }
-
-    fn held(&self) -> MutexGuard<'_, HashMap<Client, usize>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut held = self.clients.held();
+        let mut held = self.clients.held.lock();
         if let Entry::Occupied(mut entry) = held.entry(self.client) {
             *entry.get_mut() -= 1;
             if *entry.get() == 0 {
@@ -145,6 +142,6 @@ mod tests {
         assert!(matches!(acquire("192.0.2.8", ""), Acquired::Granted(Some(_))));
         held.clear();
         assert!(matches!(acquire("192.0.2.7", ""), Acquired::Granted(Some(_))));
-        assert!(clients.held().is_empty());
+        assert!(clients.held.lock().is_empty());
     }
 }

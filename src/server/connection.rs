@@ -18,10 +18,11 @@ use crate::server::takeover::Taken;
 use crate::sync::clock::machine_now;
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
+use parking_lot::Mutex;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -107,18 +108,18 @@ impl Requests {
 
     /// Records that hyper does not serve the connection any longer.
     pub fn hand_over(&self, handover: Handover) {
-        *self.handover.lock().unwrap_or_else(PoisonError::into_inner) = Some(handover);
+        *self.handover.lock() = Some(handover);
     }
 
     /// Whether a stream has to be taken out of hyper.
     pub fn has_stream(&self) -> bool {
-        let handover = self.handover.lock().unwrap_or_else(PoisonError::into_inner);
+        let handover = self.handover.lock();
         handover.as_ref().is_some_and(|handover| matches!(handover, Handover::Stream(_)))
     }
 
     /// Takes the record of [`Requests::hand_over`], if there is one.
     pub fn take_handover(&self) -> Option<Handover> {
-        self.handover.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.handover.lock().take()
     }
 
     /// Whether the head of any request was read.

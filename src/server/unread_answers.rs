@@ -10,9 +10,10 @@ use crate::http::stream_body::ResponseBody;
 use crate::hub::event_stream::StreamAborted;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -53,7 +54,7 @@ impl UnreadAnswers {
     pub fn watch(self: &Arc<Self>, body: ResponseBody) -> Watched {
         let is_stream = matches!(body, ResponseBody::Stream(_));
         let last_poll = Arc::new(LastPoll { last: AtomicU64::new(self.now()), is_stream });
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answers = self.answers.lock();
         answers.retain(|answer| answer.strong_count() > 0);
         answers.push(Arc::downgrade(&last_poll));
         Watched { body, unread: self.clone(), last_poll }
@@ -63,7 +64,7 @@ impl UnreadAnswers {
     /// heartbeat time is added.
     pub fn is_stuck(&self, longest: Duration) -> bool {
         let now = self.now();
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let answers = self.answers.lock();
         answers.iter().filter_map(Weak::upgrade).any(|last_poll| {
             let quiet = if last_poll.is_stream { self.heartbeat } else { Duration::ZERO };
             let longest = (longest + quiet).as_millis() as u64;

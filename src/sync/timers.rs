@@ -8,9 +8,10 @@
 
 use crate::sync::clock::Clock;
 use crate::sync::waiters::{HasWaiters, Registration, WaiterList};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -41,7 +42,7 @@ impl Timers {
 
     /// Returns a registration for the timer of the instant `at` (ms).
     pub fn at(&self, at: u64) -> Registration<Timer> {
-        let mut pending = self.lock();
+        let mut pending = self.pending.lock();
         if let Some(timer) = pending.get(&at).and_then(Weak::upgrade) {
             return Registration::new(timer);
         }
@@ -62,7 +63,7 @@ impl Timers {
         loop {
             let now = self.clock.now();
             let sleep = {
-                let mut pending = self.lock();
+                let mut pending = self.pending.lock();
                 match pending.first_key_value().map(|(at, _)| *at) {
                     Some(at) if at <= now => match pending.remove(&at).and_then(|a| a.upgrade()) {
                         Some(timer) => return timer,
@@ -77,10 +78,6 @@ impl Timers {
                 () = self.earlier.notified() => {}
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<Timer>>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

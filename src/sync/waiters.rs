@@ -7,9 +7,10 @@
 //! each woken task, the list takes a third of the processor time that `watch`, `Notify` or
 //! `broadcast` takes.
 
+use parking_lot::Mutex;
 use slab::Slab;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 const SHARDS: usize = 4;
@@ -46,7 +47,7 @@ impl WaiterList {
     pub fn wake_all(&self) -> usize {
         let mut woken = 0;
         for shard in &self.shards {
-            for (_, waker) in lock(shard).iter() {
+            for (_, waker) in shard.lock().iter() {
                 waker.wake_by_ref();
                 woken += 1;
             }
@@ -56,7 +57,7 @@ impl WaiterList {
 
     /// Returns the number of waiters.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).len()).sum()
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
     /// Whether there are no waiters.
@@ -85,7 +86,7 @@ impl<W: HasWaiters> Registration<W> {
         self.leave();
         let waiters = self.on.waiters();
         let shard = waiters.next_shard.fetch_add(1, Ordering::Relaxed) % SHARDS;
-        let key = lock(&waiters.shards[shard]).insert(waker.clone());
+        let key = waiters.shards[shard].lock().insert(waker.clone());
         self.registered = Some(Registered { shard, key, waker: waker.clone() });
     }
 
@@ -95,7 +96,7 @@ impl<W: HasWaiters> Registration<W> {
         };
         // The waker is dropped outside the lock: dropping the last handle of a task may drop the
         // task, and that task may have a registration in the same list.
-        let waker = lock(&self.on.waiters().shards[registered.shard]).try_remove(registered.key);
+        let waker = self.on.waiters().shards[registered.shard].lock().try_remove(registered.key);
         drop(waker);
     }
 }
@@ -104,10 +105,4 @@ impl<W: HasWaiters> Drop for Registration<W> {
     fn drop(&mut self) {
         self.leave();
     }
-}
-
-/// Locks a shard, and ignores poisoning: no code in this crate panics while it holds a lock, and
-/// the slab would be intact even after a panic.
-fn lock(shard: &Mutex<Slab<Waker>>) -> MutexGuard<'_, Slab<Waker>> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }

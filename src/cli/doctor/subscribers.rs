@@ -3,8 +3,9 @@
 
 use crate::client::http::Address;
 use crate::client::{EventSource, Interruption, Message, Signal};
+use parking_lot::Mutex;
 use serde_json::Value;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -46,7 +47,7 @@ impl Subscribers {
             subscribers.clients.spawn(async move {
                 loop {
                     let signal = source.next().await;
-                    trace.lock().unwrap_or_else(PoisonError::into_inner).note(signal, run);
+                    trace.lock().note(signal, run);
                 }
             });
         }
@@ -55,9 +56,7 @@ impl Subscribers {
 
     /// Copies of the traces so far.
     pub fn traces(&self) -> Vec<ClientTrace> {
-        let copy = |trace: &Arc<Mutex<ClientTrace>>| {
-            trace.lock().unwrap_or_else(PoisonError::into_inner).clone()
-        };
+        let copy = |trace: &Arc<Mutex<ClientTrace>>| trace.lock().clone();
         self.traces.iter().map(copy).collect()
     }
 }

@@ -11,9 +11,9 @@ use super::segment::{Head, name, store_index};
 use super::summary::{Summary, summarize};
 use crate::core::cursor::EventId;
 use crate::core::event::ChannelName;
+use parking_lot::{RwLock, RwLockReadGuard};
 use std::io;
 use std::ops::RangeInclusive;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 /// Files smaller than the full size divided by `SMALL_PART` are joined once `SMALL_FILES` of them
 /// are adjacent.
@@ -123,7 +123,7 @@ pub fn compact(
 }
 
 fn read(catalog: &RwLock<Catalog>) -> RwLockReadGuard<'_, Catalog> {
-    catalog.read().unwrap_or_else(PoisonError::into_inner)
+    catalog.read()
 }
 
 /// The records worth keeping. The catalog changes while the files are read, but every change

@@ -3,13 +3,14 @@
 //! The traits `Files` and `File` contain every operation that the log needs from the operating
 //! system. Tests can therefore replace the disk by one that tears, drops or refuses writes.
 
+use parking_lot::{Mutex, RwLock};
 use rustix::fs::{FlockOperation, flock, statvfs};
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
 /// The file that the process locks while it uses the directory.
 const LOCK_NAME: &str = "lock";
@@ -239,14 +240,14 @@ impl Memory {
 
     /// Returns the names and the bytes of all files.
     pub fn bytes(&self) -> HashMap<String, Vec<u8>> {
-        let bytes = |file: &MemoryFile| file.0.read().unwrap().clone();
+        let bytes = |file: &MemoryFile| file.0.read().clone();
         self.with(|files| files.iter().map(|(name, file)| (name.clone(), bytes(file))).collect())
     }
 }
 
 impl Memory {
     fn with<T>(&self, act: impl FnOnce(&mut HashMap<String, Arc<MemoryFile>>) -> T) -> T {
-        act(&mut self.files.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.files.lock())
     }
 }
 
@@ -298,11 +299,11 @@ impl Files for Memory {
 
 impl File for MemoryFile {
     fn length(&self) -> io::Result<u64> {
-        Ok(self.0.read().unwrap_or_else(PoisonError::into_inner).len() as u64)
+        Ok(self.0.read().len() as u64)
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let bytes = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let bytes = self.0.read();
         let from = usize::try_from(offset).map_err(io::Error::other)?;
         let found = bytes.get(from..from.saturating_add(buffer.len()));
         buffer.copy_from_slice(found.ok_or(ErrorKind::UnexpectedEof)?);
@@ -310,7 +311,7 @@ impl File for MemoryFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let mut file = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut file = self.0.write();
         let from = usize::try_from(offset).map_err(io::Error::other)?;
         let end = from + bytes.len();
         if file.len() < end {
@@ -322,7 +323,7 @@ impl File for MemoryFile {
 
     fn cut_at(&self, length: u64) -> io::Result<()> {
         let length = usize::try_from(length).map_err(io::Error::other)?;
-        let mut file = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut file = self.0.write();
         file.truncate(length);
         file.shrink_to_fit();
         Ok(())

@@ -2,8 +2,9 @@
 //! other threads read it.
 
 use super::super::{StoreError, StoreFault, StoreMetrics};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -55,12 +56,12 @@ pub struct Watch {
 impl Health {
     /// Notes that the writer begins work that may wait for the disk.
     pub fn work_begins(&self) {
-        *lock(&self.work) = Some(Work { began: Instant::now(), is_noted: false });
+        *self.work.lock() = Some(Work { began: Instant::now(), is_noted: false });
     }
 
     /// Notes that the work is done.
     pub fn work_ends(&self) {
-        let Some(work) = lock(&self.work).take() else { return };
+        let Some(work) = self.work.lock().take() else { return };
         if work.is_noted {
             let seconds = work.began.elapsed().as_secs_f64();
             tracing::info!(seconds, "the disk has confirmed the commit");
@@ -69,7 +70,7 @@ impl Health {
 
     /// Logs that the disk does not respond, once for each commit. Called every second.
     pub fn watch_work(&self) {
-        let mut work = lock(&self.work);
+        let mut work = self.work.lock();
         let slow = work.as_mut().filter(|work| work.began.elapsed() > WORK_TIME_MAX);
         if let Some(work) = slow.filter(|work| !work.is_noted) {
             work.is_noted = true;
@@ -102,7 +103,7 @@ impl Health {
     /// Notes that a commit succeeded.
     pub fn works(&self) {
         self.is_unmarked.store(true, Ordering::Relaxed);
-        if let Some(fault) = lock(&self.fault).take() {
+        if let Some(fault) = self.fault.lock().take() {
             let (seconds, tries) = (fault.since.elapsed().as_secs(), fault.count);
             tracing::info!(seconds, tries, "the log can be written again");
         }
@@ -111,7 +112,7 @@ impl Health {
     /// Notes that the log cannot be written. Only the first of several failures in a row is logged.
     pub fn fails(&self, why: String) {
         self.metrics.fault(StoreFault::Write);
-        match &mut *lock(&self.fault) {
+        match &mut *self.fault.lock() {
             Some(fault) => {
                 fault.count += 1;
                 fault.why = why;
@@ -124,7 +125,7 @@ impl Health {
     }
 
     pub fn is_failing(&self) -> bool {
-        lock(&self.fault).is_some()
+        self.fault.lock().is_some()
     }
 
     /// Requests a mark in the log as soon as no other command waits.
@@ -142,10 +143,10 @@ impl Health {
         if self.is_dead.load(Ordering::Relaxed) {
             return Err(StoreError::Down(DEAD.to_owned()));
         }
-        if let Some(fault) = &*lock(&self.fault) {
+        if let Some(fault) = &*self.fault.lock() {
             return Err(StoreError::Down(fault.why.clone()));
         }
-        let waited = lock(&self.work).map(|work| work.began.elapsed());
+        let waited = self.work.lock().map(|work| work.began.elapsed());
         match waited.filter(|waited| *waited > WORK_TIME_MAX) {
             None => Ok(()),
             Some(waited) => {
@@ -205,8 +206,4 @@ impl Ticket {
         let changed = self.0.compare_exchange(WAITING, next, Ordering::AcqRel, Ordering::Acquire);
         changed.is_ok()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -16,9 +16,10 @@ use super::health::Health;
 use super::reading::RecordReader;
 use super::segment::{Head, store_index};
 use super::summary::summarize;
+use parking_lot::RwLock;
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -115,7 +116,7 @@ impl Maintenance {
 
     fn index(&self, number: u32) -> io::Result<()> {
         let (first, log) = {
-            let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
+            let catalog = self.catalog.read();
             let segment = catalog.segments.get(&number).ok_or(io::ErrorKind::NotFound)?;
             (segment.first, segment.log.clone())
         };
@@ -125,7 +126,7 @@ impl Maintenance {
             return Err(io::Error::other("the file is damaged"));
         }
         let index = store_index(&*self.files, (first, number), &mut summary, self.head.seed)?;
-        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        let mut catalog = self.catalog.write();
         catalog.sealed(number, Some(index), &summary);
         Ok(())
     }
@@ -133,13 +134,13 @@ impl Maintenance {
     /// Compacts some files. Returns whether there may be more to compact.
     fn compact(&self, tail: u32, now: u64) -> bool {
         let candidates = {
-            let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
+            let catalog = self.catalog.read();
             compaction::candidates(&catalog, tail, self.segment_bytes, now)
         };
         let Some(numbers) = candidates else { return false };
         let done =
             compaction::compact(&*self.files, &self.catalog, self.head, numbers.clone(), now);
-        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        let mut catalog = self.catalog.write();
         match done {
             Ok(with) => {
                 let gone = catalog.replaced(numbers, with);

@@ -41,11 +41,12 @@ use command::{Reply, WriteCommand};
 use files::{Directory, Files, Memory};
 use health::{Health, Ticket};
 use maintenance::Maintenance;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use reading::{Plan, RecordReader};
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -140,7 +141,7 @@ impl LocalStore {
             guard.ended_well();
         };
         let thread = std::thread::Builder::new().name("headwater-log".to_owned()).spawn(run)?;
-        *store.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        *store.thread.lock() = Some(thread);
         Ok(store)
     }
 
@@ -218,7 +219,7 @@ impl LocalStore {
     }
 
     fn catalog(&self) -> RwLockReadGuard<'_, Catalog> {
-        self.catalog.read().unwrap_or_else(PoisonError::into_inner)
+        self.catalog.read()
     }
 
     /// Reads files on a background thread that may block.
@@ -457,7 +458,7 @@ impl Store for LocalStore {
     fn stop(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {
             self.commands.send(WriteCommand::Stop).await.ok();
-            let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let thread = self.thread.lock().take();
             if let Some(thread) = thread {
                 tokio::task::spawn_blocking(|| thread.join().ok()).await.ok();
             }

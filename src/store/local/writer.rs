@@ -18,8 +18,9 @@ use super::segment::{Head, Tail};
 use super::{Health, LocalConfig};
 use crate::core::event::ChannelName;
 use crate::sync::clock::Clock;
+use parking_lot::RwLock;
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -88,7 +89,7 @@ impl Writer {
             tracing::info!(bytes = torn, "the last commit was cut off by a crash; it is removed");
             self.tail.cut()?;
         }
-        trim_again(&mut self.catalog.write().unwrap_or_else(PoisonError::into_inner), &self.reader);
+        trim_again(&mut self.catalog.write(), &self.reader);
         if self.files.is_durable() {
             self.tail.complete()?;
         }
@@ -168,7 +169,7 @@ impl Writer {
     }
 
     fn stage(&self, commands: Vec<WriteCommand>, pending: &mut Vec<Pending>) -> Staged {
-        let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        let catalog = self.catalog.read();
         let mut batch = Batch::new(&catalog, self.limits, self.clock.now(), self.write_position());
         for command in commands {
             match command {
@@ -279,7 +280,7 @@ impl Writer {
 
     /// Applies durable changes to the catalog. Returns the records of events.
     fn change(&mut self, changes: Vec<Change>) -> Vec<Append> {
-        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        let mut catalog = self.catalog.write();
         let (reader, limits, number) = (&self.reader, self.limits, self.tail.number);
         if let Some(segment) = catalog.segments.get_mut(&number) {
             segment.size = self.tail.end;
@@ -320,7 +321,7 @@ impl Writer {
     }
 
     fn state(&self) -> Mark {
-        let newest = self.catalog.read().unwrap_or_else(PoisonError::into_inner).newest;
+        let newest = self.catalog.read().newest;
         Mark { newest, ages: self.ages.now }
     }
 
@@ -347,7 +348,7 @@ impl Writer {
         self.tail = Tail::create(&*self.files, self.tail.number + 1, head, mark)?;
         self.commit += 1;
         self.must_follow = false;
-        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        let mut catalog = self.catalog.write();
         catalog.segments.insert(self.tail.number, self.tail.segment());
         Ok(())
     }
@@ -375,7 +376,7 @@ impl Writer {
     }
 
     fn drop_old(&mut self, now: u64, ages: u64) {
-        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        let mut catalog = self.catalog.write();
         let reader = &self.reader;
         let before = ages.saturating_sub(self.limits.retain_age.as_millis() as u64);
         let unused_since = ages.saturating_sub(self.limits.channel_idle.as_millis() as u64);
@@ -402,7 +403,7 @@ impl Writer {
     fn announce_losses(&mut self) -> io::Result<()> {
         let now = self.clock.now();
         let mut staged = {
-            let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
+            let catalog = self.catalog.read();
             let mut batch = Batch::new(&catalog, self.limits, now, self.write_position());
             let suspects = catalog.channels.iter().filter(|(_, channel)| channel.is_suspect);
             suspects.for_each(|(name, _)| batch.announce_loss(name));
@@ -413,13 +414,13 @@ impl Writer {
             Change::Append(append) => Some(append.entry.last()),
             Change::Reopen(_) => None,
         });
-        let known = self.catalog.read().unwrap_or_else(PoisonError::into_inner).newest;
+        let known = self.catalog.read().newest;
         let beginning = newest.unwrap_or(known).next(now);
         let head = (Kind::Beginning, self.commit + 1, staged.bytes.is_empty());
         frame::write(&mut staged.bytes, self.head.seed, head, |out| write_id(out, beginning));
         self.write(&staged.bytes).map_err(|error| io::Error::other(error.to_string()))?;
         self.change(staged.changes);
-        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        let mut catalog = self.catalog.write();
         catalog.beginning = beginning;
         catalog.newest = beginning;
         Ok(())

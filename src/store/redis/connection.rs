@@ -15,8 +15,9 @@ use fred::error::{Error, ErrorKind};
 use fred::interfaces::{ClientLike, EventInterface};
 use fred::types::config::{Config, Options, ReconnectPolicy, Server};
 use fred::types::{Builder, ClusterHash, CustomCommand, Value};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::broadcast::Receiver as BroadcastReceiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -117,12 +118,12 @@ impl RedisConnection {
 
     /// Whether the cause of a missing connection is known, and therefore was logged.
     pub fn has_cause(&self) -> bool {
-        self.cause.lock().unwrap_or_else(PoisonError::into_inner).now.is_some()
+        self.cause.lock().now.is_some()
     }
 
     /// Whether the reason why commands fail was logged.
     pub fn is_explained(&self) -> bool {
-        let causes = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+        let causes = self.cause.lock();
         causes.now.is_some() || !causes.refused.is_empty()
     }
 
@@ -137,7 +138,7 @@ impl RedisConnection {
     /// Converts an error of a command. If there is no connection, the result contains the reason
     /// for that instead.
     pub fn down(&self, error: &Error) -> StoreError {
-        let mut causes = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut causes = self.cause.lock();
         if causes.now.is_none() {
             causes.refuse(error.details());
         }
@@ -146,7 +147,7 @@ impl RedisConnection {
 
     /// Notes that every shard has accepted a write.
     pub fn takes_writes(&self) {
-        self.cause.lock().unwrap_or_else(PoisonError::into_inner).accept();
+        self.cause.lock().accept();
     }
 
     /// Waits for the first connection, at most for the timeout.
@@ -245,7 +246,7 @@ async fn note_causes(
     mut reconnects: BroadcastReceiver<Server>,
     cause: Cause,
 ) {
-    let causes = || cause.lock().unwrap_or_else(PoisonError::into_inner);
+    let causes = || cause.lock();
     let mut connected_at = None::<Instant>;
     loop {
         let is_steady = async {

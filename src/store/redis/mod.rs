@@ -34,12 +34,13 @@ use fred::error::{Error, ErrorKind};
 use fred::types::Value;
 use fred::types::config::Config;
 use keys::Keys;
+use parking_lot::Mutex;
 use progress::Progress;
 use publish::ScriptReply;
 use reply::{array, id, id_if_any, next, number, text};
 use settings::{Difference, wrong_shards};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, OnceCell};
 use tokio::task::JoinSet;
@@ -308,7 +309,7 @@ impl RedisStore {
 impl Followers {
     fn spawn(&self, follow: impl Future<Output = ()> + Send + 'static) {
         let watch = Watch(self.died.clone());
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.tasks.lock();
         tasks.spawn(async move {
             let _watch = watch;
             follow.await;
@@ -316,8 +317,7 @@ impl Followers {
     }
 
     async fn stop(&self) {
-        let mut tasks =
-            std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut tasks = std::mem::take(&mut *self.tasks.lock());
         tasks.shutdown().await;
     }
 }

@@ -5,10 +5,10 @@
 
 use crate::core::cursor::EventId;
 use crate::core::event::ChannelName;
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -71,7 +71,7 @@ impl Progress {
 
     /// Remembers an entry that was read.
     pub fn note_read(&self, entry: EventId, publish: Remembered) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         known.unread.remove(&entry);
         known.read.insert(entry, publish);
         while known.read.len() > REMEMBERED_MAX {
@@ -81,7 +81,7 @@ impl Progress {
 
     /// Remembers an entry that Redis has acknowledged at the time `at`.
     pub fn note_acknowledged(&self, entry: EventId, publish: Remembered, at: Instant) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         if known.read.contains_key(&entry) {
             return;
         }
@@ -93,7 +93,7 @@ impl Progress {
 
     /// Forgets entries: they are lost and announced, or they need no further check.
     pub fn forget(&self, entries: &[EventId]) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         for entry in entries {
             known.read.remove(entry);
             known.unread.remove(entry);
@@ -102,7 +102,7 @@ impl Progress {
 
     /// Returns all remembered entries, the newest first.
     pub fn newest_first(&self) -> Vec<(EventId, Remembered)> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock();
         let unread = known.unread.iter().map(|(entry, (publish, _))| (entry, publish));
         let mut all: Vec<_> = known.read.iter().chain(unread).collect();
         all.sort_unstable_by(|(one, _), (other, _)| other.cmp(one));
@@ -117,7 +117,7 @@ impl Progress {
         position: EventId,
         quiet_since: Option<Instant>,
     ) -> Vec<(EventId, Remembered)> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock();
         let passed = known.unread.range(..=position);
         let later = (Bound::Excluded(position), Bound::Unbounded);
         let later = quiet_since.map(|since| {

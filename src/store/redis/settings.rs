@@ -10,7 +10,7 @@ use super::RedisStore;
 use super::reply::{array, text, unexpected};
 use crate::store::StoreError;
 use bytes::Bytes;
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 /// The error for a shard whose keys were made for another number of shards.
 pub const OTHER_SHARDS: &str =
@@ -47,7 +47,7 @@ impl RedisStore {
         let words =
             different.iter().map(|(flag, stored, own)| format!("{flag} {stored} (not {own})"));
         let words = words.collect::<Vec<_>>().join(", ");
-        let mut known = self.difference.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.difference.0.lock();
         if words != *known {
             match words.is_empty() {
                 true => tracing::info!("the origins of this --redis-prefix have the same settings"),
