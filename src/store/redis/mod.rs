@@ -16,6 +16,7 @@ mod publish;
 mod reply;
 mod settings;
 mod tail;
+mod together;
 
 pub use config::RedisConfig;
 
@@ -24,7 +25,7 @@ use super::{
     StoreFault, StoreFuture, StoreMetrics,
 };
 use crate::core::cursor::EventId;
-use crate::core::event::{ChannelName, Event};
+use crate::core::event::ChannelName;
 use crate::core::log_state::LogState;
 use crate::sync::clock::Clock;
 use crate::sync::random::random;
@@ -36,12 +37,13 @@ use fred::types::config::Config;
 use keys::Keys;
 use parking_lot::Mutex;
 use progress::Progress;
-use publish::ScriptReply;
 use reply::{array, id, id_if_any, next, number, text};
 use settings::{Difference, wrong_shards};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
+use together::Calls;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, OnceCell};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -68,6 +70,10 @@ pub struct RedisStore {
     connection: RedisConnection,
     scripts: Scripts,
     progress: Vec<Progress>,
+    calls: Calls,
+    /// This store, for tasks of its own.
+    own: Weak<Self>,
+    runtime: Handle,
     /// Set once a check of the server has succeeded. Nothing is written or followed before that.
     checked: OnceCell<()>,
     difference: Difference,
@@ -120,8 +126,12 @@ impl RedisStore {
         let server = Config::from_url(&config.url).map_err(|error| down(&error))?;
         let keys = Keys::new(&config.prefix, config.shards);
         let cause = Cause::default();
-        let store = Arc::new(Self {
-            connection: RedisConnection::open(&server, config.timeout, cause.clone())?,
+        let connection = RedisConnection::open(&server, config.timeout, cause.clone())?;
+        let store = Arc::new_cyclic(|own| Self {
+            connection,
+            calls: Calls::default(),
+            own: own.clone(),
+            runtime: Handle::current(),
             scripts: Scripts::new(),
             progress: (0..config.shards).map(|_| Progress::new()).collect(),
             checked: OnceCell::new(),
@@ -351,33 +361,14 @@ impl Scripts {
 
 impl Store for RedisStore {
     fn publish(&self, publication: Publication) -> StoreFuture<'_, Result<Published, StoreError>> {
-        Box::pin(async move {
-            let said = self.store_publication(publication, false, self.config.wait_replicas).await;
-            match said.inspect_err(|error| self.count_fault(error))? {
-                ScriptReply::Stored { first: EventId { ms, seq }, count, repeated, .. } => {
-                    let ids = (0..count).map(|n| EventId { ms, seq: seq + n }).collect();
-                    Ok(Published { ids, repeated })
-                }
-                ScriptReply::Closed(_) => Err(StoreError::Closed),
-                ScriptReply::Refused(error) => Err(error),
-                ScriptReply::Late { .. } => Err(reply::unexpected()),
-            }
-        })
+        Box::pin(self.publish_events(publication))
     }
 
     fn close<'a>(
         &'a self,
         channel: &'a ChannelName,
     ) -> StoreFuture<'a, Result<EventId, StoreError>> {
-        Box::pin(async move {
-            let (channel, events) = (channel.clone(), vec![Event::end()]);
-            let publication = Publication { channel, events, idempotency: None };
-            match self.store_publication(publication, true, self.config.wait_replicas).await? {
-                ScriptReply::Stored { first: end, .. } | ScriptReply::Closed(end) => Ok(end),
-                ScriptReply::Refused(error) => Err(error),
-                ScriptReply::Late { .. } => Err(reply::unexpected()),
-            }
-        })
+        Box::pin(self.close_call(channel))
     }
 
     fn reopen<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, Result<(), StoreError>> {

@@ -7,7 +7,7 @@ use super::reply::{array, id, next, number, text, unexpected};
 use super::settings::wrong_shards;
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, Event, Field};
-use crate::store::{Idempotency, Limits, Publication, StoreError, record};
+use crate::store::{Idempotency, Limits, Published, StoreError, record};
 use bytes::Bytes;
 use fred::error::{Error, ErrorKind};
 use fred::types::Value;
@@ -28,7 +28,7 @@ const DEADLINE: usize = 1;
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// The result of the publish script.
-pub enum ScriptReply {
+enum ScriptReply {
     Stored {
         first: EventId,
         count: u64,
@@ -43,7 +43,43 @@ pub enum ScriptReply {
     },
 }
 
+/// One call of the publish script.
+pub struct Call<'a> {
+    pub channel: &'a ChannelName,
+    pub events: &'a [Event],
+    pub idempotency: Option<Idempotency>,
+    /// Whether the call ends the channel.
+    pub ends: bool,
+    /// When the publisher began to wait.
+    pub since: Instant,
+}
+
 impl RedisStore {
+    /// Publishes events, and returns their ids.
+    pub async fn publish_call(&self, call: Call<'_>) -> Result<Published, StoreError> {
+        let said = self.call(call, self.config.wait_replicas).await;
+        match said.inspect_err(|error| self.count_fault(error))? {
+            ScriptReply::Stored { first: EventId { ms, seq }, count, repeated, .. } => {
+                let ids = (0..count).map(|n| EventId { ms, seq: seq + n }).collect();
+                Ok(Published { ids, repeated })
+            }
+            ScriptReply::Closed(_) => Err(StoreError::Closed),
+            ScriptReply::Refused(error) => Err(error),
+            ScriptReply::Late { .. } => Err(unexpected()),
+        }
+    }
+
+    /// Ends a channel, and returns the id of its end.
+    pub async fn close_call(&self, channel: &ChannelName) -> Result<EventId, StoreError> {
+        let (events, since) = (&[Event::end()][..], Instant::now());
+        let call = Call { channel, events, idempotency: None, ends: true, since };
+        match self.call(call, self.config.wait_replicas).await? {
+            ScriptReply::Stored { first: end, .. } | ScriptReply::Closed(end) => Ok(end),
+            ScriptReply::Refused(error) => Err(error),
+            ScriptReply::Late { .. } => Err(unexpected()),
+        }
+    }
+
     /// Adds a `gap` event to a channel whose events up to `last` are lost. Each loss is announced
     /// once, even if several origins detect it.
     pub async fn announce_loss(
@@ -54,37 +90,32 @@ impl RedisStore {
         let event = Event::lost(&last.to_string());
         let key = format!("\u{1}lost {last}");
         let idempotency = Some(Idempotency { key, digest: 0 });
-        let publication =
-            Publication { channel: channel.clone(), events: vec![event], idempotency };
+        let events = &[event][..];
+        let call = Call { channel, events, idempotency, ends: false, since: Instant::now() };
         // If this event is lost too, that loss is detected in the same way.
-        match self.store_publication(publication, false, 0).await {
+        match self.call(call, 0).await {
             Ok(_) | Err(StoreError::Closed) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    pub async fn store_publication(
-        &self,
-        publication: Publication,
-        ends: bool,
-        replicas: u32,
-    ) -> Result<ScriptReply, StoreError> {
-        let patience = self.config.timeout.saturating_sub(DEADLINE_MARGIN);
-        let give_up = Instant::now() + patience;
+    async fn call(&self, call: Call<'_>, replicas: u32) -> Result<ScriptReply, StoreError> {
+        let Call { channel, events, idempotency, ends, since } = call;
+        let give_up = since + self.config.timeout.saturating_sub(DEADLINE_MARGIN);
         self.reachable(give_up).await?;
-        let Publication { channel, events, idempotency } = publication;
         let own_key = idempotency.is_none();
         let idempotency = idempotency.unwrap_or_else(|| {
             let count = self.publish_count.fetch_add(1, Ordering::Relaxed);
             Idempotency { key: format!("\u{1}own {:016x} {count}", self.run), digest: 0 }
         });
-        let deadline = self.redis_now() + patience.as_millis() as u64;
-        let shard = self.keys.shard_of(&channel);
-        let [head, log, meta, state] = self.keys.of_state(&channel);
-        let once = self.keys.idempotency(&channel, &idempotency.key);
+        let left = give_up.saturating_duration_since(Instant::now());
+        let deadline = self.redis_now() + left.as_millis() as u64;
+        let shard = self.keys.shard_of(channel);
+        let [head, log, meta, state] = self.keys.of_state(channel);
+        let once = self.keys.idempotency(channel, &idempotency.key);
         let keys = [head, log, meta, state, self.keys.firehose(shard), once];
         let ttl = if own_key { self.config.timeout * 5 } else { self.limits.idempotency_age };
-        let mut arguments = self.arguments(&channel, &events, deadline, &idempotency, ttl, ends);
+        let mut arguments = self.arguments(channel, events, deadline, &idempotency, ttl, ends);
         // Every publish has an idempotency key, so a publish whose answer was lost can be sent
         // again.
         let mut is_first = true;
@@ -119,11 +150,9 @@ impl RedisStore {
             });
         }
         if let ScriptReply::Stored { first, count, entry, .. } = said {
-            self.metrics
-                .commit_seconds
-                .observe((patience - (give_up - Instant::now())).as_secs_f64());
+            self.metrics.commit_seconds.observe(since.elapsed().as_secs_f64());
             let last = EventId { ms: first.ms, seq: first.seq + count - 1 };
-            let publish = Remembered { channel, last };
+            let publish = Remembered { channel: channel.clone(), last };
             self.progress[shard].note_acknowledged(entry, publish, Instant::now());
             self.wait_for_replicas(shard, replicas, give_up).await?;
         }

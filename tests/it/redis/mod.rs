@@ -3,3 +3,4 @@
 pub mod failover;
 pub mod faults;
 pub mod origins;
+pub mod together;
