@@ -9,6 +9,7 @@ use mio::{Events, Interest, Poll, Token};
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 const LISTENER: Token = Token(usize::MAX);
 /// Most bytes that wait for a client that does not read; then it is disconnected.
@@ -26,6 +27,8 @@ pub struct Faults {
     pub repeat_every: Option<u64>,
     /// Bytes of a chunk, where an event is cut into several.
     pub chunk_bytes: Option<usize>,
+    /// Time for which each event is held back.
+    pub hold: Option<Duration>,
     pub dropped: AtomicU64,
     pub repeated: AtomicU64,
 }
@@ -64,7 +67,7 @@ impl<'a> BareLoop<'a> {
     pub fn serve(mut self, mut goes_on: impl FnMut() -> bool) {
         let mut events = Events::with_capacity(1024);
         while goes_on() {
-            let wait = std::time::Duration::from_millis(100);
+            let wait = Duration::from_millis(100);
             match self.poll.poll(&mut events, Some(wait)) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 result => result.expect("epoll waits"),
@@ -136,6 +139,11 @@ impl<'a> BareLoop<'a> {
 
     fn broadcast(&mut self, data: &[u8]) {
         self.events += 1;
+        let until = self.faults.hold.map(|hold| Instant::now() + hold);
+        while let Some(left) = until.and_then(|until| until.checked_duration_since(Instant::now()))
+        {
+            std::thread::park_timeout(left);
+        }
         let event = [format!("id: {}\ndata: ", self.events).as_bytes(), data, b"\n\n"].concat();
         let mut frame = Vec::with_capacity(event.len() + 8);
         for piece in event.chunks(self.faults.chunk_bytes.unwrap_or(event.len())) {

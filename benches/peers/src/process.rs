@@ -57,6 +57,20 @@ mod tests {
     use std::process::{Command, Stdio, id};
 
     #[test]
+    fn cpu_is_counted_in_seconds() {
+        let before = cpu_seconds(&[id()]);
+        // The clock of this thread alone: other tests of the process only add to the count.
+        let own = || {
+            let stat = read_to_string("/proc/thread-self/schedstat").expect("Linux");
+            let first = stat.split(' ').next().and_then(|number| number.parse::<f64>().ok());
+            first.expect("a number") / 1e9
+        };
+        let begun = own();
+        while own() - begun < 0.3 {}
+        assert!((0.28..3.0).contains(&(cpu_seconds(&[id()]) - before)));
+    }
+
+    #[test]
     fn children_and_their_memory_count() {
         let script = "read line";
         let child = Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).spawn();

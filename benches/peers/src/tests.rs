@@ -83,6 +83,17 @@ fn every_repeated_event_is_counted_as_a_duplicate() {
 }
 
 #[test]
+fn a_latency_has_the_time_for_which_the_server_holds_an_event() {
+    let faults = Faults { hold: Some(Duration::from_millis(15)), ..Faults::default() };
+    let result = counted(&faults, 40.0);
+    assert_eq!(result["lost"], 0, "{result}");
+    for name in ["receive_ms", "answer_ms"] {
+        let p50 = result[name]["p50"].as_f64().expect("a time");
+        assert!((15.0..25.0).contains(&p50), "{name}: {result}");
+    }
+}
+
+#[test]
 fn without_a_rate_each_publisher_sends_when_it_has_its_answer() {
     let faults = Faults { chunk_bytes: Some(33), ..Faults::default() };
     let result = counted(&faults, 0.0);
