@@ -96,6 +96,8 @@ class Installer:
         directory = self.target / "nchan"
         directory.mkdir(exist_ok=True)
         if not glob.glob(f"{directory}/*.deb"):
+            if os.geteuid() == 0:
+                self.run("apt-get", "update", "-qq")
             self.run("apt-get", "download", "-o", "APT::Sandbox::User=root", "libnginx-mod-nchan",
                      directory=directory)
         package = glob.glob(f"{directory}/*.deb")[0]

@@ -184,6 +184,14 @@ def short(row, result):
     return ", ".join(parts) + incidents([result])
 
 
+def noise(results):
+    """What other processes took from the machine meanwhile, which every figure suffers from."""
+    cores = [run["other_cores"] for row in results.values() for runs in row.values()
+             for run in runs if "other_cores" in run]
+    return (f" Beside server and load client, other processes and interrupts used "
+            f"{spread(cores)} cores." if cores else "")
+
+
 def machine():
     model = "unknown CPU"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -228,7 +236,7 @@ def markdown(options, servers, results, versions, missing, failures):
     today = datetime.date.today().isoformat()
     parts = [
         f"`{command(options)}` wrote this section on {today}. Machine: {machine()}.\n",
-        METHOD.format(runs=runs) + "\n",
+        METHOD.format(runs=runs) + noise(results) + "\n",
     ]
     for row, title, of_tables in SECTIONS:
         if row in options.rows:

@@ -2,7 +2,7 @@
 //! server are those between two instants in the middle of it.
 
 use crate::plan::Plan;
-use crate::process::{cpu_seconds, resident_bytes, tree};
+use crate::process::{cpu_seconds, machine_cpu_seconds, resident_bytes, tree};
 use crate::publishers::Publishers;
 use crate::subscribers::Subscribers;
 use crate::tally::{Numbers, Shared};
@@ -23,6 +23,7 @@ struct Sample {
     at: Instant,
     server_cpu: f64,
     client_cpu: f64,
+    machine_cpu: f64,
     delivered: u64,
     acknowledged: u64,
 }
@@ -33,6 +34,7 @@ impl Sample {
             at: Instant::now(),
             server_cpu: cpu_seconds(processes),
             client_cpu: cpu_seconds(&[std::process::id()]),
+            machine_cpu: machine_cpu_seconds(),
             delivered: shared.delivered.load(Relaxed),
             acknowledged: shared.acknowledged.load(Relaxed),
         }
@@ -132,11 +134,13 @@ fn between(before: &Sample, after: &Sample) -> Value {
     let acknowledged = (after.acknowledged - before.acknowledged) as f64;
     let server = after.server_cpu - before.server_cpu;
     let client = after.client_cpu - before.client_cpu;
+    let others = after.machine_cpu - before.machine_cpu - server - client;
     let each = |cpu: f64| (delivered > 0.0).then(|| cpu / delivered * 1e6);
     json!({
         "seconds": seconds,
         "server_cores": server / seconds,
         "client_cores": client / seconds,
+        "other_cores": others.max(0.0) / seconds,
         "deliveries_per_second": delivered / seconds,
         "events_per_second": acknowledged / seconds,
         "server_cpu_us_per_delivery": each(server),

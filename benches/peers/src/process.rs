@@ -32,6 +32,17 @@ pub fn cpu_seconds(processes: &[u32]) -> f64 {
     processes.iter().map(ticks).sum::<u64>() as f64 / TICKS_PER_SECOND
 }
 
+/// Seconds of CPU of the whole machine since it started, without idle time.
+pub fn machine_cpu_seconds() -> f64 {
+    let stat = read_to_string("/proc/stat").expect("Linux");
+    let line = stat.lines().next().expect("a line");
+    let ticks: Vec<u64> =
+        line.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
+    // User, nice, system, idle, waiting for I/O, interrupts, soft interrupts, stolen.
+    let busy = [0, 1, 2, 5, 6, 7].iter().filter_map(|index| ticks.get(*index)).sum::<u64>();
+    busy as f64 / TICKS_PER_SECOND
+}
+
 /// Resident bytes. A page that several of the processes share counts once in all, not for each.
 pub fn resident_bytes(processes: &[u32]) -> u64 {
     processes.iter().filter_map(|process| resident(*process)).sum()
