@@ -106,7 +106,7 @@ fn every_flag_in_the_documents_is_a_flag_of_ours() {
             known.push_str(&String::from_utf8(help).expect("text"));
         }
     }
-    // Flags of curl, of cargo and of caches.
+    // Flags of curl, of cargo, of caches and of benches/peers/run.
     let others = [
         "--data-binary",
         "--release",
@@ -118,6 +118,11 @@ fn every_flag_in_the_documents_is_a_flag_of_ours() {
         "--snippets",
         "--version",
         "--include-headers",
+        "--runs",
+        "--seconds",
+        "--only",
+        "--rows",
+        "--update",
     ];
     let mut unknown = Vec::new();
     for path in documents() {

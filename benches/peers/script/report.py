@@ -12,24 +12,30 @@ KIB = 1024
 KEEPS_UP = 0.95
 
 
+def whole(value):
+    return f"{value:,.0f}"
+
+
 def number(value):
-    """Three digits that count, and commas between thousands; counts stay whole."""
+    """Three digits that count, and commas between thousands."""
     value = float(f"{value:.3g}")
     if value >= 100 or value == int(value):
         return f"{value:,.0f}"
+    if value < 0.1:
+        return f"{value:.3g}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def spread(values, unit=""):
+def spread(values, unit="", show=number):
     """The median, and the range where there are several values."""
     values = [value for value in values if value is not None]
     if not values:
         return "none"
     unit = unit and f" {unit}"
-    median = number(statistics.median(values))
+    median = show(statistics.median(values))
     if len(values) == 1 or min(values) == max(values):
         return f"{median}{unit}"
-    return f"{median}{unit} ({number(min(values))} to {number(max(values))})"
+    return f"{median}{unit} ({show(min(values))} to {show(max(values))})"
 
 
 def of(result, *names):
@@ -96,7 +102,7 @@ class Tables:
             return spread(grown, "KiB")
 
         def clients(_server, runs):
-            return spread([run["streams_opened"] for run in runs]) + incidents(runs)
+            return spread([run["streams_opened"] for run in runs], show=whole) + incidents(runs)
 
         return table(
             ["server", "resident memory for an idle client", "clients"],
@@ -106,7 +112,8 @@ class Tables:
     def flood(self):
         value = lambda *names, unit="": lambda _server, runs: spread(
             [of(run, *names) for run in runs], unit)
-        lost = lambda _server, runs: spread([run["lost"] for run in runs]) + incidents(runs)
+        lost = lambda _server, runs: spread(
+            [run["lost"] for run in runs], show=whole) + incidents(runs)
         return table(
             ["server", "deliveries a second", "events accepted a second",
              "publish to receive, p99", "lost deliveries", "publish acknowledged, p50"],
@@ -164,7 +171,7 @@ def incidents(runs):
     found = []
     for name, text in names.items():
         most = max(run.get(name, 0) for run in runs)
-        found += [f"up to {number(most)} {text}"] if most else []
+        found += [f"up to {whole(most)} {text}"] if most else []
     return "; " + ", ".join(found) if found else ""
 
 
@@ -188,7 +195,7 @@ def noise(results):
     """What other processes took from the machine meanwhile, which every figure suffers from."""
     cores = [run["other_cores"] for row in results.values() for runs in row.values()
              for run in runs if "other_cores" in run]
-    return (f" Beside server and load client, other processes and interrupts used "
+    return (f"\nBeside server and load client, other processes and interrupts used "
             f"{spread(cores)} cores." if cores else "")
 
 
@@ -226,7 +233,8 @@ Server and load client shared this machine. Events have 200 bytes. A cell has th
 parentheses, the smallest and the largest value; in each run the servers had their turns one after the other. CPU
 is user and system time of all processes of the server. Memory counts each shared page once, and not what the
 kernel needs for sockets. Losses, duplicates and latencies are counted from a number and a time in each event. A
-publisher has one request under way, so a slow answer lowers the rate that it offers."""
+publisher has one request under way, so a slow answer lowers the rate that it offers. A server that falls behind
+sends several events at once, which costs less CPU for each of them than sending them one by one."""
 
 
 def markdown(options, servers, results, versions, missing, failures):
@@ -235,7 +243,7 @@ def markdown(options, servers, results, versions, missing, failures):
     runs += f" of {options.seconds:g} s"
     today = datetime.date.today().isoformat()
     parts = [
-        f"`{command(options)}` wrote this section on {today}. Machine: {machine()}.\n",
+        f"`{command(options)}` wrote this section on {today}.\nMachine: {machine()}.\n",
         METHOD.format(runs=runs) + noise(results) + "\n",
     ]
     for row, title, of_tables in SECTIONS:
@@ -246,7 +254,7 @@ def markdown(options, servers, results, versions, missing, failures):
     absent = [f"- {label}: {reason}" for label, reason in missing.items()]
     absent += [f"- {label}, {row}: failed: {reason}" for (row, label), reason in failures.items()]
     if absent:
-        parts.append("### Missing\n\n" + "\n".join(absent) + "\n")
+        parts.append("### Missing or failed\n\n" + "\n".join(absent) + "\n")
     return "\n".join(parts)
 
 

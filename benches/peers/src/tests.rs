@@ -89,7 +89,7 @@ fn a_latency_has_the_time_for_which_the_server_holds_an_event() {
     assert_eq!(result["lost"], 0, "{result}");
     for name in ["receive_ms", "answer_ms"] {
         let p50 = result[name]["p50"].as_f64().expect("a time");
-        assert!((15.0..25.0).contains(&p50), "{name}: {result}");
+        assert!((15.0..60.0).contains(&p50), "{name}: {result}");
     }
 }
 
