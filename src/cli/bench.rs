@@ -393,7 +393,8 @@ async fn server(arguments: &BenchArguments) -> Result<Server, HttpError> {
         line.and_then(|value| value.parse().ok()).unwrap_or(0.0)
     };
     Ok(Server {
-        cpu_seconds: value("process_cpu_seconds"),
+        // An origin has one of the two: the second is the name in earlier versions.
+        cpu_seconds: value("process_cpu_seconds_total") + value("process_cpu_seconds"),
         resident_bytes: value("process_resident_memory_bytes"),
     })
 }

@@ -2,7 +2,7 @@
 //! reports how the origin ended.
 
 use super::capacity;
-use super::logging::start_log;
+use super::logging::{LogFormat, start_log};
 use super::serve_flags::ServeArguments;
 use super::signals::Signals;
 use super::{fail, misused};
@@ -24,7 +24,7 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
         Ok(config) => config,
         Err(error) => return misused(&error),
     };
-    start_log(arguments.log);
+    start_log(arguments.log, arguments.log_format);
     warn_of_short_drain(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -38,7 +38,7 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
     // Binding a socket registers it with the runtime, so it must happen inside the runtime.
     let listeners = {
         let _runtime = runtime.enter();
-        Listeners::bind(&arguments.listen, &arguments.admin_listen)
+        Listeners::inherit_or_bind(&arguments.listen, &arguments.admin_listen)
     };
     let listeners = match listeners {
         Ok(listeners) => listeners,
@@ -47,7 +47,7 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
     if let Err(error) = check_openness(&listeners, &config, arguments.access.is_open()) {
         return misused(&error);
     }
-    match runtime.block_on(serve(config, listeners)) {
+    match runtime.block_on(serve(config, listeners, arguments.log_format)) {
         Ok(Stopped::Drained) => ExitCode::SUCCESS,
         Ok(Stopped::Cut { connections }) => {
             fail(&format!("stopped; {connections} streams were cut"))
@@ -80,13 +80,17 @@ fn check_openness(listeners: &Listeners, config: &Config, is_open: bool) -> Resu
     }
 }
 
-async fn serve(mut config: Config, listeners: Listeners) -> Result<Stopped, String> {
+async fn serve(
+    mut config: Config,
+    listeners: Listeners,
+    log_format: LogFormat,
+) -> Result<Stopped, String> {
     capacity::bound(&mut config.server);
     // The handlers come first, because a write of the store may exceed a file size limit (SIGXFSZ).
     let mut signals = Signals::listen().map_err(|error| error.to_string())?;
     let is_demo = config.http.demo;
     let origin = Headwater::open(config).await.map_err(|error| error.to_string())?;
-    announce(&listeners, is_demo);
+    announce(&listeners, is_demo, log_format);
     let shutdown = Shutdown::default();
     let stop = async {
         loop {
@@ -101,14 +105,14 @@ async fn serve(mut config: Config, listeners: Listeners) -> Result<Stopped, Stri
 }
 
 /// Prints the addresses of the origin. Scripts wait for these lines.
-fn announce(listeners: &Listeners, is_demo: bool) {
-    for listener in &listeners.public {
-        eprintln!("headwater: channels on {listener}/channels/");
-    }
-    for listener in &listeners.admin {
-        eprintln!("headwater: metrics on {listener}/metrics");
-    }
-    for listener in listeners.public.iter().filter(|_| is_demo) {
-        eprintln!("headwater: demo page on {listener}/");
+fn announce(listeners: &Listeners, is_demo: bool, log_format: LogFormat) {
+    let say = |what: &str, url: String| match log_format {
+        LogFormat::Text => eprintln!("headwater: {what} on {url}"),
+        LogFormat::Json => tracing::info!(what, url, "serving"),
+    };
+    listeners.public.iter().for_each(|one| say("channels", format!("{one}/channels/")));
+    listeners.admin.iter().for_each(|one| say("metrics", format!("{one}/metrics")));
+    if is_demo {
+        listeners.public.iter().for_each(|one| say("demo page", format!("{one}/")));
     }
 }

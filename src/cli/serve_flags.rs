@@ -4,15 +4,16 @@ use super::access::{AccessArguments, Secret};
 use super::capacity;
 use super::headings;
 use super::limits::{ClientLimits, LimitArguments};
+use super::logging::LogFormat;
 use super::units::{bytes, duration, positive, switch};
 use crate::core::segment::{LANES_MAX, SEGMENT_MS, SegmentClock};
 use crate::http::HttpConfig;
 use crate::origin::{Config, MemoryConfig, RedisOptions, StoreConfig};
-use crate::server::ServerConfig;
+use crate::server::{Drain, ServerConfig};
 use crate::server::listener::ListenAddress;
 use crate::store::Limits;
 use crate::store::redis::SHARDS_MAX;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::time::Duration;
 
 #[derive(Args, Debug)]
@@ -131,7 +132,15 @@ pub struct ServeArguments {
     pub(super) answer_bytes: u64,
     #[command(flatten)]
     pub(super) limits: LimitArguments,
-    /// Longest wait of a stopping process for its streams to reach their boundary (time)
+    /// When the streams of a stopping process end. With `now` clients reconnect at once: use it for
+    /// an origin whose store no other origin has, best with sockets from systemd
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_DRAIN", value_enum, default_value = "boundary")]
+    pub(super) drain: DrainEnd,
+    /// Least time between the failure of /readyz and the end of a stopping process, for load
+    /// balancers (time)
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_DRAIN_DELAY", default_value = "0s", value_parser = duration)]
+    pub(super) drain_delay: Duration,
+    /// Longest wait of a stopping process for its streams to end (time)
     #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_DRAIN_TIMEOUT", default_value = "75s", value_parser = duration)]
     pub(super) drain_timeout: Duration,
     /// Origin whose pages may read the channels, such as https://example.com; repeat for more.
@@ -154,6 +163,18 @@ pub struct ServeArguments {
     /// Lowest severity of the messages on standard error: error, warn, info or debug
     #[arg(help_heading = headings::DEMO, long, env = "HEADWATER_LOG", default_value = "info")]
     pub(super) log: tracing::Level,
+    /// How the messages are written
+    #[arg(help_heading = headings::DEMO, long, env = "HEADWATER_LOG_FORMAT", value_enum, default_value = "text")]
+    pub(super) log_format: LogFormat,
+}
+
+/// When the streams of a stopping process end.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum DrainEnd {
+    /// At their boundaries, so that caches and clients notice nothing
+    Boundary,
+    /// At once, as planned ends with a cursor
+    Now,
 }
 
 impl ServeArguments {
@@ -180,6 +201,11 @@ impl ServeArguments {
             clients: bounds.clients,
             server: ServerConfig {
                 max_connections: self.limits.max_connections,
+                drain: match self.drain {
+                    DrainEnd::Boundary => Drain::Boundary,
+                    DrainEnd::Now => Drain::Now,
+                },
+                drain_delay: self.drain_delay,
                 drain_timeout: self.drain_timeout,
                 head_timeout: bounds.head_timeout,
                 idle_timeout: bounds.idle_timeout,

@@ -117,6 +117,11 @@ impl SegmentClock {
         Span { segment: self.segment_at(lane, now), ends_at, next_number }
     }
 
+    /// Returns the instant by which every lane has had a boundary after `now`.
+    pub fn next_boundaries(&self, now: u64) -> u64 {
+        (0..self.lanes).map(|lane| self.segment_at(lane, now).ends_at).max().unwrap_or(now)
+    }
+
     /// Returns the longest lifetime of any response, in ms. A drain has to wait for this time.
     pub fn longest_ms(&self) -> u64 {
         self.length_ms + LEAST_LEFT_MS.min(self.length_ms / 2)
@@ -138,6 +143,15 @@ mod tests {
         check(29_999, 0, 0, 30_000);
         check(30_000, 1, 30_000, 60_000);
         check(1_795_278_400_710, 59_842_613, 1_795_278_390_000, 1_795_278_420_000);
+    }
+
+    #[test]
+    fn the_last_lane_has_its_boundary_last() {
+        assert_eq!(CLOCK.next_boundaries(29_999), 30_000);
+        let lanes = SegmentClock { lanes: 3, ..CLOCK };
+        assert_eq!(lanes.next_boundaries(30_000), 60_000);
+        assert_eq!(lanes.next_boundaries(35_000), 60_000);
+        assert_eq!(lanes.next_boundaries(45_000), 70_000);
     }
 
     #[test]

@@ -14,9 +14,12 @@ use crate::core::sse::{self, ShedReason};
 use crate::hub::Joined;
 use crate::hub::reader::{Lost, Step};
 use crate::limits::budget::Charge;
+use crate::sync::lifecycle::Stage;
+use crate::sync::waiters::Registration;
 use crate::telemetry::metrics::JoinKind;
 use bytes::Bytes;
 use std::future::poll_fn;
+use std::task::Poll;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -93,13 +96,19 @@ impl AppState {
 
     async fn gather(&self, joined: &mut Joined, has_news: bool) -> Result<Gathered, Lost> {
         let mut gathered = Gathered::default();
+        let mut stage = Registration::new(self.hub.lifecycle().clone());
         let wait =
             if has_news { self.config.long_poll_linger } else { self.config.long_poll_timeout };
         let mut deadline = Instant::now() + wait;
         while gathered.bytes.len() < self.config.long_poll_bytes {
             let room = self.config.long_poll_bytes - gathered.bytes.len();
-            let step = poll_fn(|context| joined.reader.poll_next(context, room));
-            let Ok(step) = timeout_at(deadline, step).await else { break };
+            // A process that ends answers at once with what it has.
+            let step = poll_fn(|context| match joined.reader.poll_next(context, room) {
+                Poll::Ready(step) => Poll::Ready(Some(step)),
+                Poll::Pending if stage.poll_reached(context, Stage::Draining) => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            });
+            let Ok(Some(step)) = timeout_at(deadline, step).await else { break };
             match step? {
                 Step::Ended => {
                     gathered.is_ended = true;

@@ -15,7 +15,7 @@ pub mod probe;
 mod problem;
 mod publish;
 mod readiness;
-mod route;
+pub mod route;
 mod site;
 mod state;
 pub mod stream_body;
@@ -30,6 +30,7 @@ use crate::hub::Hub;
 use crate::limits::budget::Exhausted;
 use crate::limits::client_address::Client;
 use crate::limits::connections::{Acquired, Clients, Permit};
+use crate::telemetry::exposition;
 use access::{Audience, Denied};
 use bytes::Bytes;
 pub use config::{HttpConfig, WebSocketLimits};
@@ -37,7 +38,8 @@ use cors::Readers;
 use files::Found;
 use hyper::body::Incoming;
 use hyper::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING,
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue,
+    TRANSFER_ENCODING,
 };
 use hyper::{Method, Request, Response, StatusCode, Version};
 use probe::{RESPONSE_HEADER, Responses};
@@ -403,10 +405,7 @@ impl AppState {
             Route::Metrics => {
                 self.hub.refresh_metrics().await;
                 self.hub.metrics().ready.set(self.ready().await.is_ok().into());
-                let mut answer = text(self.hub.metrics().text());
-                let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-                answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-                Ok(answer)
+                Ok(metrics(request.headers(), &self.hub.metrics().text()))
             }
             Route::Health => Ok(text("ok\n".to_owned())),
             Route::Ready => self.ready().await,
@@ -456,6 +455,18 @@ fn page() -> HttpResponse {
     let mut answer = text(DEMO_PAGE.to_owned());
     let kind = HeaderValue::from_static("text/html; charset=utf-8");
     answer.headers_mut().insert(CONTENT_TYPE, kind);
+    answer
+}
+
+/// The metrics as OpenMetrics, if the request accepts it by name, otherwise in the older format.
+fn metrics(asked: &HeaderMap, openmetrics: &str) -> HttpResponse {
+    let mut accepted = asked.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    let (kind, body) = match accepted.any(|line| line.contains("application/openmetrics-text")) {
+        true => (exposition::OPENMETRICS, openmetrics.to_owned()),
+        false => (exposition::PROMETHEUS, exposition::to_prometheus(openmetrics)),
+    };
+    let mut answer = text(body);
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
 }
 

@@ -45,6 +45,8 @@ pub struct EventStream {
     heartbeat: Registration<Timer>,
     heartbeat_ms: u64,
     sent_at: u64,
+    /// Whether the stream began before all streams were ended early.
+    may_end_early: bool,
     ending: Option<Ending>,
 }
 
@@ -85,7 +87,10 @@ impl EventStream {
     pub fn new(hub: Arc<Hub>, joined: Joined, heartbeat: Duration, bytes_max: usize) -> Self {
         let Joined { reader, span, prelude } = joined;
         let ready = prelude.chunks(span.segment.number, span.ends_at).into();
-        Self::begin(hub, reader, span, ready, heartbeat.as_millis() as u64, bytes_max)
+        let may_end_early = hub.early_end().is_none();
+        let stream =
+            Self::begin(hub, reader, span, ready, heartbeat.as_millis() as u64, bytes_max);
+        Self { may_end_early, ..stream }
     }
 
     /// Creates a stream that continues at `places`, where this one was or is. It has `bytes_left`
@@ -93,7 +98,8 @@ impl EventStream {
     pub fn fork(&self, places: &[Place], bytes_left: usize) -> Self {
         let reader = self.reader.fork(places);
         let (hub, ready) = (self.hub.clone(), VecDeque::new());
-        Self::begin(hub, reader, self.span, ready, self.heartbeat_ms, bytes_left)
+        let stream = Self::begin(hub, reader, self.span, ready, self.heartbeat_ms, bytes_left);
+        Self { may_end_early: self.may_end_early, ..stream }
     }
 
     fn begin(
@@ -114,6 +120,7 @@ impl EventStream {
             bytes_left,
             heartbeat_ms,
             sent_at,
+            may_end_early: true,
             ending: None,
             hub,
         }
@@ -221,8 +228,15 @@ impl EventStream {
     fn close(&mut self, ending: Ending) {
         debug_assert!(ending.is_whole());
         let mut block = Vec::with_capacity(128);
-        let cursor = Joined::closing_cursor(&self.reader, self.span.ends_at);
-        sse::closing(&mut block, &cursor, self.span.next_number, self.hub.retry_ms());
+        // A stream that has ended early has the mark of that instant.
+        let early = self.hub.early_end().filter(|_| self.may_end_early);
+        let mark = early.map_or(self.span.ends_at, |early| early.min(self.span.ends_at));
+        let cursor = Joined::closing_cursor(&self.reader, mark);
+        let number = match mark < self.span.segment.ends_at {
+            true => self.span.segment.number,
+            false => self.span.next_number,
+        };
+        sse::closing(&mut block, &cursor, number, self.hub.retry_ms());
         self.ready.push_back(block.into());
         self.ending = Some(ending);
     }

@@ -193,6 +193,10 @@ impl Hub {
 
     fn span(&self, lane: u64, arrival: Arrival) -> Span {
         let now = self.clock.now();
+        if let Some(early) = self.early_end() {
+            // All streams have ended. This one only gives the client a later mark.
+            return self.segments.span_until(lane, now, now.max(early + 1));
+        }
         let span = self.segments.span(lane, now, arrival);
         if !self.is_draining() || span.ends_at <= span.segment.ends_at {
             return span;

@@ -30,6 +30,7 @@ use crate::sync::waiters::Registration;
 use crate::telemetry::metrics::Metrics;
 use futures_util::stream::FuturesUnordered;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_stream::StreamExt;
 use tokio_util::task::TaskTracker;
@@ -61,6 +62,10 @@ pub struct Hub {
     /// Longest wait for the store.
     store_timeout: Duration,
     lifecycle: Arc<Lifecycle>,
+    /// The instant at which all streams have ended early, in ms; 0 if there is none.
+    early_end: AtomicU64,
+    /// Whether another process will serve the same sockets and the same store at once.
+    has_successor: AtomicBool,
     /// Counts the streams that are being served, so that a drain can wait for them.
     streams: TaskTracker,
 }
@@ -80,6 +85,8 @@ impl Hub {
             heartbeats: Timers::new(clock.clone()),
             metrics: Metrics::new(&store.metrics()),
             lifecycle: Arc::default(),
+            early_end: AtomicU64::new(0),
+            has_successor: AtomicBool::new(false),
             streams: TaskTracker::new(),
             clock,
             segments,
@@ -194,6 +201,24 @@ impl Hub {
     /// Counts a stream for as long as the returned token exists.
     pub fn count_stream(&self) -> TaskTrackerToken {
         self.streams.token()
+    }
+
+    /// Ends all streams now, as planned. Their cursors have this instant as their mark, like those
+    /// of a rejoin tick.
+    pub fn end_streams(&self) {
+        self.early_end.store(self.clock.now().max(1), Ordering::Release);
+        self.ends.fire_all();
+    }
+
+    /// Returns the instant at which all streams have ended early, if they have.
+    pub fn early_end(&self) -> Option<u64> {
+        Some(self.early_end.load(Ordering::Acquire)).filter(|at| *at > 0)
+    }
+
+    /// Notes that another process takes over the sockets when this one ends, so that clients may
+    /// reconnect at once.
+    pub fn expect_successor(&self) {
+        self.has_successor.store(true, Ordering::Release);
     }
 
     /// Returns the number of streams that are being served.
@@ -327,12 +352,13 @@ impl Hub {
         self.in_time(self.store.ready()).await
     }
 
-    /// Returns the reconnect delay after a planned end, in ms. If this origin drains and no other
-    /// origin shares its store, no origin responds for some seconds, so the delay is long. If other
-    /// origins share the store, one of them responds at once, and the closing events of all origins
-    /// stay the same.
+    /// Returns the reconnect delay after a planned end, in ms. If this origin drains, no other
+    /// origin shares its store and no other process takes over its sockets, no origin responds for
+    /// some seconds, so the delay is long. If other origins share the store, one of them responds
+    /// at once, and the closing events of all origins stay the same.
     pub fn retry_ms(&self) -> u64 {
-        match self.is_draining() && !self.store.is_shared() {
+        let has_successor = self.store.is_shared() || self.has_successor.load(Ordering::Acquire);
+        match self.is_draining() && !has_successor {
             true => sse::RETRY_BROKEN_MS,
             false => sse::RETRY_PLANNED_MS,
         }

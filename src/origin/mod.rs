@@ -104,7 +104,10 @@ impl Headwater {
                 None => std::future::pending().await,
             }
         };
-        let Listeners { public, admin } = listeners;
+        let Listeners { public, admin, are_inherited } = listeners;
+        if are_inherited {
+            hub.expect_successor();
+        }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let no_pumps = |error| Error(format!("the fan-out cannot start: {error}"));
         let pumps = Arc::new(Pumps::start(cores).map_err(no_pumps)?);

@@ -39,9 +39,12 @@ pub enum Listener {
     Unix(UnixListener, SocketFile),
 }
 
-/// The file of a Unix socket. Dropping it removes the file.
+/// The file of a Unix socket. Dropping it removes the file, if this process has made it.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+pub struct SocketFile {
+    path: PathBuf,
+    is_own: bool,
+}
 
 /// An accepted connection.
 #[derive(Debug)]
@@ -145,16 +148,39 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
         std::fs::remove_file(path)?;
     }
-    Ok(Listener::Unix(UnixListener::bind(path)?, SocketFile(path.to_owned())))
+    Ok(Listener::Unix(UnixListener::bind(path)?, SocketFile { path: path.to_owned(), is_own: true }))
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        std::fs::remove_file(&self.0).ok();
+        if self.is_own {
+            std::fs::remove_file(&self.path).ok();
+        }
     }
 }
 
 impl Listener {
+    /// Takes a TCP socket that another program has bound.
+    ///
+    /// # Errors
+    /// Fails when the runtime cannot watch the socket.
+    pub fn from_tcp(listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        Ok(Self::Tcp(TcpListener::from_std(listener)?, address))
+    }
+
+    /// Takes a Unix socket that another program has bound.
+    ///
+    /// # Errors
+    /// Fails when the runtime cannot watch the socket.
+    pub fn from_unix(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let path = listener.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default();
+        let file = SocketFile { path, is_own: false };
+        Ok(Self::Unix(UnixListener::from_std(listener)?, file))
+    }
+
     /// Accepts the next connection, and returns it with the address of its peer. The peer of a Unix
     /// socket has the IPv4 loopback address.
     ///
@@ -190,7 +216,7 @@ impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(_, address) => write!(f, "http://{address}"),
-            Self::Unix(_, SocketFile(path)) => write!(f, "unix:{}", path.display()),
+            Self::Unix(_, file) => write!(f, "unix:{}", file.path.display()),
         }
     }
 }

@@ -67,6 +67,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The first bytes of an HTTP/2 connection (RFC 9113, section 3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// When the streams of a stopping process end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// At their boundaries.
+    Boundary,
+    /// At once.
+    Now,
+}
+
 /// The limits and timeouts of the server.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerConfig {
@@ -76,6 +85,11 @@ pub struct ServerConfig {
     /// to come back later. Further connections are closed at once, so that file descriptors are
     /// left for the log and for operators.
     pub overload_connections: usize,
+    /// When the streams of a stopping process end.
+    pub drain: Drain,
+    /// The least time between the failure of `/readyz` and the end of the process. Meanwhile load
+    /// balancers find other origins.
+    pub drain_delay: Duration,
     /// The longest time that a stopping process waits for its streams to end.
     pub drain_timeout: Duration,
     /// The longest time for the head of a request to arrive, because a slow request occupies a
@@ -90,6 +104,8 @@ impl Default for ServerConfig {
         Self {
             max_connections: 50_000,
             overload_connections: 512,
+            drain: Drain::Boundary,
+            drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(75),
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
@@ -143,13 +159,19 @@ pub async fn run(
     let admin: Vec<_> = admin.into_iter().map(guarded).collect();
     let serve = async {
         let mut connections = JoinSet::new();
-        server.accept_until(shutdown.next(), listeners, &mut connections).await;
+        server.accept_until(shutdown.next(), &listeners, &mut connections).await;
         tracing::info!(connections = connections.len(), "draining");
         let lifecycle = origin.hub.lifecycle();
         lifecycle.advance(Stage::Draining);
         let is_drained = tokio::select! {
-            ended = timeout(config.drain_timeout, origin.hub.streams_end()) => ended.is_ok(),
-            () = shutdown.next() => false,
+            is_drained = server.drain(shutdown) => is_drained,
+            // Clients and publishers may connect until the boundary, at which streams end.
+            () = async {
+                let last = sleep(server.accepting_drain());
+                server.accept_until(last, &listeners, &mut connections).await;
+                drop(listeners);
+                std::future::pending().await
+            } => false,
         };
         lifecycle.advance(Stage::Closing);
         if !is_drained {
@@ -164,17 +186,43 @@ pub async fn run(
 }
 
 impl Served {
+    /// Waits until every stream has ended. Returns `false` if streams must be cut, after
+    /// `drain_timeout` or a second signal.
+    async fn drain(&self, shutdown: &Shutdown) -> bool {
+        let Self { origin, config, .. } = self;
+        let ended = async {
+            sleep(config.drain_delay).await;
+            if config.drain == Drain::Now {
+                origin.hub.end_streams();
+            }
+            origin.hub.streams_end().await;
+        };
+        tokio::select! {
+            ended = timeout(config.drain_timeout.max(config.drain_delay), ended) => ended.is_ok(),
+            () = shutdown.next() => false,
+        }
+    }
+
+    /// How long a process that drains accepts connections: until every lane has had a boundary. A
+    /// stream that begins later would keep the process alive for one more segment.
+    fn accepting_drain(&self) -> Duration {
+        let hub = &self.origin.hub;
+        let now = hub.clock().now();
+        let boundaries = Duration::from_millis(hub.segments().next_boundaries(now) - now);
+        boundaries.max(self.config.drain_delay)
+    }
+
     async fn accept_until(
         self: &Arc<Self>,
         stop: impl Future<Output = ()>,
-        listeners: Vec<(Listener, bool)>,
+        listeners: &Listeners,
         connections: &mut JoinSet<()>,
     ) {
         let mut stop = pin!(stop);
         loop {
             tokio::select! {
                 () = &mut stop => return,
-                accepted = accept(&listeners) => {
+                accepted = accept(listeners) => {
                     self.origin.note_accept(accepted.as_ref().err());
                     let Ok((stream, address, is_guarded)) = accepted else {
                         sleep(ACCEPT_PAUSE).await;
@@ -337,7 +385,10 @@ async fn serve_h2(stream: Stream, origin: Arc<AppState>, peer: &Peer) {
         loop {
             let ended = connection.as_mut().poll(context);
             let is_sent_away = caller.admission.is_refused() && requests.any();
-            let must_go = is_sent_away || stage.poll_reached(context, Stage::Draining);
+            // While the origin drains, a new connection still gets the answer to a request.
+            let is_over = stage.poll_reached(context, Stage::Closing)
+                || requests.any() && stage.poll_reached(context, Stage::Draining);
+            let must_go = is_sent_away || is_over;
             if is_told || ended.is_ready() || !must_go {
                 return ended;
             }

@@ -23,6 +23,8 @@ const SLEEP_MAX: Duration = Duration::from_millis(500);
 pub struct Timers {
     clock: Clock,
     pending: Mutex<BTreeMap<u64, Weak<Timer>>>,
+    /// Whether all timers fire at once, also those of later instants.
+    are_over: AtomicBool,
     earlier: Notify,
 }
 
@@ -37,7 +39,8 @@ pub struct Timer {
 impl Timers {
     /// Returns a set without timers.
     pub fn new(clock: Clock) -> Self {
-        Self { clock, pending: Mutex::new(BTreeMap::new()), earlier: Notify::new() }
+        let pending = Mutex::new(BTreeMap::new());
+        Self { clock, pending, are_over: AtomicBool::new(false), earlier: Notify::new() }
     }
 
     /// Returns a registration for the timer of the instant `at` (ms).
@@ -46,8 +49,8 @@ impl Timers {
         if let Some(timer) = pending.get(&at).and_then(Weak::upgrade) {
             return Registration::new(timer);
         }
-        let timer =
-            Arc::new(Timer { at, fired: AtomicBool::new(false), waiters: WaiterList::default() });
+        let fired = AtomicBool::new(self.are_over.load(Ordering::Acquire));
+        let timer = Arc::new(Timer { at, fired, waiters: WaiterList::default() });
         let is_first = pending.first_key_value().is_none_or(|(first, _)| at < *first);
         pending.insert(at, Arc::downgrade(&timer));
         drop(pending);
@@ -55,6 +58,15 @@ impl Timers {
             self.earlier.notify_one();
         }
         Registration::new(timer)
+    }
+
+    /// Fires all timers. From now on every timer has fired.
+    pub fn fire_all(&self) {
+        let mut pending = self.pending.lock();
+        self.are_over.store(true, Ordering::Release);
+        let timers = std::mem::take(&mut *pending);
+        drop(pending);
+        timers.values().filter_map(Weak::upgrade).for_each(|timer| timer.fire());
     }
 
     /// Waits until the next instant has come, and returns its timer. Cancellation-safe: the timer

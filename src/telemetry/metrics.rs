@@ -8,7 +8,9 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 type Labels = [(&'static str, &'static str); 1];
 
@@ -50,11 +52,21 @@ pub struct Metrics {
     events_out: Counter,
     bytes_out: Counter,
     /// How far ids and segments are ahead of the wall clock, in seconds.
-    pub clock_lead_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
+    pub clock_lead_seconds: Gauge<f64, AtomicU64>,
     /// How often the wall clock was set to another time.
     pub clock_steps: Gauge,
-    cpu_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
+    process: ProcessMetrics,
+}
+
+/// The metrics of the process, with the names that Prometheus' client libraries give them.
+#[derive(Default)]
+struct ProcessMetrics {
+    cpu_seconds: Counter<f64, AtomicU64>,
+    start_seconds: Gauge<f64, AtomicU64>,
     resident_bytes: Gauge,
+    virtual_bytes: Gauge,
+    open_files: Gauge,
+    max_files: Gauge,
 }
 
 /// Events and bytes that were sent to one client and are not in the shared counters yet. All
@@ -98,6 +110,34 @@ impl JoinKind {
     }
 }
 
+impl ProcessMetrics {
+    fn register(&self, process: &mut Registry) {
+        let (bytes, seconds) = (Unit::Bytes, Unit::Seconds);
+        let cpu = self.cpu_seconds.clone();
+        process.register_with_unit("cpu", "User and system time used so far", seconds.clone(), cpu);
+        let start = self.start_seconds.clone();
+        let help = "Start of the process, since the Unix epoch";
+        process.register_with_unit("start_time", help, seconds, start);
+        let resident = self.resident_bytes.clone();
+        process.register_with_unit("resident_memory", "Memory in use", bytes.clone(), resident);
+        let reserved = self.virtual_bytes.clone();
+        process.register_with_unit("virtual_memory", "Memory reserved", bytes, reserved);
+        process.register("open_fds", "Open file descriptors", self.open_files.clone());
+        process.register("max_fds", "Most file descriptors allowed", self.max_files.clone());
+    }
+
+    fn refresh(&self) {
+        let usage = crate::telemetry::process::usage();
+        // The kernel counts the time itself, and its count never goes back.
+        self.cpu_seconds.inner().store(usage.cpu_seconds.to_bits(), Ordering::Relaxed);
+        self.start_seconds.set(usage.start_seconds);
+        self.resident_bytes.set(usage.resident_bytes);
+        self.virtual_bytes.set(usage.virtual_bytes);
+        self.open_files.set(usage.open_files);
+        self.max_files.set(usage.max_files);
+    }
+}
+
 impl Metrics {
     /// Returns the metrics, all at zero.
     pub fn new(store: &StoreMetrics) -> Self {
@@ -123,8 +163,7 @@ impl Metrics {
             bytes_out: Counter::default(),
             clock_lead_seconds: Gauge::default(),
             clock_steps: Gauge::default(),
-            cpu_seconds: Gauge::default(),
-            resident_bytes: Gauge::default(),
+            process: ProcessMetrics::default(),
         };
         metrics.register(opened);
         store.register(metrics.registry.sub_registry_with_prefix("headwater"));
@@ -165,21 +204,19 @@ impl Metrics {
         own.register("websocket_frames_in", "Frames that came in over WebSockets", frames);
         own.register("events_in", "Events accepted", self.events_in.clone());
         let bytes_in = self.event_bytes_in.clone();
-        let (bytes, seconds) = (Unit::Bytes, Unit::Seconds);
+        let bytes = Unit::Bytes;
         own.register_with_unit("events_in", "Bytes of events accepted", bytes.clone(), bytes_in);
         own.register("events_out", "Events sent, once for each client", self.events_out.clone());
         let bytes_out = self.bytes_out.clone();
-        own.register_with_unit("streams_out", "Bytes of streams sent", bytes.clone(), bytes_out);
+        own.register_with_unit("streams_out", "Bytes of streams sent", bytes, bytes_out);
         let lead = self.clock_lead_seconds.clone();
         let help = "How far ids and segments are ahead of the wall clock";
-        own.register_with_unit("clock_lead", help, seconds.clone(), lead);
+        own.register_with_unit("clock_lead", help, Unit::Seconds, lead);
         let steps = self.clock_steps.clone();
         own.register("clock_steps", "Times that the wall clock was set to another time", steps);
-        let process = self.registry.sub_registry_with_prefix("process");
-        let cpu = self.cpu_seconds.clone();
-        process.register_with_unit("cpu", "User and system time used so far", seconds, cpu);
-        let resident = self.resident_bytes.clone();
-        process.register_with_unit("resident_memory", "Memory in use", bytes, resident);
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        own.register("build", "The version of this program", build);
+        self.process.register(self.registry.sub_registry_with_prefix("process"));
     }
 
     /// Creates counters at zero, so that a program that computes rates also sees the first
@@ -250,9 +287,7 @@ impl Metrics {
 
     /// Returns all metrics in the OpenMetrics text format.
     pub fn text(&self) -> String {
-        let usage = crate::telemetry::process::usage();
-        self.cpu_seconds.set(usage.cpu_seconds);
-        self.resident_bytes.set(usage.resident_bytes);
+        self.process.refresh();
         let mut text = String::new();
         // Writing to a `String` does not fail.
         encode(&mut text, &self.registry).unwrap_or_default();

@@ -1,4 +1,5 @@
 //! The metrics of the process.
 
+pub mod exposition;
 pub mod metrics;
 pub mod process;

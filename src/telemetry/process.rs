@@ -9,13 +9,37 @@ pub struct Usage {
     pub cpu_seconds: f64,
     /// Resident memory, in bytes.
     pub resident_bytes: i64,
+    /// Virtual memory, in bytes.
+    pub virtual_bytes: i64,
+    /// The start of the process, in seconds since the Unix epoch.
+    pub start_seconds: f64,
+    /// The number of open file descriptors.
+    pub open_files: i64,
+    /// The most file descriptors that the process may open.
+    pub max_files: i64,
 }
 
 /// Reads the usage from `/proc/self`. The values are zero if it does not exist.
 pub fn usage() -> Usage {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let (ticks_per_second, page_bytes) = (clock_ticks_per_second(), page_size());
-    parse(&read("/proc/self/stat"), &read("/proc/self/statm"), ticks_per_second, page_bytes)
+    let (own, memory) = (read("/proc/self/stat"), read("/proc/self/statm"));
+    let usage = parse(&own, &memory, ticks_per_second, page_bytes);
+    let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    let max_files = rlimit::Resource::NOFILE.get_soft().unwrap_or(0);
+    Usage {
+        // The kernel counts the start from the boot.
+        start_seconds: usage.start_seconds + boot_seconds(&read("/proc/stat")),
+        open_files: files as i64,
+        max_files: max_files as i64,
+        ..usage
+    }
+}
+
+/// Returns the time of the boot, in seconds since the Unix epoch.
+fn boot_seconds(stat: &str) -> f64 {
+    let line = stat.lines().find_map(|line| line.strip_prefix("btime "));
+    line.and_then(|seconds| seconds.trim().parse().ok()).unwrap_or(0.0)
 }
 
 /// Returns the memory that this process may use, in bytes: that of the machine, or that of its
@@ -43,12 +67,17 @@ fn parse(stat: &str, statm: &str, ticks_per_second: u64, page_bytes: usize) -> U
     // The second field is the name of the program in parentheses, and the name may contain
     // anything.
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks: f64 =
-        after_name.split_whitespace().skip(11).take(2).flat_map(str::parse::<f64>).sum();
-    let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<i64>().ok());
+    let field = |index| after_name.split_whitespace().nth(index)?.parse::<f64>().ok();
+    let seconds = |index| field(index).unwrap_or(0.0) / ticks_per_second as f64;
+    let pages = |index| statm.split_whitespace().nth(index)?.parse::<i64>().ok();
+    let bytes = |index| pages(index).unwrap_or(0) * page_bytes as i64;
+    // The fields 14, 15 and 22 of proc(5), counted from the third one.
     Usage {
-        cpu_seconds: ticks / ticks_per_second as f64,
-        resident_bytes: pages.unwrap_or(0) * page_bytes as i64,
+        cpu_seconds: seconds(11) + seconds(12),
+        start_seconds: seconds(19),
+        virtual_bytes: bytes(0),
+        resident_bytes: bytes(1),
+        ..Usage::default()
     }
 }
 
@@ -68,6 +97,9 @@ mod tests {
         let usage = parse(stat, "100 25 10 1 0 2 0", 100, 65_536);
         assert_eq!(usage.cpu_seconds, 3.0);
         assert_eq!(usage.resident_bytes, 25 * 65_536, "pages are larger on some machines");
+        assert_eq!(usage.virtual_bytes, 100 * 65_536);
+        assert_eq!(usage.start_seconds, 0.01);
+        assert_eq!(boot_seconds("cpu 1 2\nbtime 1700000000\nprocesses 3\n"), 1_700_000_000.0);
         assert_eq!(parse("", "", 100, 4_096).cpu_seconds, 0.0);
     }
 }

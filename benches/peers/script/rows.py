@@ -35,7 +35,8 @@ LOADS = {
     "fanout-8000": Load(8_000, 4, 10),
     "flood": Load(1_000, 4, 4_000),
     # One event a second shows that the streams live. Servers build their state in the first seconds.
-    "idle": Load(15_000, 1, 1, seconds=4),
+    # Allocators keep the memory of a burst of requests for some seconds.
+    "idle": Load(15_000, 1, 1, seconds=15),
     "latency": Load(1, 1, 200),
     "publish": Load(0, 64, 0),
 }

@@ -133,6 +133,62 @@ fn assert_whole(seen: &Seen, last: u64, log: &[(String, String)]) {
     assert_eq!(seen.messages, log[first..]);
 }
 
+/// The client module and a native EventSource in one page receive the same events over 20
+/// boundaries, a restart and an outage of the origin.
+async fn agrees_with_the_module(engine: Engine) {
+    let data = tempfile::tempdir().unwrap();
+    let store = format!("disk:{}", data.path().display());
+    let mut origin = Origin::with(&["--store", &store, "--segment", "1s"]);
+    let cache = Cache::varnish(origin.listen.port());
+    let mut page = Page::open_with_module(engine, Site::Other, &cache, PATH).await;
+    let publisher = Publisher::start(origin.address());
+    page.until("it crosses 20 boundaries", |seen| seen.segments.len() > 20).await;
+    origin.signal("TERM");
+    origin.ended().await;
+    origin.start_again();
+    goes_on(&mut page, &publisher).await;
+    origin.kill();
+    let ports = [origin.listen, origin.admin].map(|listen| Reserved::port(listen.port()));
+    page.until("the module says so", |seen| {
+        seen.statuses.last().is_some_and(|status| status == "reconnecting")
+    })
+    .await;
+    sleep(OUTAGE).await;
+    origin.start_again();
+    drop(ports);
+    goes_on(&mut page, &publisher).await;
+    let last = publisher.stop().await;
+    let number = last.to_string();
+    let has_last = |events: &[(String, String)]| events.last().is_some_and(|(_, n)| *n == number);
+    let seen = page
+        .until("both have the last event", |seen| {
+            has_last(&seen.messages) && has_last(&seen.module)
+        })
+        .await;
+    assert_whole(&seen, last, &origin.log("engines").await);
+    // Both begin with the segment in which they were opened, which may not be the same.
+    let from = seen.messages.len().min(seen.module.len());
+    assert!(from as u64 > last / 2, "{seen:#?}");
+    let newest = |events: &[(String, String)]| events[events.len() - from..].to_vec();
+    assert_eq!(newest(&seen.messages), newest(&seen.module));
+    assert_eq!(seen.statuses.last().map(String::as_str), Some("live"));
+}
+
+#[tokio::test]
+async fn chromium_receives_the_same_from_the_module_and_its_event_source() {
+    agrees_with_the_module(Engine::Chromium).await;
+}
+
+#[tokio::test]
+async fn firefox_receives_the_same_from_the_module_and_its_event_source() {
+    agrees_with_the_module(Engine::Firefox).await;
+}
+
+#[tokio::test]
+async fn webkit_receives_the_same_from_the_module_and_its_event_source() {
+    agrees_with_the_module(Engine::WebKit).await;
+}
+
 #[tokio::test]
 async fn chromium_loses_nothing_through_varnish() {
     survives_everything(Engine::Chromium, Site::Other, Cache::varnish).await;

@@ -328,3 +328,30 @@ async fn clients_are_told_what_an_answer_varies_by() {
         assert_eq!(answer.to_lowercase().matches("\r\nvary:").count(), 1, "{answer}");
     }
 }
+
+/// `httpx-sse` sends `no-store` with every request. Squid follows some directives of requests, and
+/// preconditions, also where it does not follow `no-cache`.
+#[tokio::test]
+async fn no_header_of_a_client_makes_a_request_of_its_own() {
+    let origin = Origin::with(&["--store", "memory", "--segment", "30s"]);
+    crate::kit::wait_for_phase(30_000, 0, 20_000).await;
+    let id = origin.publish("a", "x").await;
+    let tap = Tap::to(origin.listen.port()).await;
+    let cache = Cache::squid(tap.port);
+    for header in [
+        "Accept: text/event-stream",
+        "Cache-Control: no-store",
+        "Cache-Control: no-cache, no-store",
+        "Cache-Control: only-if-cached",
+        "Pragma: no-cache",
+        "If-Match: \"x\"",
+        "If-None-Match: *",
+        "If-Modified-Since: Wed, 25 Nov 2026 10:00:00 GMT",
+    ] {
+        let head = format!("GET /channels/a?after=0-0 HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n");
+        let answer = ask(cache.port, &head, |text| text.contains("data: x")).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{header}: {answer}");
+        assert!(answer.contains(&format!("id: {id}\n")), "{header}: {answer}");
+    }
+    assert_eq!(tap.count(), 1, "{:?}", tap.asked());
+}

@@ -2,4 +2,6 @@
 
 pub mod commands;
 pub mod doctor;
+pub mod logs;
+pub mod metrics;
 pub mod operators;

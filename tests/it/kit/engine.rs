@@ -61,6 +61,10 @@ pub struct Seen {
     pub gaps: Vec<String>,
     /// The instant and the `readyState` of each error.
     pub errors: Vec<(u64, u8)>,
+    /// The id and the data of each event that the client module delivered.
+    pub module: Vec<(String, String)>,
+    /// Each status of the client module.
+    pub statuses: Vec<String>,
 }
 
 /// The web origin of the page that follows the stream.
@@ -147,6 +151,12 @@ impl Page {
         path: &str,
     ) -> Self {
         Self::open_at(home, engine, site, cache, path, "script-with-credentials").await
+    }
+
+    /// As `open`, but the page also follows the stream with the client module.
+    pub async fn open_with_module(engine: Engine, site: Site, cache: &Cache, path: &str) -> Self {
+        let home = Home::start().await;
+        Self::open_at(home, engine, site, cache, path, "script-with-module").await
     }
 
     async fn open_at(
@@ -240,7 +250,7 @@ async fn answer(
             *answer.body_mut() = PAGE.into();
             answer.headers_mut().insert("content-type", HeaderValue::from_static("text/html"));
         }
-        (Method::GET, "/script" | "/script-with-credentials") => *answer.body_mut() = SCRIPT.into(),
+        (Method::GET, path) if path.starts_with("/script") => *answer.body_mut() = SCRIPT.into(),
         (Method::POST, "/") => {
             if let Ok(body) = request.into_body().collect().await {
                 let report = serde_json::from_slice(&body.to_bytes()).expect("a report");

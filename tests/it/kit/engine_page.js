@@ -2,7 +2,7 @@
 // knows the reports as `Seen`. The stream's URL is the query of its own.
 const script = new URL(document.currentScript.src);
 const stream = script.search.slice(1);
-const seen = { opened: [], messages: [], segments: [], gaps: [], errors: [] };
+const seen = { opened: [], messages: [], segments: [], gaps: [], errors: [], module: [], statuses: [] };
 let lastId = "";
 
 function follow(url) {
@@ -25,11 +25,21 @@ function follow(url) {
   };
 }
 
+// The client module, which the cache serves, beside the native EventSource.
+async function followWithModule(url) {
+  const { connect } = await import(new URL("/headwater.js", url));
+  const client = connect(url);
+  client.onmessage = ({ id, data }) => seen.module.push([id, data]);
+  client.onstatus = ({ status }) => seen.statuses.push(status);
+  client.ongap = ({ reason }) => seen.gaps.push(reason);
+}
+
 // One after the other, so that the last to arrive is the newest.
 async function report() {
   await fetch(script.origin, { method: "POST", mode: "no-cors", body: JSON.stringify(seen) });
   setTimeout(report, 300);
 }
 
+if (script.pathname.endsWith("module")) followWithModule(stream);
 follow(stream);
 report();

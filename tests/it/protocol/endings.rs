@@ -111,7 +111,8 @@ async fn a_drain_completes_streams_and_still_serves_open_connections() {
         }
     };
     ready.assert_problem(503, "draining");
-    assert!(TcpStream::connect(origin.listen).await.is_err(), "no more are accepted");
+    // Publishers that connect now are served too.
+    let last = origin.publish("a", "later").await;
     kept.write_all(&get("/channels/a", Some(&id))).await.unwrap();
     let late = read_until(&mut kept, |text| text.ends_with("0\r\n\r\n")).await;
     assert!(late.starts_with("HTTP/1.1 200"), "{late}");
@@ -119,9 +120,9 @@ async fn a_drain_completes_streams_and_still_serves_open_connections() {
     let (body, is_whole) = unchunk(&late);
     let boundary = now_ms() / 4_000 * 4_000;
     assert!(is_whole && body.ends_with("}\n\n"), "{body}");
-    assert!(body.contains(&format!("id: {id}.{boundary}\n")), "{body}");
+    assert!(body.contains(&format!("id: {last}.{boundary}\n")), "{body}");
     let rest = read_until(&mut stream, |text| text.ends_with("0\r\n\r\n")).await;
-    assert!(rest.contains(&format!("id: {id}.{boundary}\n")), "{rest}");
+    assert!(rest.contains(&format!("id: {last}.{boundary}\n")), "{rest}");
     assert!(origin.ended().await.success());
 }
 
@@ -137,13 +138,55 @@ async fn a_second_signal_or_the_drain_timeout_cuts_what_is_left() {
         let head = read_until(&mut stream, |text| text.contains("ends_at")).await;
         origin.signal("TERM");
         if by_signal {
-            while TcpStream::connect(origin.listen).await.is_ok() {}
+            origin.becomes(503).await;
             origin.signal("TERM");
         }
         let rest = read_until(&mut stream, |_| false).await;
         assert!(!unchunk(&(head + &rest)).1, "a cut body may not look whole");
         assert_eq!(origin.ended().await.code(), Some(1));
     }
+}
+
+// protocol §6.7
+#[tokio::test]
+async fn with_drain_now_streams_end_at_once_with_their_cursor() {
+    let flags = ["--store", "memory", "--segment", "60s", "--drain", "now"];
+    let mut origin = Origin::with(&flags);
+    let mut streams = Vec::new();
+    let other = origin.publish("b", "y").await;
+    for path in ["/channels/a", "/channels/a?format=json", "/channels/a,b", "/channels/a"] {
+        let mut stream = origin.raw(&get(path, None)).await;
+        let begun = read_until(&mut stream, |text| text.contains("ends_at")).await;
+        streams.push((path, stream, begun));
+    }
+    let id = origin.publish("a", "x").await;
+    let before = now_ms();
+    origin.signal("TERM");
+    for (path, mut stream, begun) in streams {
+        let text = begun + &read_until(&mut stream, |text| text.ends_with("0\r\n\r\n")).await;
+        let (body, is_whole) = unchunk(&text);
+        assert!(is_whole, "{path}: {text}");
+        let closing = body.rsplit("retry: ").next().expect("a block");
+        let (cursor, rest) = closing
+            .strip_prefix("3000\nevent: segment\nid: ")
+            .and_then(|rest| rest.split_once('\n'))
+            .unwrap_or_else(|| panic!("{path}: {closing}"));
+        let (positions, mark) = cursor.rsplit_once('.').expect("a mark");
+        let both = format!("{id}_{other}");
+        assert_eq!(positions, if path.contains(',') { &both } else { &id }, "{path}");
+        let mark: u64 = mark.parse().expect("a number");
+        assert!((before..=now_ms()).contains(&mark), "{path}: {mark} is not in the drain");
+        // The segment goes on: clients come back within it.
+        let number = begun_number(&body);
+        assert!(rest.starts_with(&format!("data: {{\"segment\":{number}}}")), "{path}: {rest}");
+    }
+    assert!(origin.ended().await.success());
+}
+
+/// The number of the segment in which a stream has begun.
+fn begun_number(body: &str) -> &str {
+    let rest = body.split("{\"segment\":").nth(1).expect("an opening block");
+    rest.split(',').next().expect("a number")
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! Long polls (`?mode=hold`): each response is complete, and it has the same SSE events as a
 //! stream.
 
-use crate::kit::{Origin, wait_for_phase};
+use crate::kit::{Origin, get, read_until, wait_for_phase};
 use hyper::Method;
+use std::time::Duration;
 
 const PATH: &str = "/channels/a?mode=hold";
 
@@ -59,6 +60,24 @@ async fn a_long_poll_without_events_gives_a_new_cursor_and_a_retry_of_one_second
     assert_eq!(answer.header("cache-control"), Some("public, max-age=1"));
     assert!(answer.body.contains("\n\nretry: 1000\nevent: segment\n"), "{}", answer.body);
     assert!(answer.body.contains(&format!("\nid: {id}.")), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn a_long_poll_is_answered_at_once_when_the_origin_drains() {
+    // It would wait for longer than the process waits for the end of a request.
+    let mut origin = Origin::with(&["--store", "memory", "--long-poll-timeout", "50s"]);
+    let id = origin.publish("a", "1").await;
+    let mut stream = origin.raw(&get(PATH, Some(&id))).await;
+    // The origin has begun to wait when the gauge counts the long poll.
+    while origin.metric("headwater_streams_open").await < 1.0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    origin.signal("TERM");
+    let answer = read_until(&mut stream, |_| false).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("max-age=1\r\n"), "{answer}");
+    assert!(answer.contains("\n\nretry: 3000\nevent: segment\n"), "{answer}");
+    assert!(answer.contains(&format!("\nid: {id}.")), "{answer}");
+    assert!(origin.ended().await.success());
 }
 
 #[tokio::test]

@@ -5,4 +5,5 @@ pub mod copies;
 pub mod durability;
 pub mod faults;
 pub mod overload;
+pub mod restarts;
 pub mod suite;

@@ -1,0 +1,101 @@
+//! Planned restarts of an origin whose store no other origin has.
+
+use crate::kit::{Origin, alone, request};
+use headwater::client::http::Address;
+use headwater::client::{EventSource, Signal};
+use hyper::Method;
+use rustix::io::{FdFlags, fcntl_setfd};
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+const CLIENTS: usize = 300;
+const LAST: &str = "the last";
+/// Passes the socket with the number `$0` to a program as systemd's socket activation does.
+const ACTIVATE: &str = "exec 3<&$0 && LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"";
+/// The segments are much longer than any client has to wait.
+const SEGMENT: &str = "60s";
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Reads to the last event. Returns the data of all events, and the longest pause between two.
+async fn read(address: Address) -> (Vec<String>, Duration) {
+    let mut source = EventSource::new(address, "/channels/a?after=0-0", None);
+    let (mut seen, mut at, mut longest) = (Vec::new(), Instant::now(), Duration::ZERO);
+    loop {
+        match source.next().await {
+            Signal::Message(message) if message.kind == "message" => {
+                longest = longest.max(at.elapsed());
+                at = Instant::now();
+                seen.push(message.data);
+                if seen.last().is_some_and(|data| data == LAST) {
+                    return (seen, longest);
+                }
+            }
+            Signal::Message(message) => assert_eq!(message.kind, "segment", "{message:?}"),
+            Signal::Opened | Signal::Reconnecting { .. } => {}
+            Signal::Closed { status, why } => panic!("closed for good: {status:?} {why}"),
+        }
+    }
+}
+
+/// Publishes until `stop` becomes true, and returns the data of all events. A publish may fail once.
+async fn publish(address: Address, stop: watch::Receiver<bool>) -> Vec<String> {
+    let mut published = Vec::new();
+    for number in 0.. {
+        let is_last = *stop.borrow();
+        let data = if is_last { LAST.to_owned() } else { number.to_string() };
+        let key = [("idempotency-key", data.as_str())];
+        for attempt in 0.. {
+            let body = data.clone().into();
+            let answer = request(&address, Method::POST, "/channels/a", &key, body).await;
+            match answer {
+                Ok(answer) if answer.status == 201 || answer.status == 200 => break,
+                refused => assert_eq!(attempt, 0, "{data} is refused twice: {refused:?}"),
+            }
+        }
+        published.push(data);
+        if is_last {
+            break;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    published
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lone_origin_is_replaced_while_its_sockets_stay_open() {
+    let _alone = alone().await;
+    headwater::telemetry::process::raise_file_limit();
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    // The origin inherits the socket, and this process keeps it while no origin runs.
+    fcntl_setfd(&socket, FdFlags::empty()).expect("a descriptor");
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = format!("disk:{}", directory.path().display());
+    let number = socket.as_raw_fd().to_string();
+    let wrapper = ["bash", "-c", ACTIVATE, &number];
+    let flags = ["--store", &store, "--segment", SEGMENT, "--drain", "now"];
+    let mut origin = Origin::wrapped(&wrapper, &flags);
+    assert_eq!(origin.listen, socket.local_addr().expect("an address"));
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        clients.spawn(read(origin.address()));
+    }
+    let (stop, stopped) = watch::channel(false);
+    let publisher = tokio::spawn(publish(origin.address(), stopped));
+    for _ in 0..2 {
+        sleep(Duration::from_secs(2)).await;
+        origin.signal("TERM");
+        assert!(origin.ended().await.success());
+        origin.start_again();
+    }
+    sleep(Duration::from_secs(1)).await;
+    stop.send_replace(true);
+    let published = publisher.await.expect("every publish is accepted");
+    for (seen, pause) in clients.join_all().await {
+        assert_eq!(seen, published);
+        assert!(pause < PAUSE_MAX, "a client waited for {pause:?}");
+    }
+}
