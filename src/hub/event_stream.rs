@@ -88,8 +88,7 @@ impl EventStream {
         let Joined { reader, span, prelude } = joined;
         let ready = prelude.chunks(span.segment.number, span.ends_at).into();
         let may_end_early = hub.early_end().is_none();
-        let stream =
-            Self::begin(hub, reader, span, ready, heartbeat.as_millis() as u64, bytes_max);
+        let stream = Self::begin(hub, reader, span, ready, heartbeat.as_millis() as u64, bytes_max);
         Self { may_end_early, ..stream }
     }
 

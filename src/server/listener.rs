@@ -148,7 +148,10 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
         std::fs::remove_file(path)?;
     }
-    Ok(Listener::Unix(UnixListener::bind(path)?, SocketFile { path: path.to_owned(), is_own: true }))
+    Ok(Listener::Unix(
+        UnixListener::bind(path)?,
+        SocketFile { path: path.to_owned(), is_own: true },
+    ))
 }
 
 impl Drop for SocketFile {

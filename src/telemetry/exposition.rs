@@ -26,8 +26,7 @@ pub fn to_prometheus(openmetrics: &str) -> String {
             help = line.split_once(' ');
             continue;
         }
-        let Some((name, kind)) =
-            line.strip_prefix("# TYPE ").and_then(|line| line.split_once(' '))
+        let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|line| line.split_once(' '))
         else {
             add(&[line]);
             continue;

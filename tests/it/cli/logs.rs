@@ -21,7 +21,9 @@ fn every_line_of_a_json_log_is_an_object_with_a_level() {
         assert!(message["level"].is_string() && message["timestamp"].is_string(), "{line}");
         // The listeners are announced in their order, and the one for operators is the last.
         if message["what"] == "metrics" {
-            assert!(message["url"].as_str().is_some_and(|url| url.starts_with("http://127.0.0.1:")));
+            assert!(
+                message["url"].as_str().is_some_and(|url| url.starts_with("http://127.0.0.1:"))
+            );
             let kill = Command::new("kill").arg(origin.id().to_string()).status();
             assert!(kill.expect("kill runs").success());
         }
