@@ -16,6 +16,7 @@ mod output;
 mod publish;
 mod serve;
 mod serve_flags;
+mod service;
 mod signals;
 mod tail;
 mod token;

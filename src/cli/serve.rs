@@ -5,7 +5,7 @@ use super::capacity;
 use super::logging::{LogFormat, start_log};
 use super::serve_flags::ServeArguments;
 use super::signals::Signals;
-use super::{fail, misused};
+use super::{fail, misused, service};
 use crate::origin::{Config, Headwater, Listeners, Shutdown};
 use crate::server::Stopped;
 use std::process::ExitCode;
@@ -88,19 +88,22 @@ async fn serve(
     capacity::bound(&mut config.server);
     // The handlers come first, because a write of the store may exceed a file size limit (SIGXFSZ).
     let mut signals = Signals::listen().map_err(|error| error.to_string())?;
-    let is_demo = config.http.demo;
+    let (is_demo, drain_timeout) = (config.http.demo, config.server.drain_timeout);
     let origin = Headwater::open(config).await.map_err(|error| error.to_string())?;
     announce(&listeners, is_demo, log_format);
+    service::is_ready();
     let shutdown = Shutdown::default();
     let stop = async {
         loop {
             signals.next().await;
+            service::is_stopping(drain_timeout);
             shutdown.stop();
         }
     };
     tokio::select! {
         stopped = origin.run(listeners, shutdown.clone()) => stopped.map_err(|error| error.to_string()),
         () = stop => Ok(Stopped::Drained),
+        () = service::keep_alive() => Ok(Stopped::Drained),
     }
 }
 

@@ -5,3 +5,4 @@ pub mod doctor;
 pub mod logs;
 pub mod metrics;
 pub mod operators;
+pub mod service;
