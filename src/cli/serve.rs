@@ -7,7 +7,7 @@ use super::serve_flags::ServeArguments;
 use super::signals::Signals;
 use super::{fail, misused, service};
 use crate::origin::{Config, Headwater, Listeners, Shutdown};
-use crate::server::Stopped;
+use crate::server::{Drain, Stopped};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -58,7 +58,8 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
 
 fn warn_of_short_drain(config: &Config) {
     let longest = Duration::from_millis(config.segments.longest_ms());
-    if config.server.drain_timeout < longest {
+    let waits = config.server.drain == Drain::Boundary;
+    if waits && config.server.drain_timeout < longest {
         tracing::warn!(
             "--drain-timeout is shorter than the longest response ({longest:?}): a stop cuts off the \
              streams that are still running then"
