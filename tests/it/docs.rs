@@ -167,6 +167,27 @@ async fn the_reference_has_every_metric() {
     }
 }
 
+#[test]
+fn every_test_that_the_documents_name_exists() {
+    let this = std::env::current_exe().expect("this program");
+    let list = std::process::Command::new(this).arg("--list").output().expect("it runs");
+    let list = String::from_utf8(list.stdout).expect("text");
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "_:".contains(c);
+    let mut unknown = Vec::new();
+    for path in documents() {
+        let text = document(&path.display().to_string());
+        for (at, command) in text.match_indices("tests/run ") {
+            let rest = &text[at + command.len()..];
+            let name = &rest[..rest.find(|c| !is_part(c)).unwrap_or(rest.len())];
+            // An example says how a name is put together.
+            if !name.is_empty() && name != "stores::faults::name" && !list.contains(name) {
+                unknown.push(format!("{}: tests/run {name}", path.display()));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "no test has such a name:\n{}", unknown.join("\n"));
+}
+
 /// Runs each line of the blocks marked `sh` that uses curl or headwater against a demo. The
 /// documents run at the same time, because many examples read a stream until they are stopped.
 #[test]
