@@ -5,6 +5,7 @@
 //! use, a page may request the modules of the other version: it is redirected, because modules of
 //! two versions do not fit each other.
 
+use super::negotiation::accepts_gzip;
 use super::{HttpResponse, header};
 use crate::core::caching::Freshness;
 use crate::http::stream_body::ResponseBody;
@@ -13,8 +14,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue,
-    LOCATION, VARY,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, VARY,
 };
 use hyper::{Response, StatusCode};
 use std::fmt::Write as _;
@@ -181,33 +181,9 @@ fn is_version(text: &str) -> bool {
     begins_well && text.len() <= VERSION_BYTES_MAX && text.bytes().all(is_allowed)
 }
 
-fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|coding| {
-        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
-        let is_refused = weight.trim().strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0));
-        name.trim().eq_ignore_ascii_case("gzip") && !is_refused
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_compressed_file_is_sent_only_if_it_is_accepted() {
-        let check = |accepted: &'static str, expected| {
-            let headers =
-                HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(accepted))]);
-            assert_eq!(accepts_gzip(&headers), expected, "{accepted}");
-        };
-        check("gzip, deflate, br", true);
-        check("br, GZIP;q=0.5", true);
-        check("gzip;q=0", false);
-        check("gzip; q=0.000, br", false);
-        check("xgzip", false);
-        assert!(!accepts_gzip(&HeaderMap::new()));
-    }
 
     #[test]
     fn every_module_has_one_path_and_other_versions_lead_to_it() {

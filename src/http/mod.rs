@@ -11,6 +11,7 @@ mod files;
 mod history;
 mod intake;
 mod long_poll;
+mod negotiation;
 pub mod probe;
 mod problem;
 mod publish;
@@ -38,7 +39,7 @@ use cors::Readers;
 use files::Found;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue,
     TRANSFER_ENCODING,
 };
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -460,8 +461,7 @@ fn page() -> HttpResponse {
 
 /// The metrics as OpenMetrics, if the request accepts it by name, otherwise in the older format.
 fn metrics(asked: &HeaderMap, openmetrics: &str) -> HttpResponse {
-    let mut accepted = asked.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
-    let (kind, body) = match accepted.any(|line| line.contains("application/openmetrics-text")) {
+    let (kind, body) = match negotiation::accepts_openmetrics(asked) {
         true => (exposition::OPENMETRICS, openmetrics.to_owned()),
         false => (exposition::PROMETHEUS, exposition::to_prometheus(openmetrics)),
     };

@@ -1,5 +1,5 @@
 //! Parses the path and the query of a request. The functions here have no side effects: they take
-//! text and return a parsed value or a [`Problem`].
+//! text and return a parsed value or a problem.
 
 use super::files::{self, Found};
 use super::problem::Problem;

@@ -4,6 +4,7 @@
 //! be served because of a temporary fault is therefore shed: it gets a short `200`, which a cache
 //! can share and which makes the client come back later.
 
+use super::negotiation::accepts_event_stream;
 use super::probe;
 use super::problem::Problem;
 use super::route::Query;
@@ -21,7 +22,7 @@ use crate::hub::{Join, Joined, Wanted};
 use crate::sync::random::random;
 use crate::telemetry::metrics::JoinKind;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
 use hyper::{Method, Request, Response, StatusCode};
 use std::ops::RangeInclusive;
 
@@ -277,33 +278,6 @@ pub(super) fn last(text: &str) -> Result<u64, Problem> {
     })
 }
 
-fn accepts_event_stream(headers: &HeaderMap) -> bool {
-    let mut ranges = headers.get_all(ACCEPT).iter().peekable();
-    if ranges.peek().is_none() {
-        return true;
-    }
-    let ranges = ranges.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    let (mut nearest, mut is_accepted) = (0, false);
-    for range in ranges {
-        let mut parts = range.split(';').map(str::trim);
-        let range = parts.next().unwrap_or_default();
-        let of = |wide: &&str| range.eq_ignore_ascii_case(wide);
-        let specificity = ["*/*", "text/*", "text/event-stream"].iter().position(of);
-        // The most specific range counts, and a weight of zero refuses it (RFC 9110, sections
-        // 12.4.2 and 12.5.1).
-        if let Some(specificity) = specificity.filter(|specificity| *specificity >= nearest) {
-            (nearest, is_accepted) = (specificity, !parts.any(is_zero_weight));
-        }
-    }
-    is_accepted
-}
-
-/// Whether a parameter of a media range is a weight of zero: `q=0`, with up to three decimals.
-fn is_zero_weight(parameter: &str) -> bool {
-    let weight = parameter.split_once('=').filter(|(name, _)| name.eq_ignore_ascii_case("q"));
-    weight.is_some_and(|(_, weight)| weight.trim().parse() == Ok(0.0))
-}
-
 /// A random value of the range. It is random enough to spread reconnects, but not for secrets.
 fn spread(range: RangeInclusive<u64>) -> u64 {
     let random = random();
@@ -315,27 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_who_cannot_read_a_stream_is_refused_one() {
-        let check = |accept: &[&str], expected| {
-            let mut headers = HeaderMap::new();
-            for value in accept {
-                headers.append(ACCEPT, HeaderValue::from_str(value).unwrap());
-            }
-            assert_eq!(accepts_event_stream(&headers), expected, "{accept:?}");
-        };
-        check(&[], true);
-        check(&["*/*"], true);
-        check(&["application/json, Text/Event-Stream;q=0.5"], true);
-        check(&["application/json", "text/*"], true);
-        check(&["application/json"], false);
-        check(&["text/event-stream;q=0, */*"], false);
-        check(&["*/*, text/event-stream; q=0.000"], false);
-        check(&["*/*;q=0", "text/*"], true);
-        check(&["application/json, text/*; Q=0"], false);
-    }
-
-    #[test]
-    fn the_crowd_is_spread() {
+    fn waits_of_shed_clients_are_spread() {
         let waits: std::collections::HashSet<u64> =
             (0..100).map(|_| spread(SHED_RETRY_MS)).collect();
         assert!(waits.iter().all(|wait| SHED_RETRY_MS.contains(wait)));
