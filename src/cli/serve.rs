@@ -89,7 +89,8 @@ async fn serve(
     capacity::bound(&mut config.server);
     // The handlers come first, because a write of the store may exceed a file size limit (SIGXFSZ).
     let mut signals = Signals::listen().map_err(|error| error.to_string())?;
-    let (is_demo, drain_timeout) = (config.http.demo, config.server.drain_timeout);
+    let is_demo = config.http.demo;
+    let drain_time = config.server.drain_delay + config.server.drain_timeout;
     let origin = Headwater::open(config).await.map_err(|error| error.to_string())?;
     announce(&listeners, is_demo, log_format);
     service::is_ready();
@@ -97,7 +98,7 @@ async fn serve(
     let stop = async {
         loop {
             signals.next().await;
-            service::is_stopping(drain_timeout);
+            service::is_stopping(drain_time);
             shutdown.stop();
         }
     };

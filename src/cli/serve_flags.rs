@@ -140,7 +140,7 @@ pub struct ServeArguments {
     /// balancers (time)
     #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_DRAIN_DELAY", default_value = "0s", value_parser = duration)]
     pub(super) drain_delay: Duration,
-    /// Longest wait of a stopping process for its streams to end (time)
+    /// Longest wait of a stopping process for its streams to end, after --drain-delay (time)
     #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_DRAIN_TIMEOUT", default_value = "75s", value_parser = duration)]
     pub(super) drain_timeout: Duration,
     /// Origin whose pages may read the channels, such as https://example.com; repeat for more.
@@ -173,7 +173,7 @@ pub struct ServeArguments {
 pub(super) enum DrainEnd {
     /// At their boundaries, so that caches and clients notice nothing
     Boundary,
-    /// At once, as planned ends with a cursor
+    /// At once (after --drain-delay), as planned ends with a cursor
     Now,
 }
 

@@ -126,7 +126,7 @@ export interface Headwater extends EventTarget, AsyncIterable<ChannelEvent> {
 
   onopen: ((event: Event) => void) | null;
   onmessage: ((event: ChannelMessage) => void) | null;
-  onerror: ((event: Event) => void) | null;
+  onerror: ((event: StatusEvent) => void) | null;
   onstatus: ((event: StatusEvent) => void) | null;
   onstate: ((event: Event) => void) | null;
   ongap: ((event: GapEvent) => void) | null;

@@ -2,9 +2,7 @@
 // and delivers each event once and in order. docs/protocol.md is the contract; the sections in the
 // comments are its sections. share.js, history.js and socket.js are loaded when they are needed.
 
-const CONNECTING = 0;
-const OPEN = 1;
-const CLOSED = 2;
+const [CONNECTING, OPEN, CLOSED] = [0, 1, 2];
 
 // The origin's default for --heartbeat. The interval is not announced on the wire.
 const HEARTBEAT_MS = 5000;
@@ -78,9 +76,9 @@ export class Headwater extends EventTarget {
   lastEventId = "";
 
   _token;
+  _run;
   // The shortest wait after a fault.
   #retry = JITTER_MS;
-  #run;
   #abort = new AbortController();
   #timer;
   #wake;
@@ -159,7 +157,7 @@ export class Headwater extends EventTarget {
   async #begin() {
     const { cursor, storage } = this._options;
     try {
-      this.lastEventId = cursor ?? (await storage?.getItem(this._key)) ?? "";
+      this.lastEventId = (await (cursor ?? storage?.getItem(this._key))) ?? "";
     } catch {
       // A browser may forbid storage. The client then begins as without it.
     }
@@ -185,11 +183,11 @@ export class Headwater extends EventTarget {
 
   /** Reads until the connection has ended, or `_halt` is called. */
   async _follow() {
-    if (this.#run || this.readyState == CLOSED) return;
-    const run = (this.#run = {});
-    while (this.#run == run) {
+    if (this._run || this.readyState == CLOSED) return;
+    const run = (this._run = {});
+    while (this._run == run) {
       const wait = await this.#attempt(run);
-      if (wait && this.#run == run) {
+      if (wait && this._run == run) {
         await new Promise((wake) => this.#after(wait, (this.#wake = wake)));
       }
     }
@@ -197,7 +195,8 @@ export class Headwater extends EventTarget {
 
   /** Ends `_follow` without a change of the status. */
   _halt() {
-    this.#run = undefined;
+    this._run = undefined;
+    this._onHalt?.();
     clearTimeout(this.#timer);
     this.#abort.abort();
     this.#abort = new AbortController();
@@ -236,7 +235,7 @@ export class Headwater extends EventTarget {
       return await read(this, abort.signal);
     } catch (error) {
       abort.abort();
-      if (this.#run == run) return this.#fault(error);
+      if (this._run == run) return this.#fault(error);
     }
   }
 
@@ -253,7 +252,8 @@ export class Headwater extends EventTarget {
 
   /** The function that reads one response, over the transport of the options or the current way. */
   async #reader() {
-    if (this._options.transport == "websocket") return (await import("./socket.js")).follow;
+    const isSocket = this._options.transport == "websocket" && globalThis.WebSocket;
+    if (isSocket) return (await import("./socket.js")).follow;
     if (this.#way == HISTORY) return (await import("./history.js")).poll;
     return (_, signal) => this.#read(signal);
   }
@@ -491,7 +491,7 @@ export class Headwater extends EventTarget {
     this._relayStatus?.(status, members);
     this.#emit("status", { status, ...members });
     if (status == "live") this.#emit("open", {});
-    if (/reconnecting|denied/.test(status)) this.#emit("error", members);
+    if (/reconnecting|denied/.test(status)) this.#emit("error", { status, ...members });
   }
 }
 

@@ -5,14 +5,18 @@ import { connect } from "./headwater.js";
 
 const RENDER_MS = 50;
 
+const NOTHING = { status: "connecting", state: new Map() };
+
 export function useHeadwater(url, channels, options) {
-  const [view, setView] = useState({ status: "connecting", state: new Map() });
+  // The view of other channels is not shown while these connect. A `URL` is another object each time.
+  const source = `${url} ${channels}`;
+  const [[shown, view], setView] = useState([]);
   useEffect(() => {
     const client = connect(url, { ...options, channels, state: true });
     let timer;
     const render = () => {
       timer = undefined;
-      setView({ status: client.status, state: new Map(client.state), client });
+      setView([source, { status: client.status, state: new Map(client.state), client }]);
     };
     // Events that come close together lead to one rendering.
     const change = () => (timer ??= setTimeout(render, RENDER_MS));
@@ -25,6 +29,6 @@ export function useHeadwater(url, channels, options) {
       client.close();
       clearTimeout(timer);
     };
-  }, [url, String(channels)]);
-  return view;
+  }, [source]);
+  return shown == source ? view : NOTHING;
 }

@@ -6,10 +6,12 @@ import { probe } from "./history.js";
 
 const HEARTBEAT_MS = 5000;
 const HEARTBEATS_UNTIL_SILENT = 3;
+const CONNECTING = 0;
 const OPEN = 1;
 const CLOSED = 2;
 const RESTART = 1012;
 const POLICY = 1008;
+const TOO_BIG = 1009;
 const PUBLISH_TRIES = 8;
 const PUBLISH_WAIT_MS = 500;
 const PUBLISH_WAIT_MAX_MS = 30_000;
@@ -30,6 +32,8 @@ function connectionOf(client) {
   if (!connection) {
     connection = { socket: null, pending: new Map(), ref: 0, handshakes: 0 };
     connections.set(client, connection);
+    // Nobody would send what is pending. A client that was closed rejects it first.
+    client._onHalt = () => queueMicrotask(() => publishPending(client));
     client.addEventListener("status", () => client.readyState == CLOSED && rejectAll(connection));
   }
   return connection;
@@ -41,8 +45,22 @@ function rejectAll({ pending }) {
 }
 
 /** Follows the channels of a client over one WebSocket, until that is closed. */
-export function follow(client, signal) {
-  return new Promise((resolve, reject) => new Session(client, signal, resolve, reject).open());
+export async function follow(client, signal) {
+  const connection = connectionOf(client);
+  // A handshake that fails just after the answer to a plain request says that a proxy lets no
+  // WebSocket through. While the origin is away, the plain request fails first.
+  const isLast = ++connection.handshakes > HANDSHAKES_MAX;
+  if (isLast) await probe(client);
+  try {
+    return await new Promise((resolve, reject) => {
+      new Session(client, signal, resolve, reject).open();
+    });
+  } catch (error) {
+    if (!isLast || !connection.handshakes || error.name == "AbortError") throw error;
+    client._options.transport = "stream";
+    publishPending(client);
+    throw failure("WebSockets do not work here");
+  }
 }
 
 class Session {
@@ -70,7 +88,8 @@ class Session {
     const token = url.searchParams.get("access_token");
     url.search = token ? new URLSearchParams({ access_token: token }) : "";
     const protocols = ["headwater"];
-    if (client._token) protocols.push("bearer." + client._token);
+    // A header would be trimmed by `fetch`.
+    if (client._token) protocols.push("bearer." + client._token.trim());
 
     const socket = (this.socket = new WebSocket(url, protocols));
     const beat = client._options.heartbeat ?? HEARTBEAT_MS;
@@ -86,27 +105,12 @@ class Session {
     socket.onclose = ({ code, reason }) => {
       this.#work = this.#work.then(() => this.#close(code, reason));
     };
+    // Node.js 20 fires no `close` where the handshake fails.
+    socket.onerror = () => {
+      const isFailed = socket.readyState == CONNECTING && !this.#isOver;
+      if (isFailed) this.#fail(failure("The WebSocket handshake failed"));
+    };
     signal.addEventListener("abort", () => this.#fail(signal.reason));
-    if (++this.connection.handshakes > HANDSHAKES_MAX) this.#tryWithout();
-  }
-
-  /** A proxy may let no WebSocket through. */
-  async #tryWithout() {
-    const { client, connection } = this;
-    try {
-      await probe(client);
-    } catch {
-      return;
-    }
-    if (this.socket.readyState == OPEN) return;
-    client._options.transport = "stream";
-    for (const { frame, resolve, reject } of connection.pending.values()) {
-      const { channel, data, idempotency_key: idempotencyKey, event, key, remove } = frame;
-      const again = publish(client, channel, data, { event, key, remove, idempotencyKey });
-      again.then((id) => resolve({ id }), reject);
-    }
-    connection.pending.clear();
-    this.#fail(failure("WebSockets do not work here"));
   }
 
   #send(message) {
@@ -139,7 +143,7 @@ class Session {
     this.#send({ type: "subscribe", channels, after, ref: 0 });
     this.connection.handshakes = 0;
     this.connection.socket = this.socket;
-    for (const { frame } of this.connection.pending.values()) this.#send(frame);
+    for (const { text } of this.connection.pending.values()) this.socket.send(text);
   }
 
   async #take(message) {
@@ -211,6 +215,8 @@ class Session {
   #close(code, reason) {
     this.#stop();
     if (code == RESTART) return this.resolve(0);
+    // A message over --max-ws-message would be refused again after each reconnect.
+    if (code == TOO_BIG) publishPending(this.client);
     const [seconds = 0] = /\d+(?= s\b)/.exec(reason) ?? [];
     const isRefused = code == POLICY && /token/i.test(reason);
     this.reject(
@@ -232,19 +238,22 @@ function problemOf({ problem }) {
  * Publishes an event to a channel. The result is the id of the event. A publish whose answer was
  * lost is repeated with the same idempotency key, so that the event is stored once.
  */
-export function publish(client, channel, data, { event, key, remove, idempotencyKey } = {}) {
-  const id = idempotencyKey ?? randomText();
-  const members = { event, key, remove };
-  if (client._options.transport == "websocket") {
-    return publishFrame(client, { ...members, channel, data, idempotency_key: id });
+export function publish(client, channel, data = "", options = {}) {
+  const { event, key, remove, idempotencyKey = randomText() } = options;
+  const message = { event, key, remove, channel, data, idempotency_key: idempotencyKey };
+  // A tab that takes the events of another tab, or that pauses, has no socket.
+  const isIdle = client.readyState != CLOSED && !client._run;
+  const isOverSocket = client._options.transport == "websocket" && !isIdle;
+  return isOverSocket ? publishFrame(client, message) : publishRequest(client, message);
+}
+
+/** Publishes with plain requests what waits for the answer of a socket. */
+function publishPending(client) {
+  const { pending } = connectionOf(client);
+  for (const { frame, resolve, reject } of pending.values()) {
+    publishRequest(client, frame).then((id) => resolve({ id }), reject);
   }
-  return publishRequest(
-    client,
-    channel,
-    typeof data == "string" ? data : JSON.stringify(data),
-    members,
-    id,
-  );
+  pending.clear();
 }
 
 /** Sends a publish over the socket, now or when it is open again. */
@@ -252,18 +261,21 @@ async function publishFrame(client, members) {
   const connection = connectionOf(client);
   const ref = ++connection.ref;
   const frame = { type: "publish", ref, ...members };
+  const text = JSON.stringify(frame);
   const answer = await new Promise((resolve, reject) => {
-    connection.pending.set(ref, { frame, resolve, reject });
+    connection.pending.set(ref, { frame, text, resolve, reject });
     if (client.readyState == CLOSED) rejectAll(connection);
-    if (connection.socket?.readyState == OPEN) connection.socket.send(JSON.stringify(frame));
+    if (connection.socket?.readyState == OPEN) connection.socket.send(text);
   });
   return answer.id;
 }
 
-async function publishRequest(client, channel, body, members, idempotencyKey) {
+async function publishRequest(client, frame) {
+  const { channel, data, idempotency_key: idempotencyKey, event, key, remove } = frame;
+  const body = typeof data == "string" ? data : JSON.stringify(data);
   const url = new URL(client.url);
   url.pathname = url.pathname.replace(/[^/]*$/, channel);
-  const given = Object.entries(members).filter(
+  const given = Object.entries({ event, key, remove }).filter(
     ([, value]) => value !== undefined && value !== false,
   );
   url.search = new URLSearchParams(given);

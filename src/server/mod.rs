@@ -195,10 +195,10 @@ impl Served {
             if config.drain == Drain::Now {
                 origin.hub.end_streams();
             }
-            origin.hub.streams_end().await;
+            timeout(config.drain_timeout, origin.hub.streams_end()).await.is_ok()
         };
         tokio::select! {
-            ended = timeout(config.drain_timeout.max(config.drain_delay), ended) => ended.is_ok(),
+            is_drained = ended => is_drained,
             () = shutdown.next() => false,
         }
     }

@@ -129,6 +129,45 @@ describe("WebSocket", { concurrency: true, timeout: 50_000 }, () => {
     );
   });
 
+  test("a publish over the limit of a message is sent as a plain request", async (t) => {
+    const live = await origin(t, ["--segment", "2s"]);
+    const { client } = open(t, live.url, { channels: ["big"] });
+    await until(() => client.status == "live", "the start");
+    const texts = ["y".repeat(70_000), "small"];
+    const ids = await Promise.all(texts.map((text) => client.publish("big", text)));
+    const history = await live.history("big");
+    for (const [index, id] of ids.entries()) {
+      assert.equal(history.find((event) => event.id == id).data, texts[index]);
+    }
+    assert.equal(history.length, 2);
+  });
+
+  test("data that is no JSON is refused, and leaves nothing behind", async (t) => {
+    const live = await origin(t, ["--segment", "2s"]);
+    const { client } = open(t, live.url, { channels: ["odd"] });
+    await until(() => client.status == "live", "the start");
+    const circle = {};
+    circle.circle = circle;
+    await assert.rejects(client.publish("odd", circle), TypeError);
+    await client.publish("odd", undefined, { key: "k", remove: true });
+    await live.kill();
+    await live.start();
+    await client.publish("odd", "after the restart");
+    assert.equal((await live.history("odd")).at(-1).data, "after the restart");
+  });
+
+  test("a client that pauses publishes with plain requests", async (t) => {
+    const live = await origin(t, ["--segment", "2s"]);
+    const { client } = open(t, live.url, { channels: ["paused"] });
+    await until(() => client.status == "live", "the start");
+    client._halt();
+    const id = await client.publish("paused", "x");
+    assert.deepEqual(
+      (await live.history("paused")).map((event) => event.id),
+      [id],
+    );
+  });
+
   test("a wrong token is denied", async (t) => {
     const flags = ["--token-secret", "0123456789abcdef0123456789abcdef", "--private", "*"];
     const live = await origin(t, flags);

@@ -150,7 +150,9 @@ async fn a_second_signal_or_the_drain_timeout_cuts_what_is_left() {
 // protocol §6.7
 #[tokio::test]
 async fn with_drain_now_streams_end_at_once_with_their_cursor() {
-    let flags = ["--store", "memory", "--segment", "60s", "--drain", "now"];
+    // The time limit counts after the delay.
+    let drain = ["--drain", "now", "--drain-delay", "600ms", "--drain-timeout", "500ms"];
+    let flags = [&["--store", "memory", "--segment", "60s"], &drain[..]].concat();
     let mut origin = Origin::with(&flags);
     let mut streams = Vec::new();
     let other = origin.publish("b", "y").await;

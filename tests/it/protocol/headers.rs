@@ -45,7 +45,7 @@ async fn a_stream_has_the_headers_with_which_a_cache_can_share_it() {
         "content-type: text/event-stream; charset=utf-8",
         "x-accel-buffering: no",
         "incremental: ?1",
-        "access-control-expose-headers: headwater-shed, headwater-response, headwater-fresh",
+        "access-control-expose-headers: headwater-shed, headwater-response, headwater-fresh, retry-after",
         "vary: last-event-id",
         "transfer-encoding: chunked",
         "surrogate-key: headwater headwater-a headwater-b",
