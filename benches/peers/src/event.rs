@@ -1,5 +1,6 @@
-//! The data of an event: who sent it, its number and when it was sent, in 200 bytes that every
-//! server passes on unchanged. Losses, duplicates and latencies are counted from these bytes alone.
+//! The data of an event: the number of its publisher, its own number and the time of its sending,
+//! in 200 bytes that every server passes on unchanged. Losses, duplicates and latencies are counted
+//! from these bytes alone.
 
 use memchr::memmem;
 
