@@ -167,15 +167,11 @@ pub(super) async fn built(
         let _turn = turn;
         build().map(|body| charge.hold(body))
     };
-    let failed = |error: &dyn std::fmt::Display| {
-        let status = StatusCode::INTERNAL_SERVER_ERROR;
-        Problem::new(status, "internal", "This is our fault", error.to_string())
-    };
     let body = match weight > LARGE_BYTES {
-        true => background::run(build).await.map_err(|error| failed(&error))?,
+        true => background::run(build).await.map_err(|error| Problem::internal(&error))?,
         false => build(),
     };
-    body.map_err(|error| failed(&error))
+    body.map_err(|error| Problem::internal(&error))
 }
 
 pub(super) fn event_json<'a>(name: &'a ChannelName, stored: &'a StoredEvent) -> EventJson<'a> {

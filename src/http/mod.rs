@@ -5,6 +5,7 @@
 //! below it, such as `hub` and `core`, decide about channels and time.
 
 mod access;
+mod body_events;
 mod config;
 mod cors;
 mod files;

@@ -57,6 +57,12 @@ impl Problem {
             .with("field", field)
     }
 
+    /// `500`: work that does not depend on the request has failed.
+    pub fn internal(error: &dyn std::fmt::Display) -> Self {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Self::new(status, "internal", "This is our fault", error.to_string())
+    }
+
     /// `400`: a WebSocket message cannot be read.
     pub fn bad_frame(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad-frame", "The frame cannot be read", detail)

@@ -4,30 +4,34 @@
 //! memory for all bodies that are being read is limited too: a publish that does not fit is refused
 //! and does not wait for others.
 
+use super::body_events::{Shape, batch_events, removes_key, shape, single_event};
 use super::intake::{Intake, Publisher, Room, SMALL_BYTES};
 use super::problem::Problem;
 use super::route::Query;
 use super::{AppState, CHANNEL_METHODS, HttpResponse, json};
 use crate::core::caching::Freshness;
 use crate::core::cursor::EventId;
-use crate::core::event::{ChannelName, Event, Field};
-use crate::core::ndjson::{BatchError, BatchLimits, BatchProblem, Separator, parse_batch};
+use crate::core::event::{ChannelName, Event};
+use crate::core::ndjson::{BatchLimits, Separator};
 use crate::http::HttpConfig;
-use crate::http::stream_body::ResponseBody;
 use crate::limits::client_address::Client;
 use crate::limits::intake_pace::Allowance;
 use crate::limits::rates::{Quota, Rates, TooFast};
 use crate::store::{IDEMPOTENCY_KEY_RULE, Idempotency, Publication, Published};
+use crate::sync::background;
 use bytes::{Bytes, BytesMut};
 use flate2::bufread::GzDecoder;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::{CONTENT_ENCODING, HeaderMap};
+use hyper::{Method, Request, StatusCode};
 use serde_json::json;
+use std::fmt::Write;
 use std::io::Read;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::task::block_in_place;
 use tokio::time::Instant;
 
@@ -42,18 +46,17 @@ const SPEED_GRACE: Duration = Duration::from_secs(5);
 const GZIP_MEMBERS_MAX: usize = 16;
 /// The most bytes that one decoding step of a gzip body produces.
 const GUNZIP_BYTES: usize = 64 * 1024;
+/// The response with at most this many ids is built at once, and a longer one in the background.
+const FEW_IDS: usize = 256;
+/// The length of an id in the response to a batch, with quotes and comma, about.
+const ID_BYTES: usize = 20;
 
 /// The limits that all publishes share: the memory for their bodies, and the rates.
 pub(super) struct Publishing {
     intake: Intake,
     rates: Rates,
-}
-
-/// Whether the body of a publish is a single event or a batch.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Shape {
-    Single,
-    Batch(Separator),
+    /// Each large body that is being decoded or parsed holds a permit.
+    parsers: Semaphore,
 }
 
 impl Publishing {
@@ -61,7 +64,10 @@ impl Publishing {
         let rates = Rates::new(config.publish_rates);
         // A compressed body and its decoded text are in memory at the same time.
         let largest = 2 * config.batch_bytes.max(config.event_bytes);
-        Self { intake: Intake::new(config.publish_buffer, largest), rates }
+        // Half of the cores stay free for other requests.
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let parsers = Semaphore::new((cores / 2).max(1));
+        Self { intake: Intake::new(config.publish_buffer, largest), rates, parsers }
     }
 
     pub fn sweep(&self) {
@@ -135,12 +141,28 @@ impl AppState {
             Idempotency::of(key.to_owned(), shape != Shape::Single, kind, of, removes_key, &body)
                 .of_subject(subject.unwrap_or_default())
         });
-        let events = self.events(shape, query, removes_key, &body)?;
+        let events = match shape {
+            Shape::Single => vec![single_event(query, removes_key, &body)?],
+            Shape::Batch(separator) => self.batch(body, separator).await?,
+        };
         self.check_rate(&channel, subject, events.len())?;
         self.check_quotas(&channel, subject, idempotency.is_some()).await?;
         let publication = Publication { channel, events, idempotency };
         let published = self.hub.publish(publication).await?;
-        Ok(accepted(shape, &published))
+        self.accepted(shape, published).await
+    }
+
+    /// Parses a batch. A large one is parsed in the background.
+    async fn batch(&self, body: Bytes, separator: Separator) -> Result<Vec<Event>, Problem> {
+        let (events, event_bytes) = (self.config.batch_events, self.config.event_bytes);
+        let limits = BatchLimits { events, event_bytes };
+        if body.len() <= SMALL_BYTES {
+            return batch_events(&body, separator, limits);
+        }
+        // The semaphore is never closed.
+        let _permit = self.publishing.parsers.acquire().await.ok();
+        let parsed = background::run(move || batch_events(&body, separator, limits)).await;
+        parsed.map_err(|error| Problem::internal(&error))?
     }
 
     /// Reads and decodes the whole body. Returns it with the memory that it has reserved.
@@ -182,43 +204,8 @@ impl AppState {
         if !is_gzip {
             return Ok((bytes.freeze(), room));
         }
-        let decoded = gunzip(&bytes, limit, &mut room).await?;
+        let decoded = gunzip(&bytes, limit, &mut room, &self.publishing.parsers).await?;
         Ok((decoded.ok_or_else(too_large)?, room))
-    }
-
-    fn events(
-        &self,
-        shape: Shape,
-        query: &Query,
-        removes_key: bool,
-        body: &[u8],
-    ) -> Result<Vec<Event>, Problem> {
-        let text = std::str::from_utf8(body).map_err(|error| {
-            let at = error.valid_up_to();
-            let detail = format!("the body is not UTF-8 from byte {at} on; events are text");
-            let line = body[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
-            Problem::bad_field("data", detail).with("line", line)
-        })?;
-        let field = |name: &'static str, read: fn(&str) -> _| {
-            let read = query.get(name).map(read).transpose();
-            read.map_err(|error: crate::core::event::FieldError| bad_event_field(name, &error))
-        };
-        match shape {
-            Shape::Single => {
-                let (kind, key) = (field("event", Field::kind)?, field("key", Field::key)?);
-                Ok(vec![Event::new(kind, key, text, removes_key)])
-            }
-            Shape::Batch(separator) => {
-                let (events, event_bytes) = (self.config.batch_events, self.config.event_bytes);
-                let limits = BatchLimits { events, event_bytes };
-                // While a large batch is parsed, other threads run the tasks of this thread.
-                let parsed = match text.len() > SMALL_BYTES {
-                    true => block_in_place(|| parse_batch(text, separator, limits)),
-                    false => parse_batch(text, separator, limits),
-                };
-                parsed.map_err(bad_batch)
-            }
-        }
     }
 
     pub(super) fn check_rate(
@@ -274,6 +261,23 @@ impl AppState {
         Ok(())
     }
 
+    async fn accepted(
+        &self,
+        shape: Shape,
+        Published { ids, repeated }: Published,
+    ) -> Result<HttpResponse, Problem> {
+        let status = if repeated { StatusCode::OK } else { StatusCode::CREATED };
+        let body = match (shape, &ids[..]) {
+            (Shape::Single, [id]) => json!({ "id": id.to_string() }).to_string(),
+            (_, few) if few.len() <= FEW_IDS => ids_json(few),
+            _ => {
+                let built = background::run(move || ids_json(&ids)).await;
+                built.map_err(|error| Problem::internal(&error))?
+            }
+        };
+        Ok(json(status, body.into(), &Freshness::Never.cache_control(0)))
+    }
+
     async fn end(&self, channel: &ChannelName, query: &Query) -> Result<HttpResponse, Problem> {
         query.only("DELETE", &["reopen"])?;
         let body = match query.get("reopen") {
@@ -296,59 +300,21 @@ impl AppState {
     }
 }
 
-fn accepted(shape: Shape, published: &Published) -> Response<ResponseBody> {
-    let status = if published.repeated { StatusCode::OK } else { StatusCode::CREATED };
-    let ids: Vec<String> = published.ids.iter().map(EventId::to_string).collect();
-    let body = match (shape, &ids[..]) {
-        (Shape::Single, [id]) => json!({ "id": id }),
-        _ => json!({ "ids": ids }),
-    };
-    json_answer(status, &body)
+/// Returns the JSON of the ids of a batch.
+fn ids_json(ids: &[EventId]) -> String {
+    let mut body = String::with_capacity(16 + ids.len() * ID_BYTES);
+    body.push_str("{\"ids\":[");
+    for (index, id) in ids.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        // Writing to a string does not fail.
+        write!(body, "{comma}\"{id}\"").unwrap_or_default();
+    }
+    body.push_str("]}");
+    body
 }
 
 fn json_answer(status: StatusCode, body: &serde_json::Value) -> HttpResponse {
     json(status, body.to_string().into(), &Freshness::Never.cache_control(0))
-}
-
-/// Reads from `Content-Type` whether the body is a batch. Of the media types of batches only
-/// `application/json-seq` is registered (RFC 7464); the others are names in use for the same
-/// format.
-fn shape(headers: &HeaderMap) -> Shape {
-    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match kind.as_str() {
-        "application/x-ndjson"
-        | "application/ndjson"
-        | "application/jsonl"
-        | "application/x-jsonl"
-        | "application/jsonlines"
-        | "application/x-jsonlines"
-        | "application/json-lines" => Shape::Batch(Separator::Line),
-        "application/json-seq" => Shape::Batch(Separator::Record),
-        _ => Shape::Single,
-    }
-}
-
-/// Whether a single event removes its key. The parameters of a single event are refused for a
-/// batch.
-fn removes_key(query: &Query, shape: Shape) -> Result<bool, Problem> {
-    if let (Shape::Batch(_), Some(name)) =
-        (shape, ["event", "key", "remove"].into_iter().find(|name| query.get(name).is_some()))
-    {
-        let detail =
-            format!("?{name}= is for a single event; in a batch each object has its own {name:?}");
-        return Err(Problem::bad_field(name, detail));
-    }
-    let is_removal = match query.get("remove") {
-        None | Some("false" | "0") => false,
-        Some("true" | "1") => true,
-        Some(_) => return Err(Problem::bad_field("remove", "?remove= takes true or false")),
-    };
-    if is_removal && query.get("key").is_none() {
-        let detail = "?remove=true takes a key out of the state; name it with ?key=";
-        return Err(Problem::bad_field("remove", detail));
-    }
-    Ok(is_removal)
 }
 
 fn is_gzip(headers: &HeaderMap) -> Result<bool, Problem> {
@@ -365,14 +331,20 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, Problem> {
     }
 }
 
-/// Decodes a gzip body. Returns `None` when the decoded body is longer than `limit` bytes.
-async fn gunzip(bytes: &[u8], limit: usize, room: &mut Room<'_>) -> Result<Option<Bytes>, Problem> {
+/// Decodes a gzip body. Returns `None` when the decoded body is longer than `limit` bytes. From
+/// [`GUNZIP_BYTES`] decoded bytes on, a permit of `parsers` is necessary.
+async fn gunzip(
+    bytes: &[u8],
+    limit: usize,
+    room: &mut Room<'_>,
+    parsers: &Semaphore,
+) -> Result<Option<Bytes>, Problem> {
     let not_gzip = |why: &dyn std::fmt::Display| {
         let detail = format!("the body is not gzip as Content-Encoding says: {why}");
         Problem::bad_field("Content-Encoding", detail)
     };
     let (mut decoded, mut chunk) = (BytesMut::new(), vec![0; GUNZIP_BYTES]);
-    let mut rest = bytes;
+    let (mut rest, mut permit) = (bytes, None);
     // Each member costs time even if it is empty, and a body could have very many members.
     for _ in 0..GZIP_MEMBERS_MAX {
         let mut decoder = GzDecoder::new(rest);
@@ -392,6 +364,9 @@ async fn gunzip(bytes: &[u8], limit: usize, room: &mut Room<'_>) -> Result<Optio
             }
             room.grow(count)?;
             decoded.extend_from_slice(&chunk[..count]);
+            if permit.is_none() && decoded.len() >= GUNZIP_BYTES {
+                permit = parsers.acquire().await.ok();
+            }
             tokio::task::yield_now().await;
         }
         rest = decoder.into_inner();
@@ -440,34 +415,6 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
             let problem = Problem::bad_field("Idempotency-Key", IDEMPOTENCY_KEY_RULE);
             Err(problem.with("limit", crate::core::event::FIELD_BYTES_MAX))
         }
-    }
-}
-
-fn bad_event_field(field: &'static str, error: &crate::core::event::FieldError) -> Problem {
-    let problem = Problem::bad_field(field, format!("\"{field}\" {error}"));
-    match error {
-        crate::core::event::FieldError::TooLong { limit, .. } => problem.with("limit", *limit),
-        _ => problem,
-    }
-}
-
-fn bad_batch(error: BatchError) -> Problem {
-    let detail = format!("{error}; nothing of the batch was stored");
-    let problem = match &error.problem {
-        BatchProblem::TooMany { limit } | BatchProblem::TooLarge { limit, .. } => {
-            let title = "Too much at once";
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", title, detail)
-                .with("limit", *limit)
-        }
-        BatchProblem::Field(crate::core::event::FieldError::TooLong { limit, .. }) => {
-            Problem::bad_field("batch", detail).with("limit", *limit)
-        }
-        _ => Problem::bad_field("batch", detail),
-    };
-    match (error.line, error.field) {
-        (0, _) => problem,
-        (line, None) => problem.with("line", line),
-        (line, Some(field)) => problem.with("line", line).with("field", field),
     }
 }
 

@@ -22,10 +22,15 @@ pub async fn run<T: Send + 'static>(
 ) -> Result<T, JoinError> {
     spawn_blocking(|| {
         if !IS_NICE.replace(true) {
-            // If the system refuses the lower priority, the work is done all the same.
-            rustix::process::setpriority_process(None, NICENESS).unwrap_or_default();
+            lower_priority();
         }
         work()
     })
     .await
+}
+
+/// Gives the calling thread the low priority of a background thread.
+pub fn lower_priority() {
+    // If the system refuses the lower priority, the work is done all the same.
+    rustix::process::setpriority_process(None, NICENESS).unwrap_or_default();
 }

@@ -3,13 +3,20 @@
 use super::super::{Publication, Published, StoreError};
 use super::Ticket;
 use crate::core::cursor::EventId;
-use crate::core::event::{ChannelName, Event};
+use crate::core::event::ChannelName;
+use std::collections::{HashSet, VecDeque};
 use tokio::sync::{mpsc, oneshot};
 
 /// Maximum number of commands and bytes in one commit. They bound the memory of a commit and the
 /// time that its first command waits.
 const BATCH_COMMANDS_MAX: usize = 1_024;
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A publish of more than this many bytes is large.
+const SMALL_BYTES_MAX: usize = 64 * 1024;
+/// Large publishes are added to a commit until they have this many bytes.
+const LARGE_BYTES_MAX: usize = 512 * 1024;
+/// The work for an event is counted as this many bytes in addition to the bytes of the event.
+const EVENT_COST_BYTES: usize = 64;
 
 pub type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -52,24 +59,183 @@ pub fn answer_later<T: 'static>(reply: Reply<T>, result: Result<T, StoreError>) 
     Box::new(move |committed| drop(reply.send(result.and_then(|done| committed.map(|()| done)))))
 }
 
-/// Takes the first command and all commands that wait behind it, within the limits of a commit. The
-/// flag says whether a stop was among them; commands behind the stop are not taken.
-pub fn take_waiting(
-    first: WriteCommand,
-    queue: &mut mpsc::Receiver<WriteCommand>,
-) -> (Vec<WriteCommand>, bool) {
-    let mut commands = Vec::new();
-    let (mut bytes, mut next) = (0, Some(first));
-    while let Some(command) = next {
-        if matches!(command, WriteCommand::Stop) {
-            return (commands, true);
-        }
-        if let WriteCommand::Publish(publication, ..) = &command {
-            bytes += publication.events.iter().map(Event::weight).sum::<usize>();
-        }
-        commands.push(command);
-        let is_full = commands.len() == BATCH_COMMANDS_MAX || bytes > BATCH_BYTES_MAX;
-        next = if is_full { None } else { queue.try_recv().ok() };
+/// A command and the bytes that it adds to a commit, about.
+struct Waiting {
+    bytes: usize,
+    command: WriteCommand,
+}
+
+impl From<WriteCommand> for Waiting {
+    fn from(command: WriteCommand) -> Self {
+        Self { bytes: command.bytes(), command }
     }
-    (commands, false)
+}
+
+impl Waiting {
+    fn is_large(&self) -> bool {
+        self.bytes > SMALL_BYTES_MAX
+    }
+}
+
+/// The commands that wait for the writer.
+pub struct CommandQueue {
+    incoming: mpsc::Receiver<WriteCommand>,
+    waiting: VecDeque<Waiting>,
+    /// Whether the last commit contained a large publish.
+    was_large: bool,
+}
+
+impl CommandQueue {
+    pub fn new(incoming: mpsc::Receiver<WriteCommand>) -> Self {
+        Self { incoming, waiting: VecDeque::new(), was_large: false }
+    }
+
+    /// Waits until a command is there. Returns false when all senders are dropped.
+    pub fn wait(&mut self) -> bool {
+        if self.waiting.is_empty() {
+            self.waiting.extend(self.incoming.blocking_recv().map(Waiting::from));
+        }
+        !self.waiting.is_empty()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.incoming.is_empty()
+    }
+
+    /// Whether more than one command waits.
+    pub fn has_several(&self) -> bool {
+        self.waiting.len() + self.incoming.len() > 1
+    }
+
+    /// Takes the commands of the next commit, within the limits of a commit. The flag says whether
+    /// a stop was among them; commands behind the stop are not taken.
+    ///
+    /// While small commands wait, only every second commit contains large publishes, so that a
+    /// small publish waits for one of them and not for all. The commands of a channel keep their
+    /// order.
+    pub fn take(&mut self) -> (Vec<WriteCommand>, bool) {
+        while self.waiting.len() < BATCH_COMMANDS_MAX
+            && let Ok(command) = self.incoming.try_recv()
+        {
+            self.waiting.push_back(command.into());
+        }
+        let large_bytes_max = if self.was_large { 0 } else { LARGE_BYTES_MAX };
+        self.was_large = false;
+        match self.select(large_bytes_max) {
+            (commands, false) if commands.is_empty() => self.select(LARGE_BYTES_MAX),
+            taken => taken,
+        }
+    }
+
+    /// Takes commands out of the waiting ones, in their order. Large publishes are taken until they
+    /// have `large_bytes_max` bytes.
+    fn select(&mut self, large_bytes_max: usize) -> (Vec<WriteCommand>, bool) {
+        let (mut commands, mut kept) = (Vec::new(), VecDeque::new());
+        let (mut bytes, mut large_bytes) = (0, 0);
+        let mut postponed = HashSet::new();
+        while let Some(waiting) = self.waiting.pop_front() {
+            if matches!(waiting.command, WriteCommand::Stop) {
+                if kept.is_empty() {
+                    return (commands, true);
+                }
+                kept.push_back(waiting);
+                kept.append(&mut self.waiting);
+                break;
+            }
+            let channel = waiting.command.channel();
+            if bytes > BATCH_BYTES_MAX
+                || waiting.is_large() && large_bytes >= large_bytes_max
+                || channel.is_some_and(|name| postponed.contains(name))
+            {
+                postponed.extend(channel.cloned());
+                kept.push_back(waiting);
+                continue;
+            }
+            if waiting.is_large() {
+                large_bytes += waiting.bytes;
+                self.was_large = true;
+            }
+            bytes += waiting.bytes;
+            commands.push(waiting.command);
+        }
+        self.waiting = kept;
+        (commands, false)
+    }
+}
+
+impl WriteCommand {
+    /// Returns the bytes that the command adds to a commit, about.
+    fn bytes(&self) -> usize {
+        let Self::Publish(publication, ..) = self else { return 0 };
+        publication.events.iter().map(|event| EVENT_COST_BYTES + event.weight()).sum()
+    }
+
+    fn channel(&self) -> Option<&ChannelName> {
+        match self {
+            Self::Publish(publication, ..) => Some(&publication.channel),
+            Self::Close(channel, ..) | Self::Reopen(channel, ..) => Some(channel),
+            Self::Settle(_) | Self::Sweep | Self::Stop => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::event::Event;
+
+    fn publish(channel: &str, bytes: usize) -> WriteCommand {
+        let (reply, _) = oneshot::channel();
+        let events = vec![Event::new(None, None, "x".repeat(bytes), false)];
+        let channel = ChannelName::parse(channel).unwrap();
+        let publication = Publication { channel, events, idempotency: None };
+        WriteCommand::Publish(publication, reply, Ticket::default())
+    }
+
+    fn queue(commands: Vec<WriteCommand>) -> CommandQueue {
+        let (sender, incoming) = mpsc::channel(BATCH_COMMANDS_MAX);
+        commands.into_iter().for_each(|command| sender.try_send(command).unwrap());
+        CommandQueue::new(incoming)
+    }
+
+    /// Takes commits until nothing waits. A command is shown as the name of its channel.
+    fn commits(queue: &mut CommandQueue) -> Vec<String> {
+        let mut commits = Vec::new();
+        while !queue.is_empty() {
+            let (commands, is_stopped) = queue.take();
+            let names = commands.iter().map(|command| command.channel().unwrap().to_string());
+            let stop = is_stopped.then(|| "stop".to_owned());
+            commits.push(names.chain(stop).collect::<Vec<_>>().join(" "));
+        }
+        commits
+    }
+
+    #[test]
+    fn a_small_publish_waits_for_one_commit_with_large_ones() {
+        let large = |name| publish(name, LARGE_BYTES_MAX);
+        let mut queue = queue(vec![large("a"), large("b"), publish("small", 1), large("c")]);
+        assert_eq!(commits(&mut queue), ["a small", "b", "c"]);
+        queue.waiting.extend([large("a"), publish("small", 1)].map(Waiting::from));
+        assert_eq!(commits(&mut queue), ["small", "a"]);
+    }
+
+    #[test]
+    fn large_publishes_share_a_commit_up_to_a_limit() {
+        let commands = (0..10).map(|_| publish("a", LARGE_BYTES_MAX / 4)).collect();
+        assert_eq!(commits(&mut queue(commands)), ["a a a a", "a a a a", "a a"]);
+    }
+
+    #[test]
+    fn a_channel_keeps_the_order_of_its_commands() {
+        let large = |name| publish(name, LARGE_BYTES_MAX);
+        let mut queue = queue(vec![large("a"), large("b"), publish("b", 1), publish("c", 1)]);
+        assert_eq!(commits(&mut queue), ["a c", "b b"]);
+    }
+
+    #[test]
+    fn a_stop_waits_for_the_commands_before_it() {
+        let large = |name| publish(name, LARGE_BYTES_MAX);
+        let mut queue = queue(vec![large("a"), large("b"), WriteCommand::Stop]);
+        assert_eq!(commits(&mut queue), ["a", "b stop"]);
+    }
 }

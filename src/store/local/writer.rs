@@ -8,7 +8,7 @@
 use super::super::{Limits, Listener, StoreError};
 use super::batch::{Append, Batch, Change, Staged, WritePosition};
 use super::catalog::{Catalog, Channel, Segment};
-use super::command::{Pending, WriteCommand, answer_later, refuse, take_waiting};
+use super::command::{CommandQueue, Pending, WriteCommand, answer_later, refuse};
 use super::files::Files;
 use super::frame::{self, Kind};
 use super::maintenance::{Maintainer, trim_again};
@@ -100,16 +100,17 @@ impl Writer {
     }
 
     /// Runs until it is stopped, or until all senders are dropped.
-    pub fn run(mut self, mut queue: mpsc::Receiver<WriteCommand>, maintainer: Maintainer) {
+    pub fn run(mut self, queue: mpsc::Receiver<WriteCommand>, maintainer: Maintainer) {
+        let mut queue = CommandQueue::new(queue);
         let mut committed = Instant::now();
-        while let Some(first) = queue.blocking_recv() {
-            if !queue.is_empty() && self.files.is_durable() {
+        while queue.wait() {
+            if queue.has_several() && self.files.is_durable() {
                 let pause = COMMIT_PAUSE.saturating_sub(committed.elapsed());
                 #[expect(clippy::disallowed_methods, reason = "a thread of its own, not a task")]
                 std::thread::sleep(pause);
                 committed = Instant::now();
             }
-            let (commands, is_stopped) = take_waiting(first, &mut queue);
+            let (commands, is_stopped) = queue.take();
             self.health.work_begins();
             self.apply(commands, &maintainer);
             if queue.is_empty() {
