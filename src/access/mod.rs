@@ -11,6 +11,7 @@ pub mod token;
 use crate::access::scope::{Pattern, Right};
 use crate::access::token::{Grant, Key, KeyError, Requirements, TokenError};
 use crate::core::event::ChannelName;
+use crate::sync::replaceable::Replaceable;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use parking_lot::Mutex;
 use std::fmt;
@@ -94,7 +95,7 @@ pub enum Decision {
 
 /// Checks tokens and edge secrets, and decides which channels they open.
 pub struct Access {
-    config: AccessConfig,
+    config: Replaceable<AccessConfig>,
     fetched: Mutex<Arc<Vec<Key>>>,
     /// Why no keys have been fetched yet; `None` after the first successful fetch, or without a
     /// JWKS.
@@ -106,13 +107,27 @@ impl Access {
     /// Creates the access control with these settings.
     pub fn new(config: AccessConfig) -> Self {
         let missing = config.has_key_set.then(|| "the first fetch is under way".to_owned());
-        let missing = Mutex::new(missing);
+        let (config, missing) = (Replaceable::new(config), Mutex::new(missing));
         Self { config, fetched: Mutex::default(), missing, wanted: Notify::new() }
+    }
+
+    /// Replaces the settings. Tokens that are already accepted stay accepted until they expire or
+    /// their streams end. Whether there is a JWKS cannot change.
+    ///
+    /// # Errors
+    /// Fails when publishing would no longer need a token.
+    pub fn reload(&self, mut config: AccessConfig) -> Result<(), &'static str> {
+        config.has_key_set = self.config.get().has_key_set;
+        if self.guards_publishing() && !config.guards_publishing() {
+            return Err("without a key, every client could publish; that needs a restart");
+        }
+        self.config.replace(config);
+        Ok(())
     }
 
     /// Whether publishing needs a token. It does as soon as a key or a JWKS is configured.
     pub fn guards_publishing(&self) -> bool {
-        self.config.guards_publishing()
+        self.config.get().guards_publishing()
     }
 
     /// The reason for which tokens of a JWKS cannot be checked yet, while its keys have never been
@@ -122,13 +137,14 @@ impl Access {
     }
 
     /// The name of the cookie that carries the token of a browser.
-    pub fn cookie_name(&self) -> &str {
-        &self.config.cookie_name
+    pub fn cookie_name(&self) -> String {
+        self.config.get().cookie_name.clone()
     }
 
     /// Whether any of these channels is private.
     pub fn is_private(&self, names: &[ChannelName]) -> bool {
-        let is_private = |name| self.config.private.iter().any(|pattern| pattern.matches(name));
+        let config = self.config.get();
+        let is_private = |name| config.private.iter().any(|pattern| pattern.matches(name));
         names.iter().any(is_private)
     }
 
@@ -167,10 +183,10 @@ impl Access {
     /// # Errors
     /// Fails for the same reasons as [`token::verify`].
     pub fn verify(&self, token: &str, now: u64) -> Result<Grant, TokenError> {
-        let requirements = &self.config.requirements;
-        let verified = token::verify(token, &self.config.keys, requirements, now);
-        if !self.config.has_key_set
-            || !matches!(verified, Err(TokenError::UnknownKey | TokenError::Bad))
+        let config = self.config.get();
+        let requirements = &config.requirements;
+        let verified = token::verify(token, &config.keys, requirements, now);
+        if !config.has_key_set || !matches!(verified, Err(TokenError::UnknownKey | TokenError::Bad))
         {
             return verified;
         }
@@ -186,7 +202,7 @@ impl Access {
     pub fn is_vouched(&self, said: &[u8]) -> bool {
         let is_it = |secret: &String| verify_slices_are_equal(secret.as_bytes(), said).is_ok();
         // All secrets are compared, so that the time does not reveal which one matched.
-        self.config.edge_secrets.iter().filter(|secret| is_it(secret)).count() > 0
+        self.config.get().edge_secrets.iter().filter(|secret| is_it(secret)).count() > 0
     }
 
     /// Fetches the keys of the JWKS again and again. This future never completes.
@@ -228,6 +244,6 @@ impl Access {
 
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Access({} keys)", self.config.keys.len())
+        write!(f, "Access({} keys)", self.config.get().keys.len())
     }
 }

@@ -47,6 +47,10 @@ pub struct AccessArguments {
 
 /// Least length of a secret of `--edge-auth`, in bytes.
 const EDGE_SECRET_BYTES_MIN: usize = 16;
+/// What follows the `@` of a secret that is a credential of systemd.
+const CREDENTIAL: &str = "credential:";
+/// The variable with the directory of the credentials (systemd.exec(5)).
+const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
 impl AccessArguments {
     /// Whether the origin may start without a key on any address (`--open-publish`).
@@ -129,14 +133,24 @@ fn flag(name: &str, KeyError(why): &KeyError) -> String {
 pub struct Secret(String);
 
 impl Secret {
-    /// Returns the secret, or the text of the file that `@FILE` names, without its line end.
+    /// Returns the secret, or the text of the file that `@FILE` names, without its line end. The
+    /// file `@credential:NAME` is a credential that systemd gives to the process.
     ///
     /// # Errors
     /// Fails when the file cannot be read; the text names `flag`.
     pub fn read(&self, flag: &str) -> Result<String, String> {
         let Some(path) = self.0.strip_prefix('@') else { return Ok(self.0.clone()) };
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("{flag}: cannot read {path}: {error}"))?;
+        let path = match path.strip_prefix(CREDENTIAL) {
+            None => PathBuf::from(path),
+            Some(name) => {
+                let directory = std::env::var_os(CREDENTIALS_DIRECTORY).ok_or_else(|| {
+                    format!("{flag}: {CREDENTIALS_DIRECTORY} is not set, so there is no {path}")
+                })?;
+                PathBuf::from(directory).join(name)
+            }
+        };
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| format!("{flag}: cannot read {}: {error}", path.display()))?;
         Ok(text.trim_end_matches(['\r', '\n']).to_owned())
     }
 }

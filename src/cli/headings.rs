@@ -1,5 +1,6 @@
 //! The headings under which `serve --help` groups its flags.
 
+pub const CONFIG: &str = "Configuration file";
 pub const LISTEN: &str = "Listen";
 pub const STORAGE: &str = "Storage";
 pub const REDIS: &str = "Redis";

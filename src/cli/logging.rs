@@ -3,8 +3,10 @@
 use clap::ValueEnum;
 use std::io::IsTerminal;
 use tracing::Level;
+use tracing_subscriber::Registry;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// How the log is written.
@@ -16,21 +18,38 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts the log. Libraries log warnings about single frames of single clients, so one client
-/// could fill the log; therefore only their errors are logged, unless `level` is debug or trace.
-pub fn start_log(level: Level, format: LogFormat) {
-    let of_libraries = if level > Level::INFO { level } else { Level::ERROR };
-    let targets = Targets::new().with_default(of_libraries).with_target("headwater", level);
+/// The running log, whose level can be changed.
+pub struct Log(reload::Handle<Targets, Registry>);
+
+/// Starts the log.
+pub fn start_log(level: Level, format: LogFormat) -> Log {
+    let (filter, handle) = reload::Layer::new(targets(level));
     // An empty NO_COLOR counts as none (no-color.org).
     let wants_color = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
-    match format {
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
         LogFormat::Text => {
             let is_colored = wants_color && std::io::stderr().is_terminal();
-            log.with_ansi(is_colored).finish().with(targets).init();
+            lines.with_ansi(is_colored).boxed()
         }
-        LogFormat::Json => {
-            log.json().flatten_event(true).with_target(false).finish().with(targets).init();
-        }
+        LogFormat::Json => lines.json().flatten_event(true).with_target(false).boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(lines).init();
+    Log(handle)
+}
+
+impl Log {
+    /// Changes the level.
+    pub fn set_level(&self, level: Level) {
+        // This fails only after the log has ended, which is when the process ends.
+        self.0.reload(targets(level)).unwrap_or_default();
     }
+}
+
+/// What is logged at a level. Libraries log warnings about single frames of single clients, so one
+/// client could fill the log; therefore only their errors are logged, unless `level` is debug or
+/// trace.
+fn targets(level: Level) -> Targets {
+    let of_libraries = if level > Level::INFO { level } else { Level::ERROR };
+    Targets::new().with_default(of_libraries).with_target("headwater", level)
 }

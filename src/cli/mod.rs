@@ -6,14 +6,18 @@
 mod access;
 mod bench;
 mod capacity;
+mod config;
+mod config_file;
 mod copies;
 mod doctor;
 mod edge;
 mod headings;
 mod limits;
+mod loaded;
 mod logging;
 mod output;
 mod publish;
+mod reload;
 mod serve;
 mod serve_flags;
 mod service;
@@ -39,6 +43,11 @@ pub struct Arguments {
 enum Command {
     /// Serve channels: accept events over HTTP and stream them as cacheable segments
     Serve(Box<serve_flags::ServeArguments>),
+    /// Check, show or create the configuration of `serve`
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Make a running origin read its settings and keys again, as SIGHUP does
+    Reload(reload::ReloadArguments),
     /// Publish one event, or each line of standard input as an event
     Publish(publish::PublishArguments),
     /// Make a token for development
@@ -70,22 +79,15 @@ pub fn start() -> ExitCode {
     }
     match Arguments::try_parse() {
         Ok(arguments) => run(arguments),
-        Err(error) => {
-            // If the error cannot be printed, there is no other way to report it.
-            error.print().unwrap_or_default();
-            if error.use_stderr()
-                && let Some(note) = variable_behind(&error.to_string())
-            {
-                eprintln!("\nheadwater: {note}");
-            }
-            ExitCode::from(error.exit_code() as u8)
-        }
+        Err(error) => loaded::report(&error, None),
     }
 }
 
 fn run(arguments: Arguments) -> ExitCode {
     match arguments.command {
-        Command::Serve(arguments) => serve::run(*arguments),
+        Command::Serve(_) => serve::run(),
+        Command::Reload(arguments) => reload::run(&arguments),
+        Command::Config(command) => config::run(&command),
         Command::Publish(arguments) => publish::run(arguments),
         Command::Token(arguments) => token::run(arguments),
         Command::Tail(arguments) => tail::run(arguments),

@@ -2,10 +2,12 @@
 //! reports how the origin ended.
 
 use super::capacity;
+use super::loaded::Loaded;
 use super::logging::{LogFormat, start_log};
-use super::serve_flags::ServeArguments;
-use super::signals::Signals;
-use super::{fail, misused, service};
+use super::reload::Settings;
+use super::serve_flags::open_to_all;
+use super::signals::{Requested, Signals};
+use super::{fail, service};
 use crate::origin::{Config, Headwater, Listeners, Shutdown};
 use crate::server::{Drain, Stopped};
 use std::process::ExitCode;
@@ -19,13 +21,21 @@ const POLLS_BEFORE_SOCKETS: u32 = 8;
 /// once), and the encoding of states and pages.
 const STORE_READERS: usize = 16;
 
-pub fn run(arguments: ServeArguments) -> ExitCode {
+pub fn run() -> ExitCode {
+    let loaded = match Loaded::load(&["serve"]) {
+        Ok(loaded) => loaded,
+        Err(error) => return error.report(),
+    };
+    let arguments = &loaded.arguments;
     let config = match arguments.config() {
         Ok(config) => config,
-        Err(error) => return misused(&error),
+        Err(error) => return loaded.misused(&error),
     };
-    start_log(arguments.log, arguments.log_format);
+    let log = start_log(arguments.log, arguments.log_format);
     warn_of_short_drain(&config);
+    if let Some(warning) = loaded.exposure() {
+        tracing::warn!("{warning}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .event_interval(POLLS_BEFORE_SOCKETS)
@@ -45,9 +55,10 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
         Err(error) => return fail(&error),
     };
     if let Err(error) = check_openness(&listeners, &config, arguments.access.is_open()) {
-        return misused(&error);
+        return loaded.misused(&error);
     }
-    match runtime.block_on(serve(config, listeners, arguments.log_format)) {
+    let log_format = arguments.log_format;
+    match runtime.block_on(serve(config, listeners, log_format, Settings::new(loaded, log))) {
         Ok(Stopped::Drained) => ExitCode::SUCCESS,
         Ok(Stopped::Cut { connections }) => {
             fail(&format!("stopped; {connections} streams were cut"))
@@ -72,11 +83,9 @@ fn warn_of_short_drain(config: &Config) {
 fn check_openness(listeners: &Listeners, config: &Config, is_open: bool) -> Result<(), String> {
     let public = listeners.public.iter().find(|listener| !listener.is_local());
     match public {
-        Some(listener) if !config.access.guards_publishing() && !is_open => Err(format!(
-            "everyone who reaches {listener} could publish; name a key (--token-secret, \
-             --token-key, --token-jwks), listen on 127.0.0.1 (--listen), or insist with \
-             --open-publish"
-        )),
+        Some(listener) if !config.access.guards_publishing() && !is_open => {
+            Err(open_to_all(listener))
+        }
         _ => Ok(()),
     }
 }
@@ -85,6 +94,7 @@ async fn serve(
     mut config: Config,
     listeners: Listeners,
     log_format: LogFormat,
+    mut settings: Settings,
 ) -> Result<Stopped, String> {
     capacity::bound(&mut config.server);
     // The handlers come first, because a write of the store may exceed a file size limit (SIGXFSZ).
@@ -95,9 +105,19 @@ async fn serve(
     announce(&listeners, is_demo, log_format);
     service::is_ready();
     let shutdown = Shutdown::default();
+    let (reloader, mut reloads) = origin.reloader();
     let stop = async {
         loop {
-            signals.next().await;
+            let (requested, reply) = tokio::select! {
+                requested = signals.next() => (requested, None),
+                Some(reply) = reloads.recv() => (Requested::Reload, Some(reply)),
+            };
+            if requested == Requested::Reload {
+                let outcome = settings.reload(&reloader);
+                // The client that asked for the reload may be gone.
+                reply.map(|reply| reply.send(outcome).ok());
+                continue;
+            }
             service::is_stopping(drain_time);
             shutdown.stop();
         }

@@ -18,6 +18,10 @@ use std::time::Duration;
 
 #[derive(Args, Debug)]
 pub struct ServeArguments {
+    /// File with settings, which flags and variables take precedence over; empty = no file
+    /// [default: /etc/headwater/headwater.toml, if it exists]
+    #[arg(help_heading = headings::CONFIG, long, env = "HEADWATER_CONFIG", value_name = "FILE")]
+    pub(super) config: Option<String>,
     /// Address that clients, publishers and caches connect to: HOST:PORT, :PORT for all addresses
     /// of this machine, or unix:PATH; repeat for more
     #[arg(help_heading = headings::LISTEN, long, env = "HEADWATER_LISTEN", default_value = "127.0.0.1:8080", value_delimiter = ',')]
@@ -217,6 +221,29 @@ impl ServeArguments {
             },
         })
     }
+}
+
+impl ServeArguments {
+    /// Checks that the origin does not listen on an address that other machines can reach while
+    /// publishing needs no token, unless `--open-publish` is set.
+    ///
+    /// # Errors
+    /// Fails if it does; the text names the flags.
+    pub(super) fn check_openness(&self, config: &Config) -> Result<(), String> {
+        let public = self.listen.iter().find(|address| !address.is_local());
+        match public.filter(|_| !config.access.guards_publishing() && !self.access.is_open()) {
+            Some(address) => Err(open_to_all(address)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The error for an address on which every client could publish.
+pub(super) fn open_to_all(address: &dyn std::fmt::Display) -> String {
+    format!(
+        "everyone who reaches {address} could publish; name a key (--token-secret, --token-key, \
+         --token-jwks), listen on 127.0.0.1 (--listen), or insist with --open-publish"
+    )
 }
 
 fn segments(arguments: &ServeArguments) -> Result<SegmentClock, String> {

@@ -2,14 +2,24 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that stop the process, and the signals that it must survive.
+/// The signals that the process obeys, and the signals that it must survive.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    ignored: [(&'static str, Signal); 3],
+    hangup: Signal,
+    ignored: [(&'static str, Signal); 2],
     /// The signal of a write beyond the size limit of a file. It is ignored, because the write also
     /// fails with an error, which is handled.
     _file_size: Signal,
+}
+
+/// The request that a signal makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requested {
+    /// SIGTERM or SIGINT.
+    Stop,
+    /// SIGHUP: read the settings again.
+    Reload,
 }
 
 /// The number of SIGXFSZ, for which tokio has no name: 25 on every Linux except MIPS and PA-RISC.
@@ -24,8 +34,8 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
             ignored: [
-                ("SIGHUP", signal(SignalKind::hangup())?),
                 ("SIGUSR1", signal(SignalKind::user_defined1())?),
                 ("SIGUSR2", signal(SignalKind::user_defined2())?),
             ],
@@ -33,18 +43,18 @@ impl Signals {
         })
     }
 
-    /// Completes at the next SIGTERM or SIGINT, which both request a stop.
-    pub async fn next(&mut self) {
-        let Self { terminate, interrupt, ignored: [one, two, three], .. } = self;
+    /// Completes at the next signal that requests something.
+    pub async fn next(&mut self) -> Requested {
+        let Self { terminate, interrupt, hangup, ignored: [one, two], .. } = self;
         loop {
             let name = tokio::select! {
-                _ = terminate.recv() => return,
-                _ = interrupt.recv() => return,
+                _ = terminate.recv() => return Requested::Stop,
+                _ = interrupt.recv() => return Requested::Stop,
+                _ = hangup.recv() => return Requested::Reload,
                 _ = one.1.recv() => one.0,
                 _ = two.1.recv() => two.0,
-                _ = three.1.recv() => three.0,
             };
-            tracing::info!("{name} is ignored: there is nothing that it could reload or reopen");
+            tracing::info!("{name} is ignored: there is nothing that it could reopen");
         }
     }
 }

@@ -37,16 +37,17 @@ impl Variables {
             ours.filter(|name| name.starts_with(PREFIX) && !self.0.contains_key(name));
         let name = unknown.next()?;
         // The common prefix would make all names similar, so only the rest is compared.
-        let rest = |name: &str| name.trim_start_matches(PREFIX).to_owned();
-        let likeness =
-            |known: &&String| strsim::normalized_damerau_levenshtein(&rest(known), &rest(&name));
-        let nearest = self.0.keys().map(|known| (likeness(&known), known));
-        let nearest = nearest.max_by(|one, other| one.0.total_cmp(&other.0));
-        let hint = match nearest.filter(|(likeness, _)| *likeness >= LIKENESS_MIN) {
-            Some((_, nearest)) => format!("did you mean {nearest}?"),
+        let rest = self.0.keys().map(|known| known.trim_start_matches(PREFIX));
+        let hint = match nearest(name.trim_start_matches(PREFIX), rest) {
+            Some(nearest) => format!("did you mean {PREFIX}{nearest}?"),
             None => "see `headwater serve --help` for all of them, or unset it".to_owned(),
         };
         Some(format!("there is no variable {name}; {hint}"))
+    }
+
+    /// The variable of a flag such as `--segment`.
+    pub fn of_flag(&self, flag: &str) -> Option<&str> {
+        self.0.iter().find(|(_, known)| *known == flag).map(|(variable, _)| variable.as_str())
     }
 
     /// A note about the flags in `text` that were set by variables: it names these variables. Flags
@@ -57,22 +58,34 @@ impl Variables {
         typed: &[OsString],
         is_set: impl Fn(&str) -> bool,
     ) -> Option<String> {
-        let is_typed = |flag: &str| {
-            let mut words = typed.iter().filter_map(|word| word.to_str());
-            words.any(|word| word == flag || word.starts_with(&format!("{flag}=")))
-        };
-        let is_named = |flag: &str| {
-            let mut ends = text.match_indices(flag).map(|(at, _)| &text[at + flag.len()..]);
-            ends.any(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-'))
-        };
         let from_variable = |(variable, flag): &(&String, &String)| {
-            is_named(flag) && !is_typed(flag) && is_set(variable)
+            is_named(text, flag) && !is_typed(typed, flag) && is_set(variable)
         };
         let notes = self.0.iter().filter(from_variable);
         let notes: Vec<_> =
             notes.map(|(variable, flag)| format!("{flag} is set by {variable}")).collect();
         (!notes.is_empty()).then(|| notes.join(", "))
     }
+}
+
+/// The name among `known` that is most similar to a misspelt one, if any is similar enough.
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let likeness = |known: &str| strsim::normalized_damerau_levenshtein(known, name);
+    let nearest = known.map(|known| (likeness(known), known));
+    let (likeness, nearest) = nearest.max_by(|one, other| one.0.total_cmp(&other.0))?;
+    (likeness >= LIKENESS_MIN).then_some(nearest)
+}
+
+/// Whether a text names a flag, and not only one whose name begins in the same way.
+pub fn is_named(text: &str, flag: &str) -> bool {
+    let mut ends = text.match_indices(flag).map(|(at, _)| &text[at + flag.len()..]);
+    ends.any(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-'))
+}
+
+/// Whether a flag is among the words of a command line.
+pub fn is_typed(words: &[OsString], flag: &str) -> bool {
+    let mut words = words.iter().filter_map(|word| word.to_str());
+    words.any(|word| word == flag || word.starts_with(&format!("{flag}=")))
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ impl AppState {
         }
         let name = self.access.cookie_name();
         let mut refused = None;
-        for token in cookies(headers, name) {
+        for token in cookies(headers, &name) {
             match self.check(token, wanted) {
                 Ok(_) => return Ok(Audience::Bearer),
                 // `Expired` and `NotYet` replace `Refused`, because the client may come back later.

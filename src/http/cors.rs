@@ -36,7 +36,8 @@ pub(super) struct Readers {
 impl AppState {
     /// Adds the headers that name the pages that may read the response.
     pub(super) fn allow_origin(&self, readers: &Readers, headers: &mut HeaderMap) {
-        let allowed = &self.config.cors_origins;
+        let config = self.config();
+        let allowed = &config.cors_origins;
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
         if readers.varies || !allowed.is_empty() {
             headers.append(VARY, HeaderValue::from_static("Origin"));

@@ -64,7 +64,7 @@ impl AppState {
         query.only("history", &HISTORY_PARAMETERS)?;
         let (wanted, events) = self.wanted_page(name, query).await?;
         let limit = PageLimit { events, bytes: PAGE_BYTES_MAX };
-        let largest = PAGE_BYTES_MAX.max(self.config.event_bytes);
+        let largest = PAGE_BYTES_MAX.max(self.config().event_bytes);
         let turn = self.turn_to_read().await?;
         let charge = self.hub.memory(PAGE_MEMORY_FACTOR * largest).await?;
         let page = match wanted {

@@ -98,10 +98,10 @@ impl AppState {
         let mut gathered = Gathered::default();
         let mut stage = Registration::new(self.hub.lifecycle().clone());
         let wait =
-            if has_news { self.config.long_poll_linger } else { self.config.long_poll_timeout };
+            if has_news { self.config().long_poll_linger } else { self.config().long_poll_timeout };
         let mut deadline = Instant::now() + wait;
-        while gathered.bytes.len() < self.config.long_poll_bytes {
-            let room = self.config.long_poll_bytes - gathered.bytes.len();
+        while gathered.bytes.len() < self.config().long_poll_bytes {
+            let room = self.config().long_poll_bytes - gathered.bytes.len();
             // A process that ends answers at once with what it has.
             let step = poll_fn(|context| match joined.reader.poll_next(context, room) {
                 Poll::Ready(step) => Poll::Ready(Some(step)),
@@ -116,9 +116,9 @@ impl AppState {
                 }
                 Step::Events(delivery) => {
                     if gathered.events == 0 {
-                        let charge = self.hub.memory(2 * self.config.long_poll_bytes).await;
+                        let charge = self.hub.memory(2 * self.config().long_poll_bytes).await;
                         gathered.charge = charge.ok();
-                        deadline = deadline.min(Instant::now() + self.config.long_poll_linger);
+                        deadline = deadline.min(Instant::now() + self.config().long_poll_linger);
                     }
                     gathered.bytes.extend_from_slice(&delivery.bytes);
                     gathered.events += delivery.events;

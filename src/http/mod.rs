@@ -5,6 +5,7 @@
 //! below it, such as `hub` and `core`, decide about channels and time.
 
 mod access;
+mod admin;
 mod body_events;
 mod config;
 mod cors;
@@ -31,9 +32,12 @@ use crate::http::stream_body::ResponseBody;
 use crate::hub::Hub;
 use crate::limits::budget::Exhausted;
 use crate::limits::client_address::Client;
-use crate::limits::connections::{Acquired, Clients, Permit};
+use crate::limits::connections::{Acquired, Clients, ClientsConfig, Permit};
+use crate::sync::replaceable::Replaceable;
 use crate::telemetry::exposition;
 use access::{Audience, Denied};
+use admin::Reloads;
+pub use admin::{ReloadRequest, Reloaded};
 use bytes::Bytes;
 pub use config::{HttpConfig, WebSocketLimits};
 use cors::Readers;
@@ -69,11 +73,13 @@ pub struct AppState {
     pub access: Access,
     /// The permits that each client holds.
     pub clients: Arc<Clients>,
-    config: HttpConfig,
+    config: Replaceable<HttpConfig>,
     publishing: Publishing,
     responses: Responses,
     readiness: Readiness,
     states: States,
+    /// The requests to read the settings again.
+    pub reloads: Reloads,
     /// One permit for each large response that is being built.
     builds: Arc<Semaphore>,
     /// One permit for each request for a stream over HTTP/2.
@@ -130,6 +136,7 @@ impl AppState {
         streams_max: usize,
     ) -> Self {
         let publishing = Publishing::new(&config);
+        let config = Replaceable::new(config);
         let (clients, responses) = (Arc::new(clients), Responses::default());
         let readiness = Readiness::default();
         let states = States::default();
@@ -145,6 +152,7 @@ impl AppState {
             responses,
             readiness,
             states,
+            reloads: Reloads::default(),
             builds,
             streams,
         }
@@ -184,14 +192,28 @@ impl AppState {
         answer
     }
 
+    /// Replaces the settings and the limits of the clients. The memory for publish bodies keeps its
+    /// size, and the length of responses stays, because the origins of one store share it.
+    pub fn reload(&self, mut config: HttpConfig, clients: ClientsConfig) {
+        let current = self.config();
+        (config.segment_bytes, config.demo) = (current.segment_bytes, current.demo);
+        self.publishing.reload(config.publish_rates);
+        self.clients.reload(clients);
+        self.config.replace(config);
+    }
+
+    fn config(&self) -> Arc<HttpConfig> {
+        self.config.get()
+    }
+
     /// The time after which a stream that has sent nothing sends a comment.
     pub fn heartbeat(&self) -> std::time::Duration {
-        self.config.heartbeat
+        self.config().heartbeat
     }
 
     /// The longest time for which a client may leave its response unread.
     pub fn write_timeout(&self) -> std::time::Duration {
-        self.config.write_timeout
+        self.config().write_timeout
     }
 
     /// Drops unused entries of the rate limits and state bodies that no request is using.
@@ -310,7 +332,7 @@ impl AppState {
                 let audience = self.audience_of(&request, &query, &name)?;
                 Ok(for_its(audience, self.state(&name, &query).await?))
             }
-            Route::Home if self.config.demo => Ok(page()),
+            Route::Home if self.config().demo => Ok(page()),
             Route::Home => Ok(files::home(request.headers())),
             Route::File(Found::File(file)) => Ok(file.answer(request.headers())),
             Route::File(Found::Elsewhere(path)) => Ok(files::redirect(&path)),
@@ -397,22 +419,6 @@ impl AppState {
             Denied::NotYet(problem) => problem,
             Denied::Refused(problem) => problem,
         })
-    }
-
-    async fn answer_admin(&self, request: &Request<Incoming>) -> Result<HttpResponse, Problem> {
-        if !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
-            return Err(Problem::method(READ_METHODS));
-        }
-        match Route::parse(request.uri().path())? {
-            Route::Metrics => {
-                self.hub.refresh_metrics().await;
-                self.hub.metrics().ready.set(self.ready().await.is_ok().into());
-                Ok(metrics(request.headers(), &self.hub.metrics().text()))
-            }
-            Route::Health => Ok(text("ok\n".to_owned())),
-            Route::Ready => self.ready().await,
-            _ => Err(Problem::not_found("here are /metrics, /healthz and /readyz")),
-        }
     }
 }
 

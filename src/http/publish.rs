@@ -16,9 +16,10 @@ use crate::core::ndjson::{BatchLimits, Separator};
 use crate::http::HttpConfig;
 use crate::limits::client_address::Client;
 use crate::limits::intake_pace::Allowance;
-use crate::limits::rates::{Quota, Rates, TooFast};
+use crate::limits::rates::{Quota, Rates, RatesConfig, TooFast};
 use crate::store::{IDEMPOTENCY_KEY_RULE, Idempotency, Publication, Published};
 use crate::sync::background;
+use crate::sync::replaceable::Replaceable;
 use bytes::{Bytes, BytesMut};
 use flate2::bufread::GzDecoder;
 use http_body_util::BodyExt;
@@ -54,14 +55,14 @@ const ID_BYTES: usize = 20;
 /// The limits that all publishes share: the memory for their bodies, and the rates.
 pub(super) struct Publishing {
     intake: Intake,
-    rates: Rates,
+    rates: Replaceable<Rates>,
     /// Each large body that is being decoded or parsed holds a permit.
     parsers: Semaphore,
 }
 
 impl Publishing {
     pub fn new(config: &HttpConfig) -> Self {
-        let rates = Rates::new(config.publish_rates);
+        let rates = Replaceable::new(Rates::new(config.publish_rates));
         // A compressed body and its decoded text are in memory at the same time.
         let largest = 2 * config.batch_bytes.max(config.event_bytes);
         // Half of the cores stay free for other requests.
@@ -70,8 +71,13 @@ impl Publishing {
         Self { intake: Intake::new(config.publish_buffer, largest), rates, parsers }
     }
 
+    /// Replaces the rates. All allowances are unused afterwards.
+    pub fn reload(&self, rates: RatesConfig) {
+        self.rates.replace(Rates::new(rates));
+    }
+
     pub fn sweep(&self) {
-        self.rates.sweep();
+        self.rates.get().sweep();
     }
 }
 
@@ -126,7 +132,7 @@ impl AppState {
         let removes_key = removes_key(query, shape)?;
         let is_gzip = is_gzip(&head.headers)?;
         let key = idempotency_key(&head.headers)?;
-        let longest = self.config.body_timeout;
+        let longest = self.config().body_timeout;
         let publisher = match subject {
             Some(subject) if !subject.is_empty() => Publisher::Subject(subject.to_owned()),
             _ => Publisher::Client(client),
@@ -154,7 +160,7 @@ impl AppState {
 
     /// Parses a batch. A large one is parsed in the background.
     async fn batch(&self, body: Bytes, separator: Separator) -> Result<Vec<Event>, Problem> {
-        let (events, event_bytes) = (self.config.batch_events, self.config.event_bytes);
+        let (events, event_bytes) = (self.config().batch_events, self.config().event_bytes);
         let limits = BatchLimits { events, event_bytes };
         if body.len() <= SMALL_BYTES {
             return batch_events(&body, separator, limits);
@@ -174,8 +180,8 @@ impl AppState {
         (mut room, allowance): (Room<'a>, Option<&Arc<Allowance>>),
     ) -> Result<(Bytes, Room<'a>), Problem> {
         let (what, limit, flag) = match shape {
-            Shape::Single => ("an event", self.config.event_bytes, "--max-event"),
-            Shape::Batch(_) => ("a batch", self.config.batch_bytes, "--max-batch"),
+            Shape::Single => ("an event", self.config().event_bytes, "--max-event"),
+            Shape::Batch(_) => ("a batch", self.config().batch_bytes, "--max-batch"),
         };
         let too_large = || Problem::too_large(what, limit, flag);
         if body.size_hint().lower() > limit as u64 {
@@ -214,7 +220,7 @@ impl AppState {
         subject: Option<&str>,
         events: usize,
     ) -> Result<(), Problem> {
-        let taken = self.publishing.rates.take(channel, subject, events);
+        let taken = self.publishing.rates.get().take(channel, subject, events);
         taken.map_err(|TooFast { what, flag, wait }| match wait {
             Ok(wait) => {
                 let detail = format!(
@@ -237,7 +243,8 @@ impl AppState {
         subject: Option<&str>,
         has_key: bool,
     ) -> Result<(), Problem> {
-        let (Some(subject), rates) = (subject, &self.publishing.rates) else { return Ok(()) };
+        let Some(subject) = subject else { return Ok(()) };
+        let rates = self.publishing.rates.get();
         let refused = |detail: &str, wait: Duration| {
             let status = StatusCode::TOO_MANY_REQUESTS;
             let problem = Problem::new(status, "rate", "Too many of one publisher", detail);

@@ -140,7 +140,8 @@ impl AppState {
             && page_host(origin).is_some_and(|page| {
                 is_host(page, host) || forwarded.is_some_and(|forwarded| is_host(page, forwarded))
             });
-        let named = &self.config.cors_origins;
+        let config = self.config();
+        let named = &config.cors_origins;
         match is_own || named.iter().any(|one| one.as_bytes() == origin.as_bytes()) {
             true => Site::Ours,
             false => Site::Strange,
@@ -161,7 +162,7 @@ impl AppState {
             return (Readers { asked, ..Readers::default() }, Ok(()));
         }
         let is_known = is_loopback(host)
-            || self.config.allowed_hosts.iter().any(|one| {
+            || self.config().allowed_hosts.iter().any(|one| {
                 one.eq_ignore_ascii_case(host) || one.eq_ignore_ascii_case(without_port(host))
             });
         if !host.is_empty() && !is_known {

@@ -112,7 +112,7 @@ impl AppState {
             _ => JoinKind::Fresh,
         };
         let freshness = Freshness::Segment { ends_at: joined.span.ends_at };
-        let (heartbeat, bytes_max) = (self.config.heartbeat, self.config.segment_bytes);
+        let (heartbeat, bytes_max) = (self.config().heartbeat, self.config().segment_bytes);
         let body = CountedStream::new(self.hub.clone(), joined, kind, heartbeat, bytes_max);
         self.stream_answer(names, freshness, ResponseBody::Stream(Box::new(body)))
     }
@@ -145,7 +145,7 @@ impl AppState {
 
     /// Adds the keys by which a CDN can purge a response about these channels (`--surrogate-keys`).
     pub(super) fn surrogate_headers(&self, names: &[ChannelName], headers: &mut HeaderMap) {
-        if self.config.surrogate_keys {
+        if self.config().surrogate_keys {
             let keys: Vec<String> = names.iter().map(|name| format!("headwater-{name}")).collect();
             headers.insert("surrogate-key", header(&format!("headwater {}", keys.join(" "))));
             headers.insert("cache-tag", header(&format!("headwater,{}", keys.join(","))));

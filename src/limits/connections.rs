@@ -2,6 +2,7 @@
 //! through a trusted proxy whose responses are for one client, count too.
 
 use crate::limits::client_address::{Client, Network, behind_proxies, is_one_of};
+use crate::sync::replaceable::Replaceable;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -28,7 +29,7 @@ impl Default for ClientsConfig {
 /// The clients that have permits.
 #[derive(Debug, Default)]
 pub struct Clients {
-    config: ClientsConfig,
+    config: Replaceable<ClientsConfig>,
     held: Mutex<HashMap<Client, usize>>,
 }
 
@@ -53,17 +54,23 @@ pub struct Permit {
 impl Clients {
     /// Returns a set in which no client has a permit.
     pub fn new(config: ClientsConfig) -> Self {
-        Self { config, held: Mutex::default() }
+        Self { config: Replaceable::new(config), held: Mutex::default() }
+    }
+
+    /// Replaces the limit and the proxies. A client that has more connections than its new limit
+    /// keeps them.
+    pub fn reload(&self, config: ClientsConfig) {
+        self.config.replace(config);
     }
 
     /// Whether this peer is a trusted proxy.
     pub fn is_proxy(&self, peer: IpAddr) -> bool {
-        is_one_of(&self.config.proxies, peer)
+        is_one_of(&self.config.get().proxies, peer)
     }
 
     /// Returns the header in which proxies name the client.
-    pub fn header(&self) -> &str {
-        &self.config.header
+    pub fn header(&self) -> String {
+        self.config.get().header.clone()
     }
 
     /// Returns the client that sent a request: `peer`, or the client that trusted proxies name in
@@ -73,12 +80,12 @@ impl Clients {
         peer: IpAddr,
         forwarded: impl DoubleEndedIterator<Item = &'a str>,
     ) -> Client {
-        Client::at(behind_proxies(peer, &self.config.proxies, forwarded))
+        Client::at(behind_proxies(peer, &self.config.get().proxies, forwarded))
     }
 
     /// Requests a permit for a connection of a client.
     pub fn acquire(self: &Arc<Self>, client: Client) -> Acquired {
-        let most = self.config.most;
+        let most = self.config.get().most;
         if most == 0 {
             return Acquired::Granted(None);
         }

@@ -7,6 +7,7 @@ pub mod config;
 mod key_set;
 mod listeners;
 
+pub use crate::http::Reloaded;
 pub use crate::sync::shutdown::Shutdown;
 pub use config::{Config, MemoryConfig, RedisOptions, StoreAddress, StoreConfig};
 pub use listeners::Listeners;
@@ -16,7 +17,7 @@ use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, Event};
 use crate::demo;
 use crate::fanout::Pumps;
-use crate::http::AppState;
+use crate::http::{AppState, ReloadRequest};
 use crate::hub::Hub;
 use crate::hub::registry::ChannelRegistry;
 use crate::limits::budget::Budget;
@@ -30,6 +31,7 @@ use crate::telemetry::process::memory_limit;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// Responses may take the memory of the process divided by this number, unless configured
 /// otherwise.
@@ -55,6 +57,10 @@ pub struct Error(String);
 /// size limits of HTTP publishes do not apply.
 #[derive(Clone)]
 pub struct Publisher(Arc<Hub>);
+
+/// Changes the settings of an origin that runs.
+#[derive(Clone)]
+pub struct Reloader(Arc<AppState>);
 
 impl Headwater {
     /// Opens the store, and starts nothing else.
@@ -82,6 +88,12 @@ impl Headwater {
     /// Returns a publisher for code in the same process.
     pub fn publisher(&self) -> Publisher {
         Publisher(self.hub.clone())
+    }
+
+    /// Returns the means to change the settings while the origin runs, and the requests for that
+    /// from the admin listener.
+    pub fn reloader(&self) -> (Reloader, mpsc::Receiver<ReloadRequest>) {
+        (Reloader(self.app.clone()), self.app.reloads.receive())
     }
 
     /// Serves until `shutdown` requests a stop, then drains: the streams end at their boundaries,
@@ -123,6 +135,20 @@ impl Headwater {
         store.stop().await;
         tracing::info!(?stopped, "stopped");
         Ok(stopped)
+    }
+}
+
+impl Reloader {
+    /// Uses the keys, the private channels, the origins and hosts of pages, and the limits of
+    /// requests, clients and publishers of `config`, for requests and connections that begin from
+    /// now on. All other settings stay as they are.
+    ///
+    /// # Errors
+    /// Fails when publishing would no longer need a token; then nothing is changed.
+    pub fn apply(&self, config: Config) -> Result<(), Error> {
+        self.0.access.reload(config.access).map_err(|why| Error(why.to_owned()))?;
+        self.0.reload(config.http, config.clients);
+        Ok(())
     }
 }
 

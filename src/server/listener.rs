@@ -90,6 +90,17 @@ impl fmt::Display for ListenAddress {
 }
 
 impl ListenAddress {
+    /// Whether only this machine can reach the address, as far as its text says.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Unix(_) => true,
+            Self::Tcp { host, .. } => {
+                let address = host.parse::<IpAddr>();
+                host == "localhost" || address.is_ok_and(|ip| ip.to_canonical().is_loopback())
+            }
+        }
+    }
+
     /// Binds one socket for each address: a host name may have several addresses.
     ///
     /// # Errors

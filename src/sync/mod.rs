@@ -5,6 +5,7 @@ pub mod background;
 pub mod clock;
 pub mod lifecycle;
 pub mod random;
+pub mod replaceable;
 pub mod shutdown;
 pub mod timers;
 pub mod waiters;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const FOLDERS: [(&str, &[&str]); 17] = [
     ("core", &[]),
     ("sync", &[]),
-    ("access", &["core"]),
+    ("access", &["core", "sync"]),
     ("limits", &["core", "sync"]),
     ("store", &["core", "sync"]),
     ("telemetry", &["core", "store"]),

@@ -100,7 +100,7 @@ impl AppState {
         };
         let site = self.site(headers, host);
         let is_local = !self.access.guards_publishing() && is_local_page(headers);
-        if site == Site::Strange && !self.config.cors_origins.is_empty() && !is_local {
+        if site == Site::Strange && !self.config().cors_origins.is_empty() && !is_local {
             let detail = "pages of this origin may not connect; name it with --cors-origin";
             let (status, title) = (StatusCode::FORBIDDEN, "Not from this page");
             return Err(Problem::new(status, "origin", title, detail));
@@ -119,7 +119,8 @@ impl AppState {
         let (grant, refused) = match token.filter(|_| is_guarded).map(grant_of) {
             // A bad cookie is ignored: a page cannot remove it, and public channels need no token.
             None if is_guarded && site != Site::Strange => {
-                let own = cookies(headers, self.access.cookie_name());
+                let name = self.access.cookie_name();
+                let own = cookies(headers, &name);
                 (own.into_iter().find_map(|token| grant_of(token).ok()), None)
             }
             None => (None, None),

@@ -13,9 +13,9 @@ use crate::access::scope::Right;
 use crate::core::event::ChannelName;
 use crate::core::resume::ResumeFrom;
 use crate::core::sse;
-use crate::http::WebSocketLimits;
 use crate::http::probe;
 use crate::http::websocket::frame::{self, ClientMessage, Frame, Publish, Reference};
+use crate::http::{HttpConfig, WebSocketLimits};
 use crate::hub::reader::{Lost, Step};
 use crate::hub::{Join, Joined};
 use crate::store::{Idempotency, Publication};
@@ -72,6 +72,8 @@ pub async fn wire(upgraded: Upgraded, limits: &WebSocketLimits) -> Wire {
 /// A WebSocket that is being served.
 pub struct Session {
     origin: Arc<AppState>,
+    /// The settings at the handshake, which stay in force when they are read again.
+    config: Arc<HttpConfig>,
     handshake: Arc<Handshake>,
     wire: Wire,
     subscriptions: Subscriptions,
@@ -101,12 +103,13 @@ enum Due {
 impl Session {
     /// Creates a session for a connection after its handshake.
     pub async fn new(origin: Arc<AppState>, upgraded: Upgraded, handshake: Arc<Handshake>) -> Self {
-        let limits = &origin.config.websocket;
-        let wire = wire(upgraded, limits).await;
-        let frames = RateLimiter::direct(Quota::per_second(limits.frames_per_second));
+        let config = origin.config();
+        let wire = wire(upgraded, &config.websocket).await;
+        let frames = RateLimiter::direct(Quota::per_second(config.websocket.frames_per_second));
         let subscriptions = Subscriptions::default();
         Self {
             origin,
+            config,
             handshake,
             wire,
             subscriptions,
@@ -140,7 +143,7 @@ impl Session {
     async fn serve(&mut self, draining: impl Future<Output = ()>) -> End {
         let mut draining = pin!(draining);
         let mut expired = pin!(self.expiry());
-        let every = self.origin.config.websocket.ping;
+        let every = self.config.websocket.ping;
         let mut pings = interval_at(tokio::time::Instant::now() + every, every);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -174,7 +177,7 @@ impl Session {
         match due {
             Due::Message(None) => Err(End::Gone),
             Due::Message(Some(Err(error))) => {
-                let close_reason = failed(&error, &self.origin.config.websocket);
+                let close_reason = failed(&error, &self.config.websocket);
                 Err(close_reason.map_or(End::Gone, End::Close))
             }
             Due::Message(Some(Ok(message))) => self.on_message(message).await,
@@ -188,7 +191,7 @@ impl Session {
     async fn on_message(&mut self, message: Message) -> Result<(), End> {
         self.unanswered_pings = 0;
         if let Err(until) = self.frames.check() {
-            let limit = self.origin.config.websocket.frames_per_second;
+            let limit = self.config.websocket.frames_per_second;
             let reason = format!("at most {limit} frames a second (--ws-frame-rate)");
             let wait = until.wait_time_from(DefaultClock::default().now());
             return Err(End::Close(CloseReason::later(&reason, wait.as_secs() + 1)));
@@ -207,8 +210,7 @@ impl Session {
     }
 
     async fn dispatch(&mut self, text: &str) -> Result<(), End> {
-        let Frame { reference, command } = match Frame::parse(text, self.origin.config.event_bytes)
-        {
+        let Frame { reference, command } = match Frame::parse(text, self.config.event_bytes) {
             Ok(frame) => frame,
             Err(error) => {
                 let mut problem = Problem::bad_frame(&error.why);
@@ -241,7 +243,7 @@ impl Session {
 
     /// Checks a whole `subscribe` message. If one channel is refused, all of them are.
     fn check_subscribe(&self, wanted: &[(ChannelName, ResumeFrom)]) -> Result<(), Problem> {
-        let limit = self.origin.config.websocket.channels;
+        let limit = self.config.websocket.channels;
         if self.subscriptions.len() + wanted.len() > limit {
             let detail = format!("a socket has at most {limit} channels (--max-ws-channels)");
             return Err(Problem::bad_field("channels", detail).with("limit", limit));
@@ -440,12 +442,12 @@ impl Session {
     }
 
     async fn feed(&mut self, message: Message) -> Result<(), End> {
-        let fed = timeout(self.origin.config.write_timeout, self.wire.feed(message)).await;
+        let fed = timeout(self.config.write_timeout, self.wire.feed(message)).await;
         if matches!(fed, Ok(Ok(()))) { Ok(()) } else { Err(End::Gone) }
     }
 
     async fn flush(&mut self) -> Result<(), End> {
-        let flushed = timeout(self.origin.config.write_timeout, self.wire.flush()).await;
+        let flushed = timeout(self.config.write_timeout, self.wire.flush()).await;
         if matches!(flushed, Ok(Ok(()))) { Ok(()) } else { Err(End::Gone) }
     }
 }

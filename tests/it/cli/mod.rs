@@ -1,6 +1,7 @@
 //! The commands, and what an operator sees of them.
 
 pub mod commands;
+pub mod configuration;
 pub mod doctor;
 pub mod logs;
 pub mod metrics;

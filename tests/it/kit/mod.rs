@@ -91,7 +91,9 @@ impl Origin {
     fn launch(wrapper: Vec<String>, arguments: Vec<String>) -> Self {
         let mut words = wrapper.iter().map(String::as_str).chain([BINARY]);
         let mut command = Command::new(words.next().expect("a command"));
-        command.args(words).args(&arguments).stdin(Stdio::null()).stdout(Stdio::null());
+        // A configuration file of this machine shall not change the tests.
+        command.args(words).args(&arguments).env("HEADWATER_CONFIG", "");
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
         let lines = BufReader::new(child.stderr.take().expect("standard error is piped")).lines();
         let (send, receive) = mpsc::channel();

@@ -1,0 +1,103 @@
+//! The admin listener: metrics and probes, and the request to read the settings again.
+
+use super::problem::Problem;
+use super::route::Route;
+use super::{AppState, HttpResponse, READ_METHODS, json, metrics, text};
+use crate::core::caching::Freshness;
+use hyper::header::{HeaderMap, ORIGIN};
+use hyper::{Method, Request, StatusCode};
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+
+/// The path of the request to read the settings again.
+const RELOAD: &str = "/reload";
+/// Requests to read the settings again that may wait at the same time.
+const RELOADS_WAITING_MAX: usize = 4;
+
+/// The effect of reading the settings again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// The flags with a new value that is in force now.
+    pub changed: Vec<String>,
+    /// The flags with a new value that takes effect at the next start.
+    pub at_restart: Vec<String>,
+}
+
+/// A request to read the settings again. Its sender takes the effect, or the reason why nothing was
+/// changed.
+pub type ReloadRequest = oneshot::Sender<Result<Reloaded, String>>;
+
+/// The way of such requests to the program that has the settings.
+#[derive(Default)]
+pub struct Reloads(Mutex<Option<mpsc::Sender<ReloadRequest>>>);
+
+impl Reloads {
+    /// Returns the receiver of the requests. Without a receiver they are refused.
+    pub fn receive(&self) -> mpsc::Receiver<ReloadRequest> {
+        let (sender, receiver) = mpsc::channel(RELOADS_WAITING_MAX);
+        *self.0.lock() = Some(sender);
+        receiver
+    }
+
+    async fn request(&self) -> Result<Reloaded, Problem> {
+        let sender = self.0.lock().clone();
+        let sender = sender.ok_or_else(|| Problem::not_found("there are no settings to read"))?;
+        let busy = || {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            let detail = "the process is stopping, or is reading its settings already";
+            Problem::new(status, "busy", "The settings cannot be read now", detail)
+        };
+        let (request, reply) = oneshot::channel();
+        sender.try_send(request).map_err(|_| busy())?;
+        reply.await.map_err(|_| busy())?.map_err(|why| {
+            let status = StatusCode::CONFLICT;
+            let detail = format!("{why}; nothing was changed");
+            Problem::new(status, "settings", "The settings cannot be used", detail)
+        })
+    }
+}
+
+impl AppState {
+    /// Answers a request on the admin listener.
+    pub(super) async fn answer_admin<B>(
+        &self,
+        request: &Request<B>,
+    ) -> Result<HttpResponse, Problem> {
+        if request.uri().path() == RELOAD {
+            return self.reload_for(request).await;
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+            return Err(Problem::method(READ_METHODS));
+        }
+        match Route::parse(request.uri().path())? {
+            Route::Metrics => {
+                self.hub.refresh_metrics().await;
+                self.hub.metrics().ready.set(self.ready().await.is_ok().into());
+                Ok(metrics(request.headers(), &self.hub.metrics().text()))
+            }
+            Route::Health => Ok(text("ok\n".to_owned())),
+            Route::Ready => self.ready().await,
+            _ => Err(Problem::not_found("here are /metrics, /healthz, /readyz and /reload")),
+        }
+    }
+
+    async fn reload_for<B>(&self, request: &Request<B>) -> Result<HttpResponse, Problem> {
+        if request.method() != Method::POST {
+            return Err(Problem::method("POST"));
+        }
+        if is_of_page(request.headers()) {
+            let detail = "pages may not use the admin listener; use headwater reload";
+            let title = "Not from this page";
+            return Err(Problem::new(StatusCode::FORBIDDEN, "origin", title, detail));
+        }
+        let Reloaded { changed, at_restart } = self.reloads.request().await?;
+        let body = json!({ "changed": changed, "at_restart": at_restart });
+        Ok(json(StatusCode::OK, body.to_string().into(), &Freshness::Never.cache_control(0)))
+    }
+}
+
+/// Whether a web page sent the request. A browser adds one of these headers to every POST.
+fn is_of_page(headers: &HeaderMap) -> bool {
+    headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site")
+}
