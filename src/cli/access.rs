@@ -59,10 +59,11 @@ impl AccessArguments {
     }
 
     /// Checks the flags. Returns the settings, and the file or URL of the JWKS, if there is one.
+    /// `has_edge_ca` says whether an edge may vouch with a certificate.
     ///
     /// # Errors
     /// Fails when a flag has a wrong value; the text names the flag.
-    pub fn finish(self) -> Result<(AccessConfig, Option<String>), String> {
+    pub fn finish(self, has_edge_ca: bool) -> Result<(AccessConfig, Option<String>), String> {
         let mut keys = Vec::new();
         for secret in &self.secrets {
             let secret = secret.read("--token-secret")?;
@@ -100,9 +101,10 @@ impl AccessArguments {
             ));
         }
         let has_key_set = self.key_set.is_some();
-        if !self.private.is_empty() && keys.is_empty() && !has_key_set && edge_secrets.is_empty() {
+        let has_edge = has_edge_ca || !edge_secrets.is_empty();
+        if !self.private.is_empty() && keys.is_empty() && !has_key_set && !has_edge {
             return Err("--private: nobody could read these channels; give a key \
-                        (--token-secret, --token-key, --token-jwks) or --edge-auth"
+                        (--token-secret, --token-key, --token-jwks), --edge-auth or --tls-edge-ca"
                 .to_owned());
         }
         let requirements =

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 /// The flags whose new values are used by requests and connections that begin after the reload.
 /// Files that they name are read again, too.
-const RELOADED: [&str; 32] = [
+const RELOADED: [&str; 35] = [
     "allowed-host",
     "body-timeout",
     "client-header",
@@ -39,6 +39,9 @@ const RELOADED: [&str; 32] = [
     "publish-rate",
     "publish-rate-per-subject",
     "surrogate-keys",
+    "tls-cert",
+    "tls-edge-ca",
+    "tls-key",
     "token-audience",
     "token-issuer",
     "token-key",

@@ -100,9 +100,10 @@ async fn serve(
     // The handlers come first, because a write of the store may exceed a file size limit (SIGXFSZ).
     let mut signals = Signals::listen().map_err(|error| error.to_string())?;
     let is_demo = config.http.demo;
+    let tls = config.tls.as_ref().map(|tls| tls.on_admin);
     let drain_time = config.server.drain_delay + config.server.drain_timeout;
     let origin = Headwater::open(config).await.map_err(|error| error.to_string())?;
-    announce(&listeners, is_demo, log_format);
+    announce(&listeners, is_demo, tls, log_format);
     service::is_ready();
     let shutdown = Shutdown::default();
     let (reloader, mut reloads) = origin.reloader();
@@ -129,15 +130,18 @@ async fn serve(
     }
 }
 
-/// Prints the addresses of the origin. Scripts wait for these lines.
-fn announce(listeners: &Listeners, is_demo: bool, log_format: LogFormat) {
+/// Prints the addresses of the origin. Scripts wait for these lines. `tls` says whether the admin
+/// listeners use TLS, if there is TLS.
+fn announce(listeners: &Listeners, is_demo: bool, tls: Option<bool>, log_format: LogFormat) {
     let say = |what: &str, url: String| match log_format {
         LogFormat::Text => eprintln!("headwater: {what} on {url}"),
         LogFormat::Json => tracing::info!(what, url, "serving"),
     };
-    listeners.public.iter().for_each(|one| say("channels", format!("{one}/channels/")));
-    listeners.admin.iter().for_each(|one| say("metrics", format!("{one}/metrics")));
+    let public: Vec<_> = listeners.public.iter().map(|one| one.url(tls.is_some())).collect();
+    public.iter().for_each(|url| say("channels", format!("{url}/channels/")));
+    let is_tls = tls == Some(true);
+    listeners.admin.iter().for_each(|one| say("metrics", format!("{}/metrics", one.url(is_tls))));
     if is_demo {
-        listeners.public.iter().for_each(|one| say("demo page", format!("{one}/")));
+        public.iter().for_each(|url| say("demo page", format!("{url}/")));
     }
 }

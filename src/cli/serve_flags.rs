@@ -10,10 +10,12 @@ use crate::core::segment::{LANES_MAX, SEGMENT_MS, SegmentClock};
 use crate::http::HttpConfig;
 use crate::origin::{Config, MemoryConfig, RedisOptions, StoreConfig};
 use crate::server::listener::ListenAddress;
+use crate::server::tls::{Tls, TlsConfig};
 use crate::server::{Drain, ServerConfig};
 use crate::store::Limits;
 use crate::store::redis::SHARDS_MAX;
 use clap::{Args, ValueEnum};
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Args, Debug)]
@@ -33,6 +35,20 @@ pub struct ServeArguments {
         value_delimiter = ','
     )]
     pub(super) admin_listen: Vec<ListenAddress>,
+    /// Certificate of the TCP listeners, a PEM file with its intermediate certificates after it;
+    /// --listen addresses then take HTTPS (HTTP/2 and HTTP/1.1), and Unix sockets still plain HTTP
+    #[arg(help_heading = headings::LISTEN, long, env = "HEADWATER_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// Private key of --tls-cert, a PEM file
+    #[arg(help_heading = headings::LISTEN, long, env = "HEADWATER_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub(super) tls_key: Option<PathBuf>,
+    /// Authorities of the certificates of edges, a PEM file: an edge that connects with such a
+    /// certificate vouches for its requests, as with --edge-auth
+    #[arg(help_heading = headings::LISTEN, long, env = "HEADWATER_TLS_EDGE_CA", value_name = "FILE", requires = "tls_cert")]
+    pub(super) tls_edge_ca: Option<PathBuf>,
+    /// Use TLS on the addresses of --admin-listen, too
+    #[arg(help_heading = headings::LISTEN, long, env = "HEADWATER_TLS_ADMIN", value_parser = switch())]
+    pub(super) tls_admin: bool,
     /// Store of the events: disk:<directory>, memory, or a redis://, rediss://, redis-sentinel://
     /// or redis-cluster:// URL; or @FILE that holds it
     #[arg(help_heading = headings::STORAGE, long,
@@ -189,7 +205,7 @@ impl ServeArguments {
     /// Fails when a flag has a wrong value; the text names the flag.
     pub(super) fn config(&self) -> Result<Config, String> {
         let bounds = self.limits.finish(self.channel_idle, self.idempotency_age)?;
-        let (access, token_jwks) = self.access.clone().finish()?;
+        let (access, token_jwks) = self.access.clone().finish(self.tls_edge_ca.is_some())?;
         Ok(Config {
             store: StoreConfig {
                 address: self.store.read("--store")?.parse()?,
@@ -215,6 +231,7 @@ impl ServeArguments {
                 idle_timeout: bounds.idle_timeout,
                 ..ServerConfig::default()
             },
+            tls: tls(self)?,
             memory: MemoryConfig {
                 live_bytes: self.live_bytes as usize,
                 answer_bytes: capacity::answer_bytes(self.answer_bytes)?,
@@ -352,6 +369,23 @@ fn limits(arguments: &ServeArguments) -> Result<Limits, String> {
         idempotency_age: positive(arguments.idempotency_age, "--idempotency-age")?,
         idempotency_keys: arguments.max_idempotency_keys,
     })
+}
+
+fn tls(arguments: &ServeArguments) -> Result<Option<TlsConfig>, String> {
+    let (Some(certificate), Some(key)) = (&arguments.tls_cert, &arguments.tls_key) else {
+        return match arguments.tls_admin {
+            true => Err("--tls-admin needs --tls-cert and --tls-key".to_owned()),
+            false => Ok(None),
+        };
+    };
+    let config = TlsConfig {
+        certificate: certificate.clone(),
+        key: key.clone(),
+        edge_authorities: arguments.tls_edge_ca.clone(),
+        on_admin: arguments.tls_admin,
+    };
+    // The files are read here, so that a mistake in them is found by `config check`.
+    Tls::new(&config).map(|_| Some(config))
 }
 
 fn redis_options(arguments: &ServeArguments) -> Result<RedisOptions, String> {

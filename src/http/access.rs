@@ -8,11 +8,13 @@
 use super::problem::Problem;
 use super::readiness::keys_missing;
 use super::route::Query;
-use super::{AppState, HttpResponse};
+use super::{AppState, HttpResponse, TlsPeer};
 use crate::access::scope::Right;
 use crate::access::token::{Grant, TokenError};
 use crate::access::{Credentials, Decision};
 use crate::core::event::ChannelName;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, HeaderMap, HeaderName, HeaderValue};
 
 /// The header with which the edge vouches for a request.
@@ -48,12 +50,11 @@ impl AppState {
     /// response.
     pub(super) fn may_read(
         &self,
-        headers: &HeaderMap,
+        request: &Request<Incoming>,
         query: &Query,
         names: &[ChannelName],
     ) -> Result<Audience, Denied> {
-        let vouched = headers.get(EDGE_AUTH).map(HeaderValue::as_bytes);
-        let is_vouched = vouched.is_some_and(|secret| self.access.is_vouched(secret));
+        let (headers, is_vouched) = (request.headers(), self.is_vouched(request));
         let credentials = Credentials { grant: None, is_vouched };
         if self.access.decide(&credentials, Right::Subscribe, names) == Decision::Open {
             return Ok(Audience::Everyone);
@@ -81,6 +82,13 @@ impl AppState {
                  in the cookie {name:?} or as ?access_token="
             )))
         }))
+    }
+
+    /// Whether the edge vouches for a request: by a secret in a header, or by its certificate.
+    pub(super) fn is_vouched(&self, request: &Request<Incoming>) -> bool {
+        let secret = request.headers().get(EDGE_AUTH).map(HeaderValue::as_bytes);
+        request.extensions().get::<TlsPeer>() == Some(&TlsPeer::Edge)
+            || secret.is_some_and(|secret| self.access.is_vouched(secret))
     }
 
     /// Decides whether a request may write to a channel. Returns the grant of its token, or `None`
@@ -119,6 +127,15 @@ impl AppState {
             Decision::OutOfScope => Err(Denied::Refused(out_of_scope(right, names))),
             _ => Ok(grant),
         }
+    }
+}
+
+/// Notes what TLS says about the peer of a request. The scheme that a proxy reports is not replaced.
+pub(super) fn note_tls(request: &mut Request<Incoming>, peer: TlsPeer) {
+    if peer != TlsPeer::None {
+        let scheme = request.headers_mut().entry("x-forwarded-proto");
+        scheme.or_insert(HeaderValue::from_static("https"));
+        request.extensions_mut().insert(peer);
     }
 }
 

@@ -7,6 +7,7 @@
 mod access;
 mod admin;
 mod body_events;
+mod caller;
 mod config;
 mod cors;
 mod files;
@@ -39,6 +40,7 @@ use access::{Audience, Denied};
 use admin::Reloads;
 pub use admin::{ReloadRequest, Reloaded};
 use bytes::Bytes;
+pub use caller::{Admission, Caller, TlsPeer};
 pub use config::{HttpConfig, WebSocketLimits};
 use cors::Readers;
 use files::Found;
@@ -54,7 +56,6 @@ use publish::Publishing;
 use readiness::Readiness;
 use route::{Query, Route};
 use state::States;
-use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -86,44 +87,12 @@ pub struct AppState {
     streams: Arc<Semaphore>,
 }
 
-/// Whether a request is within the limits, and on which kind of listener it arrived.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// The request is served.
-    Normal,
-    /// The origin has too many connections or HTTP/2 streams: a request for a stream is shed.
-    Overloaded,
-    /// The client is over the limit: a request for a stream is shed, any other request is refused.
-    OverLimit,
-    /// The request arrived on the admin listener.
-    Admin,
-}
-
-/// The sender of a request, as far as the connection identifies it.
-#[derive(Clone, Copy, Debug)]
-pub struct Caller {
-    /// Whether requests of the connection are within the limits.
-    pub admission: Admission,
-    /// The address of the peer.
-    pub address: IpAddr,
-    /// Whether the listener serves only this machine and needs no key, so that pages of other sites
-    /// must be blocked.
-    pub is_guarded: bool,
-}
-
 /// The client of one request, and its permit.
 struct Sender {
     admission: Admission,
     /// The permit of this request, if it counts against the limit of its client.
     permit: Option<Permit>,
     client: Client,
-}
-
-impl Admission {
-    /// Whether the request is over a limit of the origin or of its client.
-    pub fn is_refused(self) -> bool {
-        matches!(self, Self::Overloaded | Self::OverLimit)
-    }
 }
 
 impl AppState {
@@ -159,7 +128,8 @@ impl AppState {
     }
 
     /// Answers one request.
-    pub async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> HttpResponse {
+    pub async fn answer(&self, mut request: Request<Incoming>, caller: &Caller) -> HttpResponse {
+        access::note_tls(&mut request, caller.tls);
         let version = request.version();
         let admission = caller.admission;
         let asks_for_socket = request.uri().path() == "/ws";
@@ -276,7 +246,7 @@ impl AppState {
             _ => return false,
         };
         let query = Query::parse(request.uri().query().unwrap_or_default());
-        matches!(self.may_read(request.headers(), &query, &names), Ok(Audience::Everyone))
+        matches!(self.may_read(request, &query, &names), Ok(Audience::Everyone))
     }
 
     async fn route(
@@ -350,7 +320,7 @@ impl AppState {
     ) -> Result<HttpResponse, Problem> {
         let mode = if query.get("mode") == Some("hold") { "hold" } else { "stream" };
         let name = self.responses.next(request, mode);
-        let audience = self.may_read(request.headers(), query, names);
+        let audience = self.may_read(request, query, names);
         let mut answer = match &audience {
             Ok(_) => self.subscribe(request, names, query, admission).await?,
             Err(Denied::Expired) => self.put_off(request)?,
@@ -414,7 +384,7 @@ impl AppState {
         name: &ChannelName,
     ) -> Result<Audience, Problem> {
         let names = std::slice::from_ref(name);
-        self.may_read(request.headers(), query, names).map_err(|denied| match denied {
+        self.may_read(request, query, names).map_err(|denied| match denied {
             Denied::Expired => Problem::bad_token(access::EXPIRED),
             Denied::NotYet(problem) => problem,
             Denied::Refused(problem) => problem,

@@ -5,6 +5,7 @@ use crate::core::segment::SegmentClock;
 use crate::http::HttpConfig;
 use crate::limits::connections::ClientsConfig;
 use crate::server::ServerConfig;
+use crate::server::tls::TlsConfig;
 use crate::store::Limits;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -30,6 +31,8 @@ pub struct Config {
     pub clients: ClientsConfig,
     /// The limit of connections, and their timeouts.
     pub server: ServerConfig,
+    /// The certificate of the TCP listeners; `None`: they do not use TLS.
+    pub tls: Option<TlsConfig>,
     /// The memory that channels and responses may take.
     pub memory: MemoryConfig,
 }

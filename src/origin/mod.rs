@@ -22,6 +22,7 @@ use crate::hub::Hub;
 use crate::hub::registry::ChannelRegistry;
 use crate::limits::budget::Budget;
 use crate::limits::connections::Clients;
+use crate::server::tls::Tls;
 use crate::server::{self, ServerConfig, Stopped};
 use crate::store::local::{Backing, LocalConfig, LocalStore, SEGMENT_BYTES};
 use crate::store::redis::{RedisConfig, RedisStore};
@@ -45,6 +46,7 @@ pub struct Headwater {
     hub: Arc<Hub>,
     store: Arc<dyn Store>,
     server: ServerConfig,
+    tls: Option<Arc<Tls>>,
     token_jwks: Option<String>,
     is_demo: bool,
 }
@@ -60,7 +62,10 @@ pub struct Publisher(Arc<Hub>);
 
 /// Changes the settings of an origin that runs.
 #[derive(Clone)]
-pub struct Reloader(Arc<AppState>);
+pub struct Reloader {
+    app: Arc<AppState>,
+    tls: Option<Arc<Tls>>,
+}
 
 impl Headwater {
     /// Opens the store, and starts nothing else.
@@ -68,6 +73,7 @@ impl Headwater {
     /// # Errors
     /// Fails when the store cannot be opened; the text says why.
     pub async fn open(config: Config) -> Result<Self, Error> {
+        let tls = config.tls.as_ref().map(Tls::new).transpose().map_err(Error)?.map(Arc::new);
         let clock = Clock::default();
         let registry = Arc::new(ChannelRegistry::new(clock.clone(), config.memory.live_bytes));
         let store = open_store(&config, &clock, &registry).await.map_err(Error)?;
@@ -82,7 +88,7 @@ impl Headwater {
         let streams_max = config.server.max_connections;
         let app = AppState::new(hub.clone(), config.http, access, clients, streams_max);
         let (server, token_jwks) = (config.server, config.token_jwks);
-        Ok(Self { app: Arc::new(app), hub, store, server, token_jwks, is_demo })
+        Ok(Self { app: Arc::new(app), hub, store, server, tls, token_jwks, is_demo })
     }
 
     /// Returns a publisher for code in the same process.
@@ -93,7 +99,8 @@ impl Headwater {
     /// Returns the means to change the settings while the origin runs, and the requests for that
     /// from the admin listener.
     pub fn reloader(&self) -> (Reloader, mpsc::Receiver<ReloadRequest>) {
-        (Reloader(self.app.clone()), self.app.reloads.receive())
+        let reloader = Reloader { app: self.app.clone(), tls: self.tls.clone() };
+        (reloader, self.app.reloads.receive())
     }
 
     /// Serves until `shutdown` requests a stop, then drains: the streams end at their boundaries,
@@ -102,7 +109,7 @@ impl Headwater {
     /// # Errors
     /// Fails when the store can no longer work.
     pub async fn run(self, listeners: Listeners, shutdown: Shutdown) -> Result<Stopped, Error> {
-        let Self { app, hub, store, server, token_jwks, is_demo } = self;
+        let Self { app, hub, store, server, tls, token_jwks, is_demo } = self;
         let sweeps = async {
             loop {
                 tokio::time::sleep(SWEEP_PAUSE).await;
@@ -124,7 +131,7 @@ impl Headwater {
         let no_pumps = |error| Error(format!("the fan-out cannot start: {error}"));
         let pumps = Arc::new(Pumps::start(cores).map_err(no_pumps)?);
         let stopped = tokio::select! {
-            stopped = server::run(public, admin, app.clone(), server, pumps.clone(), &shutdown) => stopped,
+            stopped = server::run(public, admin, app.clone(), (server, tls), pumps.clone(), &shutdown) => stopped,
             why = pumps.failed() => return Err(Error(why)),
             why = store.failed() => return Err(Error(why)),
             () = hub.run() => Stopped::Drained,
@@ -139,15 +146,19 @@ impl Headwater {
 }
 
 impl Reloader {
-    /// Uses the keys, the private channels, the origins and hosts of pages, and the limits of
+    /// Uses the keys, the certificate, the private channels, the origins and hosts of pages, and the limits of
     /// requests, clients and publishers of `config`, for requests and connections that begin from
     /// now on. All other settings stay as they are.
     ///
     /// # Errors
-    /// Fails when publishing would no longer need a token; then nothing is changed.
+    /// Fails when publishing would no longer need a token, or the certificate cannot be used; the
+    /// limits are not changed then.
     pub fn apply(&self, config: Config) -> Result<(), Error> {
-        self.0.access.reload(config.access).map_err(|why| Error(why.to_owned()))?;
-        self.0.reload(config.http, config.clients);
+        self.app.access.reload(config.access).map_err(|why| Error(why.to_owned()))?;
+        if let (Some(tls), Some(config)) = (&self.tls, &config.tls) {
+            tls.reload(config).map_err(Error)?;
+        }
+        self.app.reload(config.http, config.clients);
         Ok(())
     }
 }

@@ -134,6 +134,7 @@ async fn serve_requests(
     let pace = IntakePace::default();
     let requests = Arc::new(Requests::default());
     let write_timeout = origin.write_timeout();
+    let is_plain = stream.is_plain();
     let connection =
         Connection::new(stream, unread, requests.clone(), head_time, write_timeout, pace);
     let caller = peer.caller;
@@ -144,7 +145,7 @@ async fn serve_requests(
         // The future of a request is boxed because it is many times larger than the connection of
         // an idle stream.
         Box::pin(async move {
-            let answer = answer(request, &origin, &requests, &caller).await;
+            let answer = answer(request, &origin, &requests, &caller, is_plain).await;
             Ok::<_, Infallible>(answer)
         }) as Pin<Box<dyn Future<Output = _> + Send>>
     });
@@ -200,6 +201,7 @@ async fn answer(
     origin: &AppState,
     requests: &Requests,
     caller: &Caller,
+    is_plain: bool,
 ) -> Response<ResponseBody> {
     let version = request.version();
     let closes = takeover::wants_close(request.headers());
@@ -208,7 +210,7 @@ async fn answer(
     let upgrade = hyper::upgrade::on(&mut request);
     let mut answer = origin.answer(request, caller).await;
     let handshake = answer.extensions_mut().remove::<Arc<Handshake>>();
-    if version == Version::HTTP_11 && is_complete {
+    if version == Version::HTTP_11 && is_complete && is_plain {
         let (head, body) = answer.into_parts();
         match body {
             ResponseBody::Stream(body) => {

@@ -15,6 +15,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio_rustls::server::TlsStream;
 
 /// The length of the queue of connections that wait to be accepted. After a boundary all clients
 /// reconnect at once, and a client that finds the queue full loses a second. The kernel limits the
@@ -53,6 +54,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A connection over a Unix socket.
     Unix(UnixStream),
+    /// A connection over TCP with TLS, after the handshake.
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl FromStr for ListenAddress {
@@ -225,7 +228,17 @@ impl Listener {
     }
 }
 
-/// The address of the listener as a URL: `http://127.0.0.1:8080`, `unix:/run/headwater.sock`.
+impl Listener {
+    /// The address of the listener as a URL: `http://127.0.0.1:8080`, `unix:/run/headwater.sock`.
+    pub fn url(&self, is_tls: bool) -> String {
+        match self {
+            Self::Tcp(_, address) if is_tls => format!("https://{address}"),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// The address of the listener as a URL without TLS.
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -240,8 +253,8 @@ impl Stream {
     /// yet, and closes the connection when the peer takes no bytes for `unread_time`. Errors are
     /// ignored, and a Unix socket has none of these options.
     pub fn bound(&self, unsent: u32, unread_time: Duration) {
-        if let Self::Tcp(stream) = self {
-            let connection = socket2::SockRef::from(stream);
+        if !matches!(self, Self::Unix(_)) {
+            let connection = self.connection();
             connection.set_tcp_nodelay(true).ok();
             connection.set_tcp_user_timeout(Some(unread_time)).ok();
             connection.set_tcp_notsent_lowat(unsent).ok();
@@ -256,7 +269,14 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.into_std().map(Socket::Tcp),
             Self::Unix(stream) => stream.into_std().map(Socket::Unix),
+            // The bytes on the socket are encrypted, and its keys are in this process's memory.
+            Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
         }
+    }
+
+    /// Whether the bytes on the socket are the bytes of HTTP, so that a pump can send streams.
+    pub fn is_plain(&self) -> bool {
+        !matches!(self, Self::Tls(_))
     }
 
     /// Gives a connection back to the runtime.
@@ -276,7 +296,7 @@ impl Stream {
     }
 
     /// Copies the next bytes into `buffer` without consuming them. Returns 0 when the peer has
-    /// closed its side.
+    /// closed its side. With TLS the bytes are encrypted.
     ///
     /// # Errors
     /// Fails when the connection has failed.
@@ -292,6 +312,11 @@ impl Stream {
                     stream.try_io(Interest::READABLE, || peek(stream, buffer))
                 }
                 Self::Unix(stream) => {
+                    ready!(stream.poll_read_ready(context))?;
+                    stream.try_io(Interest::READABLE, || peek(stream, buffer))
+                }
+                Self::Tls(stream) => {
+                    let (stream, _) = stream.get_ref();
                     ready!(stream.poll_read_ready(context))?;
                     stream.try_io(Interest::READABLE, || peek(stream, buffer))
                 }
@@ -311,6 +336,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),
             Self::Unix(stream) => stream.try_write(bytes),
+            Self::Tls(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -318,6 +344,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.into(),
             Self::Unix(stream) => stream.into(),
+            Self::Tls(stream) => stream.get_ref().0.into(),
         }
     }
 }
@@ -336,6 +363,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
@@ -349,6 +377,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
@@ -360,6 +389,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
         }
     }
 
@@ -367,6 +397,7 @@ impl AsyncWrite for Stream {
         match self {
             Self::Tcp(stream) => stream.is_write_vectored(),
             Self::Unix(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -374,6 +405,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
             Self::Unix(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
@@ -381,6 +413,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

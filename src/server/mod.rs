@@ -10,17 +10,19 @@ pub mod connection;
 mod http1;
 pub mod listener;
 pub mod takeover;
+pub mod tls;
 pub mod unread_answers;
 mod unsent;
 
 use crate::fanout::Pumps;
 use crate::http::websocket::Session;
-use crate::http::{Admission, AppState, Caller};
+use crate::http::{Admission, AppState, Caller, TlsPeer};
 use crate::limits::client_address::Client;
 use crate::limits::connections::{Acquired, Permit};
 use crate::limits::intake_pace::{Allowance, IntakePace};
 use crate::server::connection::{Connection, Requests, Switched};
 use crate::server::listener::{Listener, Stream};
+use crate::server::tls::{Accepted, Tls};
 use crate::server::unread_answers::UnreadAnswers;
 use crate::sync::lifecycle::Stage;
 use crate::sync::shutdown::Shutdown;
@@ -126,6 +128,7 @@ pub enum Stopped {
 struct Served {
     origin: Arc<AppState>,
     config: ServerConfig,
+    tls: Option<Arc<Tls>>,
     pumps: Arc<Pumps>,
 }
 
@@ -145,11 +148,11 @@ pub async fn run(
     listeners: Vec<Listener>,
     admin: Vec<Listener>,
     origin: Arc<AppState>,
-    config: ServerConfig,
+    (config, tls): (ServerConfig, Option<Arc<Tls>>),
     pumps: Arc<Pumps>,
     shutdown: &Shutdown,
 ) -> Stopped {
-    let server = Arc::new(Served { origin: origin.clone(), config, pumps: pumps.clone() });
+    let server = Arc::new(Served { origin: origin.clone(), config, tls, pumps: pumps.clone() });
     let is_open = !origin.access.guards_publishing();
     let guarded = |listener: Listener| {
         let is_guarded = is_open && listener.is_loopback();
@@ -253,8 +256,10 @@ impl Served {
                 oldest.abort();
             }
             let admission = Admission::Admin;
-            let peer = Peer { caller: Caller { admission, address, is_guarded }, _permit: None };
-            oldest_first.push_back(connections.spawn(self.connection(stream, peer)));
+            let caller = Caller { admission, address, is_guarded, tls: TlsPeer::None };
+            let tls = self.tls.clone().filter(|tls| tls.on_admin);
+            let peer = Peer { caller, _permit: None };
+            oldest_first.push_back(connections.spawn(self.connection(stream, peer, tls)));
         }
     }
 
@@ -283,9 +288,36 @@ impl Served {
             }
             Acquired::Granted(permit) => (Admission::Overloaded, permit),
         };
-        let peer = Peer { caller: Caller { admission, address, is_guarded }, _permit: permit };
-        connections.spawn(self.connection(stream, peer));
+        let caller = Caller { admission, address, is_guarded, tls: TlsPeer::None };
+        let peer = Peer { caller, _permit: permit };
+        connections.spawn(self.connection(stream, peer, self.tls.clone()));
         self.note_connections(connections.len());
+    }
+
+    /// Performs the TLS handshake of a connection, if it uses TLS, and finds out which version of
+    /// HTTP it uses. Returns `None` if the connection has ended.
+    async fn begin(
+        &self,
+        stream: Stream,
+        tls: Option<Arc<Tls>>,
+    ) -> Option<(Stream, Option<Version>, TlsPeer)> {
+        let (tcp, tls) = match (stream, tls) {
+            (Stream::Tcp(tcp), Some(tls)) => (tcp, tls),
+            (stream, _) => {
+                let protocol = protocol_of(&stream, self.config.idle_timeout).await;
+                return Some((stream, protocol, TlsPeer::None));
+            }
+        };
+        match tls.accept(tcp, self.config.head_timeout).await {
+            Ok(Accepted { stream, version, is_edge }) => {
+                let peer = if is_edge { TlsPeer::Edge } else { TlsPeer::Client };
+                Some((Stream::Tls(Box::new(stream)), Some(version), peer))
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a TLS handshake failed");
+                None
+            }
+        }
     }
 
     fn note_connections(&self, count: usize) {
@@ -295,13 +327,16 @@ impl Served {
     fn connection(
         self: &Arc<Self>,
         stream: Stream,
-        peer: Peer,
+        mut peer: Peer,
+        tls: Option<Arc<Tls>>,
     ) -> impl Future<Output = ()> + Send + use<> {
         let served = self.clone();
         async move {
             // The futures of everything but a stream are boxed, so that the many connections with
             // streams are small.
-            let protocol = Box::pin(protocol_of(&stream, served.config.idle_timeout)).await;
+            let begun = Box::pin(served.begin(stream, tls)).await;
+            let Some((stream, protocol, tls_peer)) = begun else { return };
+            peer.caller.tls = tls_peer;
             match protocol {
                 None => {}
                 Some(Version::HTTP_2) => {

@@ -12,7 +12,7 @@ mod subscription;
 
 pub use session::{Session, Wire, close, failed, wire};
 
-use super::access::{EDGE_AUTH, bearer, cookies, explanation};
+use super::access::{bearer, cookies, explanation};
 use super::problem::Problem;
 use super::route::Query;
 use super::site::{Site, is_local_page};
@@ -111,8 +111,7 @@ impl AppState {
         }
         let offered = protocols.iter().find_map(|one| one.strip_prefix(TOKEN_PROTOCOL));
         let token = bearer(headers).or(offered).or(query.get("access_token"));
-        let said = headers.get(EDGE_AUTH).map(HeaderValue::as_bytes);
-        let is_vouched = said.is_some_and(|said| self.access.is_vouched(said));
+        let is_vouched = self.is_vouched(request);
         // Without a key no token can be checked, and none is needed.
         let is_guarded = self.access.guards_publishing();
         let grant_of = |token| self.grant_of(token);

@@ -102,7 +102,7 @@ impl Origin {
         // The thread ends with the process; it copies the log lines to the test's own output.
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
+                let address = line.split("://").nth(1).and_then(|rest| rest.split('/').next());
                 if let (Some(address), true) = (address, line.starts_with("headwater: ")) {
                     send.send(address.parse::<SocketAddr>().expect("an address")).ok();
                 } else {

@@ -11,3 +11,4 @@ pub mod long_poll;
 pub mod publishing;
 pub mod refusals;
 pub mod streams;
+pub mod tls;
