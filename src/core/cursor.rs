@@ -27,7 +27,7 @@ pub struct EventId {
 
 /// The positions up to which a client has received all events: one for each channel, in the order
 /// of the URL.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Cursor {
     /// One position for each channel of the stream.
     pub positions: Vec<EventId>,
@@ -37,7 +37,7 @@ pub struct Cursor {
 }
 
 /// Error: the text is not an event id or not a cursor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NotACursor;
 
 impl EventId {

@@ -17,7 +17,7 @@ pub const BEGINNING: &str = "0-0";
 const REQUESTED_CHARS_MAX: usize = 200;
 
 /// The start of a stream as the client requested it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ResumeFrom {
     /// The request has no cursor: a fresh join.
     Now,

@@ -13,14 +13,14 @@ const TEXT_BYTES_MAX: usize = 64;
 const SECONDS_MAX: f64 = 1e11;
 
 /// An instant, with its text as the client wrote it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Since {
     text: String,
     from: From,
 }
 
 /// The reference point of the instant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum From {
     /// Milliseconds since the Unix epoch.
     Epoch(u64),
@@ -29,7 +29,7 @@ enum From {
 }
 
 /// Error: the text is not an instant. The message is written to follow the name of the parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NotATime;
 
 impl Since {

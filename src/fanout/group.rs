@@ -113,6 +113,8 @@ pub struct Group {
     /// that a member that leaves or joins meanwhile leaves no other member out.
     unvisited: usize,
     needs_pass: bool,
+    /// The time, in ms, of an event that no pass has sent yet: about the oldest one.
+    unsent_since: Option<u64>,
     end: Option<Result<Ending, StreamAborted>>,
 }
 
@@ -146,6 +148,7 @@ impl Group {
             pass_end: 0,
             unvisited: 0,
             needs_pass: false,
+            unsent_since: None,
             end: None,
         }
     }
@@ -198,6 +201,9 @@ impl Group {
                 Poll::Pending => break,
                 Poll::Ready(Some(Ok(delivery))) => {
                     let places = self.stream.places();
+                    if delivery.events > 0 && self.unsent_since.is_none() {
+                        self.unsent_since = places.iter().map(|place| place.position.ms).max();
+                    }
                     self.window.append(&delivery.bytes, delivery.events, places);
                 }
                 Poll::Ready(Some(Err(aborted))) => self.end = Some(Err(aborted)),
@@ -317,6 +323,9 @@ impl Group {
     }
 
     fn finish_pass(&mut self, subscribers: &mut Subscribers, limits: WindowLimits) {
+        if let Some(stored_at) = self.unsent_since.take() {
+            self.stream.delivered(stored_at);
+        }
         // At the end of the stream, blocked subscribers finish on their own.
         let excess = match self.end {
             Some(_) => Some(u64::MAX),

@@ -322,7 +322,10 @@ impl AppState {
         let name = self.responses.next(request, mode);
         let audience = self.may_read(request, query, names);
         let mut answer = match &audience {
-            Ok(_) => self.subscribe(request, names, query, admission).await?,
+            Ok(audience) => {
+                let is_shareable = *audience == Audience::Everyone;
+                self.subscribe(request, names, query, (admission, is_shareable)).await?
+            }
             Err(Denied::Expired) => self.put_off(request)?,
             Err(Denied::NotYet(_)) => self.shed_for_keys(request)?,
             Err(Denied::Refused(problem)) => return Err(problem.clone()),

@@ -49,7 +49,7 @@ impl AppState {
         request: &Request<Incoming>,
         names: &[ChannelName],
         query: &Query,
-        admission: Admission,
+        (admission, is_shareable): (Admission, bool),
     ) -> Result<HttpResponse, Problem> {
         if probe::is_fault(names) {
             let detail = "this channel fails on purpose, for headwater doctor";
@@ -94,6 +94,10 @@ impl AppState {
                 return self.shed(request.headers(), ShedReason::Store);
             }
         };
+        if is_shareable && mode == Mode::Stream {
+            let (ends_at, now) = (joined.span.ends_at, self.hub.clock().now());
+            self.hub.metrics().shareable(&(names, &asked, lane, format), ends_at, now);
+        }
         joined.prelude.gaps.iter().for_each(|gap| self.hub.metrics().gap(gap.reason));
         match mode {
             Mode::Stream => Ok(self.stream(names, *joined, &asked)),

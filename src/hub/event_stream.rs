@@ -140,6 +140,11 @@ impl EventStream {
         self.reader.places()
     }
 
+    /// Records that events are sent of which the oldest was stored at the time `stored_at`, in ms.
+    pub fn delivered(&self, stored_at: u64) {
+        self.hub.metrics().delivered(self.hub.clock().now().saturating_sub(stored_at));
+    }
+
     /// Returns how many bytes of events follow before the stream ends early.
     pub fn bytes_left(&self) -> usize {
         self.bytes_left

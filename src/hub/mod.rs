@@ -148,8 +148,10 @@ impl Hub {
     pub async fn publish(&self, publication: Publication) -> Result<Published, StoreError> {
         let events = publication.events.len() as u64;
         let bytes: usize = publication.events.iter().map(crate::core::event::Event::weight).sum();
+        let begun = std::time::Instant::now();
         let published = self.settled(self.store.publish(publication)).await?;
         if !published.repeated {
+            self.metrics.stored(begun.elapsed());
             self.metrics.published(events, bytes as u64);
         }
         Ok(published)

@@ -4,13 +4,25 @@
 use crate::core::caching::Ending;
 use crate::core::sse::{GapReason, ShedReason};
 use crate::store::StoreMetrics;
+use crate::telemetry::repeats::Repeats;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Upper bounds of the histograms of latencies, in seconds.
+const LATENCY_SECONDS: [f64; 12] =
+    [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+/// The kinds of requests that a cache may share: the first one of its segment, and later ones that
+/// are the same.
+const FIRST: &str = "first";
+const REPEAT: &str = "repeat";
 
 type Labels = [(&'static str, &'static str); 1];
 
@@ -51,6 +63,10 @@ pub struct Metrics {
     event_bytes_in: Counter,
     events_out: Counter,
     bytes_out: Counter,
+    shareable: Family<Labels, Counter>,
+    repeats: Repeats,
+    publish_seconds: Histogram,
+    delivery_seconds: Histogram,
     /// How far ids and segments are ahead of the wall clock, in seconds.
     pub clock_lead_seconds: Gauge<f64, AtomicU64>,
     /// How often the wall clock was set to another time.
@@ -161,6 +177,10 @@ impl Metrics {
             event_bytes_in: Counter::default(),
             events_out: Counter::default(),
             bytes_out: Counter::default(),
+            shareable: Family::default(),
+            repeats: Repeats::default(),
+            publish_seconds: Histogram::new(LATENCY_SECONDS),
+            delivery_seconds: Histogram::new(LATENCY_SECONDS),
             clock_lead_seconds: Gauge::default(),
             clock_steps: Gauge::default(),
             process: ProcessMetrics::default(),
@@ -209,6 +229,14 @@ impl Metrics {
         own.register("events_out", "Events sent, once for each client", self.events_out.clone());
         let bytes_out = self.bytes_out.clone();
         own.register_with_unit("streams_out", "Bytes of streams sent", bytes, bytes_out);
+        let help =
+            "Stream requests that a cache may share, by whether the segment had the same one";
+        own.register("shareable_requests", help, self.shareable.clone());
+        let (help, publishes) =
+            ("From the body of a publish to its durability", &self.publish_seconds);
+        own.register_with_unit("publish", help, Unit::Seconds, publishes.clone());
+        let help = "From the time of the oldest event of a pass to the end of the pass";
+        own.register_with_unit("delivery", help, Unit::Seconds, self.delivery_seconds.clone());
         let lead = self.clock_lead_seconds.clone();
         let help = "How far ids and segments are ahead of the wall clock";
         own.register_with_unit("clock_lead", help, Unit::Seconds, lead);
@@ -231,6 +259,9 @@ impl Metrics {
         for reason in GapReason::ALL {
             self.gaps.get_or_create(&[("reason", reason.as_str())]).inc_by(0);
         }
+        for kind in [FIRST, REPEAT] {
+            self.shareable.get_or_create(&[("kind", kind)]).inc_by(0);
+        }
         for problem in ["store-down", "store-unclear"] {
             self.refused.get_or_create(&[("problem", problem)]).inc_by(0);
         }
@@ -249,6 +280,25 @@ impl Metrics {
     pub fn ended(&self, ending: Ending) {
         self.streams_open.dec();
         self.ended.get_or_create(&[("reason", ending.as_str())]).inc();
+    }
+
+    /// Counts a request for a stream that a cache may share. `key` is what it asks for, and
+    /// `ends_at` the end of its response, in ms.
+    pub fn shareable(&self, key: &impl Hash, ends_at: u64, now: u64) {
+        if let Some(is_first) = self.repeats.is_first(key, ends_at, now) {
+            let kind = if is_first { FIRST } else { REPEAT };
+            self.shareable.get_or_create(&[("kind", kind)]).inc();
+        }
+    }
+
+    /// Records the time of a publish until the store had it.
+    pub fn stored(&self, time: Duration) {
+        self.publish_seconds.observe(time.as_secs_f64());
+    }
+
+    /// Records how long after their time, in ms, the events of a pass were sent.
+    pub fn delivered(&self, ms: u64) {
+        self.delivery_seconds.observe(ms as f64 / 1_000.0);
     }
 
     /// Counts a request for a stream that was shed.

@@ -3,3 +3,4 @@
 pub mod exposition;
 pub mod metrics;
 pub mod process;
+pub mod repeats;

@@ -119,6 +119,14 @@ pub async fn crowd_is_one_request_a_channel_and_segment(
         "{requests} requests, {allowed} allowed: {:?}",
         tap.asked()
     );
+    // The origin's own metrics show that, too.
+    let metric = "headwater_shareable_requests_total";
+    let first = origin.metric(&format!("{metric}{{kind=\"first\"}}")).await;
+    let repeat = origin.metric(&format!("{metric}{{kind=\"repeat\"}}")).await;
+    assert!(
+        first >= CHANNELS as f64 * segments as f64 && repeat <= first * 0.1,
+        "{first} {repeat}"
+    );
 }
 
 /// Returns the beginning of a segment, some seconds from now, in ms. A client that is disconnected

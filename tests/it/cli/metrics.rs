@@ -58,3 +58,64 @@ async fn the_process_is_described_by_standard_names() {
     let version = env!("CARGO_PKG_VERSION");
     assert!(text.contains(&format!("headwater_build_info{{version=\"{version}\"}} 1\n")), "{text}");
 }
+
+#[tokio::test]
+async fn requests_that_a_cache_could_have_shared_are_counted_as_repeats() {
+    // The requests shall all be in one segment.
+    crate::kit::wait_for_phase(60_000, 0, 40_000).await;
+    let token = "the-secret-of-tokens-with-32-bytes";
+    let origin = Origin::with(&[
+        "--store",
+        "memory",
+        "--segment",
+        "60s",
+        "--token-secret",
+        token,
+        "--private",
+        "own.*",
+        "--edge-auth",
+        "0123456789abcdef",
+    ]);
+    let open = async |path: &str, headers: &[(&str, &str)]| {
+        let address = origin.address();
+        let mut connection = headwater::client::http::Connection::open(&address).await.unwrap();
+        let mut request = connection.request(hyper::Method::GET, path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = connection.send(request, Default::default()).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        (connection, answer)
+    };
+    let mut held = Vec::new();
+    for path in ["/channels/a?after=0-0", "/channels/a?after=0-0", "/channels/a", "/channels/b"] {
+        held.push(open(path, &[]).await);
+    }
+    // The same position in a header, and another format.
+    held.push(open("/channels/a", &[("last-event-id", "0-0")]).await);
+    held.push(open("/channels/a?after=0-0&format=json", &[]).await);
+    // An edge that vouches for its clients shares the response too.
+    let edge = [("headwater-edge-auth", "0123456789abcdef")];
+    held.push(open("/channels/own.a", &edge).await);
+    held.push(open("/channels/own.a", &edge).await);
+    let requests = async |kind: &str| {
+        origin.metric(&format!("headwater_shareable_requests_total{{kind=\"{kind}\"}}")).await
+    };
+    assert_eq!((requests("first").await, requests("repeat").await), (5.0, 3.0));
+}
+
+#[tokio::test]
+async fn publishes_and_deliveries_are_timed() {
+    let origin = Origin::start();
+    let mut source = origin.source("/channels/a?after=0-0", None);
+    for event in ["1", "2", "3"] {
+        origin.publish("a", event).await;
+        crate::kit::next_message(&mut source).await;
+    }
+    assert_eq!(origin.metric("headwater_publish_seconds_count").await, 3.0);
+    let sum = origin.metric("headwater_publish_seconds_sum").await;
+    assert!((0.000_001..3.0).contains(&sum), "{sum}");
+    // The stream may have caught up by itself at first; then the pump sends.
+    let passes = origin.metric("headwater_delivery_seconds_count").await;
+    assert!((2.0..=3.0).contains(&passes), "{passes}");
+}
