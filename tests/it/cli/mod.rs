@@ -5,5 +5,6 @@ pub mod configuration;
 pub mod doctor;
 pub mod logs;
 pub mod metrics;
+pub mod monitoring;
 pub mod operators;
 pub mod service;
