@@ -6,6 +6,7 @@
 
 mod access;
 mod admin;
+mod audit;
 mod body_events;
 mod caller;
 mod config;
@@ -39,6 +40,7 @@ use crate::telemetry::exposition;
 use access::{Audience, Denied};
 use admin::Reloads;
 pub use admin::{ReloadRequest, Reloaded};
+use audit::Audit;
 use bytes::Bytes;
 pub use caller::{Admission, Caller, TlsPeer};
 pub use config::{HttpConfig, WebSocketLimits};
@@ -79,6 +81,7 @@ pub struct AppState {
     responses: Responses,
     readiness: Readiness,
     states: States,
+    audit: Audit,
     /// The requests to read the settings again.
     pub reloads: Reloads,
     /// One permit for each large response that is being built.
@@ -121,6 +124,7 @@ impl AppState {
             responses,
             readiness,
             states,
+            audit: Audit::default(),
             reloads: Reloads::default(),
             builds,
             streams,
@@ -130,6 +134,7 @@ impl AppState {
     /// Answers one request.
     pub async fn answer(&self, mut request: Request<Incoming>, caller: &Caller) -> HttpResponse {
         access::note_tls(&mut request, caller.tls);
+        let info = self.request_info(&request, caller.address);
         let version = request.version();
         let admission = caller.admission;
         let asks_for_socket = request.uri().path() == "/ws";
@@ -145,7 +150,7 @@ impl AppState {
                 (answered, readers)
             }
         };
-        let mut answer = answered.unwrap_or_else(Problem::into_response);
+        let mut answer = self.audited(&info, answered);
         // The admin listener serves programs of operators, not web pages, so it needs no CORS
         // headers.
         if admission != Admission::Admin {

@@ -7,5 +7,6 @@ pub mod lifecycle;
 pub mod random;
 pub mod replaceable;
 pub mod shutdown;
+pub mod throttle;
 pub mod timers;
 pub mod waiters;

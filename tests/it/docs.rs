@@ -167,6 +167,45 @@ async fn the_reference_has_every_metric() {
     }
 }
 
+/// The texts of the messages that `source` logs, from `info` on. A part that varies is `…`.
+fn log_messages(source: &str) -> Vec<String> {
+    let mut messages = Vec::new();
+    for level in ["error", "warn", "info"] {
+        for call in source.split(&format!("tracing::{level}!(")).skip(1) {
+            // The call is a statement, or the value of an arm.
+            let ends = [");", "),\n"].map(|end| call.find(end).unwrap_or(call.len()));
+            let call = &call[..ends[0].min(ends[1])];
+            let Some(text) = call.rsplit('"').nth(1) else { continue };
+            // A line that ends with a backslash goes on without the spaces of the next one.
+            let lines: Vec<_> = text.split("\\\n").map(str::trim_start).collect();
+            let text = lines.concat();
+            let mut message = String::new();
+            for (index, part) in text.split(['{', '}']).enumerate() {
+                message.push_str(if index % 2 == 0 { part } else { "…" });
+            }
+            messages.push(message);
+        }
+    }
+    messages
+}
+
+#[test]
+fn the_reference_has_every_log_message() {
+    let reference = document("docs/reference/logs.md");
+    let mut count = 0;
+    let mut missing = Vec::new();
+    for (name, source) in crate::tidy::sources(Path::new("src")) {
+        for message in log_messages(&source) {
+            count += 1;
+            if message != "…" && !reference.contains(&format!("| `{message}` |")) {
+                missing.push(format!("{name}: {message}"));
+            }
+        }
+    }
+    assert!(count > 40, "{count} messages");
+    assert!(missing.is_empty(), "docs/reference/logs.md lacks\n{}", missing.join("\n"));
+}
+
 #[test]
 fn every_test_that_the_documents_name_exists() {
     let this = std::env::current_exe().expect("this program");

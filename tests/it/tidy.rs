@@ -82,7 +82,7 @@ const ONLY_IN: [(&str, &[&str]); 11] = [
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 
-fn sources(directory: &Path) -> Vec<(String, String)> {
+pub fn sources(directory: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut open: Vec<PathBuf> = vec![directory.to_owned()];
     while let Some(path) = open.pop() {

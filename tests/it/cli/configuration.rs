@@ -6,7 +6,6 @@ use headwater::client::http::Address;
 use hyper::Method;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -189,12 +188,7 @@ async fn keys_and_limits_are_read_again_without_touching_a_stream() {
     // The old key goes; this time by the signal.
     std::fs::write(&file, settings(&new, more)).unwrap();
     origin.signal("HUP");
-    let is_read = async {
-        while origin.logged("the settings were read again") < 2 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(PATIENCE, is_read).await.expect("the log says so");
+    origin.logs_times("the settings were read again", 2).await;
     assert_eq!(publish(&origin, &old_token).await, 401);
     assert_eq!(publish(&origin, &new_token).await, 201);
 

@@ -1,7 +1,9 @@
 //! The log of `serve`.
 
-use crate::kit::BINARY;
-use serde_json::Value;
+use crate::kit::{BINARY, Origin};
+use crate::protocol::access::signed;
+use jsonwebtoken::{Algorithm, EncodingKey};
+use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
@@ -33,4 +35,67 @@ fn every_line_of_a_json_log_is_an_object_with_a_level() {
     for wanted in ["serving", "draining", "stopped"] {
         assert!(messages.iter().any(|message| message == wanted), "{wanted}: {messages:?}");
     }
+}
+
+const SECRET: &str = "the-secret-of-tokens-with-32-bytes";
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+#[tokio::test]
+async fn a_refusal_has_the_id_of_the_request_in_the_log_and_in_the_problem() {
+    let origin = Origin::with(&["--store", "memory", "--token-secret", SECRET]);
+    let traceparent = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    let too_long = "x".repeat(200);
+    for (headers, expected) in [
+        (vec![("traceparent", traceparent.as_str()), ("x-request-id", "other")], Some(TRACE)),
+        (vec![("x-request-id", "from-the-edge.7")], Some("from-the-edge.7")),
+        // Ids that could forge a line or fill the log are replaced.
+        (vec![("x-request-id", "a b")], None),
+        (vec![("x-request-id", too_long.as_str())], None),
+        (vec![("traceparent", "00-xyz-1-01")], None),
+    ] {
+        let answer = origin.post("/channels/a?event=secret-query", &headers, "secret-body").await;
+        assert_eq!(answer.status, 401);
+        let id = answer.json()["request_id"].as_str().expect("an id").to_owned();
+        match expected {
+            Some(expected) => assert_eq!(id, expected),
+            None => assert_eq!(id.len(), 16, "{id}"),
+        }
+        let line = format!("request_id=\"{id}\"");
+        origin.logs(&line).await;
+    }
+    assert_eq!(origin.logged("a request was refused"), 5);
+    assert_eq!(origin.logged("secret-"), 0, "neither queries nor bodies are logged");
+}
+
+#[tokio::test]
+async fn ends_of_channels_and_shed_streams_are_logged_and_floods_are_not() {
+    let origin = Origin::with(&["--store", "memory", "--token-secret", SECRET, "--private", "p.*"]);
+    let words = ["token", "--token-secret", SECRET, "--publish", "*"];
+    let token = Command::new(BINARY).args(words).output().expect("the binary runs").stdout;
+    let token = format!("Bearer {}", String::from_utf8(token).expect("text").trim());
+    let headers = [("authorization", token.as_str())];
+    assert_eq!(origin.post("/channels/a", &headers, "x").await.status, 201);
+    for (query, message) in [("", "a channel was ended"), ("?reopen=1", "a channel was opened")] {
+        let path = format!("/channels/a{query}");
+        let answer = origin.request(hyper::Method::DELETE, &path, &headers, "").await;
+        assert_eq!(answer.status, 200);
+        origin.logs(message).await;
+    }
+    // A token that has expired: the stream is shed, because the client may get a new one.
+    let claims = json!({ "scope": "subscribe:*", "exp": 1_000_000_000 });
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let expired = format!("Bearer {}", signed(Algorithm::HS256, &key, &claims));
+    let headers = [("authorization", expired.as_str()), ("accept", "text/event-stream")];
+    assert_eq!(origin.request(hyper::Method::GET, "/channels/p.a", &headers, "").await.status, 200);
+    origin.logs("a stream was shed reason=\"token-expired\"").await;
+    // A flood of refusals fills no log.
+    for _ in 0..100 {
+        assert_eq!(origin.post("/channels/a", &[], "x").await.status, 401);
+    }
+    // The last line is not among them, so it comes after all of theirs.
+    let headers = [("authorization", token.as_str())];
+    let ended = origin.request(hyper::Method::DELETE, "/channels/a", &headers, "").await;
+    assert_eq!(ended.status, 200);
+    origin.logs_times("a channel was ended", 2).await;
+    assert!(origin.logged("a request was refused") <= 20);
 }

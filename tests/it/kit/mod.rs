@@ -135,6 +135,22 @@ impl Origin {
         self.logged.lock().unwrap().iter().filter(|line| line.contains(words)).count()
     }
 
+    /// Waits until a line of the log contains these words.
+    pub async fn logs(&self, words: &str) {
+        self.logs_times(words, 1).await;
+    }
+
+    /// Waits until so many lines of the log contain these words.
+    pub async fn logs_times(&self, words: &str, count: usize) {
+        let is_logged = async {
+            while self.logged(words) < count {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, is_logged).await;
+        assert!(in_time.is_ok(), "the log says: {words}");
+    }
+
     /// Waits until `/readyz` answers with this status, and returns its body.
     pub async fn becomes(&self, status: u16) -> String {
         let becomes = async {
@@ -161,13 +177,7 @@ impl Origin {
         let said = self.becomes(status).await;
         assert!(said.contains(readiness.err().unwrap_or_default()), "{said}");
         assert_eq!(self.metric("headwater_ready").await, f64::from(status == 200));
-        let is_logged = async {
-            while self.logged(logged) == 0 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let in_time = tokio::time::timeout(PATIENCE, is_logged).await;
-        assert!(in_time.is_ok(), "the log says: {logged}");
+        self.logs(logged).await;
         let value = self.metric(metric).await;
         assert!(values.contains(&value), "{metric} {value}");
     }

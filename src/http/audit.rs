@@ -1,0 +1,153 @@
+//! The log lines about single requests: channels that were ended, and requests that were refused or
+//! shed. They contain no payload, no query and no token. The id of a request is in the line and in
+//! the problem that the client gets.
+
+use super::problem::Problem;
+use super::{AppState, HttpResponse};
+use crate::limits::client_address::Client;
+use crate::sync::random::random;
+use crate::sync::throttle::Throttle;
+use hyper::header::HeaderValue;
+use hyper::{Method, Request, StatusCode, Uri};
+use std::net::IpAddr;
+use std::time::Instant;
+
+/// The header of the W3C Trace Context. Its second part is the id of the trace.
+const TRACEPARENT: &str = "traceparent";
+const REQUEST_ID: &str = "x-request-id";
+const SHED: &str = "headwater-shed";
+const READINESS: &str = "/readyz";
+const REQUEST_ID_BYTES_MAX: usize = 128;
+/// The most bytes of a path in a line. The names of channels are shorter.
+const PATH_BYTES_MAX: usize = 1024;
+const TRACE_ID_DIGITS: usize = 32;
+
+/// The log lines whose number is bounded, because any client can cause them.
+#[derive(Debug, Default)]
+pub struct Audit {
+    refused: Throttle,
+    shed: Throttle,
+}
+
+/// What is logged of a request. It is copied before the request is handled.
+pub struct RequestInfo {
+    method: Method,
+    uri: Uri,
+    peer: IpAddr,
+    traceparent: Option<HeaderValue>,
+    request_id: Option<HeaderValue>,
+    forwarded: Option<HeaderValue>,
+}
+
+impl AppState {
+    pub(super) fn request_info<B>(&self, request: &Request<B>, peer: IpAddr) -> RequestInfo {
+        let headers = request.headers();
+        let is_proxy = self.clients.is_proxy(peer);
+        let forwarded = || headers.get(self.clients.header()).cloned();
+        RequestInfo {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            peer,
+            traceparent: headers.get(TRACEPARENT).cloned(),
+            request_id: headers.get(REQUEST_ID).cloned(),
+            forwarded: is_proxy.then(forwarded).flatten(),
+        }
+    }
+
+    /// Logs a request if its result is of interest, and returns the response. A problem gets the id
+    /// of the request.
+    pub(super) fn audited(
+        &self,
+        info: &RequestInfo,
+        answered: Result<HttpResponse, Problem>,
+    ) -> HttpResponse {
+        match answered {
+            Ok(answer) => {
+                self.note_success(info, &answer);
+                answer
+            }
+            Err(problem) => {
+                let id = info.id();
+                self.note_refusal(info, &problem, &id);
+                problem.with("request_id", id).into_response()
+            }
+        }
+    }
+
+    fn note_success(&self, info: &RequestInfo, answer: &HttpResponse) {
+        if info.method == Method::DELETE {
+            let (path, client, request_id) = (info.path(), self.client_of(info), info.id());
+            let is_reopened = info.uri.query().is_some_and(|query| query.contains("reopen=1"));
+            match is_reopened {
+                true => tracing::info!(path, %client, request_id, "a channel was opened again"),
+                false => tracing::info!(path, %client, request_id, "a channel was ended"),
+            }
+        }
+        if let Some(reason) = answer.headers().get(SHED)
+            && let Some(suppressed) = self.audit.shed.admit(Instant::now())
+        {
+            let (path, client, request_id) = (info.path(), self.client_of(info), info.id());
+            let reason = reason.to_str().unwrap_or_default();
+            tracing::info!(reason, path, %client, request_id, suppressed, "a stream was shed");
+        }
+    }
+
+    /// Logs refusals for missing rights, and refusals because of a limit or a fault of the origin.
+    fn note_refusal(&self, info: &RequestInfo, problem: &Problem, request_id: &str) {
+        let is_of_interest = matches!(
+            problem.status,
+            StatusCode::UNAUTHORIZED
+                | StatusCode::FORBIDDEN
+                | StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::INSUFFICIENT_STORAGE
+        ) || problem.status.is_server_error();
+        // Load balancers ask often, and the cause has a line of its own.
+        if !is_of_interest || info.path() == READINESS {
+            return;
+        }
+        let Some(suppressed) = self.audit.refused.admit(Instant::now()) else { return };
+        let (method, path, client) = (&info.method, info.path(), self.client_of(info));
+        let (status, problem) = (problem.status.as_u16(), problem.slug);
+        tracing::info!(
+            status, problem, %method, path, %client, request_id, suppressed, "a request was refused"
+        );
+    }
+
+    fn client_of(&self, info: &RequestInfo) -> Client {
+        let forwarded = info.forwarded.as_ref().map(HeaderValue::as_bytes);
+        let forwarded = forwarded.map(String::from_utf8_lossy);
+        self.clients.client(info.peer, forwarded.iter().map(AsRef::as_ref))
+    }
+}
+
+impl RequestInfo {
+    /// The path, without its end if it is very long.
+    fn path(&self) -> &str {
+        let path = self.uri.path();
+        // The path of a request is ASCII.
+        path.get(..PATH_BYTES_MAX).unwrap_or(path)
+    }
+
+    /// The id of the request: that of its trace, the one that a proxy has given it, or a new one.
+    fn id(&self) -> String {
+        let text = |value: &'_ Option<HeaderValue>| {
+            value.as_ref().and_then(|value| value.to_str().ok()).map(str::to_owned)
+        };
+        let trace = text(&self.traceparent).and_then(|text| trace_id(&text));
+        let given = || text(&self.request_id).filter(|id| is_request_id(id));
+        trace.or_else(given).unwrap_or_else(|| format!("{:016x}", random()))
+    }
+}
+
+/// The id of the trace in a `traceparent`.
+fn trace_id(traceparent: &str) -> Option<String> {
+    let id = traceparent.split('-').nth(1)?;
+    let is_id = id.len() == TRACE_ID_DIGITS && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id.then(|| id.to_owned())
+}
+
+/// Whether an id may be copied to a log: it has no spaces and no control characters.
+fn is_request_id(id: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte);
+    (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(is_plain)
+}
