@@ -16,6 +16,7 @@ mod limits;
 mod loaded;
 mod logging;
 mod output;
+mod packaging;
 mod publish;
 mod reload;
 mod serve;
@@ -64,6 +65,10 @@ enum Command {
     Backup(copies::CopyArguments),
     /// Copy a backup to a new directory, and note in every channel that later events are lost
     Restore(copies::CopyArguments),
+    /// Print the completions of the commands for a shell
+    Completions(packaging::CompletionsArguments),
+    /// Print the manual page, or write the pages of all commands
+    Man(packaging::ManArguments),
     /// Open subscribers, publish events at a fixed rate, and measure their delivery
     Bench(bench::BenchArguments),
 }
@@ -96,6 +101,8 @@ fn run(arguments: Arguments) -> ExitCode {
         Command::Check(arguments) => copies::check(arguments),
         Command::Backup(arguments) => copies::backup(arguments),
         Command::Restore(arguments) => copies::restore(arguments),
+        Command::Completions(arguments) => packaging::completions(&arguments),
+        Command::Man(arguments) => packaging::man(&arguments),
         Command::Bench(arguments) => bench::run(arguments),
     }
 }

@@ -7,4 +7,5 @@ pub mod logs;
 pub mod metrics;
 pub mod monitoring;
 pub mod operators;
+pub mod package;
 pub mod service;
