@@ -421,7 +421,6 @@ impl Catalog {
                     // Some of its events have to stay, and it is not known where they are. The
                     // block is trimmed when it can be read again.
                     None if !channel.may_lose_first(&is_over) => break,
-
                     None => {
                         dropped += events;
                         Self::drop_until(segments, bytes, channel, last);
