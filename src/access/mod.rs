@@ -5,6 +5,7 @@
 //! a JWKS are fetched about every five minutes, and earlier (but at most every 10 s) when a token
 //! names an unknown key, so an issuer can change its keys without notice.
 
+pub mod revocation;
 pub mod scope;
 pub mod token;
 

@@ -7,6 +7,7 @@
 //! passes `now`. An expired token is distinguished from an invalid one, because its client should
 //! come back with a new token.
 
+use crate::access::revocation::Revoked;
 use crate::access::scope::Scope;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{
@@ -16,6 +17,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::fmt;
+use std::sync::Arc;
 
 /// The largest tolerated difference between the clocks of the issuer and the origin, in seconds.
 const LEEWAY_S: u64 = 30;
@@ -38,6 +40,8 @@ pub struct Requirements {
     pub issuer: Option<String>,
     /// The required `aud` claim; `None`: any.
     pub audience: Option<String>,
+    /// The tokens that are not accepted any more.
+    pub revoked: Arc<Revoked>,
 }
 
 /// The content of a valid token.
@@ -85,6 +89,10 @@ struct Claims {
     aud: Value,
     #[serde(default)]
     sub: Value,
+    #[serde(default)]
+    jti: Value,
+    #[serde(default)]
+    iat: Value,
     #[serde(default)]
     scope: Value,
 }
@@ -244,6 +252,9 @@ fn check(claims: Claims, requirements: &Requirements, now_s: u64) -> Result<Gran
         Value::String(subject) => Some(subject),
         _ => return Err(TokenError::Claim("its \"sub\" is no string")),
     };
+    if requirements.revoked.has(&claims.jti, subject.as_deref(), &claims.iat) {
+        return Err(TokenError::Claim("it was revoked (--token-revoked)"));
+    }
     let scope = scope(&claims.scope)?;
     if expires + LEEWAY_S as f64 <= now_s as f64 {
         return Err(TokenError::Expired);
@@ -339,8 +350,11 @@ mod tests {
     #[test]
     fn a_minted_token_grants_what_it_says() {
         let scope = Scope::parse("publish:prices.* subscribe:a");
-        let requirements =
-            Requirements { issuer: Some("me".into()), audience: Some("headwater".into()) };
+        let requirements = Requirements {
+            issuer: Some("me".into()),
+            audience: Some("headwater".into()),
+            ..Requirements::default()
+        };
         let token = mint(SECRET, &scope, Some("desk"), &requirements, NOW_S + 60).unwrap();
         let grant = read_with(&token, &requirements).unwrap();
         assert_eq!(

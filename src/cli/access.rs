@@ -3,6 +3,7 @@
 use super::headings;
 use super::units::switch;
 use crate::access::AccessConfig;
+use crate::access::revocation::Revoked;
 use crate::access::scope::Pattern;
 use crate::access::token::{Key, KeyError, Requirements};
 use clap::Args;
@@ -10,8 +11,9 @@ use hyper::Uri;
 use std::convert::Infallible;
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 #[derive(Args, Clone, Debug)]
 pub struct AccessArguments {
@@ -30,6 +32,10 @@ pub struct AccessArguments {
     /// Value that the claim `aud` of every token must have or contain
     #[arg(help_heading = headings::ACCESS, long, env = "HEADWATER_TOKEN_AUDIENCE")]
     token_audience: Option<String>,
+    /// File with a list of revoked tokens: lines with jti ID, sub NAME or before TIME; read again by
+    /// a reload
+    #[arg(help_heading = headings::ACCESS, long, env = "HEADWATER_TOKEN_REVOKED", value_name = "FILE")]
+    token_revoked: Option<PathBuf>,
     /// Channels that can be read only with a token: a name, prices.* or *; repeat for more
     #[arg(help_heading = headings::ACCESS, long, env = "HEADWATER_PRIVATE", value_delimiter = ',')]
     private: Vec<Pattern>,
@@ -100,6 +106,7 @@ impl AccessArguments {
                  open everything; use https:// or a file"
             ));
         }
+        let revoked = revoked(self.token_revoked.as_deref())?;
         let has_key_set = self.key_set.is_some();
         let has_edge = has_edge_ca || !edge_secrets.is_empty();
         if !self.private.is_empty() && keys.is_empty() && !has_key_set && !has_edge {
@@ -108,12 +115,20 @@ impl AccessArguments {
                 .to_owned());
         }
         let requirements =
-            Requirements { issuer: self.token_issuer, audience: self.token_audience };
+            Requirements { issuer: self.token_issuer, audience: self.token_audience, revoked };
         let (private, cookie_name) = (self.private, self.cookie_name);
         let config =
             AccessConfig { keys, has_key_set, requirements, private, cookie_name, edge_secrets };
         Ok((config, self.key_set))
     }
+}
+
+/// Reads the list of revoked tokens, if there is one.
+fn revoked(path: Option<&Path>) -> Result<Arc<Revoked>, String> {
+    let Some(path) = path else { return Ok(Arc::default()) };
+    let cannot = |why: &dyn fmt::Display| format!("--token-revoked: {}: {why}", path.display());
+    let list = std::fs::read_to_string(path).map_err(|error| cannot(&error))?;
+    Revoked::parse(&list).map(Arc::new).map_err(|why| cannot(&why))
 }
 
 /// Whether a JWKS comes from another machine without TLS, so that it could be changed on its way.

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 /// The flags whose new values are used by requests and connections that begin after the reload.
 /// Files that they name are read again, too.
-const RELOADED: [&str; 35] = [
+const RELOADED: [&str; 36] = [
     "allowed-host",
     "body-timeout",
     "client-header",
@@ -45,6 +45,7 @@ const RELOADED: [&str; 35] = [
     "token-audience",
     "token-issuer",
     "token-key",
+    "token-revoked",
     "token-secret",
     "trusted-proxy",
     "write-timeout",

@@ -45,8 +45,11 @@ pub fn run(arguments: TokenArguments) -> ExitCode {
     if rights.is_empty() {
         return misused("a token without --publish and --subscribe would be good for nothing");
     }
-    let requirements =
-        Requirements { issuer: arguments.token_issuer, audience: arguments.token_audience };
+    let requirements = Requirements {
+        issuer: arguments.token_issuer,
+        audience: arguments.token_audience,
+        ..Requirements::default()
+    };
     let expires = (Clock::default().machine_now() + arguments.ttl.as_millis() as u64) / 1_000;
     let minted = arguments.token_secret.read("--token-secret").and_then(|secret| {
         let scope = Scope::of(rights);

@@ -230,3 +230,26 @@ async fn a_page_cannot_make_an_origin_read_its_settings() {
         .expect("an answer");
     assert_eq!(public.status, 404);
 }
+
+#[tokio::test]
+async fn a_token_can_be_revoked_while_the_origin_runs() {
+    let directory = TempDir::new().unwrap();
+    let list = written(&directory, "revoked", "# nothing yet\n");
+    let flags =
+        ["--store", "memory", "--token-secret", OLD_SECRET, "--token-revoked", named(&list)];
+    let origin = Origin::with(&flags);
+    let url = format!("http://{}", origin.admin);
+    let of = |subject: &str| {
+        let words = ["token", "--token-secret", OLD_SECRET, "--publish", "*", "--subject", subject];
+        text(&run(&words, &[]).stdout).trim().to_owned()
+    };
+    let (alice, bob) = (of("alice"), of("bob"));
+    assert_eq!(publish(&origin, &alice).await, 201);
+    std::fs::write(&list, "sub alice\n").unwrap();
+    assert!(run(&["reload", "--admin-url", &url], &[]).status.success());
+    assert_eq!((publish(&origin, &alice).await, publish(&origin, &bob).await), (401, 201));
+    std::fs::write(&list, "alice\n").unwrap();
+    let refused = run(&["reload", "--admin-url", &url], &[]);
+    assert!(text(&refused.stderr).contains("revoked: line 1"), "{}", text(&refused.stderr));
+    assert_eq!(publish(&origin, &alice).await, 401);
+}
