@@ -89,7 +89,7 @@ async fn serve(
     capacity::bound(&mut config.server);
     // The handlers come first, because a write of the store may exceed a file size limit (SIGXFSZ).
     let mut signals = Signals::listen().map_err(|error| error.to_string())?;
-    let is_demo = config.http.demo;
+    let is_demo = config.demo;
     let drain_time = config.server.drain_delay + config.server.drain_timeout;
     let origin = Headwater::open(config).await.map_err(|error| error.to_string())?;
     announce(&listeners, is_demo, log_format);
@@ -118,6 +118,6 @@ fn announce(listeners: &Listeners, is_demo: bool, log_format: LogFormat) {
     listeners.public.iter().for_each(|one| say("channels", format!("{one}/channels/")));
     listeners.admin.iter().for_each(|one| say("metrics", format!("{one}/metrics")));
     if is_demo {
-        listeners.public.iter().for_each(|one| say("demo page", format!("{one}/")));
+        listeners.public.iter().for_each(|one| say("demo", format!("{one}/")));
     }
 }

@@ -37,7 +37,8 @@ use access::{Audience, Denied};
 use bytes::Bytes;
 pub use config::{HttpConfig, WebSocketLimits};
 use cors::Readers;
-use files::Found;
+pub use files::ExtraFile;
+use files::{ExtraFiles, Found};
 use hyper::body::Incoming;
 use hyper::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue,
@@ -54,8 +55,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The page that `serve --demo` serves at `/`.
-const DEMO_PAGE: &str = include_str!("../demo/page.html");
 const CHANNEL_METHODS: &str = "GET, HEAD, POST, DELETE, OPTIONS";
 const READ_METHODS: &str = "GET, HEAD, OPTIONS";
 
@@ -70,6 +69,7 @@ pub struct AppState {
     /// The permits that each client holds.
     pub clients: Arc<Clients>,
     config: HttpConfig,
+    files: ExtraFiles,
     publishing: Publishing,
     responses: Responses,
     readiness: Readiness,
@@ -130,6 +130,7 @@ impl AppState {
         streams_max: usize,
     ) -> Self {
         let publishing = Publishing::new(&config);
+        let files = ExtraFiles::new(&config.files);
         let (clients, responses) = (Arc::new(clients), Responses::default());
         let readiness = Readiness::default();
         let states = States::default();
@@ -142,6 +143,7 @@ impl AppState {
             access,
             clients,
             config,
+            files,
             responses,
             readiness,
             states,
@@ -269,7 +271,10 @@ impl AppState {
         if is_options && path == "*" {
             return Ok(cors::preflight(None, request.headers()));
         }
-        let route = Route::parse(path)?;
+        let route = match self.files.find(path) {
+            Some(file) => Route::File(Found::File(file)),
+            None => Route::parse(path)?,
+        };
         // A load balancer may use GET, HEAD or OPTIONS for its checks, and needs the same status.
         if is_options && !matches!(route, Route::Health | Route::Ready) {
             return Ok(cors::preflight(Some(&route), request.headers()));
@@ -310,7 +315,6 @@ impl AppState {
                 let audience = self.audience_of(&request, &query, &name)?;
                 Ok(for_its(audience, self.state(&name, &query).await?))
             }
-            Route::Home if self.config.demo => Ok(page()),
             Route::Home => Ok(files::home(request.headers())),
             Route::File(Found::File(file)) => Ok(file.answer(request.headers())),
             Route::File(Found::Elsewhere(path)) => Ok(files::redirect(&path)),
@@ -450,13 +454,6 @@ fn for_its(audience: Audience, mut answer: HttpResponse) -> HttpResponse {
     if audience == Audience::Bearer {
         access::keep_private(&mut answer);
     }
-    answer
-}
-
-fn page() -> HttpResponse {
-    let mut answer = text(DEMO_PAGE.to_owned());
-    let kind = HeaderValue::from_static("text/html; charset=utf-8");
-    answer.headers_mut().insert(CONTENT_TYPE, kind);
     answer
 }
 

@@ -32,6 +32,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// The memory that channels and responses may take.
     pub memory: MemoryConfig,
+    /// Whether to serve the pages of the demo and to publish its events.
+    pub demo: bool,
 }
 
 /// The store, and the limits of what it keeps.
