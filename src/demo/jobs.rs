@@ -175,7 +175,7 @@ impl Jobs {
         };
         if self.unfinished() >= UNFINISHED_MAX {
             job.status = Status::Failed;
-            job.note = format!("{UNFINISHED_MAX} jobs wait or run already; retry later");
+            job.note = format!("{UNFINISHED_MAX} jobs wait or run already. Retry later.");
         }
         self.all.push(job.clone());
         job.event()
@@ -250,7 +250,7 @@ impl Job {
             self.status = if self.done >= self.steps { Status::Done } else { Status::Running };
             return;
         }
-        self.note = format!("step {} of attempt {} failed", self.done + 1, self.attempt);
+        self.note = format!("Attempt {} failed at step {}.", self.attempt, self.done + 1);
         self.status = if self.attempt < self.attempts { Status::Retrying } else { Status::Failed };
         self.pause = RETRY_TICKS * self.attempt;
     }

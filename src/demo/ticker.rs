@@ -5,6 +5,7 @@
 
 use super::{patiently, publish, set, state};
 use crate::hub::Hub;
+use crate::store::StoreError;
 use crate::sync::random::random;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -38,8 +39,7 @@ const SYMBOLS: [(&str, f64); 12] = [
 
 /// Publishes prices.
 pub async fn run(hub: &Hub) {
-    let mut number = patiently(async || last_number(hub).await).await;
-    let mut prices = SYMBOLS.map(|(_, price)| price);
+    let (mut number, mut prices) = patiently(async || last(hub).await).await;
     loop {
         let is_busy = hub.clock().now() % PERIOD_MS >= PERIOD_MS - BUSY_MS;
         let (pause, count) = if is_busy { (BUSY_PAUSE, BUSY_PRICES) } else { (CALM_PAUSE, 1) };
@@ -77,10 +77,20 @@ fn rounded(price: f64) -> f64 {
     (price * factor).round() / factor
 }
 
-async fn last_number(hub: &Hub) -> Result<u64, crate::store::StoreError> {
+/// The last number, and the price of each symbol.
+async fn last(hub: &Hub) -> Result<(u64, [f64; SYMBOLS.len()]), StoreError> {
     let state = state(hub, CHANNEL).await?;
-    let number = |data: &str| serde_json::from_str::<Value>(data).ok()?["n"].as_u64();
-    Ok(state.events.iter().filter_map(|stored| number(&stored.event.data)).max().unwrap_or(0))
+    let values: Vec<Value> = state
+        .events
+        .iter()
+        .filter_map(|stored| serde_json::from_str(&stored.event.data).ok())
+        .collect();
+    let number = values.iter().filter_map(|value| value["n"].as_u64()).max().unwrap_or(0);
+    let prices = SYMBOLS.map(|(symbol, usual)| {
+        let value = values.iter().find(|value| value["symbol"] == symbol);
+        value.and_then(|value| value["price"].as_f64()).unwrap_or(usual)
+    });
+    Ok((number, prices))
 }
 
 #[cfg(test)]

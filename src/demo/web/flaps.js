@@ -7,7 +7,7 @@
 
 import { make, setText } from "./dom.js";
 
-const DRUM = " ABCDEFGHIJKLMNOPQRSTUVWXYZÁÉÍÓÚÜ0123456789:-";
+const DRUM = " -:0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZÁÉÍÓÚÜ";
 /** Most characters that a flap turns through. A real drum turns through all of them. */
 const TURNS_MAX = 4;
 const PHASE_MS = 38;

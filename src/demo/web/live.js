@@ -91,6 +91,8 @@ const wire = {
 };
 
 function showStatus({ status, since, reason }) {
+  // The page itself has closed the connection, and opens another one.
+  if (status == "closed") return;
   if (status == "reconnecting") {
     seen.reconnects += 1;
     if (!outage || outage.end) outage = beginOutage(since);

@@ -16,7 +16,7 @@ fn origin(flags: &[&str]) -> Origin {
     Origin::with(&[&fixed[..], flags].concat())
 }
 
-/// Starts another web origin, which has the demo page.
+/// Starts another web origin, which has the pages of the demo.
 fn elsewhere() -> Origin {
     Origin::with(&["--store", "memory", "--demo"])
 }
@@ -199,7 +199,7 @@ async fn chromium_hears_and_says_all() {
     does_it_all(Client::Chromium(&browser)).await;
 }
 
-/// Shows the demo page of `origin`. From a page that is not HTML, Chromium sends no cookie at all.
+/// Shows a page of the demo of `origin`. From a page that is not HTML, Chromium sends no cookie at all.
 async fn show_page_of(browser: &Browser, origin: &Origin) {
     browser.open(&format!("http://{}/", origin.listen)).await;
 }

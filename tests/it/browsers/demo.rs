@@ -1,0 +1,208 @@
+//! What the pages of `serve --demo` promise: they work in each engine, heal after an outage, share
+//! one connection between tabs, and show late visitors the state of jobs and rooms.
+
+use crate::browsers::browser::Browser;
+use crate::kit::engine::Engine;
+use crate::kit::visitor::Visitor;
+use crate::kit::{BINARY, Origin, PATIENCE};
+use hyper::StatusCode;
+use std::process::Command;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// The pages, each with the number of rows, prices, jobs or messages that it soon shows.
+const PAGES: [(&str, usize); 5] = [
+    ("/", 15),
+    ("/demo/departures", 14),
+    ("/demo/ticker", 12),
+    ("/demo/jobs", 1),
+    ("/demo/chat", 1),
+];
+const OUTAGE: Duration = Duration::from_secs(5);
+
+/// An origin with the demo and a store that survives it.
+fn demo(flags: &[&str]) -> (Origin, TempDir) {
+    let directory = tempfile::tempdir().expect("a directory for the store");
+    let store = format!("disk:{}", directory.path().display());
+    let flags = [&["--demo", "--segment", "2s", "--store", &store], flags].concat();
+    (Origin::with(&flags), directory)
+}
+
+fn url(origin: &Origin, path: &str) -> String {
+    format!("http://{}{path}", origin.listen)
+}
+
+/// Opens each page, and follows it over a boundary.
+async fn every_page_works(engine: Engine) {
+    let (origin, _directory) = demo(&[]);
+    let mut visitor = Visitor::open(engine, &origin, "/").await;
+    for (path, rows) in PAGES {
+        visitor.go(path);
+        let shown = visitor
+            .until("a live board", |shown| shown.status == "Live" && shown.rows >= rows)
+            .await;
+        let needed = shown.events + if path == "/demo/chat" { 0 } else { 5 };
+        let shown = visitor.until("more events", |shown| shown.events >= needed).await;
+        assert_eq!((shown.missing, shown.repeated), (0, 0), "{engine:?} {path}");
+        assert!(shown.faults.is_empty(), "{engine:?} {path}: {:?}", shown.faults);
+    }
+}
+
+#[tokio::test]
+async fn every_page_works_in_chromium() {
+    every_page_works(Engine::Chromium).await;
+}
+
+#[tokio::test]
+async fn every_page_works_in_firefox() {
+    every_page_works(Engine::Firefox).await;
+}
+
+#[tokio::test]
+async fn every_page_works_in_webkit() {
+    every_page_works(Engine::WebKit).await;
+}
+
+#[tokio::test]
+async fn two_tabs_share_a_connection_and_heal_after_an_outage() {
+    let (mut origin, _directory) = demo(&[]);
+    let browser = Browser::start().await;
+    browser.open(&url(&origin, "/demo/ticker")).await;
+    browser.wait_for("headwater.channels.ticker?.events > 5").await;
+    let first = browser.open_tab().await;
+    browser.open(&url(&origin, "/demo/ticker")).await;
+    browser.wait_for("headwater.channels.ticker?.events > 5").await;
+    // The second tab begins with a connection of its own, and gives it up after a boundary.
+    let shared = async {
+        while origin.metric("headwater_streams_open").await != 1.0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, shared).await.expect("the tabs share one stream");
+    assert!(browser.console_errors().await.is_empty());
+    origin.kill();
+    let tabs = [browser.open_tab().await, first];
+    for tab in &tabs {
+        browser.switch_to(tab).await;
+        browser.wait_for("document.body.dataset.status == 'reconnecting'").await;
+        let shown =
+            "document.querySelector('#status').textContent.startsWith('Reconnecting since ')";
+        browser.wait_for(shown).await;
+        browser
+            .wait_for("/^[1-9][0-9]* s$/.test(document.querySelector('#clock').textContent)")
+            .await;
+    }
+    tokio::time::sleep(OUTAGE).await;
+    origin.start_again();
+    for tab in &tabs {
+        browser.switch_to(tab).await;
+        browser.wait_for("document.querySelector('#status').textContent == 'Live'").await;
+        let before = browser.run("return headwater.channels.ticker.events").await;
+        browser.wait_for(&format!("headwater.channels.ticker.events > {before} + 5")).await;
+        let report = r"/^Back after \d+ s: 0 missing, 0 twice\.$/";
+        browser
+            .wait_for(&format!("{report}.test(document.querySelector('#outage').textContent)"))
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_late_visitor_sees_a_job_that_another_one_has_started() {
+    let (origin, _directory) = demo(&[]);
+    let browser = Browser::start().await;
+    browser.open(&url(&origin, "/demo/jobs")).await;
+    browser.wait_for("document.body.dataset.status == 'live'").await;
+    browser.run("document.querySelector('#kind').value = 'photos'").await;
+    browser.run("document.querySelector('#start button').click()").await;
+    let runs = "[...document.querySelectorAll('#jobs [data-status=running]')]
+        .some((job) => job.textContent.includes('Resize 40 photos'))";
+    browser.wait_for(runs).await;
+    let first = browser.open_tab().await;
+    browser.open(&url(&origin, "/demo/jobs")).await;
+    browser.wait_for(runs).await;
+    browser.switch_to(&first).await;
+    let ends = "document.querySelector('#jobs [data-status=done], #jobs [data-status=failed]')";
+    browser.wait_for(ends).await;
+    assert!(browser.console_errors().await.is_empty());
+}
+
+/// Says something in the chat, over the transport of the page.
+async fn say(browser: &Browser, text: &str) {
+    browser.run(&format!("document.querySelector('#text').value = '{text}'")).await;
+    browser.run("document.querySelector('#say button').click()").await;
+    browser
+        .wait_for(&format!("document.querySelector('#messages').textContent.includes('{text}')"))
+        .await;
+}
+
+#[tokio::test]
+async fn visitors_over_websocket_and_sse_read_the_same_room() {
+    let (origin, _directory) = demo(&[]);
+    let browser = Browser::start().await;
+    browser.open(&url(&origin, "/demo/chat?room=ops&transport=websocket")).await;
+    browser.wait_for("document.body.dataset.status == 'live'").await;
+    say(&browser, "over a socket").await;
+    let first = browser.open_tab().await;
+    browser.open(&url(&origin, "/demo/chat?room=ops&transport=stream")).await;
+    browser.wait_for("document.querySelectorAll('#messages li').length == 1").await;
+    browser.wait_for("document.body.dataset.status == 'live'").await;
+    say(&browser, "over a request").await;
+    let shown = "return [...document.querySelectorAll('#messages time')].map(({ title }) => title)";
+    let over_sse = browser.run(shown).await;
+    browser.switch_to(&first).await;
+    browser.wait_for("document.querySelectorAll('#messages li').length == 2").await;
+    let over_socket = browser.run(shown).await;
+    let history = origin.get("/channels/chat.ops/history").await.json();
+    let logged: Vec<_> =
+        history["events"].as_array().expect("events").iter().map(|event| &event["id"]).collect();
+    assert_eq!(serde_json::json!(logged), over_sse);
+    assert_eq!(over_sse, over_socket);
+    assert!(browser.console_errors().await.is_empty());
+}
+
+/// A token with the right to start jobs.
+fn token(secret: &str) -> String {
+    let mut command = Command::new(BINARY);
+    command.args(["token", "--token-secret", secret, "--publish", "jobs.commands"]);
+    let output = command.output().expect("it starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_page_asks_for_a_token_where_publishing_needs_one() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    let (origin, _directory) = demo(&["--token-secret", secret]);
+    let browser = Browser::start().await;
+    browser.open(&url(&origin, "/demo/jobs")).await;
+    browser.wait_for("document.body.dataset.status == 'live'").await;
+    browser.run("document.querySelector('#start button').click()").await;
+    browser.wait_for("!document.querySelector('#token-card').hidden").await;
+    browser.wait_for("document.activeElement.id == 'token'").await;
+    let token = token(secret);
+    browser.run(&format!("document.querySelector('#token').value = '{token}'")).await;
+    browser.run("document.querySelector('#token-form button').click()").await;
+    browser.wait_for("document.querySelector('#token-card').hidden").await;
+    browser.wait_for("document.body.dataset.status == 'live'").await;
+    browser.run("document.querySelector('#start button').click()").await;
+    browser.wait_for("document.querySelector('#started').textContent.includes('started')").await;
+}
+
+#[tokio::test]
+async fn only_the_demo_has_its_pages_and_they_load_nothing_from_elsewhere() {
+    let (with, without) = (Origin::with(&["--store", "memory", "--demo"]), Origin::start());
+    for (path, _) in PAGES {
+        let answer = with.get(path).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}");
+        let policy = answer.header("content-security-policy").expect("a policy");
+        assert!(policy.starts_with("default-src 'self';"), "{policy}");
+        let parts = answer.body.split('"').filter(|part| part.starts_with("/demo/"));
+        for part in parts {
+            assert_eq!(with.get(part).await.status, StatusCode::OK, "{part}");
+            assert_eq!(without.get(part).await.status, StatusCode::NOT_FOUND, "{part}");
+        }
+        assert!(!answer.body.contains("http://") && !answer.body.contains("https://"), "{path}");
+    }
+    assert!(without.get("/").await.header("content-security-policy").is_none());
+    assert_eq!(with.get("/demo/").await.status, StatusCode::NOT_FOUND);
+}
