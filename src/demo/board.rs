@@ -114,10 +114,11 @@ impl Board {
         }
         let changed = self.0.iter().position(|flight| flight.status != flight.stage(now))?;
         let mut flight = self.0.remove(changed);
-        if flight.stage(now) == "Delayed" && flight.status != "Delayed" {
+        let stage = flight.stage(now);
+        if stage == "Delayed" {
             flight.minute = self.free_minute(flight.minute + flight.late);
         }
-        flight.status = flight.stage(now).to_owned();
+        flight.status = stage.to_owned();
         let event = flight.event(now);
         self.insert(flight);
         Some(event)

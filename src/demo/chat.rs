@@ -9,7 +9,7 @@ use crate::store::PageLimit;
 use serde_json::json;
 
 const LOBBY: &str = "chat.lobby";
-const WELCOME: &str = "Welcome. Open this page in a second window, or read the room with curl: \
+const GREETING: &str = "Hello! Open this page in a second window, or read the room with curl: \
                        every reader has the same history.";
 
 /// Publishes the first message of the lobby, if it has none.
@@ -17,7 +17,7 @@ pub async fn run(hub: &Hub) {
     let limit = PageLimit { events: 1, bytes: 1 };
     let page = patiently(async || hub.read(&channel(LOBBY)?, EventId::START, limit).await).await;
     if page.events.is_empty() {
-        let data = json!({ "name": "Headwater", "text": WELCOME }).to_string();
+        let data = json!({ "name": "Headwater", "text": GREETING }).to_string();
         publish(hub, LOBBY, vec![Event::new(None, None, data, false)]).await;
     }
 }

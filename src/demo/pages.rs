@@ -20,7 +20,7 @@ const PAGES: [Page; 5] = [
 ];
 
 /// What the pages load: a path, a media type, and a text.
-const PARTS: [(&str, &str, &str); 14] = [
+const PARTS: [(&str, &str, &str); 15] = [
     ("/demo/style.css", STYLE, include_str!("web/style.css")),
     ("/demo/icon.svg", PICTURE, include_str!("web/icon.svg")),
     ("/demo/chat.js", SCRIPT, include_str!("web/chat.js")),
@@ -33,6 +33,7 @@ const PARTS: [(&str, &str, &str); 14] = [
     ("/demo/overview.js", SCRIPT, include_str!("web/overview.js")),
     ("/demo/prices.js", SCRIPT, include_str!("web/prices.js")),
     ("/demo/publish.js", SCRIPT, include_str!("web/publish.js")),
+    ("/demo/share.js", SCRIPT, include_str!("web/share.js")),
     ("/demo/ticker.js", SCRIPT, include_str!("web/ticker.js")),
     ("/demo/wire.js", SCRIPT, include_str!("web/wire.js")),
 ];

@@ -6,15 +6,13 @@ import { checkNumbers, follow } from "./live.js";
 import { Prices, earlierPrices } from "./prices.js";
 import { STATES } from "./job_states.js";
 import { token } from "./publish.js";
-import { cacheOf, nameOf } from "./wire.js";
+import { ask } from "./share.js";
 
 const FLIGHTS_MAX = 8;
 const SYMBOLS = ["EURUSD", "BRENT", "GOLD", "COFFEE"];
 const JOBS_MAX = 4;
 const MESSAGES_MAX = 3;
 const EARLIER = 1000;
-// A browser has six connections to a host over HTTP/1.1, and the page needs one of them.
-const READERS = 4;
 
 const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
 const rows = new FlapRows(byId("board"), FLIGHTS_MAX, { time: 5, to: 10, status: 10 });
@@ -83,27 +81,7 @@ client.onstate = () => {
 };
 showEarlier().catch(() => setText(byId("asked"), "The history cannot be read now."));
 
-/** Opens one stream, and gives the headers of its response. */
-async function askOnce() {
-  const stop = new AbortController();
-  const url = "/channels/ticker";
-  const answer = await fetch(url, { headers, cache: "no-store", signal: stop.signal });
-  stop.abort();
-  return answer.headers;
-}
-
-byId("ask").onclick = async () => {
-  try {
-    const answers = await Promise.all(Array.from({ length: READERS }, askOnce));
-    const names = new Set(answers.map(nameOf));
-    const cache = cacheOf(answers[0]);
-    byId("figures").hidden = false;
-    setText(byId("readers"), READERS);
-    setText(byId("requests"), names.size);
-    const shared = `The readers shared ${names.size == 1 ? "one response" : `${names.size} responses`}.`;
-    const alone = "No cache is in front, so each reader has a request of its own.";
-    setText(byId("asked"), cache ? shared : alone);
-  } catch (error) {
+byId("ask").onclick = () =>
+  ask(headers).catch((error) => {
     setText(byId("asked"), `The server does not answer: ${error.message}`);
-  }
-};
+  });

@@ -114,15 +114,19 @@ async fn a_late_visitor_sees_a_job_that_another_one_has_started() {
     browser.wait_for("document.body.dataset.status == 'live'").await;
     browser.run("document.querySelector('#kind').value = 'photos'").await;
     browser.run("document.querySelector('#start button').click()").await;
-    let runs = "[...document.querySelectorAll('#jobs [data-status=running]')]
-        .some((job) => job.textContent.includes('Resize 40 photos'))";
+    let photos = |status: &str| {
+        format!(
+            "[...document.querySelectorAll('#jobs [data-status={status}]')]
+                .some((job) => job.textContent.includes('Resize 24 photos'))"
+        )
+    };
+    let runs = &photos("running");
     browser.wait_for(runs).await;
     let first = browser.open_tab().await;
     browser.open(&url(&origin, "/demo/jobs")).await;
     browser.wait_for(runs).await;
     browser.switch_to(&first).await;
-    let ends = "document.querySelector('#jobs [data-status=done], #jobs [data-status=failed]')";
-    browser.wait_for(ends).await;
+    browser.wait_for(&photos("done")).await;
     assert!(browser.console_errors().await.is_empty());
 }
 
