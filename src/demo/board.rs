@@ -24,7 +24,9 @@ const GAP_MINUTES: u64 = 3;
 /// A flight stays on the board for this number of minutes after its departure.
 const GONE_MINUTES: u64 = 3;
 /// One flight of this number is late.
-const LATE_EVERY: u64 = 7;
+const LATE_EVERY: u64 = 5;
+/// Most late flights of the board. Each leaves a gap, in which nothing departs.
+const LATE_MAX: usize = 2;
 const LATE_MINUTES: std::ops::Range<u64> = 12..25;
 /// A late flight is announced as late from this number of minutes before its departure on.
 const LATE_KNOWN_MINUTES: u64 = 28;
@@ -127,7 +129,8 @@ impl Board {
     fn next_flight(&self, now: u64, random: &mut impl FnMut() -> u64) -> Flight {
         let last = self.0.last().map_or(now + FIRST_MINUTES, |last| last.minute);
         let minute = last.max(now + FIRST_MINUTES) + GAP_MINUTES + random() % (GAP_MINUTES + 1);
-        let is_late = random().is_multiple_of(LATE_EVERY);
+        let late_flights = self.0.iter().filter(|flight| flight.late > 0).count();
+        let is_late = random().is_multiple_of(LATE_EVERY) && late_flights < LATE_MAX;
         let late = LATE_MINUTES.start + random() % (LATE_MINUTES.end - LATE_MINUTES.start);
         let mut flight = Flight {
             flight: self.free_number(random),
@@ -228,6 +231,8 @@ mod tests {
             }
             let mut minutes: Vec<u64> = board.0.iter().map(|flight| flight.minute).collect();
             assert!(minutes.is_sorted() && minutes.len() == FLIGHTS);
+            let delayed = board.0.iter().filter(|flight| flight.status == "Delayed").count();
+            assert!(delayed <= LATE_MAX, "{delayed} flights are delayed");
             minutes.dedup();
             assert_eq!(minutes.len(), FLIGHTS, "two flights leave in the same minute");
         }

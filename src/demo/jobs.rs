@@ -23,9 +23,9 @@ const COMMANDS_PER_TICK: PageLimit = PageLimit { events: 20, bytes: 64 * 1024 };
 /// Most jobs that run at the same time; the others wait.
 const RUNNING_MAX: usize = 4;
 /// Most jobs that wait or run. A command over that makes a job that has failed at once.
-const UNFINISHED_MAX: usize = 20;
+const UNFINISHED_MAX: usize = 12;
 /// Most jobs of the state. The oldest finished ones are removed.
-const KEPT_MAX: usize = 24;
+const KEPT_MAX: usize = 16;
 const ATTEMPTS_MAX: u32 = 3;
 /// The pause before the second attempt, in ticks. The pause before the third is twice as long.
 const RETRY_TICKS: u32 = 5;

@@ -81,7 +81,7 @@ export function checkNumbers(client, channel) {
 const wire = {
   head(headers) {
     response = nameOf(headers);
-    cache = cacheOf(headers) ?? "none";
+    cache = document.body.dataset.cache = cacheOf(headers) ?? "none";
   },
   block({ type, data }) {
     if (type != "segment") return;

@@ -10,21 +10,25 @@ const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT, RADIUS] = [360, 96, 7];
 const [LEFT, MIDDLE, RIGHT] = [20, 180, 340];
 
-/** Opens one stream, and gives the headers of its response. */
-async function askOnce(headers) {
+/** Opens one stream after a cursor, and gives the headers of its response. */
+async function askOnce(headers, cursor) {
   const stop = new AbortController();
   const options = { headers, cache: "no-store", signal: stop.signal };
-  const answer = await fetch("/channels/ticker", options);
+  const answer = await fetch(`/channels/ticker?lastEventId=${cursor}`, options);
   stop.abort();
   return answer.headers;
 }
 
+/** Asks with the same cursor, as visitors do who have read the same response to its end. */
 export async function ask(headers) {
-  const answers = await Promise.all(Array.from({ length: READERS }, () => askOnce(headers)));
+  const state = await fetch("/channels/ticker/state", { headers });
+  const { cursor } = await state.json();
+  const readers = Array.from({ length: READERS }, () => askOnce(headers, cursor));
+  const answers = await Promise.all(readers);
   const requests = new Set(answers.map(nameOf)).size;
   const cache = cacheOf(answers[0]);
   const counted = `${READERS} readers, ${requests} ${requests == 1 ? "request" : "requests"}`;
-  const shared = `${counted} at the origin. It would be the same with a hundred thousand readers.`;
+  const shared = `${counted} at the origin. The number of readers makes no difference.`;
   const alone = `${counted} at the origin. No cache is in front, so each reader has a request of its own.`;
   setText(byId("asked"), cache ? shared : alone);
   byId("drawing").replaceChildren(draw(requests, cache));

@@ -25,10 +25,9 @@ export function watchedFetch(seen) {
 /** The name that the origin gave a response. Clients that share a response see the same name. */
 export const nameOf = (headers) => headers.get("headwater-response")?.split(";")[0];
 
-/** The cache that has passed a response on, as far as its headers name it. */
+/** The cache that has passed a response on, as far as its headers name it (RFC 9211). */
 export function cacheOf(headers) {
-  const via = headers.get("via");
-  if (headers.has("x-varnish")) return "Varnish";
-  if (headers.has("x-served-by")) return "Fastly";
-  return via ?? (headers.has("age") ? "yes" : undefined);
+  const [named] = headers.get("cache-status")?.split(/[;,]/) ?? [];
+  if (named) return named.trim().replace(/^headwater-/, "");
+  return headers.get("via") ?? (headers.has("age") ? "yes" : undefined);
 }

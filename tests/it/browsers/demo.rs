@@ -2,10 +2,12 @@
 //! one connection between tabs, and show late visitors the state of jobs and rooms.
 
 use crate::browsers::browser::Browser;
+use crate::kit::edge::Cache;
 use crate::kit::engine::Engine;
 use crate::kit::visitor::Visitor;
 use crate::kit::{BINARY, Origin, PATIENCE};
 use hyper::StatusCode;
+use serde_json::json;
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -130,6 +132,51 @@ async fn a_late_visitor_sees_a_job_that_another_one_has_started() {
     assert!(browser.console_errors().await.is_empty());
 }
 
+#[tokio::test]
+async fn the_overview_counts_the_requests_that_reach_the_origin() {
+    let (origin, _directory) = demo(&[]);
+    let cache = Cache::varnish(origin.listen.port());
+    let browser = Browser::start().await;
+    let through =
+        [(origin.listen.port(), "4 requests", "none"), (cache.port, "1 request", "varnish")];
+    for (port, requests, name) in through {
+        browser.open(&format!("http://127.0.0.1:{port}/")).await;
+        browser.wait_for("document.body.dataset.status == 'live'").await;
+        browser
+            .wait_for(&format!("document.querySelector('#cache').textContent == '{name}'"))
+            .await;
+        browser.run("document.querySelector('#ask').click()").await;
+        let counted = format!("4 readers, {requests} at the origin.");
+        let text = "document.querySelector('#asked').textContent";
+        browser.wait_for(&format!("{text}.startsWith('{counted}')")).await;
+        assert!(browser.console_errors().await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_busy_ticker_is_drawn_once_for_each_frame_and_not_for_each_price() {
+    const PRICES: u64 = 500;
+    let (origin, _directory) = demo(&[]);
+    let browser = Browser::start().await;
+    browser.open(&url(&origin, "/demo/ticker")).await;
+    browser.wait_for("headwater.channels.ticker?.events > 1").await;
+    let before = browser.run("return { ...headwater.drawn }").await;
+    // These numbers are so high that the page takes no later price of the demo.
+    let price = |n| json!({ "n": 1_000_000_000 + n, "symbol": "GOLD", "price": 2000 + n });
+    let line = |n| json!({ "key": "GOLD", "data": price(n).to_string() }).to_string() + "\n";
+    let body: String = (0..PRICES).map(line).collect();
+    let kind = [("content-type", "application/x-ndjson")];
+    let answer = origin.post("/channels/ticker", &kind, &body).await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.body);
+    let newest = (2000 + PRICES - 1).to_string();
+    browser.wait_for(&format!("document.body.textContent.includes('{newest}')")).await;
+    let after = browser.run("return { ...headwater.drawn }").await;
+    let counted = |name: &str| after[name].as_u64().unwrap() - before[name].as_u64().unwrap();
+    let (prices, frames) = (counted("prices"), counted("frames"));
+    assert!(prices >= PRICES, "{prices} prices");
+    assert!(frames > 0 && frames < PRICES / 5, "{frames} frames for {prices} prices");
+}
+
 /// Says something in the chat, over the transport of the page.
 async fn say(browser: &Browser, text: &str) {
     browser.run(&format!("document.querySelector('#text').value = '{text}'")).await;
@@ -159,7 +206,7 @@ async fn visitors_over_websocket_and_sse_read_the_same_room() {
     let history = origin.get("/channels/chat.ops/history").await.json();
     let logged: Vec<_> =
         history["events"].as_array().expect("events").iter().map(|event| &event["id"]).collect();
-    assert_eq!(serde_json::json!(logged), over_sse);
+    assert_eq!(json!(logged), over_sse);
     assert_eq!(over_sse, over_socket);
     assert!(browser.console_errors().await.is_empty());
 }
