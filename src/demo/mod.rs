@@ -30,8 +30,11 @@ async fn patiently<T>(mut read: impl AsyncFnMut() -> Result<T, StoreError>) -> T
     loop {
         match read().await {
             Ok(value) => return value,
-            Err(error) => pause_after(&error).await,
+            // A visitor has ended the channel. The demo goes on when it is opened again.
+            Err(StoreError::Closed) => {}
+            Err(error) => tracing::warn!(%error, "the demo cannot reach the store"),
         }
+        tokio::time::sleep(FAULT_PAUSE).await;
     }
 }
 
@@ -69,9 +72,4 @@ fn key_of(event: &Event) -> &str {
 
 fn channel(name: &str) -> Result<ChannelName, StoreError> {
     ChannelName::parse(name).map_err(|error| StoreError::Down(error.to_string()))
-}
-
-async fn pause_after(error: &StoreError) {
-    tracing::warn!(%error, "the demo cannot reach the store");
-    tokio::time::sleep(FAULT_PAUSE).await;
 }

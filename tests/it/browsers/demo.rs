@@ -6,9 +6,10 @@ use crate::kit::edge::Cache;
 use crate::kit::engine::Engine;
 use crate::kit::visitor::Visitor;
 use crate::kit::{BINARY, Origin, PATIENCE};
-use hyper::StatusCode;
-use serde_json::json;
-use std::process::Command;
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::{Command, Output};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -106,6 +107,58 @@ async fn two_tabs_share_a_connection_and_heal_after_an_outage() {
             .wait_for(&format!("{report}.test(document.querySelector('#outage').textContent)"))
             .await;
     }
+}
+
+#[tokio::test]
+async fn a_board_whose_channel_has_ended_says_so() {
+    let (origin, _directory) = demo(&[]);
+    let browser = Browser::start().await;
+    browser.open(&url(&origin, "/demo/departures")).await;
+    browser.wait_for("document.body.dataset.status == 'live'").await;
+    let answer = origin.request(Method::DELETE, "/channels/departures", &[], "").await;
+    assert!(answer.status.is_success(), "{}", answer.body);
+    let text = "document.querySelector('#status').textContent";
+    browser.wait_for(&format!("{text} == 'Ended: the channels are closed'")).await;
+    assert!(browser.console_errors().await.is_empty());
+}
+
+/// Runs a command of a page in a shell, for at most a second.
+fn run(command: &str, directory: &Path) -> Output {
+    let binary = Path::new(BINARY).parent().expect("a directory").display();
+    let path = format!("{binary}:{}", std::env::var("PATH").expect("a PATH"));
+    let shell = ["-s", "KILL", "1", "bash", "-ec", command];
+    let mut timeout = Command::new("timeout");
+    timeout.args(shell).env("PATH", path).current_dir(directory).output().expect("it runs")
+}
+
+#[tokio::test]
+async fn the_commands_of_the_pages_work_when_they_are_pasted() {
+    let (origin, directory) = demo(&[]);
+    let browser = Browser::start().await;
+    let mut counted = 0;
+    for (path, _) in PAGES {
+        browser.open(&url(&origin, path)).await;
+        browser.wait_for("document.querySelector('.copy')").await;
+        let texts =
+            "return [...document.querySelectorAll('.command')].map((one) => one.textContent)";
+        let commands = browser.run(texts).await;
+        let commands = commands.as_array().expect("commands").iter().filter_map(Value::as_str);
+        // The servers of the caches have tests of their own.
+        let in_shell = |text: &&str| !text.starts_with("new ");
+        for command in commands.filter(in_shell) {
+            let command =
+                command.split("\nvarnishd ").next().and_then(|one| one.split("\nnginx ").next());
+            let command = command.expect("a command");
+            let output = run(command, directory.path());
+            let (said, error) = (&output.stdout, String::from_utf8_lossy(&output.stderr));
+            // A stream goes on until it is stopped.
+            let is_stream = command.starts_with("curl -N");
+            assert!(output.status.success() || is_stream, "{command}: {error}");
+            assert!(!said.is_empty() || command.contains(" > "), "{command}: {error}");
+            counted += 1;
+        }
+    }
+    assert!(counted >= 12, "{counted} commands");
 }
 
 #[tokio::test]
