@@ -3,7 +3,7 @@
 
 import { byId, make, setText, timeOfDay } from "./dom.js";
 import { follow } from "./live.js";
-import { askForToken, publish, token } from "./publish.js";
+import { askForToken, publish, tokenHeaders } from "./publish.js";
 
 const ROOM = /^[a-z0-9-]{1,24}$/;
 const EARLIER = 50;
@@ -40,9 +40,8 @@ async function enter(room, transport) {
 
 /** The newest messages of a room. Without them the room begins with what is new. */
 async function earlier(channel) {
-  const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
   const url = `/channels/${channel}/history?last=${EARLIER}`;
-  const answer = await fetch(url, { headers }).catch(() => undefined);
+  const answer = await fetch(url, { headers: tokenHeaders() }).catch(() => undefined);
   if (answer?.status == UNAUTHORIZED) askForToken("The server wants a token for this room.");
   return answer?.ok ? answer.json() : { events: [] };
 }

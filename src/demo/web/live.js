@@ -63,12 +63,16 @@ export function follow(channels, options = {}) {
 /** Checks the numbers of the prices: they are consecutive. */
 export function checkNumbers(client, channel) {
   for (const part of document.querySelectorAll(".numbered")) part.hidden = false;
-  const keys = () => [...client.state.entries()].filter(([key]) => key.startsWith(prefix));
   const prefix = client.url.includes(",") ? `${channel}/` : "";
-  const start = () => Math.max(...keys().map(([, data]) => JSON.parse(data).n));
-  client.addEventListener("state", () => (newestNumber ??= start()));
-  // The log is another one, whose numbers begin again.
-  client.addEventListener("gap", ({ reason }) => reason == "ahead" && (newestNumber = undefined));
+  client.addEventListener("state", () => {
+    const entries = [...client.state.entries()].filter(([key]) => key.startsWith(prefix));
+    const numbers = entries.map(([, data]) => JSON.parse(data).n);
+    if (numbers.length) newestNumber ??= Math.max(...numbers);
+  });
+  // A gap is counted as such. After it the numbers may be those of another log.
+  client.addEventListener("gap", (event) => {
+    if (event.channel == channel) newestNumber = undefined;
+  });
   client.addEventListener("message", (event) => {
     if (event.channel != channel || !event.id) return;
     const { n } = JSON.parse(event.data);
@@ -140,9 +144,13 @@ function outageText(isDown, away) {
   if (!outage) return "No outage so far.";
   if (isDown) return `Stopped ${away} ago (${timeOfDay(outage.since)}). Trying again …`;
   const announced = gaps() - outage.gaps;
-  const missing = `${seen.missing - outage.missing} missing, ${seen.repeated - outage.repeated} twice`;
-  const counts = newestNumber === undefined ? `${announced} gaps announced` : missing;
-  return `Back after ${seconds(outage.end - outage.since)}: ${counts}.`;
+  const counts = [];
+  if (newestNumber !== undefined) {
+    counts.push(`${seen.missing - outage.missing} missing`, `${seen.repeated - outage.repeated} twice`);
+  }
+  // With a store in memory, the server comes back with another log.
+  if (announced || !counts.length) counts.push(`${announced} gaps announced`);
+  return `Back after ${seconds(outage.end - outage.since)}: ${counts.join(", ")}.`;
 }
 
 prepareCommands();

@@ -3,22 +3,22 @@
 import { byId, make, oncePerFrame, setText } from "./dom.js";
 import { FlapRows } from "./flaps.js";
 import { checkNumbers, follow } from "./live.js";
-import { Prices, earlierPrices } from "./prices.js";
 import { STATES } from "./job_states.js";
-import { token } from "./publish.js";
+import { Prices, followPrices } from "./prices.js";
+import { tokenHeaders } from "./publish.js";
 import { ask } from "./share.js";
 
 const FLIGHTS_MAX = 8;
 const SYMBOLS = ["EURUSD", "BRENT", "GOLD", "COFFEE"];
 const JOBS_MAX = 4;
 const MESSAGES_MAX = 3;
-const EARLIER = 1000;
 
-const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
+const headers = tokenHeaders();
 const rows = new FlapRows(byId("board"), FLIGHTS_MAX, { time: 5, to: 10, status: 10 });
 const prices = new Prices(byId("prices"));
 const client = follow(["departures", "ticker", "jobs", "chat.lobby"]);
 checkNumbers(client, "ticker");
+followPrices(prices, client, headers, (symbol) => SYMBOLS.includes(symbol));
 
 /** The values of the keys of a channel. */
 function valuesOf(channel) {
@@ -61,20 +61,14 @@ function showMessage({ data }) {
 async function showEarlier() {
   const answer = await fetch(`/channels/chat.lobby/history?last=${MESSAGES_MAX}`, { headers });
   if (answer.ok) (await answer.json()).events.filter(({ data }) => data).forEach(showMessage);
-  for (const price of await earlierPrices(EARLIER, token())) showPrice(price);
-}
-
-function showPrice(price) {
-  if (SYMBOLS.includes(price.symbol)) prices.take(price);
 }
 
 const show = {
   departures: renderBoard,
   jobs: renderJobs,
   "chat.lobby": showMessage,
-  ticker: ({ data }) => showPrice(JSON.parse(data)),
 };
-client.onmessage = (event) => show[event.channel](event);
+client.onmessage = (event) => show[event.channel]?.(event);
 client.onstate = () => {
   renderBoard();
   renderJobs();

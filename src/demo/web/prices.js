@@ -3,7 +3,9 @@
 
 import { make, setText } from "./dom.js";
 
+const CHANNEL = "ticker";
 const POINTS_MAX = 80;
+const EARLIER = 1000;
 
 export class Prices {
   /** How many prices were taken, and how many frames were drawn. */
@@ -102,10 +104,33 @@ function drawLine(canvas, points) {
   pen.globalAlpha = 1;
 }
 
-/** The prices of the last minutes, oldest first, so that the lines do not begin empty. */
-export async function earlierPrices(last, token) {
-  const headers = token ? { Authorization: `Bearer ${token}` } : {};
-  const answer = await fetch(`/channels/ticker/history?last=${last}`, { headers });
-  const { events } = answer.ok ? await answer.json() : { events: [] };
+/**
+ * Shows the earlier prices, so that the lines do not begin empty, and then those that the client
+ * receives. `wanted` says which symbols are shown.
+ */
+export async function followPrices(prices, client, headers, wanted = () => true) {
+  let newest = 0;
+  const take = (price) => {
+    // The history and the stream overlap.
+    if (price.n <= newest) return;
+    newest = price.n;
+    if (wanted(price.symbol)) prices.take(price);
+  };
+  const earlier = earlierPrices(headers);
+  // After a gap the log may be another one, whose numbers begin again.
+  client.addEventListener("gap", ({ channel }) => channel == CHANNEL && (newest = 0));
+  client.addEventListener("message", async ({ channel, data }) => {
+    if (channel != CHANNEL) return;
+    await earlier;
+    take(JSON.parse(data));
+  });
+  for (const price of await earlier) take(price);
+}
+
+/** The newest prices of the history, oldest first; none where the history cannot be read. */
+async function earlierPrices(headers) {
+  const url = `/channels/${CHANNEL}/history?last=${EARLIER}`;
+  const answer = await fetch(url, { headers }).catch(() => undefined);
+  const { events } = answer?.ok ? await answer.json() : { events: [] };
   return events.filter(({ data }) => data).map(({ data }) => JSON.parse(data));
 }

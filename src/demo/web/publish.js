@@ -15,6 +15,9 @@ export function token() {
   }
 }
 
+/** The headers of a request that reads, with the token if there is one. */
+export const tokenHeaders = () => (token() ? { Authorization: `Bearer ${token()}` } : {});
+
 /** Shows the field for a token. */
 export function askForToken(reason) {
   byId("token-reason").textContent = reason;

@@ -110,6 +110,23 @@ async fn two_tabs_share_a_connection_and_heal_after_an_outage() {
 }
 
 #[tokio::test]
+async fn a_page_goes_on_with_the_log_of_a_server_that_has_lost_its_store() {
+    let mut origin = Origin::with(&["--demo", "--segment", "2s", "--store", "memory"]);
+    let browser = Browser::start().await;
+    browser.open(&url(&origin, "/demo/ticker")).await;
+    browser.wait_for("headwater.channels.ticker?.events > 20").await;
+    origin.kill();
+    browser.wait_for("document.body.dataset.status == 'reconnecting'").await;
+    origin.start_again();
+    let report = r"/^Back after \d+ s: 0 missing, 0 twice, [1-9]\d* gaps announced\.$/";
+    browser
+        .wait_for(&format!("{report}.test(document.querySelector('#outage').textContent)"))
+        .await;
+    let before = browser.run("return headwater.drawn.prices").await;
+    browser.wait_for(&format!("headwater.drawn.prices > {before} + 10")).await;
+}
+
+#[tokio::test]
 async fn a_board_whose_channel_has_ended_says_so() {
     let (origin, _directory) = demo(&[]);
     let browser = Browser::start().await;
