@@ -247,6 +247,44 @@ async fn a_busy_ticker_is_drawn_once_for_each_frame_and_not_for_each_price() {
     assert!(frames > 0 && frames < PRICES / 5, "{frames} frames for {prices} prices");
 }
 
+/// The job with this key in the state of the channel.
+async fn job(origin: &Origin, key: &str) -> Option<Value> {
+    let state = origin.get("/channels/jobs/state").await.json();
+    let events = state["events"].as_array().expect("events").iter();
+    let mut found = events.filter(|event| event["key"] == key);
+    found.next().map(|event| serde_json::from_str(event["data"].as_str().unwrap()).expect("JSON"))
+}
+
+/// Waits until a job is so far.
+async fn job_becomes(origin: &Origin, key: &str, enough: impl Fn(&Value) -> bool) -> Value {
+    let becomes = async {
+        loop {
+            if let Some(job) = job(origin, key).await.filter(&enough) {
+                return job;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, becomes).await.expect("the job goes on")
+}
+
+#[tokio::test]
+async fn a_job_goes_on_after_a_restart_and_is_not_started_again() {
+    let (mut origin, _directory) = demo(&[]);
+    let command = r#"{"start":"photos"}"#;
+    let answer = origin.post("/channels/jobs.commands", &[], command).await.json();
+    let key = format!("job-{}", answer["id"].as_str().expect("an id"));
+    let done = |job: &Value| job["done"].as_u64().expect("a number");
+    let before = done(&job_becomes(&origin, &key, |job| done(job) >= 3).await);
+    origin.kill();
+    origin.start_again();
+    // A job that was started again would begin at step 0.
+    let after = job_becomes(&origin, &key, |_| true).await;
+    assert!(done(&after) >= before && after["attempt"] == 1, "{before} steps, then {after}");
+    let end = job_becomes(&origin, &key, |job| job["status"] == "done").await;
+    assert_eq!((done(&end), &end["attempt"]), (24, &json!(1)));
+}
+
 /// Says something in the chat, over the transport of the page.
 async fn say(browser: &Browser, text: &str) {
     browser.run(&format!("document.querySelector('#text').value = '{text}'")).await;
