@@ -58,22 +58,27 @@ function showMessage({ data }) {
   if (byId("messages").children.length > MESSAGES_MAX) byId("messages").firstChild.remove();
 }
 
+/** Shows the newest messages of the history. The result is their ids. */
 async function showEarlier() {
-  const answer = await fetch(`/channels/chat.lobby/history?last=${MESSAGES_MAX}`, { headers });
-  if (answer.ok) (await answer.json()).events.filter(({ data }) => data).forEach(showMessage);
+  const url = `/channels/chat.lobby/history?last=${MESSAGES_MAX}`;
+  const answer = await fetch(url, { headers }).catch(() => undefined);
+  const { events } = answer?.ok ? await answer.json() : { events: [] };
+  events.filter(({ data }) => data).forEach(showMessage);
+  return events.map(({ id }) => id);
 }
+const earlier = showEarlier();
 
 const show = {
   departures: renderBoard,
   jobs: renderJobs,
-  "chat.lobby": showMessage,
+  // The history and the stream overlap.
+  "chat.lobby": async (event) => (await earlier).includes(event.id) || showMessage(event),
 };
 client.onmessage = (event) => show[event.channel]?.(event);
 client.onstate = () => {
   renderBoard();
   renderJobs();
 };
-showEarlier().catch(() => setText(byId("asked"), "The history cannot be read now."));
 
 byId("ask").onclick = () =>
   ask(headers).catch((error) => {
