@@ -99,7 +99,7 @@ async fn serve(
     capacity::bound(&mut config.server);
     // The handlers come first, because a write of the store may exceed a file size limit (SIGXFSZ).
     let mut signals = Signals::listen().map_err(|error| error.to_string())?;
-    let is_demo = config.http.demo;
+    let is_demo = config.demo;
     let tls = config.tls.as_ref().map(|tls| tls.on_admin);
     let drain_time = config.server.drain_delay + config.server.drain_timeout;
     let origin = Headwater::open(config).await.map_err(|error| error.to_string())?;
@@ -142,6 +142,6 @@ fn announce(listeners: &Listeners, is_demo: bool, tls: Option<bool>, log_format:
     let is_tls = tls == Some(true);
     listeners.admin.iter().for_each(|one| say("metrics", format!("{}/metrics", one.url(is_tls))));
     if is_demo {
-        public.iter().for_each(|url| say("demo page", format!("{url}/")));
+        public.iter().for_each(|url| say("demo", format!("{url}/")));
     }
 }

@@ -177,7 +177,7 @@ pub struct ServeArguments {
     /// Send the headers Surrogate-Key and Cache-Tag, with which a CDN can purge a channel
     #[arg(help_heading = headings::SEGMENTS, long, env = "HEADWATER_SURROGATE_KEYS", value_parser = switch())]
     pub(super) surrogate_keys: bool,
-    /// Publish demo events to the channels departures and ticker, and show them at /
+    /// Serve the demo: a departures board, a ticker, background jobs and a chat, at / and /demo/
     #[arg(help_heading = headings::DEMO, long, env = "HEADWATER_DEMO", value_parser = switch())]
     pub(super) demo: bool,
     /// Lowest severity of the messages on standard error: error, warn, info or debug
@@ -236,6 +236,7 @@ impl ServeArguments {
                 live_bytes: self.live_bytes as usize,
                 answer_bytes: capacity::answer_bytes(self.answer_bytes)?,
             },
+            demo: self.demo,
         })
     }
 }
@@ -314,7 +315,7 @@ fn http_config(arguments: &ServeArguments, bounds: &ClientLimits) -> Result<Http
         cors_origins: cors_origins(&arguments.cors_origins)?,
         allowed_hosts: allowed_hosts(&arguments.allowed_hosts)?,
         surrogate_keys: arguments.surrogate_keys,
-        demo: arguments.demo,
+        files: Vec::new(),
     })
 }
 

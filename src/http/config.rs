@@ -1,5 +1,6 @@
 //! The settings of the HTTP layer.
 
+use super::files::ExtraFile;
 use crate::limits::rates::RatesConfig;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -39,8 +40,8 @@ pub struct HttpConfig {
     pub allowed_hosts: Vec<String>,
     /// Whether to send `Surrogate-Key` and `Cache-Tag`.
     pub surrogate_keys: bool,
-    /// Whether to serve the demo page at `/`.
-    pub demo: bool,
+    /// Files to serve at paths outside of `/channels/`; one at `/` replaces the home page.
+    pub files: Vec<ExtraFile>,
 }
 
 /// The limits of one WebSocket.
@@ -80,7 +81,7 @@ impl Default for HttpConfig {
             cors_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             surrogate_keys: false,
-            demo: false,
+            files: Vec::new(),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! the version, so a cache may keep them as long as it likes. While origins of two versions are in
 //! use, a page may request the modules of the other version: it is redirected, because modules of
 //! two versions do not fit each other.
+//!
+//! The settings may name more files, which the demo uses for its pages.
 
 use super::negotiation::accepts_gzip;
 use super::{HttpResponse, header};
@@ -14,12 +16,13 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, VARY,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderValue,
+    LOCATION, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Response, StatusCode};
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -31,6 +34,25 @@ const MODULES: &str = "/headwater/";
 const VERSION_BYTES_MAX: usize = 40;
 /// The digits of the digest in the name of a version.
 const DIGEST_DIGITS: usize = 8;
+/// The policy of the files of the settings. Their pages load nothing from another host, run no
+/// script that is written into a page, and are shown in no frame of another site.
+const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; \
+                      frame-ancestors 'none'; object-src 'none'";
+
+/// A file of the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExtraFile {
+    /// The path on the origin, from the first slash on.
+    pub path: &'static str,
+    /// The media type.
+    pub media_type: &'static str,
+    /// The content.
+    pub text: String,
+}
+
+/// The files of the settings, ready to be sent.
+#[derive(Debug, Default)]
+pub(super) struct ExtraFiles(Vec<Arc<File>>);
 
 /// A file of the repository: its path on the origin, its media type, and its text.
 struct Source(&'static str, &'static str, &'static str);
@@ -61,8 +83,8 @@ static FILES: LazyLock<Files> = LazyLock::new(Files::new);
 
 struct Files {
     version: String,
-    documents: Vec<File>,
-    client: Vec<File>,
+    documents: Vec<Arc<File>>,
+    client: Vec<Arc<File>>,
 }
 
 /// A file in the two forms in which it is sent.
@@ -71,6 +93,7 @@ pub struct File {
     path: &'static str,
     kind: HeaderValue,
     freshness: Freshness,
+    policy: Option<&'static str>,
     plain: Bytes,
     gzip: Bytes,
 }
@@ -79,7 +102,7 @@ pub struct File {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// A file.
-    File(&'static File),
+    File(Arc<File>),
     /// A module of another version: the path of the same module of this version.
     Elsewhere(String),
 }
@@ -89,13 +112,13 @@ impl Files {
         let version = version();
         let document = |source: &Source| {
             let text = source.2.replace("VERSION", &version);
-            File::new(source, Freshness::File, &text)
+            Arc::new(File::new(source, Freshness::File, &text))
         };
         Self {
             documents: DOCUMENTS.iter().map(document).collect(),
             client: CLIENT
                 .iter()
-                .map(|source| File::new(source, Freshness::Unchanging, source.2))
+                .map(|source| Arc::new(File::new(source, Freshness::Unchanging, source.2)))
                 .collect(),
             version,
         }
@@ -111,6 +134,7 @@ impl File {
             path: source.0,
             kind: HeaderValue::from_static(source.1),
             freshness,
+            policy: None,
             plain: Bytes::copy_from_slice(text.as_bytes()),
             gzip: gzip.unwrap_or_default().into(),
         }
@@ -128,14 +152,37 @@ impl File {
         headers.insert(CONTENT_TYPE, self.kind.clone());
         headers.insert(CACHE_CONTROL, header(&self.freshness.cache_control(0)));
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+        if let Some(policy) = self.policy {
+            headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+            headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        }
         answer
+    }
+}
+
+impl ExtraFiles {
+    /// Prepares these files. No cache stores them, so a page and its modules are always of one
+    /// version.
+    pub(super) fn new(files: &[ExtraFile]) -> Self {
+        let prepare = |file: &ExtraFile| {
+            let source = Source(file.path, file.media_type, "");
+            let file = File::new(&source, Freshness::Never, &file.text);
+            Arc::new(File { policy: Some(POLICY), ..file })
+        };
+        Self(files.iter().map(prepare).collect())
+    }
+
+    /// Returns the file at a path.
+    pub(super) fn find(&self, path: &str) -> Option<Arc<File>> {
+        self.0.iter().find(|file| file.path == path).cloned()
     }
 }
 
 /// Finds what a path leads to.
 pub fn find(path: &str) -> Option<Found> {
     let files = &*FILES;
-    let named = |files: &'static [File], path: &str| files.iter().find(|file| file.path == path);
+    let named =
+        |files: &[Arc<File>], path: &str| files.iter().find(|file| file.path == path).cloned();
     let Some((version, module)) = path.strip_prefix(MODULES).and_then(|rest| rest.split_once('/'))
     else {
         return named(&files.documents, path).map(Found::File);

@@ -45,7 +45,8 @@ use bytes::Bytes;
 pub use caller::{Admission, Caller, TlsPeer};
 pub use config::{HttpConfig, WebSocketLimits};
 use cors::Readers;
-use files::Found;
+pub use files::ExtraFile;
+use files::{ExtraFiles, Found};
 use hyper::body::Incoming;
 use hyper::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue,
@@ -61,8 +62,6 @@ use state::States;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The page that `serve --demo` serves at `/`.
-const DEMO_PAGE: &str = include_str!("../demo/page.html");
 const CHANNEL_METHODS: &str = "GET, HEAD, POST, DELETE, OPTIONS";
 const READ_METHODS: &str = "GET, HEAD, OPTIONS";
 
@@ -77,6 +76,7 @@ pub struct AppState {
     /// The permits that each client holds.
     pub clients: Arc<Clients>,
     config: Replaceable<HttpConfig>,
+    files: ExtraFiles,
     publishing: Publishing,
     responses: Responses,
     readiness: Readiness,
@@ -108,6 +108,7 @@ impl AppState {
         streams_max: usize,
     ) -> Self {
         let publishing = Publishing::new(&config);
+        let files = ExtraFiles::new(&config.files);
         let config = Replaceable::new(config);
         let (clients, responses) = (Arc::new(clients), Responses::default());
         let readiness = Readiness::default();
@@ -121,6 +122,7 @@ impl AppState {
             access,
             clients,
             config,
+            files,
             responses,
             readiness,
             states,
@@ -171,7 +173,7 @@ impl AppState {
     /// size, and the length of responses stays, because the origins of one store share it.
     pub fn reload(&self, mut config: HttpConfig, clients: ClientsConfig) {
         let current = self.config();
-        (config.segment_bytes, config.demo) = (current.segment_bytes, current.demo);
+        config.segment_bytes = current.segment_bytes;
         self.publishing.reload(config.publish_rates);
         self.clients.reload(clients);
         self.config.replace(config);
@@ -266,7 +268,10 @@ impl AppState {
         if is_options && path == "*" {
             return Ok(cors::preflight(None, request.headers()));
         }
-        let route = Route::parse(path)?;
+        let route = match self.files.find(path) {
+            Some(file) => Route::File(Found::File(file)),
+            None => Route::parse(path)?,
+        };
         // A load balancer may use GET, HEAD or OPTIONS for its checks, and needs the same status.
         if is_options && !matches!(route, Route::Health | Route::Ready) {
             return Ok(cors::preflight(Some(&route), request.headers()));
@@ -307,7 +312,6 @@ impl AppState {
                 let audience = self.audience_of(&request, &query, &name)?;
                 Ok(for_its(audience, self.state(&name, &query).await?))
             }
-            Route::Home if self.config().demo => Ok(page()),
             Route::Home => Ok(files::home(request.headers())),
             Route::File(Found::File(file)) => Ok(file.answer(request.headers())),
             Route::File(Found::Elsewhere(path)) => Ok(files::redirect(&path)),
@@ -434,13 +438,6 @@ fn for_its(audience: Audience, mut answer: HttpResponse) -> HttpResponse {
     if audience == Audience::Bearer {
         access::keep_private(&mut answer);
     }
-    answer
-}
-
-fn page() -> HttpResponse {
-    let mut answer = text(DEMO_PAGE.to_owned());
-    let kind = HeaderValue::from_static("text/html; charset=utf-8");
-    answer.headers_mut().insert(CONTENT_TYPE, kind);
     answer
 }
 

@@ -35,6 +35,8 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// The memory that channels and responses may take.
     pub memory: MemoryConfig,
+    /// Whether to serve the pages of the demo and to publish its events.
+    pub demo: bool,
 }
 
 /// The store, and the limits of what it keeps.

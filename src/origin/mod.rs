@@ -72,7 +72,7 @@ impl Headwater {
     ///
     /// # Errors
     /// Fails when the store cannot be opened; the text says why.
-    pub async fn open(config: Config) -> Result<Self, Error> {
+    pub async fn open(mut config: Config) -> Result<Self, Error> {
         let tls = config.tls.as_ref().map(Tls::new).transpose().map_err(Error)?.map(Arc::new);
         let clock = Clock::default();
         let registry = Arc::new(ChannelRegistry::new(clock.clone(), config.memory.live_bytes));
@@ -83,7 +83,10 @@ impl Headwater {
         let budget = Budget::new(answer_bytes, timeout);
         let hub = Hub::new(clock, config.segments, registry, store.clone(), timeout, budget);
         let hub = Arc::new(hub);
-        let is_demo = config.http.demo;
+        let is_demo = config.demo;
+        if is_demo {
+            config.http.files.extend(demo::files());
+        }
         let (access, clients) = (Access::new(config.access), Clients::new(config.clients));
         let streams_max = config.server.max_connections;
         let app = AppState::new(hub.clone(), config.http, access, clients, streams_max);

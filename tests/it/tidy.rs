@@ -15,7 +15,7 @@ const FOLDERS: [(&str, &[&str]); 17] = [
     ("http", &["core", "sync", "access", "limits", "store", "telemetry", "hub"]),
     ("fanout", &["core", "hub"]),
     ("server", &["core", "sync", "limits", "telemetry", "hub", "http", "fanout"]),
-    ("demo", &["core", "sync", "store", "hub"]),
+    ("demo", &["core", "sync", "store", "hub", "http"]),
     ("client", &[]),
     (
         "origin",

@@ -55,6 +55,7 @@ impl Browser {
         let patience = PATIENCE.as_millis() as u64;
         let wanted = json!({
             "goog:chromeOptions": { "binary": CHROMIUM, "args": flags },
+            "goog:loggingPrefs": { "browser": "ALL" },
             "timeouts": { "pageLoad": patience, "script": patience },
         });
         let wanted = json!({ "capabilities": { "alwaysMatch": wanted } });
@@ -85,6 +86,43 @@ impl Browser {
             let shown = self.run("return document.body.innerText").await;
             panic!("the page does not come to {condition}; it shows {shown}");
         }
+    }
+
+    /// Runs the body of a function in the page, which passes its result to the function
+    /// `arguments[0]`.
+    pub async fn run_async(&self, script: &str) -> Value {
+        self.post("execute/async", &json!({ "script": script, "args": [] })).await
+    }
+
+    /// Opens an empty tab, and goes on in it. Returns the name of the tab that was used before.
+    pub async fn open_tab(&self) -> String {
+        let before = self.get("window").await;
+        let opened = self.post("window/new", &json!({ "type": "tab" })).await;
+        self.switch_to(opened["handle"].as_str().expect("a name")).await;
+        before.as_str().expect("a name").to_owned()
+    }
+
+    /// Goes on in another tab.
+    pub async fn switch_to(&self, tab: &str) {
+        self.post("window", &json!({ "handle": tab })).await;
+    }
+
+    /// Sends a command of the Chrome DevTools Protocol.
+    pub async fn devtools(&self, command: &str, parameters: Value) -> Value {
+        self.post("goog/cdp/execute", &json!({ "cmd": command, "params": parameters })).await
+    }
+
+    /// The errors in the console since the last call.
+    pub async fn console_errors(&self) -> Vec<String> {
+        let lines = self.post("se/log", &json!({ "type": "browser" })).await;
+        let lines = lines.as_array().expect("lines").iter();
+        let errors = lines.filter(|line| line["level"] == "SEVERE");
+        errors.map(|line| line["message"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    async fn get(&self, command: &str) -> Value {
+        let path = format!("/session/{}/{command}", self.session);
+        self.driver.command(Method::GET, &path, &json!({})).await
     }
 
     async fn post(&self, command: &str, body: &Value) -> Value {

@@ -1,19 +1,21 @@
-//! The demo page of `serve --demo`, tested with the `EventSource` of a real browser.
+//! The overview of `serve --demo`, in a real browser: it receives each event once, over boundaries and
+//! restarts.
 
 use crate::browsers::browser::Browser;
-use crate::kit::Origin;
+use crate::kit::{Origin, PATIENCE};
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// True when every cell of the board has text and every price is a number above 0.
 const IS_FILLED: &str = r##"
-    document.querySelectorAll("#board tr").length > 1
-    && [...document.querySelectorAll("#board td")].every((cell) => cell.textContent)
-    && document.querySelectorAll("#ticker b").length === 6
-    && [...document.querySelectorAll("#ticker b")].every((price) => Number(price.textContent) > 0)
+    document.querySelectorAll("#board tr:not([hidden])").length === 8
+    && [...document.querySelectorAll("#board .spoken")].every((cell) => cell.textContent)
+    && document.querySelectorAll("#prices b").length === 4
+    && [...document.querySelectorAll("#prices b")].every((price) => Number(price.textContent) > 0)
 "##;
+const CHANNELS: [&str; 2] = ["departures", "ticker"];
 
-/// A browser that shows the demo page of an origin.
+/// A browser that shows the overview of an origin.
 struct Shown {
     browser: Browser,
     origin: Origin,
@@ -35,16 +37,35 @@ impl Shown {
         self.browser.run("return window.headwater").await
     }
 
+    /// Returns the times, cities and stages that the board shows.
+    async fn board(&self) -> Vec<String> {
+        let spoken = "document.querySelectorAll('#board .spoken')";
+        let texts = format!("return [...{spoken}].map((cell) => cell.textContent)");
+        strings(&self.browser.run(&texts).await)
+    }
+
+    /// Returns what the board of the origin's state should show.
+    async fn first_flights(&self) -> Vec<String> {
+        let state = self.origin.get("/channels/departures/state").await.json();
+        let data = |event: &Value| serde_json::from_str(event["data"].as_str().expect("data"));
+        let events = state["events"].as_array().expect("events").iter();
+        let mut flights: Vec<Value> = events.map(|event| data(event).expect("JSON")).collect();
+        flights.sort_by_key(|flight| flight["minute"].as_u64());
+        let cells = |flight: &Value| ["time", "to", "status"].map(|name| string(&flight[name]));
+        flights.iter().take(8).flat_map(cells).collect()
+    }
+
     /// Checks that the page received every event between its first and its last once and in order.
     async fn assert_whole(&self) {
         // The page is read first, so that every event that it has is certainly in the log.
         let counts = self.counts().await;
         assert_eq!((number(&counts["missing"]), number(&counts["repeated"])), (0, 0));
-        for channel in ["departures", "ticker"] {
-            assert_eq!(counts[channel]["gaps"], 0, "{channel}");
-            let ids = strings(&counts[channel]["ids"]);
+        for channel in CHANNELS {
+            let counts = &counts["channels"][channel];
+            assert_eq!(counts["gaps"], 0, "{channel}");
+            let ids = strings(&counts["ids"]);
             assert!(ids.len() > 1, "{channel}: {ids:?}");
-            assert_eq!(ids.len() as u64, number(&counts[channel]["events"]), "{channel}");
+            assert_eq!(ids.len() as u64, number(&counts["events"]), "{channel}");
             let logged = self.logged(channel, &ids[0], &ids[ids.len() - 1]).await;
             assert_eq!(ids, logged, "{channel}");
         }
@@ -71,13 +92,10 @@ impl Shown {
 async fn the_page_gets_each_event_once_over_segment_boundaries() {
     let shown = Shown::start().await;
     shown.browser.wait_for(IS_FILLED).await;
-    let before = shown.counts().await;
     // Each boundary counts two `segment` events, a closing and an opening one. One of a pair may
     // have been counted before.
-    for channel in ["departures", "ticker"] {
-        let segments = number(&before[channel]["segments"]) + 2 * 3 + 1;
-        shown.browser.wait_for(&format!("headwater.{channel}.segments >= {segments}")).await;
-    }
+    let segments = number(&shown.counts().await["segments"]) + 2 * 3 + 1;
+    shown.browser.wait_for(&format!("headwater.segments >= {segments}")).await;
     shown.browser.wait_for(IS_FILLED).await;
     shown.assert_whole().await;
 }
@@ -85,29 +103,27 @@ async fn the_page_gets_each_event_once_over_segment_boundaries() {
 #[tokio::test]
 async fn the_page_goes_on_by_itself_when_its_origin_was_killed_and_comes_back() {
     let mut shown = Shown::start().await;
-    for channel in ["departures", "ticker"] {
-        shown.browser.wait_for(&format!("headwater.{channel}.events > 1")).await;
+    for channel in CHANNELS {
+        shown.browser.wait_for(&format!("headwater.channels.{channel}.events > 1")).await;
     }
     let before = shown.counts().await;
     shown.origin.kill();
     // The broken stream counts as one error, and the failed reconnect as another.
-    for channel in ["departures", "ticker"] {
-        let errors = number(&before[channel]["reconnects"]) + 2;
-        shown.browser.wait_for(&format!("headwater.{channel}.reconnects >= {errors}")).await;
-    }
+    let errors = number(&before["reconnects"]) + 2;
+    shown.browser.wait_for(&format!("headwater.reconnects >= {errors}")).await;
     let during = shown.counts().await;
     shown.origin.start_again();
-    for channel in ["departures", "ticker"] {
-        let (events, segments) = (&during[channel]["events"], &during[channel]["segments"]);
-        // The page continues over a segment boundary too, and does not only catch up.
-        let (events, segments) = (number(events) + 3, number(segments) + 3);
-        let seen = format!("headwater.{channel}");
-        let goes_on = format!("{seen}.events >= {events} && {seen}.segments >= {segments}");
-        shown.browser.wait_for(&goes_on).await;
+    // The page continues over a segment boundary too, and does not only catch up.
+    let segments = number(&during["segments"]) + 3;
+    shown.browser.wait_for(&format!("headwater.segments >= {segments}")).await;
+    for channel in CHANNELS {
+        let events = number(&during["channels"][channel]["events"]) + 3;
+        shown.browser.wait_for(&format!("headwater.channels.{channel}.events >= {events}")).await;
     }
     shown.browser.wait_for(IS_FILLED).await;
-    // The flights from before the restart are no longer on the board.
-    shown.browser.wait_for("document.querySelectorAll('#board tr').length <= 12").await;
+    // The board has the flights of the state in their order, and none that is gone.
+    let same = async { while shown.board().await != shown.first_flights().await {} };
+    tokio::time::timeout(PATIENCE, same).await.expect("the board shows the state");
     shown.assert_whole().await;
 }
 

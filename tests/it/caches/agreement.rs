@@ -147,8 +147,11 @@ impl Case {
 
     /// Returns the origin's decision, in the words of the VCL.
     fn verdict(&self) -> &'static str {
-        let requirements =
-            Requirements { issuer: Some(ISSUER.to_owned()), audience: Some(AUDIENCE.to_owned()) };
+        let requirements = Requirements {
+            issuer: Some(ISSUER.to_owned()),
+            audience: Some(AUDIENCE.to_owned()),
+            ..Requirements::default()
+        };
         let access = Access::new(AccessConfig {
             keys: vec![Key::secret(SECRET.as_bytes()).expect("long enough")],
             private: self.private.iter().map(|one| one.parse().expect("a pattern")).collect(),

@@ -41,7 +41,7 @@ document.body.append(Object.assign(document.createElement("script"), { src: loca
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Each browser is a dozen processes; more than two at once would slow down each other and the
 /// other tests.
-static TURNS: Semaphore = Semaphore::const_new(2);
+pub(super) static TURNS: Semaphore = Semaphore::const_new(2);
 
 #[derive(Clone, Copy, Debug)]
 pub enum Engine {
@@ -264,7 +264,7 @@ async fn answer(
 }
 
 /// The processes of one browser, and their home directory.
-struct Browser {
+pub(super) struct Browser {
     child: Child,
     /// Disconnected when the last process of the browser has ended.
     gone: mpsc::Receiver<()>,
@@ -273,7 +273,7 @@ struct Browser {
 }
 
 impl Browser {
-    fn start(engine: Engine, url: &str) -> Self {
+    pub(super) fn start(engine: Engine, url: &str) -> Self {
         let home = tempfile::tempdir().expect("a directory");
         let display = matches!(engine, Engine::WebKit).then(Display::start);
         let mut command = match engine {

@@ -6,6 +6,7 @@ pub mod engine;
 pub mod machine;
 pub mod redis;
 pub mod socket;
+pub mod visitor;
 pub mod websocket;
 
 use bytes::Bytes;

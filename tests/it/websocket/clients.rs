@@ -16,9 +16,9 @@ fn origin(flags: &[&str]) -> Origin {
     Origin::with(&[&fixed[..], flags].concat())
 }
 
-/// Starts another web origin, which has the demo page.
+/// Starts another web origin. Its home page may connect to any host, unlike the pages of the demo.
 fn elsewhere() -> Origin {
-    Origin::with(&["--store", "memory", "--demo"])
+    Origin::start()
 }
 
 /// Makes a token that may publish to any channel and read the private channels.
@@ -199,7 +199,7 @@ async fn chromium_hears_and_says_all() {
     does_it_all(Client::Chromium(&browser)).await;
 }
 
-/// Shows the demo page of `origin`. From a page that is not HTML, Chromium sends no cookie at all.
+/// Shows the home page of `origin`. From a page that is not HTML, Chromium sends no cookie at all.
 async fn show_page_of(browser: &Browser, origin: &Origin) {
     browser.open(&format!("http://{}/", origin.listen)).await;
 }
@@ -222,7 +222,7 @@ async fn may_read(client: Client<'_>, origin: &Origin) -> bool {
 
 #[tokio::test]
 async fn a_page_gets_no_right_by_a_cookie_where_it_is_not_named() {
-    let (elsewhere, own) = (elsewhere(), origin(&["--demo"]));
+    let (elsewhere, own) = (elsewhere(), origin(&[]));
     let browser = Browser::start().await;
     show_page_of(&browser, &elsewhere).await;
     // A cookie belongs to a host, whatever the port, so the browser sends this one to all origins
@@ -247,7 +247,7 @@ async fn a_page_gets_no_right_by_a_cookie_where_it_is_not_named() {
 
 #[tokio::test]
 async fn a_page_does_not_get_in_where_others_are_named() {
-    let closed_to_it = origin(&["--cors-origin", "https://app.example", "--demo"]);
+    let closed_to_it = origin(&["--cors-origin", "https://app.example"]);
     let (elsewhere, browser) = (elsewhere(), Browser::start().await);
     show_page_of(&browser, &elsewhere).await;
     let bearer = format!("bearer.{}", token());

@@ -1,0 +1,58 @@
+//! The files of the demo. Each page is its text in `web/layout.html`.
+
+use crate::http::ExtraFile;
+
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+const PAGE: &str = "text/html; charset=utf-8";
+const PICTURE: &str = "image/svg+xml";
+const LAYOUT: &str = include_str!("web/layout.html");
+
+/// A page: its path, its name (which is also that of its script), its title, and its text.
+struct Page(&'static str, &'static str, &'static str, &'static str);
+
+const PAGES: [Page; 5] = [
+    Page("/", "overview", "Overview", include_str!("web/overview.html")),
+    Page("/demo/departures", "departures", "Departures", include_str!("web/departures.html")),
+    Page("/demo/ticker", "ticker", "Ticker", include_str!("web/ticker.html")),
+    Page("/demo/jobs", "jobs", "Jobs", include_str!("web/jobs.html")),
+    Page("/demo/chat", "chat", "Chat", include_str!("web/chat.html")),
+];
+
+/// What the pages load: a path, a media type, and a text.
+const PARTS: [(&str, &str, &str); 15] = [
+    ("/demo/style.css", STYLE, include_str!("web/style.css")),
+    ("/demo/icon.svg", PICTURE, include_str!("web/icon.svg")),
+    ("/demo/chat.js", SCRIPT, include_str!("web/chat.js")),
+    ("/demo/departures.js", SCRIPT, include_str!("web/departures.js")),
+    ("/demo/dom.js", SCRIPT, include_str!("web/dom.js")),
+    ("/demo/flaps.js", SCRIPT, include_str!("web/flaps.js")),
+    ("/demo/job_states.js", SCRIPT, include_str!("web/job_states.js")),
+    ("/demo/jobs.js", SCRIPT, include_str!("web/jobs.js")),
+    ("/demo/live.js", SCRIPT, include_str!("web/live.js")),
+    ("/demo/overview.js", SCRIPT, include_str!("web/overview.js")),
+    ("/demo/prices.js", SCRIPT, include_str!("web/prices.js")),
+    ("/demo/publish.js", SCRIPT, include_str!("web/publish.js")),
+    ("/demo/share.js", SCRIPT, include_str!("web/share.js")),
+    ("/demo/ticker.js", SCRIPT, include_str!("web/ticker.js")),
+    ("/demo/wire.js", SCRIPT, include_str!("web/wire.js")),
+];
+
+/// The files of the demo, for the HTTP layer.
+pub fn files() -> Vec<ExtraFile> {
+    let pages = PAGES.iter().map(|Page(path, name, title, text)| {
+        let here = format!("href=\"{path}\"");
+        let text = LAYOUT
+            .replace("{title}", title)
+            .replace("{name}", name)
+            .replace(&here, &format!("{here} aria-current=\"page\""))
+            .replace("{text}", text);
+        ExtraFile { path, media_type: PAGE, text }
+    });
+    let parts = PARTS.iter().map(|&(path, media_type, text)| ExtraFile {
+        path,
+        media_type,
+        text: text.to_owned(),
+    });
+    pages.chain(parts).collect()
+}
