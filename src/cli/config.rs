@@ -147,12 +147,11 @@ fn example() -> String {
 
 /// Appends a text as lines of a comment.
 fn comment(help: &str, out: &mut String) {
-    let mut length = COMMENT_WIDTH;
+    out.push('#');
+    let mut length = 1;
     for word in help.split_whitespace() {
         if length + 1 + word.len() > COMMENT_WIDTH {
-            let line_end = if length == COMMENT_WIDTH { "" } else { "\n" };
-            out.push_str(line_end);
-            out.push('#');
+            out.push_str("\n#");
             length = 1;
         }
         out.push(' ');
@@ -160,6 +159,11 @@ fn comment(help: &str, out: &mut String) {
         length += 1 + word.len();
     }
     out.push('\n');
+}
+
+/// Whether a switch is on, in any of the forms that a variable may have.
+fn is_true(value: &str) -> bool {
+    matches!(value.to_ascii_lowercase().as_str(), "1" | "y" | "yes" | "t" | "true" | "on")
 }
 
 /// A setting as a line of TOML, without secrets.
@@ -173,7 +177,7 @@ fn setting(arg: &Arg, values: Vec<String>) -> String {
         if is_number { value } else { serde_json::Value::from(value).to_string() }
     };
     let value = match (arg.get_action(), &values[..]) {
-        (ArgAction::SetTrue, [value]) => value.clone(),
+        (ArgAction::SetTrue, [value]) => is_true(value).to_string(),
         (ArgAction::SetTrue, _) => "false".to_owned(),
         (ArgAction::Append, values) => {
             format!("[{}]", values.iter().map(text).collect::<Vec<_>>().join(", "))

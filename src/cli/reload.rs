@@ -54,6 +54,9 @@ const RELOADED: [&str; 36] = [
     "ws-ping",
 ];
 
+/// The argument without which there is no TLS.
+const TLS: &str = "tls_cert";
+
 /// The settings of the running process.
 pub struct Settings {
     loaded: Loaded,
@@ -103,7 +106,9 @@ fn difference(before: &Loaded, after: &Loaded) -> Reloaded {
         if before.values(id) == after.values(id) {
             continue;
         }
-        let is_reloaded = RELOADED.contains(&flag);
+        // Whether the listeners use TLS is decided when they are bound.
+        let is_tls = before.values(TLS).is_empty() == after.values(TLS).is_empty();
+        let is_reloaded = RELOADED.contains(&flag) && (is_tls || !flag.starts_with("tls-"));
         let list = if is_reloaded { &mut reloaded.changed } else { &mut reloaded.at_restart };
         list.push(format!("--{flag}"));
     }

@@ -243,7 +243,8 @@ export function publish(client, channel, data = "", options = {}) {
   const message = { event, key, remove, channel, data, idempotency_key: idempotencyKey };
   // A tab that takes the events of another tab, or that pauses, has no socket.
   const isIdle = client.readyState != CLOSED && !client._run;
-  const isOverSocket = client._options.transport == "websocket" && !isIdle;
+  const hasSocket = client._options.transport == "websocket" && globalThis.WebSocket;
+  const isOverSocket = hasSocket && !isIdle;
   return isOverSocket ? publishFrame(client, message) : publishRequest(client, message);
 }
 

@@ -1,5 +1,6 @@
 //! The configuration file, the commands that check and show it, and reading it again.
 
+use crate::kit::edge::Certificate;
 use crate::kit::{BINARY, Origin, PATIENCE, next_message, request, wait_for_phase};
 use headwater::client::EventSource;
 use headwater::client::http::Address;
@@ -252,4 +253,17 @@ async fn a_token_can_be_revoked_while_the_origin_runs() {
     let refused = run(&["reload", "--admin-url", &url], &[]);
     assert!(text(&refused.stderr).contains("revoked: line 1"), "{}", text(&refused.stderr));
     assert_eq!(publish(&origin, &alice).await, 401);
+}
+
+#[tokio::test]
+async fn tls_is_switched_on_at_the_next_start() {
+    let (directory, certificate) = (TempDir::new().unwrap(), Certificate::new());
+    let file = written(&directory, "a.toml", "");
+    let origin = Origin::with(&["--store", "memory", "--config", named(&file)]);
+    let (chain, key) = (certificate.path("chain.pem"), certificate.path("key.pem"));
+    std::fs::write(&file, format!("tls-cert = \"{chain}\"\ntls-key = \"{key}\"\n")).unwrap();
+    let said = run(&["reload", "--admin-url", &format!("http://{}", origin.admin)], &[]);
+    let said = text(&said.stdout);
+    assert!(said.contains("next start of the origin also: --tls-cert, --tls-key"), "{said}");
+    assert_eq!(publish(&origin, "").await, 201);
 }
