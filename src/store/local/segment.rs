@@ -177,6 +177,18 @@ impl Tail {
     }
 }
 
+/// Makes the records at the start of the last file durable before they are served. The process that
+/// wrote them may have been killed before it synced them. They are written again, because after a
+/// sync that failed Linux takes lost pages for written, and does not write them at the next sync.
+fn make_durable(file: &dyn File, records: &[u8]) -> io::Result<()> {
+    for (offset, page) in
+        (0..).step_by(PAGE_BYTES as usize).zip(records.chunks(PAGE_BYTES as usize))
+    {
+        file.write_at(page, offset)?;
+    }
+    file.sync()
+}
+
 /// Whether the end of the last, unsealed file is missing. Such a file normally has whole pages and
 /// ends with zeros.
 pub fn is_cut(scan: &Scan<'_>, size: u64) -> bool {
@@ -324,6 +336,9 @@ impl Opened {
             );
         }
         let (end, torn) = (scan.end as u64, scan.torn as u64);
+        if is_last && files.is_durable() {
+            make_durable(&*log, &bytes[..scan.end])?;
+        }
         let mut summary = summarize(&scan, until);
         self.commit = self.commit.max(summary.commit);
         let is_sealed = summary.is_sealed;
