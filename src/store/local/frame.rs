@@ -181,14 +181,18 @@ impl Scan<'_> {
         self.torn = written.saturating_sub(end);
         let Some(last) = self.frames.last().filter(|_| is_last) else { return };
         let newest = (last.commit, last.kind);
-        // A damaged range is part of the interrupted commit only if it is the last range, and if no
-        // valid frame shows that the commit began after it.
-        let Some(range) = self.damaged.last().cloned() else { return };
-        let after = self.frames.partition_point(|frame| frame.offset < range.start);
-        let is_of_last_commit =
-            self.frames[after].commit == newest.0 && !self.frames[after].is_first;
-        let is_continued = after > 0 && self.frames[after - 1].commit == newest.0;
-        if is_of_last_commit || (is_continued && newest.1 != Kind::Mark) {
+        // The disk may have written any parts of the interrupted commit. A damaged range belongs to
+        // it if only ranges of this commit follow, and no valid frame shows that the commit began
+        // after the range.
+        while let Some(range) = self.damaged.last().cloned() {
+            let after = self.frames.partition_point(|frame| frame.offset < range.start);
+            let next = self.frames.get(after);
+            let is_of_last_commit =
+                next.is_none_or(|next| next.commit == newest.0 && !next.is_first);
+            let is_continued = after > 0 && self.frames[after - 1].commit == newest.0;
+            if !is_of_last_commit && !(is_continued && newest.1 != Kind::Mark) {
+                return;
+            }
             self.frames.truncate(after);
             self.damaged.pop();
             self.end = range.start;
@@ -262,6 +266,16 @@ mod tests {
         bytes[45..75].fill(0);
         let torn = scan(&bytes, SEED, true);
         assert_eq!((bodies(&torn), torn.end, torn.torn), (vec!["a"], 40, 73));
+        // Several parts in the middle were not written.
+        let mut bytes = log(&[&["a"], &["b", "c", "d", "e"]]);
+        let whole = bytes.clone();
+        for holes in [&[45, 130][..], &[75, 85, 130], &[80, 120], &[40, 80, 120]] {
+            bytes.clone_from(&whole);
+            holes.iter().for_each(|at| bytes[*at..at + 20].fill(0));
+            let torn = scan(&bytes, SEED, true);
+            assert!(torn.damaged.is_empty(), "{holes:?}: {:?}", torn.damaged);
+            assert!(bodies(&torn).len() < 3 && torn.end == torn.frames.len() * 40, "{holes:?}");
+        }
         // A later commit proves that the whole commit was written.
         let mut bytes = log(&[&["a"], &["b", "c"], &["mark"]]);
         bytes[45..75].fill(0);
