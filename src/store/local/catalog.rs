@@ -8,7 +8,7 @@
 use super::batch::{Append, Change};
 use super::block::{self, Block, Entries, Entry};
 use super::files::File;
-use super::records::KeyRecord;
+pub use super::keys::Keys;
 use super::summary::{ChannelSummary, Kept, Summary};
 use crate::core::cursor::EventId;
 use crate::core::event::ChannelName;
@@ -76,41 +76,6 @@ pub struct Segment {
     pub rests_until: u64,
 }
 
-/// The idempotency keys, by channel and key.
-#[derive(Debug, Default)]
-pub struct Keys {
-    by_name: HashMap<(ChannelName, Box<str>), KeyRecord>,
-    oldest_first: VecDeque<(u64, ChannelName, Box<str>)>,
-}
-
-impl Keys {
-    pub fn len(&self) -> u64 {
-        self.by_name.len() as u64
-    }
-
-    pub fn get(&self, channel: &ChannelName, key: &str) -> Option<&KeyRecord> {
-        self.by_name.get(&(channel.clone(), key.into()))
-    }
-
-    pub fn insert(&mut self, channel: ChannelName, record: KeyRecord) {
-        self.oldest_first.push_back((record.expires_at, channel.clone(), record.key.clone()));
-        self.by_name.insert((channel, record.key.clone()), record);
-    }
-
-    /// Forgets expired keys.
-    pub fn expire(&mut self, now: u64) {
-        while let Some((expires_at, channel, key)) =
-            self.oldest_first.pop_front_if(|first| first.0 <= now)
-        {
-            let name = (channel, key);
-            // A key that was used again after its expiry has a newer record.
-            if self.by_name.get(&name).is_some_and(|record| record.expires_at == expires_at) {
-                self.by_name.remove(&name);
-            }
-        }
-    }
-}
-
 impl Channel {
     /// Creates a channel without events. Its first event will follow `opened_at`.
     pub fn new(opened_at: EventId) -> Self {
@@ -126,6 +91,15 @@ impl Channel {
     pub fn oldest(&self) -> Option<EventId> {
         let first = self.blocks.front()?.first;
         Some(EventId { ms: first.ms, seq: first.seq + u64::from(self.skipped) })
+    }
+
+    /// Whether `is_over` is true for all events of the first block.
+    fn may_lose_first(&self, is_over: impl Fn(&Self, EventId) -> bool) -> bool {
+        let Some(first) = self.blocks.front() else { return false };
+        let events = self.events.saturating_sub(first.events);
+        let bytes = self.bytes.saturating_sub(first.bytes);
+        let low_watermark = self.low_watermark;
+        is_over(&Self { events, bytes, low_watermark, ..Self::default() }, first.last)
     }
 
     /// Whether its blocks begin with events that are no longer kept.
@@ -441,11 +415,23 @@ impl Catalog {
             let Some(block) = channel.blocks.front_mut() else { break };
             let Some(segment) = segments.get_mut(&block.segment) else { break };
             if let Entries::Stored { .. } = block.entries {
-                block.entries = Entries::Here(load(segment, block).unwrap_or_default());
+                let (events, last) = (block.events, block.last);
+                match load(segment, block) {
+                    Some(entries) => block.entries = Entries::Here(entries),
+                    // Some of its events have to stay, and it is not known where they are. The
+                    // block is trimmed when it can be read again.
+                    None if !channel.may_lose_first(&is_over) => break,
+
+                    None => {
+                        dropped += events;
+                        Self::drop_until(segments, bytes, channel, last);
+                        continue;
+                    }
+                }
             }
             let Entries::Here(entries) = &mut block.entries else { break };
             let Some(entry) = entries.front().copied() else {
-                // The entries cannot be read, so the whole block is dropped.
+                // The log has no record of these events, so the whole block is dropped.
                 dropped += block.events;
                 let last = block.last;
                 Self::drop_until(segments, bytes, channel, last);

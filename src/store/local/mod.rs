@@ -19,6 +19,7 @@ mod damage;
 mod files;
 mod frame;
 mod health;
+mod keys;
 mod maintenance;
 mod model;
 mod reading;
