@@ -88,6 +88,8 @@ pub fn compact(
     for (number, segment) in &old {
         files.remove(&name(segment.first, *number, "index")).unwrap_or_default();
     }
+    // Not every file system keeps the order of two changes of names.
+    files.sync_names()?;
     let with = match kept.finish() {
         None => {
             // The next file then also stands for the removed files. Otherwise they would look like
