@@ -301,7 +301,9 @@ impl Writer {
     }
 
     /// Writes a mark, which proves that everything before it is durable. It is written while no
-    /// command waits and without a sync, so it becomes durable with the next commit.
+    /// command waits and without a sync. The next commit overwrites it: if the mark stayed in front
+    /// of that commit, a crash could keep the commit and lose the mark, and the hole would look like
+    /// damage.
     fn mark(&mut self) {
         let mark = self.state();
         let mut bytes = Vec::new();
@@ -316,7 +318,6 @@ impl Writer {
             self.must_cut = true;
             return;
         }
-        self.tail.end += bytes.len() as u64;
         self.commit += 1;
         self.ages.marked = mark.ages;
     }
