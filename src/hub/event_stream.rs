@@ -229,7 +229,14 @@ impl EventStream {
         let mut block = Vec::with_capacity(128);
         // A stream that has ended early has the mark of that instant.
         let early = self.hub.early_end().filter(|_| self.may_end_early);
-        let mark = early.map_or(self.span.ends_at, |early| early.min(self.span.ends_at));
+        let mark = match early {
+            Some(early) => early.min(self.span.ends_at),
+            // The next response may reach the same boundary without an event. If both had the
+            // boundary as their mark, its last cursor would be the one that it was requested with,
+            // and a cache that keeps it too long would lead the client in a circle.
+            None if ending == Ending::Full => self.span.ends_at - 1,
+            None => self.span.ends_at,
+        };
         let cursor = Joined::closing_cursor(&self.reader, mark);
         let number = match mark < self.span.segment.ends_at {
             true => self.span.segment.number,
