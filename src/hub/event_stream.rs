@@ -15,6 +15,7 @@ use crate::core::event::ChannelName;
 use crate::core::segment::Span;
 use crate::core::sse::{self, Format};
 use crate::limits::connections::Permit;
+use crate::sync::plants::{Plant, is_planted};
 use crate::sync::timers::Timer;
 use crate::sync::waiters::Registration;
 use crate::telemetry::metrics::{JoinKind, Unreported};
@@ -184,6 +185,12 @@ impl EventStream {
         // event before the end.
         let is_over = self.end.poll_fired(context.waker());
         match self.reader.poll_next(context, self.bytes_left) {
+            Poll::Ready(Ok(Step::Events(_)))
+                if is_over && self.hub.is_draining() && is_planted(Plant::DrainDrop) =>
+            {
+                self.close(Ending::Boundary);
+                self.poll_next(context)
+            }
             Poll::Ready(Ok(Step::Events(delivery))) => {
                 self.sent_at = self.hub.clock().now();
                 self.bytes_left = self.bytes_left.saturating_sub(delivery.bytes.len());

@@ -23,9 +23,9 @@ pub enum Plant {
     EndlessReplay,
     /// The registry keeps its tail buffers although the store may have skipped events.
     EarlyServe,
-    /// Readers are not woken by events that are appended while other readers are being woken.
+    /// A reader that expects events in memory does not register for a wake-up.
     LostWakeUp,
-    /// Only one channel is told of a loss that concerns several.
+    /// Only one channel gets a gap event after a loss that concerns several.
     HalfGap,
     /// The last events before a drain are counted as sent, but are not sent.
     DrainDrop,

@@ -58,7 +58,7 @@ pub const ALL: &[Planted] = &[
     planted(
         Plant::LostWakeUp,
         "lost-wake-up",
-        "Readers are not woken by an event that arrives while other readers are being woken.",
+        "A reader that expects events in memory does not register for a wake-up.",
     ),
     planted(
         Plant::HalfGap,

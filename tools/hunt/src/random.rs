@@ -21,14 +21,14 @@ impl Random {
     }
 
     /// Returns the next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
 
     /// Returns a number below `end`, or 0 if `end` is 0.
     pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
+        self.number() % end.max(1)
     }
 
     /// Returns a number of a range.
@@ -66,7 +66,7 @@ mod tests {
     fn a_stream_depends_on_its_name_alone() {
         let numbers = |seed, label, number| {
             let mut random = Random::of(seed, label, number);
-            [random.next(), random.next()]
+            [random.number(), random.number()]
         };
         assert_eq!(numbers(1, "a", 1), numbers(1, "a", 1));
         let others =

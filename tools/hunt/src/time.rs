@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 /// The instant at which every simulation begins, in ms since the Unix epoch.
 pub const BEGINNING_MS: u64 = 1_800_000_000_000;
 
-/// A clock that only moves when it is told to.
+/// A clock that moves only when the simulator says so.
 #[derive(Debug)]
 pub struct ManualTime {
     passed_us: AtomicU64,

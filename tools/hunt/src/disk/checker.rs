@@ -5,7 +5,7 @@
 //! - A publish is stored as a whole or not at all, and a repeated one only once.
 //! - No id is given twice, and ids only grow.
 //! - The state and the idempotency keys are those of the log.
-//! - A loss that the disk causes is told in a `gap` event.
+//! - A loss that the disk causes is announced by a `gap` event.
 
 use headwater::core::cursor::EventId;
 use headwater::core::event::{Event, StoredEvent};
@@ -255,9 +255,14 @@ impl Model {
             }
             let bounds = served.log_state.bounds;
             let told = served.events.iter().rev().find(|stored| is_gap(stored));
-            let told = told.map_or(EventId::START, |gap| gap.id).max(bounds.beginning);
-            let is_trimmed = bounds.misses(EventId::START);
-            let is_told = |id: EventId| id <= told || is_trimmed && id <= bounds.low_watermark;
+            let told = told.map_or(EventId::START, |gap| gap.id);
+            // A client that has everything before the event is informed by a gap in the log, or at its
+            // return, because its cursor is not one of this log.
+            let is_told = |id: EventId| {
+                let before = channel.log.iter().rev().find(|stored| stored.id < id);
+                let is_refused = |before: EventId| bounds.misses(before) || before > bounds.last;
+                id <= told || before.map_or(id <= bounds.beginning, |stored| is_refused(stored.id))
+            };
             let least = channel.log.len().min(self.retain);
             let kept = &channel.log[channel.log.len() - least..];
             let lost =

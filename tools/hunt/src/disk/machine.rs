@@ -147,7 +147,7 @@ impl Machine {
     /// Opens the log, and checks what it serves.
     pub async fn open(&mut self, random: Random) -> Result<(), String> {
         if let Some(why) = self.open_or_fail(random) {
-            // A disk that lied may leave files that cannot be opened; that is told.
+            // A disk that lied may leave files that cannot be opened; the error says so.
             let is_told = self.has_lied();
             let why = format!("the log cannot be opened after a crash: {why}");
             return is_told.then_some(()).ok_or(why);
@@ -293,13 +293,13 @@ impl Machine {
         self.model.check(&served)
     }
 
-    /// Flips bits of a stopped log, and checks that the losses are told and that nothing wrong is
+    /// Damages the files of a stopped log, and checks that the losses are announced and that nothing wrong is
     /// served.
-    pub async fn flip(&mut self, random: &mut Random) -> Result<(), String> {
+    pub async fn damage(&mut self, random: &mut Random) -> Result<(), String> {
         self.stop();
         for _ in 0..random.choose(&[1, 1, 1, 3]) {
-            if let Some(flipped) = self.disk.flip(random) {
-                self.say(flipped);
+            if let Some(damaged) = self.disk.damage(random) {
+                self.say(damaged);
             }
         }
         if let Some(why) = self.open_or_fail(random.clone()) {

@@ -36,8 +36,8 @@ enum Trouble {
     Unreadable,
     /// Syncs report success without an effect.
     Lying,
-    /// At the end, bits of the files are flipped.
-    Flipped,
+    /// At the end, bytes of the files are damaged.
+    Damaged,
 }
 
 impl Plan {
@@ -48,7 +48,7 @@ impl Plan {
             4..7 => Trouble::Failing,
             7 => Trouble::Unreadable,
             8 => Trouble::Lying,
-            _ => Trouble::Flipped,
+            _ => Trouble::Damaged,
         };
         Self {
             operations: random.range(20..120),
@@ -65,7 +65,7 @@ impl Plan {
             Trouble::Failing => Faults { write_fails: 60, sync_fails: 15, ..none },
             Trouble::Unreadable => Faults { read_fails: 20, ..none },
             Trouble::Lying => Faults { sync_lies: 6, ..none },
-            Trouble::None | Trouble::Flipped => none,
+            Trouble::None | Trouble::Damaged => none,
         }
     }
 }
@@ -112,9 +112,9 @@ async fn drive(run: &Run, plan: &Plan, machine: &mut Machine) -> Result<(), Stri
         }
     }
     let mut random = Random::of(run.seed, "disk end", 0);
-    let is_flipped = plan.trouble == Trouble::Flipped;
-    restart(plan, machine, &mut random, !is_flipped).await?;
-    if is_flipped { machine.flip(&mut random).await } else { Ok(()) }
+    let is_damaged = plan.trouble == Trouble::Damaged;
+    restart(plan, machine, &mut random, !is_damaged).await?;
+    if is_damaged { machine.damage(&mut random).await } else { Ok(()) }
 }
 
 async fn operate(
@@ -187,7 +187,7 @@ async fn restart(
     random: &mut Random,
     by_power: bool,
 ) -> Result<(), String> {
-    machine.disk.begin(Random::of(random.next(), "calm", 0), Faults::default());
+    machine.disk.begin(Random::of(random.number(), "calm", 0), Faults::default());
     match (by_power, machine.disk.is_off()) {
         // A process that is killed leaves what it wrote in the memory of the system.
         (_, true) if random.one_in(3) => machine.kill(),
@@ -202,11 +202,11 @@ async fn restart(
     // The power may fail again while the log is opened.
     while random.one_in(4) {
         machine.disk.fail_after(random.choose(&[1, 2, 4, 8, 30, 300]));
-        machine.open_or_fail(Random::of(random.next(), "open", 0));
+        machine.open_or_fail(Random::of(random.number(), "open", 0));
         match random.one_in(3) {
             true => machine.kill(),
             false => machine.fail_power(random),
         }
     }
-    machine.open(Random::of(random.next(), "open", 0)).await
+    machine.open(Random::of(random.number(), "open", 0)).await
 }
