@@ -97,7 +97,7 @@ fn search(arguments: &Arguments) -> ExitCode {
     let seconds = summary.elapsed.as_secs_f64();
     let result = if summary.found.is_none() { "found nothing" } else { "found a broken promise" };
     println!("tests/hunt: {result}; seeds: {} in {seconds:.1} s", counts.join(", "));
-    ExitCode::from(u8::from(!summary.found.is_none()))
+    ExitCode::from(u8::from(summary.found.is_some()))
 }
 
 fn report(found: &Found) {
