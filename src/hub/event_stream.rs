@@ -88,7 +88,9 @@ impl EventStream {
     pub fn new(hub: Arc<Hub>, joined: Joined, heartbeat: Duration, bytes_max: usize) -> Self {
         let Joined { reader, span, prelude } = joined;
         let ready = prelude.chunks(span.segment.number, span.ends_at).into();
-        let may_end_early = hub.early_end().is_none();
+        // A join that was waiting for the store when all streams ended has a lifetime that was
+        // computed before. Its stream ends early too.
+        let may_end_early = hub.early_end().is_none() || span.ends_at > hub.clock().now();
         let stream = Self::begin(hub, reader, span, ready, heartbeat.as_millis() as u64, bytes_max);
         Self { may_end_early, ..stream }
     }
