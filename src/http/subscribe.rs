@@ -19,6 +19,7 @@ use crate::http::stream_body::ResponseBody;
 use crate::hub::channel::ReadError;
 use crate::hub::event_stream::CountedStream;
 use crate::hub::{Join, Joined, Wanted};
+use crate::sync::plants::{Plant, is_planted};
 use crate::sync::random::random;
 use crate::telemetry::metrics::JoinKind;
 use hyper::body::Incoming;
@@ -135,6 +136,10 @@ impl AppState {
     }
 
     fn cache_headers(&self, names: &[ChannelName], freshness: Freshness, headers: &mut HeaderMap) {
+        let freshness = match freshness {
+            Freshness::Segment { .. } if is_planted(Plant::EndlessReplay) => Freshness::Forever,
+            freshness => freshness,
+        };
         let now = self.hub.clock().now();
         headers.insert(CACHE_CONTROL, header(&freshness.cache_control(now)));
         if let Some(left) = freshness.seconds_left(now) {

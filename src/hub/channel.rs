@@ -13,6 +13,7 @@ use crate::core::tail_buffer::TailBuffer;
 use crate::limits::budget::{Budget, Charge, Exhausted};
 use crate::store::{PageLimit, State, Store, StoreError};
 use crate::sync::background;
+use crate::sync::plants::{Plant, is_planted};
 use crate::sync::waiters::{HasWaiters, WaiterList};
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
@@ -203,7 +204,11 @@ impl Channel {
             return Ok(same);
         }
         let (state, charge) = charged_state(store, budget, &self.name).await?;
-        let (position, writer) = (state.position, self.writer.clone());
+        let position = match is_planted(Plant::LateState) {
+            true => log_state.bounds.last,
+            false => state.position,
+        };
+        let writer = self.writer.clone();
         // Encoding a large state takes milliseconds, and other requests must not wait for it.
         let blocks = background::run(move || {
             let mut blocks = Vec::new();

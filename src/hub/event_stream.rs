@@ -15,6 +15,7 @@ use crate::core::event::ChannelName;
 use crate::core::segment::Span;
 use crate::core::sse::{self, Format};
 use crate::limits::connections::Permit;
+use crate::sync::plants::{Plant, is_planted};
 use crate::sync::timers::Timer;
 use crate::sync::waiters::Registration;
 use crate::telemetry::metrics::{JoinKind, Unreported};
@@ -87,7 +88,9 @@ impl EventStream {
     pub fn new(hub: Arc<Hub>, joined: Joined, heartbeat: Duration, bytes_max: usize) -> Self {
         let Joined { reader, span, prelude } = joined;
         let ready = prelude.chunks(span.segment.number, span.ends_at).into();
-        let may_end_early = hub.early_end().is_none();
+        // A join that was waiting for the store when all streams ended has a lifetime that was
+        // computed before. Its stream ends early too.
+        let may_end_early = hub.early_end().is_none() || span.ends_at > hub.clock().now();
         let stream = Self::begin(hub, reader, span, ready, heartbeat.as_millis() as u64, bytes_max);
         Self { may_end_early, ..stream }
     }
@@ -189,6 +192,12 @@ impl EventStream {
         // event before the end.
         let is_over = self.end.poll_fired(context.waker());
         match self.reader.poll_next(context, self.bytes_left) {
+            Poll::Ready(Ok(Step::Events(_)))
+                if is_over && self.hub.is_draining() && is_planted(Plant::DrainDrop) =>
+            {
+                self.close(Ending::Boundary);
+                self.poll_next(context)
+            }
             Poll::Ready(Ok(Step::Events(delivery))) => {
                 self.sent_at = self.hub.clock().now();
                 self.bytes_left = self.bytes_left.saturating_sub(delivery.bytes.len());
@@ -234,7 +243,14 @@ impl EventStream {
         let mut block = Vec::with_capacity(128);
         // A stream that has ended early has the mark of that instant.
         let early = self.hub.early_end().filter(|_| self.may_end_early);
-        let mark = early.map_or(self.span.ends_at, |early| early.min(self.span.ends_at));
+        let mark = match early {
+            Some(early) => early.min(self.span.ends_at),
+            // The next response may reach the same boundary without an event. If both had the
+            // boundary as their mark, its last cursor would be the one that it was requested with,
+            // and a cache that keeps it too long would lead the client in a circle.
+            None if ending == Ending::Full => self.span.ends_at - 1,
+            None => self.span.ends_at,
+        };
         let cursor = Joined::closing_cursor(&self.reader, mark);
         let number = match mark < self.span.segment.ends_at {
             true => self.span.segment.number,

@@ -13,6 +13,7 @@ use crate::core::segment::{Arrival, Segment, Span};
 use crate::core::sse::{self, Format, Gap};
 use crate::limits::budget::Exhausted;
 use crate::store::StoreError;
+use crate::sync::plants::{Plant, is_planted};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 
@@ -208,7 +209,12 @@ impl Hub {
 impl Joined {
     /// Returns the cursor after everything that `reader` has handed out, with the mark `ends_at`.
     pub fn closing_cursor(reader: &Reader, ends_at: u64) -> String {
-        Cursor { positions: reader.positions(), mark: Some(ends_at) }.to_string()
+        let positions = match is_planted(Plant::CursorSkip) {
+            true => reader.newest_positions(),
+            false => reader.positions(),
+        };
+        let mark = Some(ends_at).filter(|_| !is_planted(Plant::EndlessReplay));
+        Cursor { positions, mark }.to_string()
     }
 }
 

@@ -20,6 +20,10 @@ thread_local! {
 pub async fn run<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, JoinError> {
+    if cfg!(feature = "plants") {
+        // A simulation has one thread, so that one seed is one schedule.
+        return Ok(work());
+    }
     spawn_blocking(|| {
         if !IS_NICE.replace(true) {
             lower_priority();

@@ -11,6 +11,7 @@
 //! their streams at the same instants. A store that has its own clock reports how far the clock of
 //! the machine differs from it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -28,9 +29,24 @@ const STEP_US: u64 = 1_000_000;
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Arc<Shared>);
 
+/// The time of a simulated machine.
+pub trait TimeSource: fmt::Debug + Send + Sync + 'static {
+    /// Returns the time since the machine was started, in us. It does not go back.
+    fn passed_us(&self) -> u64;
+    /// Returns the time of the machine's wall clock since the Unix epoch, in us. It may step.
+    fn wall_us(&self) -> i64;
+}
+
+/// Where a clock reads the time.
+#[derive(Debug)]
+enum Source {
+    Machine { started: Instant },
+    Simulated(Arc<dyn TimeSource>),
+}
+
 #[derive(Debug)]
 struct Shared {
-    started: Instant,
+    source: Source,
     /// The current time minus the time since the start, in us.
     offset_us: AtomicI64,
     /// How far the store's clock is ahead of the machine's, in ms.
@@ -47,13 +63,35 @@ struct Shared {
 
 impl Default for Shared {
     fn default() -> Self {
-        let wall = AtomicI64::new(machine_now_us());
+        Self::new(Source::Machine { started: Instant::now() })
+    }
+}
+
+impl Source {
+    fn passed_us(&self) -> u64 {
+        match self {
+            Self::Machine { started } => started.elapsed().as_micros() as u64,
+            Self::Simulated(source) => source.passed_us(),
+        }
+    }
+
+    fn wall_us(&self) -> i64 {
+        match self {
+            Self::Machine { .. } => machine_now_us(),
+            Self::Simulated(source) => source.wall_us(),
+        }
+    }
+}
+
+impl Shared {
+    fn new(source: Source) -> Self {
+        let offset_us = source.wall_us() - source.passed_us() as i64;
         Self {
-            started: Instant::now(),
-            offset_us: AtomicI64::new(wall.load(Ordering::Relaxed)),
+            source,
+            offset_us: AtomicI64::new(offset_us),
             correction_ms: AtomicI64::new(0),
             is_corrected: AtomicBool::new(false),
-            wall_offset_us: wall,
+            wall_offset_us: AtomicI64::new(offset_us),
             checked_at: AtomicU64::new(0),
             latest: AtomicU64::new(0),
             steps: AtomicU64::new(0),
@@ -62,6 +100,11 @@ impl Default for Shared {
 }
 
 impl Clock {
+    /// Returns a clock of a simulated machine.
+    pub fn simulated(source: Arc<dyn TimeSource>) -> Self {
+        Self(Arc::new(Shared::new(Source::Simulated(source))))
+    }
+
     /// Returns the current time (ms). It never goes back, except at the first [`Clock::correct`].
     pub fn now(&self) -> u64 {
         let passed = self.passed();
@@ -78,7 +121,7 @@ impl Clock {
 
     /// Returns the current time by this machine's clock (ms).
     pub fn machine_now(&self) -> u64 {
-        machine_now_us() as u64 / 1_000
+        self.0.source.wall_us() as u64 / 1_000
     }
 
     /// Returns the current time by the store's wall clock (ms), whatever ids were given. It serves
@@ -127,7 +170,7 @@ impl Clock {
     }
 
     fn passed(&self) -> u64 {
-        self.0.started.elapsed().as_micros() as u64
+        self.0.source.passed_us()
     }
 
     /// Brings this clock closer to the wall clock.
@@ -150,7 +193,7 @@ impl Clock {
 
     fn wall_offset_us(&self, passed: u64) -> i64 {
         let correction = self.0.correction_ms.load(Ordering::Relaxed);
-        machine_now_us() + correction * 1_000 - passed as i64
+        self.0.source.wall_us() + correction * 1_000 - passed as i64
     }
 }
 

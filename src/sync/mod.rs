@@ -4,6 +4,7 @@
 pub mod background;
 pub mod clock;
 pub mod lifecycle;
+pub mod plants;
 pub mod random;
 pub mod replaceable;
 pub mod shutdown;

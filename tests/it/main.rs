@@ -7,6 +7,7 @@ mod cli;
 mod docs;
 mod fanout;
 mod hardening;
+mod hunt;
 mod kit;
 mod protocol;
 mod redis;

@@ -190,7 +190,8 @@ impl Scan<'_> {
             let is_of_last_commit =
                 next.is_none_or(|next| next.commit == newest.0 && !next.is_first);
             let is_continued = after > 0 && self.frames[after - 1].commit == newest.0;
-            if !(is_of_last_commit || is_continued && newest.1 != Kind::Mark) {
+            let is_interrupted = is_of_last_commit || is_continued && newest.1 != Kind::Mark;
+            if !is_interrupted {
                 return;
             }
             self.frames.truncate(after);

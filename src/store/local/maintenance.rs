@@ -52,8 +52,12 @@ enum Task {
 /// dropped.
 pub struct Maintainer {
     tasks: SyncSender<Task>,
-    thread: JoinHandle<()>,
+    /// `None` when the tasks are done step by step, by [`Maintenance::step`].
+    thread: Option<JoinHandle<()>>,
 }
+
+/// The tasks that wait for [`Maintenance::step`].
+pub struct Tasks(Receiver<Task>);
 
 impl Maintainer {
     /// Requests the index of a sealed file. The call blocks while the queue is full.
@@ -74,7 +78,9 @@ impl Maintainer {
     /// Waits until all tasks are done and the thread has ended.
     pub fn stop(self) {
         drop(self.tasks);
-        self.thread.join().unwrap_or_default();
+        if let Some(thread) = self.thread {
+            thread.join().unwrap_or_default();
+        }
     }
 }
 
@@ -91,26 +97,41 @@ impl Maintenance {
             alive.ended_well();
         };
         let builder = std::thread::Builder::new().name("headwater-files".to_owned());
-        Ok(Maintainer { tasks, thread: builder.spawn(run)? })
+        Ok(Maintainer { tasks, thread: Some(builder.spawn(run)?) })
+    }
+
+    /// Returns a handle whose tasks are done by [`Maintenance::step`]. At most `tasks_max` of them
+    /// may wait.
+    pub fn without_thread(tasks_max: usize) -> (Maintainer, Tasks) {
+        let (tasks, queue) = sync_channel(tasks_max);
+        (Maintainer { tasks, thread: None }, Tasks(queue))
+    }
+
+    /// Does the next task. Returns whether there was one.
+    pub fn step(&self, tasks: &Tasks) -> bool {
+        let Ok(task) = tasks.0.try_recv() else { return false };
+        match task {
+            Task::Index(number) => self.index_or_warn(number),
+            Task::Compact { tail, now } => while self.compact(tail, now) {},
+        }
+        true
     }
 
     fn run(self, queue: Receiver<Task>) {
         for task in queue {
             match task {
-                Task::Index(number) => {
-                    if let Err(error) = self.index(number) {
-                        tracing::warn!(
-                            number,
-                            %error,
-                            "no index was written; it is made at the next start"
-                        );
-                    }
-                }
+                Task::Index(number) => self.index_or_warn(number),
                 Task::Compact { tail, now } => {
                     let begun = Instant::now();
                     while begun.elapsed() < COMPACTION_TIME && self.compact(tail, now) {}
                 }
             }
+        }
+    }
+
+    fn index_or_warn(&self, number: u32) {
+        if let Err(error) = self.index(number) {
+            tracing::warn!(number, %error, "no index was written; it is made at the next start");
         }
     }
 

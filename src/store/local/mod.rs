@@ -16,7 +16,7 @@ mod command;
 mod compaction;
 pub mod copy;
 mod damage;
-mod files;
+pub mod files;
 mod frame;
 mod health;
 mod keys;
@@ -25,6 +25,7 @@ mod model;
 mod reading;
 mod records;
 mod segment;
+pub mod stepped;
 mod summary;
 mod writer;
 
@@ -36,12 +37,12 @@ use crate::core::cursor::EventId;
 use crate::core::event::ChannelName;
 use crate::core::log_state::LogState;
 use crate::sync::clock::Clock;
+use crate::sync::plants::{Plant, is_planted};
 use block::Block;
 use catalog::Catalog;
 use command::{Reply, WriteCommand};
 use files::{Directory, Files, Memory};
 use health::{Health, Ticket};
-use maintenance::Maintenance;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use reading::{Plan, RecordReader};
 use std::collections::VecDeque;
@@ -127,14 +128,7 @@ impl LocalStore {
         listener: Arc<dyn Listener>,
     ) -> io::Result<Self> {
         let (store, writer, queue) = Self::build(files, config, limits, clock, listener, false)?;
-        let maintainer = Maintenance {
-            files: writer.files.clone(),
-            catalog: writer.catalog.clone(),
-            reader: writer.reader.clone(),
-            head: writer.head,
-            segment_bytes: config.segment_bytes,
-        };
-        let maintainer = maintainer.start(&store.health)?;
+        let maintainer = writer.maintenance().start(&store.health)?;
         let alive = store.health.clone();
         let run = move || {
             let guard = alive.watch();
@@ -163,6 +157,9 @@ impl LocalStore {
         }
         // The newest id may be later than this machine's clock. The clock of the store then goes on
         // from that id, and so do the segments.
+        if is_planted(Plant::IdReuse) {
+            opened.catalog.newest = opened.catalog.beginning;
+        }
         clock.at_least(opened.catalog.newest.ms);
         let ages = Ages::new(opened.catalog.ages, clock.now());
         let catalog = Arc::new(RwLock::new(opened.catalog));

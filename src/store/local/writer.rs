@@ -11,13 +11,14 @@ use super::catalog::{Catalog, Channel, Segment};
 use super::command::{CommandQueue, Pending, WriteCommand, answer_later, refuse};
 use super::files::Files;
 use super::frame::{self, Kind};
-use super::maintenance::{Maintainer, trim_again};
+use super::maintenance::{Maintainer, Maintenance, trim_again};
 use super::reading::RecordReader;
 use super::records::{Mark, write_id};
 use super::segment::{Head, Tail};
 use super::{Health, LocalConfig};
 use crate::core::event::ChannelName;
 use crate::sync::clock::Clock;
+use crate::sync::plants::{Plant, is_planted};
 use parking_lot::RwLock;
 use std::io;
 use std::sync::Arc;
@@ -82,6 +83,17 @@ impl Ages {
 }
 
 impl Writer {
+    /// Returns the maintenance of the files of this log.
+    pub fn maintenance(&self) -> Maintenance {
+        Maintenance {
+            files: self.files.clone(),
+            catalog: self.catalog.clone(),
+            reader: self.reader.clone(),
+            head: self.head,
+            segment_bytes: self.config.segment_bytes,
+        }
+    }
+
     /// Repairs what was wrong when the log was opened: removes an interrupted commit, and announces
     /// lost events.
     pub fn begin(&mut self, opened_damaged: bool, torn: u64) -> io::Result<()> {
@@ -110,23 +122,33 @@ impl Writer {
                 std::thread::sleep(pause);
                 committed = Instant::now();
             }
-            let (commands, is_stopped) = queue.take();
-            self.health.work_begins();
-            self.apply(commands, &maintainer);
-            if queue.is_empty() {
-                self.mark();
-            }
-            self.health.work_ends();
-            if is_stopped {
+            if self.step(&mut queue, &maintainer) {
                 break;
             }
         }
+        self.end();
+        maintainer.stop();
+    }
+
+    /// Applies the commands of the next commit. Returns whether a stop was among them.
+    pub fn step(&mut self, queue: &mut CommandQueue, maintainer: &Maintainer) -> bool {
+        let (commands, is_stopped) = queue.take();
+        self.health.work_begins();
+        self.apply(commands, maintainer);
+        if queue.is_empty() {
+            self.mark();
+        }
+        self.health.work_ends();
+        is_stopped
+    }
+
+    /// Writes the mark at the end of a log that is closed.
+    pub fn end(&mut self) {
         self.health.must_mark();
         self.mark();
         if self.tail.file.sync().is_err() {
             tracing::warn!("the log could not be synced at the end; what was acknowledged is safe");
         }
-        maintainer.stop();
     }
 
     /// Applies commands in one commit and answers each of them.
@@ -210,7 +232,10 @@ impl Writer {
             self.must_cut = self.tail.cut().is_err();
             return Err(self.fail(&error, self.must_cut));
         }
-        let synced = self.tail.file.sync();
+        let synced = match is_planted(Plant::AckBeforeSync) {
+            true => Ok(()),
+            false => self.tail.file.sync(),
+        };
         self.health.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
         synced.map_err(|error| self.fail(&error, true))?;
         self.must_cut = false;
@@ -408,7 +433,8 @@ impl Writer {
             let catalog = self.catalog.read();
             let mut batch = Batch::new(&catalog, self.limits, now, self.write_position());
             let suspects = catalog.channels.iter().filter(|(_, channel)| channel.is_suspect);
-            suspects.for_each(|(name, _)| batch.announce_loss(name));
+            let told = if is_planted(Plant::HalfGap) { 1 } else { usize::MAX };
+            suspects.take(told).for_each(|(name, _)| batch.announce_loss(name));
             tracing::error!("events of the log are lost; their channels get gap events");
             batch.finish()
         };

@@ -1,0 +1,247 @@
+//! The simulator of a world: publishers, origins, a store in Redis, caches and clients, in virtual
+//! time. The origins are the real hub, streams and HTTP layer of Headwater.
+
+mod cache;
+mod checker;
+mod client;
+mod clock;
+mod origin;
+mod plan;
+mod redis;
+mod sse;
+
+use crate::random::Random;
+use crate::run::{Outcome, Run, Simulator};
+use client::Client;
+use clock::VirtualTime;
+use headwater::core::cursor::EventId;
+use headwater::core::event::ChannelName;
+use origin::Origin;
+use parking_lot::Mutex;
+use plan::{Operation, WorldPlan};
+use redis::Redis;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+/// How long the world is quiet at its end, so that every client can catch up, in ms.
+const QUIET_MS: u64 = 50_000;
+
+/// Origins, caches and clients, by seed.
+pub struct WorldSimulator;
+
+/// What all parts of a world share.
+pub struct World {
+    pub time: Arc<VirtualTime>,
+    pub redis: Arc<Redis>,
+    pub segment_ms: u64,
+    pub segment_bytes: usize,
+    origins: Mutex<Vec<Option<Arc<Origin>>>>,
+    history: Mutex<Vec<String>>,
+    finding: Mutex<Option<String>>,
+    found: Notify,
+    is_over: tokio::sync::Semaphore,
+    /// Whether the clock of an origin was set forward, so that its segments end too early.
+    pub is_ahead: AtomicBool,
+    /// Whether the faults are over.
+    pub is_calm: AtomicBool,
+}
+
+impl World {
+    fn new(plan: &WorldPlan) -> Self {
+        let time = Arc::new(VirtualTime::new());
+        Self {
+            redis: Arc::new(Redis::new(time.clone(), plan.retain)),
+            time,
+            segment_ms: plan.segment_ms,
+            segment_bytes: plan.segment_bytes,
+            origins: Mutex::default(),
+            history: Mutex::default(),
+            finding: Mutex::default(),
+            found: Notify::new(),
+            is_over: tokio::sync::Semaphore::new(0),
+            is_ahead: AtomicBool::new(false),
+            is_calm: AtomicBool::new(false),
+        }
+    }
+
+    /// Adds a line to the history.
+    pub fn say(&self, line: String) {
+        let ms = self.time.passed_ms();
+        self.history.lock().push(format!("{ms:>7} ms  {line}"));
+    }
+
+    /// Notes a broken promise, which ends the run.
+    pub fn find(&self, why: String) {
+        self.say(why.clone());
+        self.finding.lock().get_or_insert(why);
+        self.found.notify_one();
+    }
+
+    /// Completes when the run is over.
+    pub async fn over(&self) {
+        drop(self.is_over.acquire().await);
+    }
+
+    /// Returns an origin that is reachable.
+    pub fn any_origin(&self, random: &mut Random) -> Option<Arc<Origin>> {
+        let origins = self.origins.lock();
+        let alive: Vec<&Arc<Origin>> =
+            origins.iter().flatten().filter(|origin| origin.accepts()).collect();
+        alive.get(random.index(alive.len())).map(|origin| Arc::clone(origin))
+    }
+
+    fn origin(&self, number: usize) -> Option<Arc<Origin>> {
+        self.origins.lock().get(number).cloned().flatten()
+    }
+
+    /// Returns when an origin received an event, in ms.
+    pub fn received_at(&self, origin: usize, event: &(ChannelName, EventId)) -> Option<u64> {
+        self.origin(origin)?.link.received.lock().get(event).copied()
+    }
+}
+
+impl Simulator for WorldSimulator {
+    fn name(&self) -> &'static str {
+        "world"
+    }
+
+    fn run(&self, run: &Run) -> Outcome {
+        let plan = WorldPlan::of(run);
+        headwater::sync::random::simulate(run.seed);
+        let runtime = match runtime() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let finding = Some(format!("the simulator cannot start: {error}"));
+                return Outcome { finding, ..Outcome::default() };
+            }
+        };
+        let world = runtime.block_on(live(run, &plan));
+        drop(runtime);
+        let mut history = vec![plan.describe()];
+        history.append(&mut world.history.lock());
+        let finding = world.finding.lock().take();
+        Outcome { finding, history, operations: plan.count() }
+    }
+}
+
+/// Returns a runtime with one thread, whose time passes only when every task waits.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time();
+    #[cfg(feature = "plants")]
+    builder.start_paused(true);
+    builder.build()
+}
+
+async fn live(run: &Run, plan: &WorldPlan) -> Arc<World> {
+    let world = Arc::new(World::new(plan));
+    for number in 0..plan.origins {
+        let mut random = Random::of(run.seed, "origin", number as u64);
+        let origin = Origin::start(&world, number, &mut random);
+        world.origins.lock().push(Some(origin));
+    }
+    let caches = plan.caches(&world, run.seed);
+    let mut tasks = JoinSet::new();
+    for client in plan.clients(run, &caches) {
+        tasks.spawn(Client::new(world.clone(), client, run.seed).run());
+    }
+    tokio::select! {
+        () = operate(&world, plan, run, &caches) => {}
+        () = world.found.notified() => {}
+    }
+    world.is_over.add_permits(1);
+    tokio::select! {
+        () = async { while tasks.join_next().await.is_some() {} } => {}
+        () = tokio::time::sleep(Duration::from_secs(5)) => {}
+    }
+    // The tasks of the origins hold their world, so they are ended here.
+    let origins = std::mem::take(&mut *world.origins.lock());
+    origins.iter().flatten().for_each(|origin| origin.kill());
+    world
+}
+
+/// Does the operations at their times, and then waits until all is quiet.
+async fn operate(world: &Arc<World>, plan: &WorldPlan, run: &Run, caches: &[Arc<cache::Cache>]) {
+    let mut restarts: Vec<(u64, usize)> = Vec::new();
+    let mut publishing = JoinSet::new();
+    for (at, number, operation) in &plan.operations {
+        sleep_until(world, *at, &mut restarts, run).await;
+        match operation {
+            Operation::Publish(publish) => {
+                publishing.spawn(plan::publish(world.clone(), publish.clone(), run.seed, *number));
+            }
+            Operation::Kill(origin, ms) => {
+                if let Some(killed) = world.origins.lock().get_mut(*origin).and_then(Option::take) {
+                    world.say(format!("origin {origin} is killed"));
+                    killed.kill();
+                    restarts.push((at + ms, *origin));
+                }
+            }
+            Operation::Drain(origin, at_event) => {
+                if let Some(drained) = world.origin(*origin) {
+                    world.say(format!("origin {origin} drains (at its next event: {at_event})"));
+                    drained.drain(*at_event);
+                    restarts.push((at + world.segment_ms + 3_000, *origin));
+                }
+            }
+            Operation::Cut(origin, ms) => {
+                if let Some(cut) = world.origin(*origin) {
+                    world.say(format!("origin {origin} is cut off from Redis for {ms} ms"));
+                    cut.cut_link(world.redis.now() + ms);
+                }
+            }
+            Operation::Step(origin, ms) => {
+                if let Some(stepped) = world.origin(*origin) {
+                    world.say(format!("the clock of origin {origin} is set by {ms} ms"));
+                    stepped.time.step(*ms);
+                    world.is_ahead.fetch_or(*ms > 0, Ordering::Relaxed);
+                }
+            }
+            Operation::Pause(ms) => {
+                world.say(format!("Redis pauses for {ms} ms"));
+                world.redis.pause(*ms);
+            }
+            Operation::Down(ms) => {
+                world.say(format!("Redis cannot be reached for {ms} ms"));
+                world.redis.fail(*ms);
+            }
+            Operation::FailOver(lag) => {
+                let lost = world.redis.fail_over(*lag);
+                world.say(format!("a failover of Redis loses {lost} events"));
+            }
+            Operation::Evict => {
+                world.say("the caches forget their objects".to_owned());
+                caches.iter().for_each(|cache| cache.evict());
+            }
+            Operation::Abort => {
+                world.say("the caches abort their responses".to_owned());
+                caches.iter().for_each(|cache| cache.abort());
+            }
+        }
+    }
+    world.is_calm.store(true, Ordering::Relaxed);
+    let end = plan.operations.last().map_or(0, |(at, ..)| *at) + QUIET_MS;
+    sleep_until(world, end, &mut restarts, run).await;
+}
+
+/// Waits until an instant (ms), and restarts the origins that are due until then.
+async fn sleep_until(world: &Arc<World>, at: u64, restarts: &mut Vec<(u64, usize)>, run: &Run) {
+    restarts.sort_unstable();
+    while let Some((due, number)) = restarts.first().copied().filter(|(due, _)| *due <= at) {
+        restarts.remove(0);
+        world.time.sleep(due.saturating_sub(world.time.passed_ms())).await;
+        if let Some(old) = world.origins.lock().get_mut(number).and_then(Option::take) {
+            old.kill();
+        }
+        world.say(format!("origin {number} starts"));
+        let mut random = Random::of(run.seed, "restart", due);
+        let origin = Origin::start(world, number, &mut random);
+        if let Some(place) = world.origins.lock().get_mut(number) {
+            *place = Some(origin);
+        }
+    }
+    world.time.sleep(at.saturating_sub(world.time.passed_ms())).await;
+}

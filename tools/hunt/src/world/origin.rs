@@ -1,0 +1,317 @@
+//! An origin: the real hub, streams and HTTP layer of Headwater, on a connection to the model of
+//! Redis. Its clients reach it through pipes in memory, on which hyper speaks HTTP/1.1.
+
+use super::World;
+use super::clock::MachineTime;
+use super::redis::{Next, Redis};
+use crate::random::Random;
+use headwater::access::{Access, AccessConfig};
+use headwater::core::cursor::EventId;
+use headwater::core::event::ChannelName;
+use headwater::core::log_state::LogState;
+use headwater::core::segment::SegmentClock;
+use headwater::http::{Admission, AppState, Caller, HttpConfig, TlsPeer};
+use headwater::hub::Hub;
+use headwater::hub::registry::ChannelRegistry;
+use headwater::limits::budget::Budget;
+use headwater::limits::connections::{Clients, ClientsConfig};
+use headwater::store::{
+    Listener, Page, PageLimit, Publication, Published, State, Store, StoreError, StoreFuture,
+    StoreMetrics,
+};
+use headwater::sync::clock::Clock;
+use headwater::sync::lifecycle::Stage;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::io::DuplexStream;
+use tokio::task::JoinSet;
+
+/// `--store-timeout` of the origins.
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The memory of the tail buffers and of the responses, in bytes.
+const MEMORY_BYTES: usize = 64 * 1024 * 1024;
+/// How long a load balancer sends requests to an origin whose streams have ended, in ms.
+const NOTICED_MS: u64 = 500;
+/// The bytes that the pipe to an origin holds.
+const PIPE_BYTES: usize = 16 * 1024;
+
+/// A running origin. Dropping it kills it.
+pub struct Origin {
+    pub number: usize,
+    pub hub: Arc<Hub>,
+    pub time: Arc<MachineTime>,
+    pub link: Arc<Link>,
+    app: Arc<AppState>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// The connection of one origin to Redis, and what it has received over it.
+pub struct Link {
+    redis: Arc<Redis>,
+    random: Mutex<Random>,
+    place: AtomicU64,
+    /// The origin reads nothing from the firehose before this instant (ms).
+    cut_until: AtomicU64,
+    /// Whether all streams end as soon as the next event has arrived.
+    ends_at_event: AtomicBool,
+    /// When the origin received each event, in ms.
+    pub received: Mutex<HashMap<(ChannelName, EventId), u64>>,
+}
+
+impl Origin {
+    /// Starts an origin.
+    pub fn start(world: &Arc<World>, number: usize, random: &mut Random) -> Arc<Self> {
+        let drift = random.choose(&[0, 0, 100, -100, 2_000]);
+        let ahead = random.choose(&[0, 0, 30, -400, 5_000]);
+        let time = Arc::new(MachineTime::new(world.time.clone(), drift, ahead));
+        let clock = Clock::simulated(time.clone());
+        clock.correct(time.behind_ms());
+        let registry = Arc::new(ChannelRegistry::new(clock.clone(), MEMORY_BYTES));
+        let (place, _) = world.redis.end_of_firehose();
+        let link = Arc::new(Link {
+            redis: world.redis.clone(),
+            random: Mutex::new(Random::of(random.number(), "link", number as u64)),
+            place: AtomicU64::new(place),
+            cut_until: AtomicU64::new(0),
+            ends_at_event: AtomicBool::new(false),
+            received: Mutex::default(),
+        });
+        let segments =
+            SegmentClock { length_ms: world.segment_ms, lanes: 1, rejoin_tick_ms: 1_000 };
+        let store: Arc<dyn Store> = Arc::new(Linked(link.clone()));
+        let budget = Budget::new(MEMORY_BYTES, STORE_TIMEOUT);
+        let hub = Hub::new(clock.clone(), segments, registry.clone(), store, STORE_TIMEOUT, budget);
+        let hub = Arc::new(hub);
+        let (access, clients) =
+            (Access::new(AccessConfig::default()), Clients::new(ClientsConfig::default()));
+        let http = HttpConfig { segment_bytes: world.segment_bytes, ..HttpConfig::default() };
+        let app = Arc::new(AppState::new(hub.clone(), http, access, clients, 1_000));
+        let mut tasks = JoinSet::new();
+        let running = hub.clone();
+        tasks.spawn(async move { running.run().await });
+        tasks.spawn(follow(link.clone(), registry, hub.clone()));
+        let (corrected, machine) = (clock, time.clone());
+        tasks.spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                corrected.correct(machine.behind_ms());
+            }
+        });
+        Arc::new(Self { number, hub, time, link, app, tasks: Mutex::new(tasks) })
+    }
+
+    /// Returns the client's end of a new connection.
+    pub fn connect(&self) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+        let app = self.app.clone();
+        let caller = Caller {
+            admission: Admission::Normal,
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            is_guarded: false,
+            tls: TlsPeer::None,
+        };
+        self.tasks.lock().spawn(async move {
+            let service = service_fn(move |request| {
+                let app = app.clone();
+                async move { Ok::<_, std::convert::Infallible>(app.answer(request, &caller).await) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new();
+            connection.serve_connection(TokioIo::new(theirs), service).await.unwrap_or_default();
+        });
+        ours
+    }
+
+    /// Whether the origin accepts connections. A load balancer notices within half a second that the
+    /// streams of a draining origin have ended.
+    pub fn accepts(&self) -> bool {
+        self.hub.early_end().is_none_or(|ended| self.hub.clock().now() < ended + NOTICED_MS)
+    }
+
+    /// Cuts the origin off from Redis until an instant (ms).
+    pub fn cut_link(&self, until: u64) {
+        self.link.cut_until.store(until, Ordering::Relaxed);
+    }
+
+    /// Begins to drain. `at_event`: all streams end as soon as the next event has arrived.
+    pub fn drain(&self, at_event: bool) {
+        self.hub.lifecycle().advance(Stage::Draining);
+        match at_event {
+            true => self.link.ends_at_event.store(true, Ordering::Relaxed),
+            false => self.hub.end_streams(),
+        }
+    }
+
+    /// Ends the process without a warning.
+    pub fn kill(&self) {
+        self.tasks.lock().abort_all();
+    }
+}
+
+/// Follows the firehose.
+async fn follow(link: Arc<Link>, registry: Arc<ChannelRegistry>, hub: Arc<Hub>) {
+    let (_, mut epoch) = link.redis.end_of_firehose();
+    loop {
+        let now = link.redis.now();
+        let cut_until = link.cut_until.load(Ordering::Relaxed);
+        if now < cut_until {
+            tokio::time::sleep(Duration::from_millis(cut_until - now)).await;
+            continue;
+        }
+        if link.redis.reach().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        }
+        let place = link.place.load(Ordering::Relaxed);
+        match link.redis.next_entry(place, epoch) {
+            Next::Entry(number, entry) => {
+                link.place.store(number + 1, Ordering::Relaxed);
+                let now = link.redis.now();
+                let ids = entry.events.iter().map(|stored| (entry.channel.clone(), stored.id));
+                link.received.lock().extend(ids.map(|id| (id, now)));
+                registry.appended(&entry.channel, entry.previous, &entry.events);
+                if link.ends_at_event.swap(false, Ordering::Relaxed) {
+                    hub.end_streams();
+                }
+                tokio::task::yield_now().await;
+            }
+            Next::Lost(place, newest_epoch) => {
+                link.place.store(place, Ordering::Relaxed);
+                epoch = newest_epoch;
+                registry.lost_place();
+            }
+            Next::Wait => {
+                let changed = link.redis.changed.notified();
+                tokio::time::timeout(Duration::from_millis(50), changed).await.ok();
+                let delay = link.random.lock().choose(&[0, 0, 1, 3, 20]);
+                tokio::time::sleep(Duration::from_millis(delay)).await;
+            }
+        }
+    }
+}
+
+/// The store of one origin.
+struct Linked(Arc<Link>);
+
+impl Link {
+    async fn delay(&self) {
+        let delay = self.random.lock().choose(&[0, 0, 1, 2, 5]);
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+    }
+
+    /// A read: a way there, the work at one instant, and a way back.
+    async fn ask<T>(&self, work: impl FnOnce(&Redis) -> T) -> Result<T, StoreError> {
+        self.delay().await;
+        self.redis.reach().await?;
+        let answer = work(&self.redis);
+        self.delay().await;
+        Ok(answer)
+    }
+}
+
+impl Store for Linked {
+    fn publish(&self, publication: Publication) -> StoreFuture<'_, Result<Published, StoreError>> {
+        Box::pin(async move {
+            let Publication { channel, events, idempotency } = publication;
+            let answer = self.0.ask(|redis| redis.publish(&channel, events, idempotency)).await?;
+            match self.0.random.lock().one_in(20) {
+                true => Err(StoreError::Unclear("the answer was lost".to_owned())),
+                false => answer,
+            }
+        })
+    }
+
+    fn close<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+    ) -> StoreFuture<'a, Result<EventId, StoreError>> {
+        Box::pin(async {
+            let end = vec![headwater::core::event::Event::end()];
+            let published = self.0.ask(|redis| redis.publish(channel, end, None)).await??;
+            published.ids.first().copied().ok_or(StoreError::NoChannel)
+        })
+    }
+
+    fn reopen<'a>(&'a self, _: &'a ChannelName) -> StoreFuture<'a, Result<(), StoreError>> {
+        Box::pin(async { Err(StoreError::Down("no world opens a channel again".to_owned())) })
+    }
+
+    fn log_state<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+    ) -> StoreFuture<'a, Result<LogState, StoreError>> {
+        Box::pin(self.0.ask(|redis| redis.log_state(channel)))
+    }
+
+    fn position_before<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        ms: u64,
+    ) -> StoreFuture<'a, Result<EventId, StoreError>> {
+        Box::pin(self.0.ask(move |redis| redis.position_before(channel, ms)))
+    }
+
+    fn read<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        position: EventId,
+        limit: PageLimit,
+    ) -> StoreFuture<'a, Result<Page, StoreError>> {
+        Box::pin(self.0.ask(move |redis| redis.read(channel, position, limit)))
+    }
+
+    fn read_back<'a>(
+        &'a self,
+        _: &'a ChannelName,
+        _: EventId,
+        _: PageLimit,
+    ) -> StoreFuture<'a, Result<Page, StoreError>> {
+        Box::pin(async { Err(StoreError::Down("no world reads the history".to_owned())) })
+    }
+
+    fn position_back<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        count: u64,
+    ) -> StoreFuture<'a, Result<EventId, StoreError>> {
+        Box::pin(self.0.ask(move |redis| redis.position_back(channel, count)))
+    }
+
+    fn state<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, Result<State, StoreError>> {
+        Box::pin(self.0.ask(|redis| redis.state(channel)))
+    }
+
+    fn settle(&self, ms: u64) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            loop {
+                let (end, _) = self.0.redis.end_of_firehose();
+                let is_there = self.0.place.load(Ordering::Relaxed) >= end;
+                if is_there && self.0.redis.now() >= ms {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+    }
+
+    fn ready(&self) -> StoreFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.0.redis.reach())
+    }
+
+    fn metrics(&self) -> StoreMetrics {
+        StoreMetrics::default()
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn stop(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
