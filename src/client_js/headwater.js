@@ -410,7 +410,11 @@ export class Headwater extends EventTarget {
       this.#stateAt.delete(channel);
     }
     if (id === undefined && this.#replaced) this.#replaced.add(channel);
-    else this.#markStale([channel]);
+    else {
+      // A gap with a cursor says that no state follows (6.3).
+      this.#markStale([channel, ...(this.#replaced ?? [])]);
+      this.#replaced = undefined;
+    }
     this.#emit("gap", gap);
   }
 

@@ -125,13 +125,13 @@ pub fn opening(out: &mut Vec<u8>, cursor: Option<&str>, segment: u64, ends_at: u
     control(out, "segment", cursor, &data);
 }
 
-/// Writes a `gap` event.
-pub fn gap(out: &mut Vec<u8>, gap: &Gap) {
+/// Writes a `gap` event. `cursor` is its id: the cursor after all gaps.
+pub fn gap(out: &mut Vec<u8>, gap: &Gap, cursor: Option<&str>) {
     let reason = gap.reason.as_str();
     let requested = json!(gap.requested);
     let oldest = gap.oldest.map_or_else(|| "null".to_owned(), |id| format!("\"{id}\""));
     let members = format!(r#""reason":"{reason}","requested":{requested},"oldest":{oldest}"#);
-    control(out, "gap", None, &channel_control("gap", &gap.channel, None, &members));
+    control(out, "gap", cursor, &channel_control("gap", &gap.channel, None, &members));
 }
 
 /// Writes the SSE event that closes the state. Its id is a cursor from which the client can resume.
@@ -422,14 +422,14 @@ mod tests {
             channel: channel(),
         };
         assert_eq!(
-            text(&|out| gap(out, &lost)),
+            text(&|out| gap(out, &lost, None)),
             "event: gap\ndata: {\"type\":\"gap\",\"channel\":\"a\",\"reason\":\"unknown\",\
              \"requested\":\"\\\"\\n\",\"oldest\":null}\n\n"
         );
         lost.oldest = Some(EventId { ms: 7, seq: 1 });
         lost.reason = GapReason::Trimmed;
         assert_eq!(
-            text(&|out| gap(out, &lost)),
+            text(&|out| gap(out, &lost, None)),
             "event: gap\ndata: {\"type\":\"gap\",\"channel\":\"a\",\"reason\":\"trimmed\",\
              \"requested\":\"\\\"\\n\",\"oldest\":\"7-1\"}\n\n"
         );

@@ -225,8 +225,14 @@ impl Prelude {
         let cursor = self.cursor.to_string();
         let has_state = !self.state.is_empty();
         let mut head = Vec::with_capacity(256);
-        sse::opening(&mut head, (!has_state).then_some(&cursor), number, ends_at);
-        self.gaps.iter().for_each(|gap| sse::gap(&mut head, gap));
+        // The client takes the cursor with the last of these events. If its connection breaks
+        // before, it comes back with its former cursor and gets the gaps again.
+        let opens_with_cursor = !has_state && self.gaps.is_empty();
+        sse::opening(&mut head, opens_with_cursor.then_some(&cursor), number, ends_at);
+        for (index, gap) in self.gaps.iter().enumerate() {
+            let is_last = !has_state && index + 1 == self.gaps.len();
+            sse::gap(&mut head, gap, is_last.then_some(&cursor));
+        }
         let mut chunks = vec![Bytes::from(head)];
         if has_state {
             chunks.extend(self.state.into_iter().filter(|state| !state.is_empty()));

@@ -299,7 +299,7 @@ impl Session {
         let mut gaps = Vec::new();
         for gap in &prelude.gaps {
             metrics.gap(gap.reason);
-            sse::gap(&mut gaps, gap);
+            sse::gap(&mut gaps, gap, None);
         }
         for bytes in std::iter::once(gaps.into()).chain(prelude.state) {
             self.send_events(&bytes).await?;

@@ -173,38 +173,45 @@ async fn a_cursor_that_cannot_be_honoured_opens_with_a_gap_event() {
     wait_for_phase(T, 0, T - 8_000).await;
     let ids = origin.publish_lines("a", &"{\"data\":0}\n".repeat(5)).await;
     let kept = format!("id: {}\ndata: 0\n\nid: {}\ndata: 0\n\n", ids[3], ids[4]);
-    let gap_in = |channel: &str, reason: &str, requested: &str, oldest: &str| {
+    let gap_in = |channel: &str, id: Option<&str>, reason: &str, requested: &str, oldest: &str| {
+        let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
         format!(
-            "event: gap\ndata: {{\"type\":\"gap\",\"channel\":\"{channel}\",\"reason\":\"{reason}\",\"requested\":\"{requested}\",\"oldest\":{oldest}}}\n\n"
+            "event: gap\n{id}data: {{\"type\":\"gap\",\"channel\":\"{channel}\",\"reason\":\"{reason}\",\"requested\":\"{requested}\",\"oldest\":{oldest}}}\n\n"
         )
     };
-    let gap = |reason, requested, oldest| gap_in("a", reason, requested, oldest);
+    // The cursor comes with the gap, so that a client that is cut off before has its old one.
+    let gap = |id: &str, reason, requested, oldest| {
+        opening(None) + &gap_in("a", Some(id), reason, requested, oldest)
+    };
     let oldest = format!("\"{}\"", ids[3]);
     // The cursor is older than the retained events; they follow the gap event.
     let body =
         body_until(&origin, "/channels/a", Some(&ids[0]), &format!("{}\ndata: 0\n\n", ids[4]))
             .await;
-    assert_eq!(body, opening(Some(&ids[0])) + &gap("trimmed", &ids[0], &oldest) + &kept);
+    assert_eq!(body, gap(&ids[0], "trimmed", &ids[0], &oldest) + &kept);
     // The cursor is foreign, as after a migration; the stream starts as a fresh join.
     let foreign = "urn:uuid:5e94c686";
     let body =
         body_until(&origin, "/channels/a", Some(foreign), &format!("{}\ndata: 0\n\n", ids[4]))
             .await;
-    assert_eq!(body, opening(Some(&ids[2])) + &gap("unknown", foreign, &oldest) + &kept);
+    assert_eq!(body, gap(&ids[2], "unknown", foreign, &oldest) + &kept);
     // The cursor is ahead of the log; the stream starts as a fresh join.
     let ahead = "99999999999999-0";
     let body =
         body_until(&origin, "/channels/a", Some(ahead), &format!("{}\ndata: 0\n\n", ids[4])).await;
-    assert_eq!(body, opening(Some(&ids[2])) + &gap("ahead", ahead, &oldest) + &kept);
+    assert_eq!(body, gap(&ids[2], "ahead", ahead, &oldest) + &kept);
     let body = body_until(&origin, "/channels/empty", Some(ahead), "gap").await;
     let beginning = origin.beginning().await;
-    assert_eq!(body, opening(Some(&beginning)) + &gap_in("empty", "ahead", ahead, "null"));
+    let empty = gap_in("empty", Some(&beginning), "ahead", ahead, "null");
+    assert_eq!(body, opening(None) + &empty);
     // In a channel with keys, the state replaces the trimmed events.
     let keyed = origin.publish_with("a", "key=k", "s").await;
     let body = body_until(&origin, "/channels/a", Some(&ids[0]), "state\":1}\n\n").await;
     let oldest = format!("\"{}\"", ids[4]);
     assert!(
-        body.starts_with(&(opening(None) + &gap("trimmed", &ids[0], &oldest) + "data: s\n\n")),
+        body.starts_with(
+            &(opening(None) + &gap_in("a", None, "trimmed", &ids[0], &oldest) + "data: s\n\n")
+        ),
         "{body}"
     );
     assert!(body.contains(&format!("event: segment\nid: {keyed}\n")));

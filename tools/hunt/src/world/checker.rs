@@ -80,13 +80,9 @@ impl Ledger {
     }
 
     /// The response has ended, as a whole or by a broken connection.
-    pub fn response_ends(&mut self, is_whole: bool) -> Checked {
+    pub fn response_ends(&mut self) -> Checked {
         self.state = None;
-        let explained = self.explained();
-        // Known, and a matter of the protocol (docs/findings.md): the opening block has the new
-        // cursor, and the gap block that explains it comes after it. A connection that breaks between
-        // the two leaves the client with the cursor alone.
-        if is_whole { explained } else { Ok(()) }
+        self.explained()
     }
 
     /// Fails if a position has moved and no gap was announced.
@@ -115,7 +111,12 @@ impl Ledger {
             let events = self.state.take().ok_or("a state ends that has not begun")?;
             self.check_state(&cursor, &events)?;
         }
-        let has_state = data.get("state").is_some();
+        self.moved(&cursor, data.get("state").is_some());
+        Ok(())
+    }
+
+    /// The client has a new cursor, after a state or without one.
+    fn moved(&mut self, cursor: &Cursor, has_state: bool) {
         for (place, position) in self.channels.iter_mut().zip(&cursor.positions) {
             let is_new = place.position != Some(*position);
             self.has_news |= is_new;
@@ -124,7 +125,6 @@ impl Ledger {
             }
             (place.position, place.is_gap) = (Some(*position), false);
         }
-        Ok(())
     }
 
     fn check_state(&self, cursor: &Cursor, found: &[(usize, String)]) -> Checked {
@@ -152,7 +152,20 @@ impl Ledger {
         let place = &mut self.channels[index];
         (place.is_gap, place.unexplained, place.told_at) = (true, None, self.count);
         self.has_news = true;
-        match message.id {
+        let is_at_beginning = self.state.as_ref().is_some_and(Vec::is_empty);
+        match self.cursor(message)? {
+            // The last of the gaps at the beginning, which has the cursor of the stream.
+            Some(cursor) if is_at_beginning => {
+                self.state = None;
+                let gaps: Vec<bool> = self.channels.iter().map(|place| place.is_gap).collect();
+                self.moved(&cursor, false);
+                // What is trimmed lies behind the cursor: the gap explains the next event.
+                self.channels
+                    .iter_mut()
+                    .zip(gaps)
+                    .for_each(|(place, is_gap)| place.is_gap = is_gap);
+                Ok(None)
+            }
             // The log itself says that events are lost.
             Some(_) => {
                 let id = self.position(message, index)?;

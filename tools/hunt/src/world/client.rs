@@ -89,8 +89,8 @@ impl Client {
     async fn request_again(&mut self) -> Stopped {
         loop {
             self.ledger.has_news = false;
-            let is_whole = self.request().await?;
-            self.ledger.response_ends(is_whole)?;
+            self.request().await?;
+            self.ledger.response_ends()?;
             self.note_use()?;
             if self.ledger.is_ended() {
                 return Ok(());
@@ -136,8 +136,8 @@ impl Client {
         format!("/channels/{}{mark}{}", names.join(","), query.join("&"))
     }
 
-    /// Sends a request and reads the response. Returns whether the response ended as a whole.
-    async fn request(&mut self) -> Result<bool, String> {
+    /// Sends a request and reads the response.
+    async fn request(&mut self) -> Result<(), String> {
         let (world, number, path) = (self.world.clone(), self.plan.number, self.path());
         let cursor = self.last_event_id.clone();
         let upstream = self.plan.upstream.clone();
@@ -148,11 +148,11 @@ impl Client {
             // Only responses count as a loop: browsers wait longer and longer where they reach
             // nothing.
             self.ledger.has_news = true;
-            return Ok(false);
+            return Ok(());
         };
         match head.status {
             200 if head.content_type.starts_with("text/event-stream") => {}
-            204 if self.ledger.is_ended() => return Ok(true),
+            204 if self.ledger.is_ended() => return Ok(()),
             status => {
                 let kind = &head.content_type;
                 return Err(format!(
@@ -163,7 +163,7 @@ impl Client {
         self.read(head, body).await
     }
 
-    async fn read(&mut self, head: Head, mut body: Body) -> Result<bool, String> {
+    async fn read(&mut self, head: Head, mut body: Body) -> Result<(), String> {
         let begun = self.world.redis.now();
         let is_calm = self.world.is_calm.load(Ordering::Relaxed);
         let breaks = if is_calm { 0 } else { self.plan.breaks };
@@ -181,11 +181,11 @@ impl Client {
                 Some(Ok(bytes)) => bytes,
                 Some(Err(())) => {
                     self.world.say(format!("client {number}: the response is aborted"));
-                    return Ok(false);
+                    return Ok(());
                 }
                 None => {
                     self.world.say(format!("client {number}: the response ends"));
-                    return Ok(true);
+                    return Ok(());
                 }
             };
             let part = &bytes[..bytes.len().min(left)];
@@ -197,7 +197,7 @@ impl Client {
             }
             if left == 0 {
                 self.world.say(format!("client {number}: the connection breaks"));
-                return Ok(false);
+                return Ok(());
             }
         }
     }
