@@ -67,7 +67,7 @@ mod tests {
             assert_eq!(repeats.is_first(&key, 1_000, 0), Some(true));
         }
         assert_eq!(repeats.is_first(&REQUESTS_MAX, 1_000, 0), None);
-        assert_eq!(repeats.is_first(&1, 1_000, 0), Some(false));
+        assert_eq!(repeats.is_first(&1_usize, 1_000, 0), Some(false));
         assert_eq!(repeats.is_first(&REQUESTS_MAX, 2_000, 1_000), Some(true));
     }
 }
