@@ -201,7 +201,7 @@ describe("faults", { concurrency: true, timeout: 40_000 }, () => {
     const begin = performance.now();
     await until(() => client.status == "reconnecting", "the silence");
     const silence = performance.now() - begin;
-    assert.ok(silence > 6500 && silence < 9000, `${silence}`);
+    assert.ok(silence > 6500, `${silence}`);
     assert.equal(seen.statuses.at(-1).reason, "No bytes arrived in time");
     await until(() => asked.length == 2 && client.status == "live", "the second connection");
     assert.equal(asked[1].cursor, "5-0");

@@ -62,8 +62,6 @@ describe("the client and the origin", { concurrency: true, timeout: 50_000 }, ()
     t.diagnostic(
       `pause at ${measured.length} boundaries: p50 ${at(0.5)} ms, p99 ${at(0.99)} ms, max ${at(1)} ms`,
     );
-    // With 50 events a second the events themselves are 20 ms apart.
-    assert.ok(at(0.5) < 100);
   });
 
   test("several channels are one stream with one cursor", async (t) => {

@@ -5,7 +5,7 @@ use crate::browsers::browser::Browser;
 use crate::kit::edge::Cache;
 use crate::kit::engine::Engine;
 use crate::kit::visitor::Visitor;
-use crate::kit::{BINARY, Origin, PATIENCE};
+use crate::kit::{BINARY, Origin, PATIENCE, alone};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -53,21 +53,25 @@ async fn every_page_works(engine: Engine) {
 
 #[tokio::test]
 async fn every_page_works_in_chromium() {
+    let _alone = alone().await;
     every_page_works(Engine::Chromium).await;
 }
 
 #[tokio::test]
 async fn every_page_works_in_firefox() {
+    let _alone = alone().await;
     every_page_works(Engine::Firefox).await;
 }
 
 #[tokio::test]
 async fn every_page_works_in_webkit() {
+    let _alone = alone().await;
     every_page_works(Engine::WebKit).await;
 }
 
 #[tokio::test]
 async fn two_tabs_share_a_connection_and_heal_after_an_outage() {
+    let _alone = alone().await;
     let (mut origin, _directory) = demo(&[]);
     let browser = Browser::start().await;
     browser.open(&url(&origin, "/demo/ticker")).await;
@@ -111,6 +115,7 @@ async fn two_tabs_share_a_connection_and_heal_after_an_outage() {
 
 #[tokio::test]
 async fn a_page_goes_on_with_the_log_of_a_server_that_has_lost_its_store() {
+    let _alone = alone().await;
     let mut origin = Origin::with(&["--demo", "--segment", "2s", "--store", "memory"]);
     let browser = Browser::start().await;
     browser.open(&url(&origin, "/demo/ticker")).await;
@@ -128,6 +133,7 @@ async fn a_page_goes_on_with_the_log_of_a_server_that_has_lost_its_store() {
 
 #[tokio::test]
 async fn a_board_whose_channel_has_ended_says_so() {
+    let _alone = alone().await;
     let (origin, _directory) = demo(&[]);
     let browser = Browser::start().await;
     browser.open(&url(&origin, "/demo/departures")).await;
@@ -150,6 +156,7 @@ fn run(command: &str, directory: &Path) -> Output {
 
 #[tokio::test]
 async fn the_commands_of_the_pages_work_when_they_are_pasted() {
+    let _alone = alone().await;
     let (origin, directory) = demo(&[]);
     let browser = Browser::start().await;
     let mut counted = 0;
@@ -180,6 +187,7 @@ async fn the_commands_of_the_pages_work_when_they_are_pasted() {
 
 #[tokio::test]
 async fn a_late_visitor_sees_a_job_that_another_one_has_started() {
+    let _alone = alone().await;
     let (origin, _directory) = demo(&[]);
     let browser = Browser::start().await;
     browser.open(&url(&origin, "/demo/jobs")).await;
@@ -204,6 +212,7 @@ async fn a_late_visitor_sees_a_job_that_another_one_has_started() {
 
 #[tokio::test]
 async fn the_overview_counts_the_requests_that_reach_the_origin() {
+    let _alone = alone().await;
     let (origin, _directory) = demo(&[]);
     let cache = Cache::varnish(origin.listen.port());
     let browser = Browser::start().await;
@@ -225,6 +234,7 @@ async fn the_overview_counts_the_requests_that_reach_the_origin() {
 
 #[tokio::test]
 async fn a_busy_ticker_is_drawn_once_for_each_frame_and_not_for_each_price() {
+    let _alone = alone().await;
     const PRICES: u64 = 500;
     let (origin, _directory) = demo(&[]);
     let browser = Browser::start().await;
@@ -270,6 +280,7 @@ async fn job_becomes(origin: &Origin, key: &str, enough: impl Fn(&Value) -> bool
 
 #[tokio::test]
 async fn a_job_goes_on_after_a_restart_and_is_not_started_again() {
+    let _alone = alone().await;
     let (mut origin, _directory) = demo(&[]);
     let command = r#"{"start":"photos"}"#;
     let answer = origin.post("/channels/jobs.commands", &[], command).await.json();
@@ -296,6 +307,7 @@ async fn say(browser: &Browser, text: &str) {
 
 #[tokio::test]
 async fn visitors_over_websocket_and_sse_read_the_same_room() {
+    let _alone = alone().await;
     let (origin, _directory) = demo(&[]);
     let browser = Browser::start().await;
     browser.open(&url(&origin, "/demo/chat?room=ops&transport=websocket")).await;
@@ -330,6 +342,7 @@ fn token(secret: &str) -> String {
 
 #[tokio::test]
 async fn a_page_asks_for_a_token_where_publishing_needs_one() {
+    let _alone = alone().await;
     let secret = "0123456789abcdef0123456789abcdef";
     let (origin, _directory) = demo(&["--token-secret", secret]);
     let browser = Browser::start().await;
@@ -349,6 +362,7 @@ async fn a_page_asks_for_a_token_where_publishing_needs_one() {
 
 #[tokio::test]
 async fn only_the_demo_has_its_pages_and_they_load_nothing_from_elsewhere() {
+    let _alone = alone().await;
     let (with, without) = (Origin::with(&["--store", "memory", "--demo"]), Origin::start());
     for (path, _) in PAGES {
         let answer = with.get(path).await;

@@ -3,7 +3,7 @@
 //! respected. The pictures of the pages are in `target/pictures`.
 
 use crate::browsers::browser::Browser;
-use crate::kit::Origin;
+use crate::kit::{Origin, alone};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -80,6 +80,7 @@ fn decode_base64(text: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn every_page_is_accessible_in_each_theme_and_width() {
+    let _alone = alone().await;
     let axe = std::fs::read_to_string(AXE).expect("tests/run installs axe-core");
     std::fs::create_dir_all(PICTURES).expect("a directory");
     let origin = Origin::with(&["--store", "memory", "--demo"]);
@@ -109,6 +110,7 @@ async fn every_page_is_accessible_in_each_theme_and_width() {
 
 #[tokio::test]
 async fn flaps_do_not_turn_with_reduced_motion_and_have_borders_in_forced_colours() {
+    let _alone = alone().await;
     // Counts the phases of turns that the flaps of the board show.
     let watch = r##"
         window.turns = 0;
@@ -143,6 +145,7 @@ async fn flaps_do_not_turn_with_reduced_motion_and_have_borders_in_forced_colour
 
 #[tokio::test]
 async fn the_keyboard_reaches_everything_and_the_first_stop_is_the_content() {
+    let _alone = alone().await;
     let origin = Origin::with(&["--store", "memory", "--demo"]);
     let browser = Browser::start().await;
     browser.open(&format!("http://{}/demo/jobs", origin.listen)).await;
