@@ -444,6 +444,7 @@ async fn an_origin_that_has_no_file_left_for_a_connection_is_not_ready() {
     };
     let said = timeout(PATIENCE, not_ready).await.expect("it is not ready");
     assert!(said.contains("connections cannot be accepted"), "{said}");
+    origin.logs("connections cannot be accepted").await;
     assert_eq!(origin.logged("connections cannot be accepted"), 1, "it is said once");
     limit("1024");
     drop(refused);
