@@ -259,7 +259,7 @@ impl ServeArguments {
 /// The error for an address on which every client could publish.
 pub(super) fn open_to_all(address: &dyn std::fmt::Display) -> String {
     format!(
-        "everyone who reaches {address} could publish; name a key (--token-secret, --token-key, \
+        "every client that reaches {address} could publish; name a key (--token-secret, --token-key, \
          --token-jwks), listen on 127.0.0.1 (--listen), or insist with --open-publish"
     )
 }

@@ -213,7 +213,7 @@ describe("faults", { concurrency: true, timeout: 40_000 }, () => {
       () => {},
       () => {},
     );
-    const { client } = open(t, url, { heartbeat: 300 });
+    const { client } = open(t, url, { heartbeat: 600 });
     await until(() => client.status == "live", "the connection");
     assert.deepEqual(
       asked.map(({ path, mode }) => [path, mode]),

@@ -19,7 +19,7 @@ async function askOnce(headers, cursor) {
   return answer.headers;
 }
 
-/** Asks with the same cursor, as visitors do who have read the same response to its end. */
+/** Sends requests of several readers with one cursor, as they do at the end of a shared response. */
 export async function ask(headers) {
   const state = await fetch("/channels/ticker/state", { headers });
   const { cursor } = await state.json();

@@ -131,7 +131,7 @@ fn a_mistake_in_flags_or_variables_is_one_exit_status_and_is_named() {
     check(&["serve", "--nonsense"], &[], "--nonsense");
     check(&["serve", "--segment", "1h"], &[], "--segment takes 1s to 10m");
     let open = ["serve", "--listen", ":0", "--admin-listen", "127.0.0.1:0", "--store", "memory"];
-    check(&open, &[], "everyone who reaches");
+    check(&open, &[], "every client that reaches");
     let secret = "0123456789abcdef0123456789abcdef";
     let token = ["token", "--token-secret", secret, "--publish", "*", "--ttl", "0s"];
     check(&token, &[], "--ttl takes a second or more");

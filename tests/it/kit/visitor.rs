@@ -1,4 +1,4 @@
-//! A visitor of the pages of `serve --demo` in a real browser engine, who reports what a page shows.
+//! A real browser engine that visits the pages of `serve --demo` and reports the text of each page.
 //!
 //! The browser reads the pages through an nginx that adds a script to each of them. The script posts
 //! its reports to nginx, which passes them on to the test. The answer names the next page. The

@@ -200,8 +200,9 @@ impl Model {
         // Events that were dropped may come back when the log is opened, until the next sweep.
         let least = log.len().min(self.retain);
         let missing = || {
-            let gone = log[log.len() - least..].iter().find(|stored| !found.contains(stored));
-            gone.map_or_else(|| "an event".to_owned(), describe)
+            let newest = &log[log.len() - least..];
+            let missing = newest.iter().find(|stored| !found.contains(stored));
+            missing.map_or_else(|| "an event".to_owned(), describe)
         };
         if found.len() < least {
             return Err(format!("{name} has lost {}, which was acknowledged", missing()));

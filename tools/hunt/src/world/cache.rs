@@ -245,8 +245,8 @@ impl Cache {
         random: Random,
     ) {
         let mut random = random;
-        let got = self.upstream.get(&self.world, &mut random, &path, &cursor).await;
-        let Some((head, mut body)) = got else {
+        let answer = self.upstream.get(&self.world, &mut random, &path, &cursor).await;
+        let Some((head, mut body)) = answer else {
             let head = Head {
                 status: 200,
                 content_type: "text/event-stream".to_owned(),

@@ -24,7 +24,7 @@ pub struct WorldPlan {
     edge: Edge,
     clients: u64,
     /// Whether all clients read the same stream of one origin.
-    is_crowd: bool,
+    is_one_stream: bool,
     operation_count: u64,
 }
 
@@ -81,12 +81,12 @@ impl WorldPlan {
             channels,
             edge: random.choose(&[Edge::None, Edge::Caches, Edge::Caches, Edge::Shielded]),
             clients: random.range(1..CLIENTS_MAX + 1),
-            is_crowd: false,
+            is_one_stream: false,
             operation_count,
         };
         let calm = random.one_in(4);
-        plan.is_crowd = random.one_in(8);
-        if plan.is_crowd {
+        plan.is_one_stream = random.one_in(8);
+        if plan.is_one_stream {
             (plan.origins, plan.edge, plan.clients) = (1, Edge::None, CLIENTS_MAX);
             plan.channels.truncate(1);
         }
@@ -188,12 +188,12 @@ impl WorldPlan {
             Plan {
                 number,
                 engine: random.choose(&ENGINES),
-                is_json: several || !self.is_crowd && random.one_in(2),
-                is_long_poll: !self.is_crowd && random.one_in(5),
+                is_json: several || !self.is_one_stream && random.one_in(2),
+                is_long_poll: !self.is_one_stream && random.one_in(5),
                 first: random.choose(&["", "", "", "after=0-0", "last=3", "since=-5s"]),
                 upstream,
-                breaks: if self.is_crowd { 0 } else { random.choose(&[0, 2, 6]) },
-                starts_at: random.choose(if self.is_crowd { &[0] } else { &[0, 0, 1] })
+                breaks: if self.is_one_stream { 0 } else { random.choose(&[0, 2, 6]) },
+                starts_at: random.choose(if self.is_one_stream { &[0] } else { &[0, 0, 1] })
                     * random.below(15_000),
                 names,
             }
