@@ -205,6 +205,30 @@ async fn a_flipped_bit_is_never_served_and_always_announced() {
     .await;
 }
 
+/// The entries of an index are read from its log file when they are damaged, and that file may be
+/// damaged too.
+#[tokio::test]
+async fn a_flipped_bit_in_a_file_without_a_good_index_is_announced() {
+    let (whole_files, whole) = stopped_log().await;
+    let mut indexes: Vec<_> = whole_files.keys().filter(|name| name.ends_with("index")).collect();
+    indexes.sort();
+    for run in 0..runs(300) {
+        let mut files = whole_files.clone();
+        let index = indexes[number(run, "file", indexes.len())].clone();
+        let bytes = files.get_mut(&index).unwrap();
+        // The trailer begins with the length of the directory, which follows the entries.
+        let trailer = bytes.len() - 16;
+        let directory = u64::from_be_bytes(bytes[trailer..trailer + 8].try_into().unwrap());
+        bytes[8..trailer - directory as usize].fill(0);
+        let log = index.replace("index", "log");
+        let bytes = files.get_mut(&log).unwrap();
+        let at = number(run, "at", bytes.len());
+        bytes[at] ^= 1;
+        let (_, store) = open(files);
+        check(&store.unwrap(), &whole, &format!("run {run}: byte {at} of {log}")).await;
+    }
+}
+
 #[tokio::test]
 async fn a_damaged_page_is_never_served_and_always_announced() {
     damage(200, |run, _, bytes| {

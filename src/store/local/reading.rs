@@ -239,6 +239,9 @@ impl RecordReader {
         let bytes = read_all(&*segment.log)?;
         let summary = summarize(&frame::scan(&bytes, self.seed, false), block.segment);
         let channel = summary.channels.into_iter().find(|channel| channel.name == *name);
+        // The first record that can be read names the event before it. If that event belongs to
+        // this block, its record is lost too.
+        let previous = channel.as_ref().and_then(|channel| channel.previous);
         let blocks = channel.map(|channel| channel.blocks).unwrap_or_default();
         let entries = blocks.into_iter().filter_map(|block| match block.entries {
             Entries::Here(entries) => Some(entries),
@@ -246,6 +249,11 @@ impl RecordReader {
         });
         let is_inside = |entry: &Entry| entry.last() >= block.first && entry.first <= block.last;
         let mut entries: VecDeque<_> = entries.flatten().filter(is_inside).collect();
+        if let Some(previous) = previous
+            && (block.first..block.last).contains(&previous)
+        {
+            entries.push_front(Entry::lost(previous));
+        }
         if entries.back().is_none_or(|entry| entry.last() < block.last) {
             entries.push_back(Entry::lost(block.last));
         }
