@@ -77,7 +77,7 @@ struct Board(Vec<Flight>);
 /// Publishes the changes of the board, one at a time.
 pub async fn run(hub: &Hub) {
     let minute = || hub.clock().now() / MINUTE_MS;
-    let kept = patiently(async || state(hub, CHANNEL).await).await;
+    let kept = patiently(|| Box::pin(state(hub, CHANNEL))).await;
     let mut board = Board::default();
     for stored in &kept.events {
         match serde_json::from_str::<Flight>(&stored.event.data) {

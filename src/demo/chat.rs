@@ -15,7 +15,8 @@ const GREETING: &str = "Hello! Open this page in a second window, or read the ro
 /// Publishes the first message of the lobby, if it has none.
 pub async fn run(hub: &Hub) {
     let limit = PageLimit { events: 1, bytes: 1 };
-    let page = patiently(async || hub.read(&channel(LOBBY)?, EventId::START, limit).await).await;
+    let read = || async move { hub.read(&channel(LOBBY)?, EventId::START, limit).await };
+    let page = patiently(|| Box::pin(read())).await;
     if page.events.is_empty() {
         let data = json!({ "name": "Headwater", "text": GREETING }).to_string();
         publish(hub, LOBBY, vec![Event::new(None, None, data, false)]).await;

@@ -95,14 +95,13 @@ struct Jobs {
 
 /// Works for as long as the future is polled.
 pub async fn run(hub: &Hub) {
-    let mut jobs = Jobs::default();
-    let mut position = patiently(async || restore(hub, &mut jobs).await).await;
+    let (mut jobs, mut position) = patiently(|| Box::pin(restore(hub))).await;
     let mut ticks = tokio::time::interval(TICK);
     loop {
         ticks.tick().await;
-        let page =
-            patiently(async || hub.read(&channel(COMMANDS)?, position, COMMANDS_PER_TICK).await)
-                .await;
+        let read =
+            || async move { hub.read(&channel(COMMANDS)?, position, COMMANDS_PER_TICK).await };
+        let page = patiently(|| Box::pin(read())).await;
         let mut events = Vec::new();
         for stored in page.events {
             position = stored.id;
@@ -117,11 +116,12 @@ pub async fn run(hub: &Hub) {
     }
 }
 
-/// Takes over the jobs of the state, and returns the position of the last command that was read.
-async fn restore(hub: &Hub, jobs: &mut Jobs) -> Result<EventId, StoreError> {
+/// Returns the jobs of the state, and the position of the last command that was read.
+async fn restore(hub: &Hub) -> Result<(Jobs, EventId), StoreError> {
     let kept = state(hub, CHANNEL).await?;
     let keys = kept.events.iter().map(|stored| key_of(&stored.event));
     let last = keys.filter_map(|key| EventId::parse(key.strip_prefix("job-")?).ok()).max();
+    let mut jobs = Jobs::default();
     jobs.all = kept
         .events
         .iter()
@@ -129,8 +129,8 @@ async fn restore(hub: &Hub, jobs: &mut Jobs) -> Result<EventId, StoreError> {
         .collect();
     jobs.all.sort_by_key(|job: &Job| job.at);
     match last {
-        Some(position) => Ok(position),
-        None => Ok(state(hub, COMMANDS).await?.position),
+        Some(position) => Ok((jobs, position)),
+        None => Ok((jobs, state(hub, COMMANDS).await?.position)),
     }
 }
 

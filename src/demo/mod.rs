@@ -15,6 +15,7 @@ use crate::core::event::{ChannelName, Event, Field};
 use crate::hub::Hub;
 use crate::hub::channel::ReadError;
 use crate::store::{Publication, State, StoreError};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,10 +26,14 @@ pub async fn feed(hub: Arc<Hub>) {
     tokio::join!(board::run(&hub), ticker::run(&hub), jobs::run(&hub), chat::run(&hub));
 }
 
-/// Reads from the store, and repeats this until the store answers.
-async fn patiently<T>(mut read: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
+/// The answer of the store. It is boxed, because the compiler cannot prove that the future of an
+/// async closure with borrowed arguments may move to another thread.
+type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// Asks the store, and repeats this until it answers.
+async fn patiently<'a, T>(ask: impl Fn() -> Answer<'a, T>) -> T {
     loop {
-        match read().await {
+        match ask().await {
             Ok(value) => return value,
             // A visitor has ended the channel. The demo goes on when it is opened again.
             Err(StoreError::Closed) => {}
@@ -48,10 +53,12 @@ async fn state(hub: &Hub, name: &str) -> Result<State, StoreError> {
 
 /// Publishes events together, and repeats this until the store accepts them.
 async fn publish(hub: &Hub, name: &str, events: Vec<Event>) {
-    patiently(async || {
-        let publication =
-            Publication { channel: channel(name)?, events: events.clone(), idempotency: None };
-        hub.publish(publication).await.map(drop)
+    patiently(|| {
+        let events = events.clone();
+        Box::pin(async move {
+            let publication = Publication { channel: channel(name)?, events, idempotency: None };
+            hub.publish(publication).await.map(drop)
+        })
     })
     .await;
 }

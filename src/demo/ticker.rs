@@ -39,7 +39,7 @@ const SYMBOLS: [(&str, f64); 12] = [
 
 /// Publishes prices.
 pub async fn run(hub: &Hub) {
-    let (mut number, mut prices) = patiently(async || last(hub).await).await;
+    let (mut number, mut prices) = patiently(|| Box::pin(last(hub))).await;
     loop {
         let is_busy = hub.clock().now() % PERIOD_MS >= PERIOD_MS - BUSY_MS;
         let (pause, count) = if is_busy { (BUSY_PAUSE, BUSY_PRICES) } else { (CALM_PAUSE, 1) };

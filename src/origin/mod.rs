@@ -216,3 +216,21 @@ async fn open_store(
     };
     store.map_err(|error| format!("{error} (--store)"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_send<T: Send>(_: &T) {}
+
+    /// The example in the documentation of the crate does so too, but it is compiled only after all
+    /// other tests have passed.
+    #[tokio::test]
+    async fn an_origin_can_run_in_a_task() {
+        let mut config = Config::default();
+        config.store.address = StoreAddress::Memory;
+        let origin = Headwater::open(config).await.unwrap();
+        let listeners = Listeners::bind(&[], &[]).unwrap();
+        is_send(&origin.run(listeners, Shutdown::default()));
+    }
+}
