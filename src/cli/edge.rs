@@ -33,9 +33,10 @@ enum Edge {
 
 #[derive(Args, Debug)]
 struct DeploymentArguments {
-    /// Address of the origin, as seen from the edge (HOST:PORT)
-    #[arg(long)]
-    origin: HostPort,
+    /// Address of the origin, as seen from the edge (HOST:PORT); repeat for origins that share a
+    /// Redis, with varnish and nginx
+    #[arg(long = "origin", required = true, value_delimiter = ',')]
+    origins: Vec<HostPort>,
     /// The origin's --lanes
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=LANES_MAX))]
     lanes: u64,
@@ -166,7 +167,7 @@ pub fn run(arguments: EdgeArguments) -> ExitCode {
             }
             let inner = wanted.inner_listen.as_deref().unwrap_or("127.0.0.1:3129");
             let is_squid = matches!(wanted.profile, NginxProfile::Squid);
-            if is_squid && is_itself(&wanted.deployment.origin, inner) {
+            if is_squid && wanted.deployment.origins.iter().any(|one| is_itself(one, inner)) {
                 return misused(
                     "--origin is where this nginx listens for Squid (--inner-listen); name the \
                      origin, as 127.0.0.1:8080",
@@ -176,6 +177,12 @@ pub fn run(arguments: EdgeArguments) -> ExitCode {
             edge_config::nginx(&wanted.into())
         }
         Edge::Fastly(FastlyArguments { deployment, cors_origins, domain, snippets }) => {
+            if deployment.origins.len() > 1 {
+                return misused(
+                    "edge fastly takes one --origin: name a load balancer, or add the other \
+                     origins to the service",
+                );
+            }
             let wanted = Fastly { deployment: deployment.into(), cors_origins };
             let Some(directory) = snippets else {
                 eprintln!("headwater: put your service's id where it says YOURSERVICEID");
@@ -281,7 +288,10 @@ fn word(text: &str) -> Result<String, String> {
 
 impl From<DeploymentArguments> for Deployment {
     fn from(arguments: DeploymentArguments) -> Self {
-        Self { origin: arguments.origin, lanes: arguments.lanes }
+        let mut origins = arguments.origins;
+        // clap requires at least one.
+        let origin = origins.remove(0);
+        Self { origin, further_origins: origins, lanes: arguments.lanes }
     }
 }
 

@@ -4,6 +4,12 @@
 //! files are compiled into the binary, and only their default values are replaced by the values of
 //! a deployment. There is no I/O here.
 
+mod nginx;
+mod varnish;
+
+pub use nginx::nginx;
+pub use varnish::varnish;
+
 use crate::access::scope::Pattern;
 use crate::limits::client_address::Network;
 use std::fmt;
@@ -12,18 +18,7 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
-const VARNISH: &str = include_str!("../../vcl/varnish/headwater.vcl");
 const SQUID: &str = include_str!("../../deploy/squid/squid.conf");
-const NGINX_FRAME: &str = include_str!("../../nginx/nginx.conf");
-const NGINX_PARTS: [(&str, &str); 7] = [
-    ("collapse.conf", include_str!("../../nginx/collapse.conf")),
-    ("stream.conf", include_str!("../../nginx/stream.conf")),
-    ("varnish.conf", include_str!("../../nginx/varnish.conf")),
-    ("squid.conf", include_str!("../../nginx/squid.conf")),
-    ("maps.conf", include_str!("../../nginx/maps.conf")),
-    ("streams.conf", include_str!("../../nginx/streams.conf")),
-    ("common.conf", include_str!("../../nginx/common.conf")),
-];
 const FASTLY_MAIN: &str = include_str!("../../vcl/fastly/main.vcl");
 /// The snippets in the order in which a request passes them; `headwater.tf` has the type of each.
 const FASTLY_SNIPPETS: [(&str, &str); 10] = [
@@ -59,6 +54,8 @@ pub struct HostPort {
 pub struct Deployment {
     /// The address of the origin, as seen from the edge.
     pub origin: HostPort,
+    /// The addresses of further origins with the same store.
+    pub further_origins: Vec<HostPort>,
     /// The origin's `--lanes`.
     pub lanes: u64,
 }
@@ -140,60 +137,6 @@ pub struct Nginx {
     pub client_connections: Option<NonZeroU32>,
 }
 
-/// A complete VCL for `varnishd -f`.
-pub fn varnish(wanted: &Varnish) -> String {
-    let origin = &wanted.deployment.origin;
-    let mut text = fill(
-        VARNISH,
-        &[
-            (r#".host = "127.0.0.1""#, format!(r#".host = "{}""#, origin.bare_host())),
-            (r#".port = "8080""#, format!(r#".port = "{}""#, origin.port)),
-            (r#"Host = "127.0.0.1:8080""#, format!(r#"Host = "{origin}""#)),
-            (
-                r#"Headwater-Lanes = "1""#,
-                format!(r#"Headwater-Lanes = "{}""#, wanted.deployment.lanes),
-            ),
-            ("send_timeout=630", format!("send_timeout={}", seconds(wanted.segment + SEND_SLACK))),
-            (
-                ".first_byte_timeout = 30s",
-                format!(
-                    ".first_byte_timeout = {}s",
-                    seconds(wanted.long_poll_timeout + READ_SLACK)
-                ),
-            ),
-        ],
-    );
-    if !wanted.cors_origins.is_empty() {
-        let pages: Vec<String> = wanted.cors_origins.iter().map(|one| literal(one)).collect();
-        text = fill(
-            &text,
-            &[("Origin !~ \".*\"", format!("Origin !~ \"^(?:{})$\"", pages.join("|")))],
-        );
-    }
-    if !wanted.private.is_empty() {
-        let channels: Vec<String> = wanted.private.iter().map(expression).collect();
-        text = fill(&text, &[(",)?(?!)", format!(",)?(?:{})", channels.join("|")))]);
-    }
-    if !wanted.purge_from.is_empty() {
-        let operators: String = wanted
-            .purge_from
-            .iter()
-            .map(|network| format!("    {};\n", acl_entry(network)))
-            .collect();
-        text = fill(&text, &[("    \"127.0.0.1\";\n    \"::1\";\n", operators)]);
-    }
-    text
-}
-
-/// A regular expression for the names that a pattern matches; it is used where a name begins.
-fn expression(pattern: &Pattern) -> String {
-    let text = pattern.to_string().replace('.', "[.]");
-    match text.strip_suffix('*') {
-        Some(beginning) => beginning.to_owned(),
-        None => format!("{text}(?=[,/?]|$)"),
-    }
-}
-
 /// A complete `squid.conf` for `squid -f`.
 pub fn squid(wanted: &Squid) -> String {
     let HostPort { host, port } = &wanted.origin;
@@ -223,107 +166,12 @@ pub fn squid(wanted: &Squid) -> String {
     text
 }
 
-/// A complete `nginx.conf` for `nginx -c`.
-pub fn nginx(wanted: &Nginx) -> String {
-    let frame = fill(NGINX_FRAME, &[("collapse.conf", wanted.profile.file().to_owned())]);
-    let text = with_includes(&frame, nginx_include);
-    let origin = &wanted.deployment.origin;
-    let shipped = if wanted.profile == Profile::Varnish { "6081" } else { "8080" };
-    let mut values = vec![
-        (format!("server 127.0.0.1:{shipped}"), format!("server {origin}")),
-        (format!("default 127.0.0.1:{shipped}"), format!("default {origin}")),
-    ];
-    // Lanes shift the boundaries of streams, and a long poll has no boundary.
-    if wanted.profile != Profile::Collapse {
-        values.push(("* \"\";".to_owned(), split_lanes(wanted.deployment.lanes)));
-    }
-    if wanted.profile == Profile::Collapse {
-        let wait = |slack| format!("{}s;", seconds(wanted.long_poll_timeout + slack));
-        values.extend([
-            ("lock_timeout 25s;".to_owned(), format!("lock_timeout {}", wait(LOCK_SLACK))),
-            ("lock_age 25s;".to_owned(), format!("lock_age {}", wait(LOCK_SLACK))),
-            ("read_timeout 30s;".to_owned(), format!("read_timeout {}", wait(READ_SLACK))),
-        ]);
-        values.extend(
-            wanted
-                .cache_dir
-                .iter()
-                .map(|directory| ("/var/cache/headwater".into(), directory.clone())),
-        );
-    }
-    if matches!(wanted.profile, Profile::Stream | Profile::Varnish) {
-        let wait = seconds(wanted.long_poll_timeout + READ_SLACK + LOCK_SLACK);
-        values.push(("read_timeout 35s;".to_owned(), format!("read_timeout {wait}s;")));
-    }
-    if matches!(wanted.profile, Profile::Squid | Profile::Collapse) {
-        values.extend(pages(wanted.profile, &wanted.cors_origins));
-    }
-    if wanted.profile == Profile::Squid {
-        values.extend(around_squid(wanted));
-    }
-    if let Some(most) = wanted.client_connections {
-        let limit = |most: &dyn std::fmt::Display| format!("limit_conn headwater_clients {most};");
-        values.push(match wanted.profile {
-            Profile::Collapse => (limit(&1_000), limit(&most)),
-            _ => (format!("# {}", limit(&100)), limit(&most)),
-        });
-    }
-    values.push(listen(wanted));
-    values.extend(wanted.tls.iter().filter(|_| wanted.profile == Profile::Varnish).flat_map(
-        |(certificate, key)| {
-            [
-                ("/etc/ssl/headwater/fullchain.pem".to_owned(), certificate.clone()),
-                ("/etc/ssl/headwater/key.pem".to_owned(), key.clone()),
-            ]
-        },
-    ));
-    values.iter().fold(text, |text, (from, to)| fill(&text, &[(from.as_str(), to.clone())]))
-}
-
-/// The shipped map of web origins, and its replacement: a cache key for each origin that may read.
-fn pages(profile: Profile, cors_origins: &[String]) -> Option<(String, String)> {
-    const PAGES: &str = "map $http_origin $headwater_page {\n";
-    if cors_origins.is_empty() {
-        return None;
-    }
-    let others = if profile == Profile::Squid { "\"\"" } else { "$http_origin" };
-    let shipped = format!("{PAGES}        default {others};\n");
-    let mut pages = PAGES.to_owned();
-    for (origin, number) in cors_origins.iter().zip(1..) {
-        // A regular expression, because nginx limits the length of plain values.
-        pages += &format!("        \"~^{}$\" &page={number};\n", literal(origin));
-    }
-    Some((shipped, pages + "        default \"\";\n"))
-}
-
 /// A regular expression for an origin of web pages.
 fn literal(origin: &str) -> String {
     origin
         .chars()
         .map(|c| if ".[]".contains(c) { format!("\\{c}") } else { c.to_string() })
         .collect()
-}
-
-/// The values of [`Profile::Squid`] for both sides of Squid.
-fn around_squid(wanted: &Nginx) -> Vec<(String, String)> {
-    let wait = |slack| format!("{}s;", seconds(wanted.long_poll_timeout + slack));
-    let mut values = vec![
-        ("read_timeout 30s;".to_owned(), format!("read_timeout {}", wait(READ_SLACK))),
-        ("read_timeout 35s;".to_owned(), format!("read_timeout {}", wait(READ_SLACK + LOCK_SLACK))),
-    ];
-    if let Some(squid) = &wanted.squid {
-        values.push(("server 127.0.0.1:3128".to_owned(), format!("server {squid}")));
-    }
-    if let Some(inner) = &wanted.inner_listen {
-        // A port without an address would be open to other machines.
-        let host = if inner.contains(':') { "" } else { "127.0.0.1:" };
-        values.push(("listen 127.0.0.1:3129;".to_owned(), format!("listen {host}{inner};")));
-    }
-    if !wanted.cors_origins.is_empty() {
-        let vary = |names: &str| format!("add_header Vary \"{names}\";");
-        values.push((vary("Last-Event-ID"), vary("Last-Event-ID, Origin")));
-    }
-    values
 }
 
 /// One custom VCL with all parts included.
@@ -380,46 +228,6 @@ fn fastly_include(line: &str) -> Option<&'static str> {
     FASTLY_SNIPPETS.iter().find(|(part, _)| *part == name).map(|(_, text)| *text)
 }
 
-/// The shipped `listen` line of nginx, and its replacement.
-fn listen(wanted: &Nginx) -> (String, String) {
-    if wanted.profile == Profile::Varnish {
-        let at = wanted.listen.as_deref().unwrap_or("443");
-        return ("listen 443 ssl".to_owned(), format!("listen {at} ssl"));
-    }
-    let Some((certificate, key)) = &wanted.tls else {
-        let at = wanted.listen.as_deref().unwrap_or("80");
-        return ("listen 80;".to_owned(), format!("listen {at};"));
-    };
-    let at = wanted.listen.as_deref().unwrap_or("443");
-    let lines = format!(
-        "listen {at} ssl http2;\n        ssl_certificate {certificate};\n        \
-         ssl_certificate_key {key};"
-    );
-    ("listen 80;".to_owned(), lines)
-}
-
-/// The lines of `split_clients`: all lanes have equal shares, except for rounding.
-fn split_lanes(lanes: u64) -> String {
-    if lanes <= 1 {
-        return "* \"\";".to_owned();
-    }
-    // Lane 0 takes the rest, because it also has the clients that choose no lane.
-    let share = 100.0 / lanes as f64;
-    let shares = (1..lanes).map(|lane| format!("{share:.2}% &lane={lane};\n        "));
-    shares.chain(["* &lane=0;".to_owned()]).collect::<String>()
-}
-
-impl Profile {
-    fn file(self) -> &'static str {
-        match self {
-            Self::Collapse => "collapse.conf",
-            Self::Stream => "stream.conf",
-            Self::Varnish => "varnish.conf",
-            Self::Squid => "squid.conf",
-        }
-    }
-}
-
 /// Replaces each shipped value wherever it occurs. The tests check that each of them occurs.
 fn fill(text: &str, values: &[(&str, String)]) -> String {
     values.iter().fold(text.to_owned(), |text, (from, to)| {
@@ -446,11 +254,6 @@ fn with_includes(text: &str, included: fn(&str) -> Option<&'static str>) -> Stri
     whole
 }
 
-fn nginx_include(line: &str) -> Option<&'static str> {
-    let name = line.strip_prefix("include ")?.strip_suffix(';')?;
-    NGINX_PARTS.iter().find(|(part, _)| *part == name).map(|(_, text)| *text)
-}
-
 /// A duration in whole seconds, rounded up.
 fn seconds(time: Duration) -> u64 {
     time.as_millis().div_ceil(1_000) as u64
@@ -471,13 +274,6 @@ impl FromStr for HostPort {
             return Err(wrong());
         }
         Ok(Self { host: host.to_owned(), port })
-    }
-}
-
-fn acl_entry(Network(network): &Network) -> String {
-    match network.prefix_len() == network.max_prefix_len() {
-        true => format!("\"{}\"", network.addr()),
-        false => format!("\"{}\"/{}", network.addr(), network.prefix_len()),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod falco;
 pub mod files;
 pub mod mixed_cohort;
 pub mod nginx;
+pub mod rolling;
 pub mod siege;
 pub mod simulation;
 pub mod squid;

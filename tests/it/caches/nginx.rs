@@ -161,7 +161,7 @@ async fn an_idle_channel_does_not_loop() {
 async fn an_idle_channel_does_not_loop_behind_a_cache_that_keeps_all_too_long() {
     let origin =
         Origin::with(&["--store", "memory", "--segment", "2s", "--long-poll-timeout", "2s"]);
-    let cache = Cache::nginx_with("collapse", origin.listen.port(), |text| {
+    let cache = Cache::nginx_before("collapse", &[origin.listen.port()], |text| {
         let too_long = "proxy_ignore_headers Vary Cache-Control; proxy_cache_valid 200 10s;";
         text.replace("proxy_ignore_headers Vary;", too_long)
     });

@@ -86,7 +86,7 @@ fn planted_in_nginx(port: u16) -> [(&'static str, Cache); 6] {
             "buffering",
             // The default buffering of nginx, with the origin's X-Accel-Buffering header ignored.
             // Over HTTP/1.1 nginx passes chunks on even then.
-            Cache::nginx_with("stream", port, |text| {
+            Cache::nginx_before("stream", &[port], |text| {
                 let ignored = "proxy_ignore_headers X-Accel-Buffering;";
                 let text =
                     changed(&text, "proxy_buffering off;\n            proxy_cache off;", ignored);
@@ -96,32 +96,32 @@ fn planted_in_nginx(port: u16) -> [(&'static str, Cache); 6] {
         (
             "buffering",
             // Live streams behind nginx's cache, which delivers only complete bodies.
-            Cache::nginx_with("collapse", port, |text| {
+            Cache::nginx_before("collapse", &[port], |text| {
                 changed(&text, "?mode=hold", "?mode=stream")
             }),
         ),
         (
             "ttl",
-            Cache::nginx_with("collapse", port, |text| {
+            Cache::nginx_before("collapse", &[port], |text| {
                 let kept = "proxy_ignore_headers Cache-Control; proxy_cache_valid 200 5m;";
                 changed(&text, "proxy_ignore_client_abort on;", kept)
             }),
         ),
         (
             "dead-on-error",
-            Cache::nginx_with("stream", port, |text| {
+            Cache::nginx_before("stream", &[port], |text| {
                 changed(&text, "proxy_intercept_errors on;", "")
             }),
         ),
         (
             "http-1.0-upstream",
-            Cache::nginx_with("stream", port, |text| {
+            Cache::nginx_before("stream", &[port], |text| {
                 changed(&text, "proxy_http_version 1.1;", "proxy_http_version 1.0;")
             }),
         ),
         (
             "query-dropped",
-            Cache::nginx_with("stream", port, |text| {
+            Cache::nginx_before("stream", &[port], |text| {
                 let text = changed(
                     &text,
                     "headwater_streams$uri$headwater_query",
@@ -223,7 +223,7 @@ async fn it_says_when_there_is_nobody_to_look_at() {
 async fn an_answer_for_a_failing_origin_says_when_to_come_back() {
     let _quiet = crate::kit::quiet().await;
     let origin = Origin::with(&["--store", "memory", "--segment", "4s"]);
-    let cache = Cache::nginx_with("stream", origin.listen.port(), |text| {
+    let cache = Cache::nginx_before("stream", &[origin.listen.port()], |text| {
         let outage = text.find("return 200 \"retry:").expect("the outage's answer");
         let end = outage + text[outage..].find(';').expect("its end");
         text.replace(&text[outage..end], r#"return 200 '{"error":"unavailable"}'"#)

@@ -96,16 +96,16 @@ impl Cache {
 
     /// nginx with one of the shipped profiles that accept plain HTTP.
     pub fn nginx(profile: &str, origin_port: u16) -> Self {
-        Self::nginx_with(profile, origin_port, |text| text)
+        Self::nginx_before(profile, &[origin_port], |text| text)
     }
 
-    /// nginx with a changed version of a shipped profile.
-    pub fn nginx_with(profile: &str, origin_port: u16, change: fn(String) -> String) -> Self {
+    /// nginx with a changed version of a shipped profile, in front of one or more origins.
+    pub fn nginx_before(profile: &str, ports: &[u16], change: fn(String) -> String) -> Self {
         let (directory, port) = (tempfile::tempdir().expect("a directory"), free_port());
-        let origin = format!("127.0.0.1:{origin_port}");
-        let listen = format!("127.0.0.1:{port}");
+        let origins: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let (origins, listen) = (origins.join(","), format!("127.0.0.1:{port}"));
         let cache = directory.path().join("cache").display().to_string();
-        let words = ["nginx", "--profile", profile, "--origin", &origin, "--listen", &listen];
+        let words = ["nginx", "--profile", profile, "--origin", &origins, "--listen", &listen];
         let words = [&words[..], &["--cache-dir", &cache]].concat();
         Self::nginx_of(&change(edge(&words)), directory, port)
     }

@@ -217,7 +217,7 @@ pub fn varnish_with_page(origin_port: u16) -> Cache {
 
 /// nginx with a shipped profile, which also serves the page.
 pub fn nginx_with_page(profile: &str, origin_port: u16) -> Cache {
-    Cache::nginx_with(profile, origin_port, |text| {
+    Cache::nginx_before(profile, &[origin_port], |text| {
         let page = format!("location = /page {{ default_type text/html; return 200 '{PAGE}'; }}");
         let with_page = text.replacen("server {", &format!("server {{ {page}"), 1);
         assert_ne!(with_page, text);

@@ -1,0 +1,166 @@
+//! Origins that share a Redis are restarted one after the other behind one Varnish.
+
+use crate::kit::edge::{Cache, edge};
+use crate::kit::redis::RedisServer;
+use crate::kit::{Origin, alone, next_message, request};
+use headwater::client::http::Address;
+use headwater::client::{EventSource, Interruption, Signal};
+use hyper::Method;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, sleep};
+
+const CLIENTS: usize = 1_000;
+const EVENTS_PER_SECOND: u64 = 100;
+const SEGMENT: Duration = Duration::from_secs(5);
+/// The longest time for which a client may be without a stream: one segment, and the reconnection
+/// time after a planned end at most.
+const PAUSE_MAX: Duration = Duration::from_secs(5 + 3);
+const LAST: &str = "the last";
+
+/// What one client received.
+struct Trace {
+    data: Vec<String>,
+    /// The longest pause between two events.
+    longest: Duration,
+    /// When each response began.
+    opened: Vec<Instant>,
+}
+
+/// Reads to the last event.
+async fn read(address: Address) -> Trace {
+    let mut source = EventSource::new(address, "/channels/a?after=0-0", None);
+    let mut trace = Trace { data: Vec::new(), longest: Duration::ZERO, opened: Vec::new() };
+    let mut at = Instant::now();
+    loop {
+        match source.next().await {
+            Signal::Message(message) if message.kind == "message" => {
+                trace.longest = trace.longest.max(at.elapsed());
+                at = Instant::now();
+                trace.data.push(message.data);
+                if trace.data.last().is_some_and(|data| data == LAST) {
+                    return trace;
+                }
+            }
+            // A client that was shed would be told so by another event.
+            Signal::Message(message) => assert_eq!(message.kind, "segment", "{message:?}"),
+            Signal::Opened => trace.opened.push(Instant::now()),
+            Signal::Reconnecting { why: Interruption::End, .. } => {}
+            Signal::Reconnecting { why: Interruption::Broken(why), .. } => panic!("cut off: {why}"),
+            Signal::Closed { status, why } => panic!("closed for good: {status:?} {why}"),
+        }
+    }
+}
+
+/// Publishes until `stop` becomes true, and returns the data of all events. A publish may fail once.
+async fn publish(address: Address, stop: watch::Receiver<bool>) -> Vec<String> {
+    let mut published = Vec::new();
+    let mut ticks = interval(Duration::from_millis(1_000 / EVENTS_PER_SECOND));
+    for number in 0.. {
+        ticks.tick().await;
+        let is_last = *stop.borrow();
+        let data = if is_last { LAST.to_owned() } else { number.to_string() };
+        let key = [("idempotency-key", data.as_str())];
+        for attempt in 0.. {
+            let body = data.clone().into();
+            let answer = request(&address, Method::POST, "/channels/a", &key, body).await;
+            match answer {
+                Ok(answer) if answer.status == 201 || answer.status == 200 => break,
+                refused => assert_eq!(attempt, 0, "{data} is refused twice: {refused:?}"),
+            }
+        }
+        published.push(data);
+        if is_last {
+            break;
+        }
+    }
+    published
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_origins_are_restarted_one_after_the_other_behind_varnish() {
+    let _alone = alone().await;
+    headwater::telemetry::process::raise_file_limit();
+    let redis = RedisServer::start();
+    let segment = format!("{}s", SEGMENT.as_secs());
+    let url = redis.url();
+    let flags = ["--store", &url, "--segment", &segment, "--drain-delay", "3s"];
+    let mut origins = [Origin::with(&flags), Origin::with(&flags)];
+    let [one, other] = [0, 1].map(|index| origins[index].listen.to_string());
+    let varnish = Cache::varnish_with(&edge(&["varnish", "--origin", &one, "--origin", &other]));
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        clients.spawn(read(varnish.address()));
+    }
+    let (stop, stopped) = watch::channel(false);
+    let publisher = tokio::spawn(publish(varnish.address(), stopped));
+    sleep(2 * SEGMENT).await;
+    for _ in 0..2 {
+        for origin in &mut origins {
+            origin.signal("TERM");
+            assert!(origin.ended().await.success());
+            origin.start_again();
+            origin.becomes(200).await;
+            // Varnish asks an origin twice before it sends requests there again.
+            sleep(Duration::from_secs(3)).await;
+        }
+    }
+    stop.send_replace(true);
+    let published = publisher.await.expect("every publish is accepted");
+    let mut opened: Vec<Instant> = Vec::new();
+    for trace in clients.join_all().await {
+        assert_eq!(trace.data, published);
+        assert!(trace.longest < PAUSE_MAX, "a client waited for {:?}", trace.longest);
+        opened.extend(&trace.opened[1..]);
+    }
+    // After its first response each client comes back once at a boundary. No wave is larger.
+    opened.sort_unstable();
+    let window = SEGMENT / 2;
+    let wave = opened
+        .iter()
+        .enumerate()
+        .map(|(index, first)| opened[index..].partition_point(|opened| *opened < *first + window));
+    let largest = wave.max().unwrap_or_default();
+    assert!(largest <= CLIENTS, "{largest} responses began within {window:?}");
+}
+
+#[tokio::test]
+async fn nginx_goes_on_with_the_origin_that_is_left() {
+    for profile in ["stream", "collapse"] {
+        let redis = RedisServer::start();
+        let mut origins = [0, 1].map(|_| Origin::with(&["--store", &redis.url()]));
+        let ports = [0, 1].map(|index: usize| origins[index].listen.port());
+        let nginx = Cache::nginx_before(profile, &ports, |text| text);
+        let address = nginx.address();
+        let mut source = EventSource::new(address.clone(), "/channels/a?after=0-0", None);
+        for number in 0..20 {
+            // Each of them is gone for some of the events.
+            match number {
+                5 => origins[0].kill(),
+                10 => {
+                    origins[0].start_again();
+                    origins[0].becomes(200).await;
+                    // nginx does not try a server for a second after it failed.
+                    sleep(Duration::from_millis(1_500)).await;
+                }
+                15 => origins[1].kill(),
+                _ => {}
+            }
+            let data = number.to_string();
+            let key = [("idempotency-key", data.as_str())];
+            let mut attempts = 0;
+            loop {
+                let body = data.clone().into();
+                let answer = request(&address, Method::POST, "/channels/a", &key, body).await;
+                match answer.map(|answer| answer.status.as_u16()) {
+                    Ok(200 | 201) => break,
+                    refused => assert!(attempts < 2, "{profile}: {data} is refused: {refused:?}"),
+                }
+                attempts += 1;
+                sleep(Duration::from_millis(200)).await;
+            }
+            assert_eq!(next_message(&mut source).await.data, data, "{profile}");
+        }
+    }
+}
