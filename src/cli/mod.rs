@@ -4,8 +4,10 @@
 #![allow(rustdoc::bare_urls, rustdoc::invalid_html_tags)]
 
 mod access;
+mod admin;
 mod bench;
 mod capacity;
+mod channels;
 mod config;
 mod config_file;
 mod copies;
@@ -19,10 +21,13 @@ mod output;
 mod packaging;
 mod publish;
 mod reload;
+mod scrape;
 mod serve;
 mod serve_flags;
 mod service;
 mod signals;
+mod stats;
+mod table;
 mod tail;
 mod token;
 mod units;
@@ -55,6 +60,11 @@ enum Command {
     Token(token::TokenArguments),
     /// Print a channel's events as they arrive; reconnects and resumes after the last event
     Tail(tail::TailArguments),
+    /// List the channels of an origin, or show one of them
+    #[command(subcommand)]
+    Channels(channels::ChannelsCommand),
+    /// Show the load, the delays and the busiest channels of one or more origins, again and again
+    Stats(stats::StatsArguments),
     /// Print the configuration of a cache in front of an origin: Varnish, nginx, Squid or Fastly
     Edge(edge::EdgeArguments),
     /// Examine a deployment from outside, and report what is wrong with its cache
@@ -96,6 +106,8 @@ fn run(arguments: Arguments) -> ExitCode {
         Command::Publish(arguments) => publish::run(arguments),
         Command::Token(arguments) => token::run(arguments),
         Command::Tail(arguments) => tail::run(arguments),
+        Command::Channels(command) => channels::run(command),
+        Command::Stats(arguments) => stats::run(arguments),
         Command::Edge(arguments) => edge::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Check(arguments) => copies::check(arguments),

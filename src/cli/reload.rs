@@ -4,12 +4,11 @@
 use super::config_file::settings_of;
 use super::loaded::Loaded;
 use super::logging::Log;
-use super::{block_on, fail, readable};
-use crate::client::http::{self, Address, Connection};
+use super::{admin, block_on, fail};
+use crate::client::http::Address;
 use crate::origin::{Reloaded, Reloader};
-use bytes::Bytes;
 use clap::{Args, CommandFactory};
-use hyper::{Method, StatusCode};
+use hyper::Method;
 use serde_json::Value;
 use std::process::ExitCode;
 
@@ -135,15 +134,7 @@ pub fn run(ReloadArguments { admin_url }: &ReloadArguments) -> ExitCode {
 }
 
 async fn request(address: &Address) -> Result<String, String> {
-    let failed = |error: http::HttpError| format!("{address}: {error}");
-    let mut connection = Connection::open(address).await.map_err(failed)?;
-    let request = connection.request(Method::POST, "/reload");
-    let answer = connection.send(request, Bytes::new()).await.map_err(failed)?;
-    let status = answer.status();
-    let text = http::text(answer).await.map_err(failed)?;
-    if status != StatusCode::OK {
-        return Err(format!("{address} answers {status}: {}", readable(&text)));
-    }
+    let text = admin::request(address, Method::POST, "/reload").await?;
     let effect: Value = serde_json::from_str(&text).unwrap_or_default();
     let flags = |name: &str| {
         let flags = effect[name].as_array().into_iter().flatten().filter_map(Value::as_str);

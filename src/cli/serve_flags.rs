@@ -168,8 +168,8 @@ pub struct ServeArguments {
     /// pages [default: all]
     #[arg(help_heading = headings::LISTEN, long = "cors-origin", env = "HEADWATER_CORS_ORIGIN", value_delimiter = ',')]
     pub(super) cors_origins: Vec<String>,
-    /// Host name that a listener on a loopback address without a key accepts in addition to
-    /// localhost, such as live.example.com; repeat for more
+    /// Host name that a listener on a loopback address without a key, and the list of channels on
+    /// the admin listener, accept in addition to localhost, such as live.example.com; repeat for more
     #[arg(help_heading = headings::LISTEN, long = "allowed-host", env = "HEADWATER_ALLOWED_HOST", value_delimiter = ',')]
     pub(super) allowed_hosts: Vec<String>,
     #[command(flatten)]

@@ -138,7 +138,8 @@ pub struct Subscribers {
 impl Group {
     /// Creates a group without members that continues `stream`.
     pub fn new(id: usize, stream: EventStream) -> Self {
-        let stream = stream.without_bytes_max();
+        let mut stream = stream.without_bytes_max();
+        stream.set_subscribers(0);
         Self {
             id,
             window: Window::new(stream.places()),
@@ -186,6 +187,7 @@ impl Group {
         // If the process has no memory left to watch the socket, the connection is closed.
         let Ok(key) = subscribers.insert(subscriber) else { return };
         self.members.push(key);
+        self.stream.set_subscribers(self.members.len());
         // The group may have read on.
         self.send(key, subscribers);
     }
@@ -370,6 +372,7 @@ impl Group {
             self.blocked.remove(&key);
         }
         self.members.swap_remove(subscriber.member);
+        self.stream.set_subscribers(self.members.len());
         if let Some(moved) = self.members.get(subscriber.member)
             && let Some(moved) = subscribers.get_mut(*moved)
         {

@@ -1,4 +1,5 @@
-//! The admin listener: metrics and probes, and the request to read the settings again.
+//! The admin listener: metrics and probes, the channels, and the request to read the settings
+//! again.
 
 use super::problem::Problem;
 use super::route::Route;
@@ -63,12 +64,16 @@ impl AppState {
     pub(super) async fn answer_admin<B>(
         &self,
         request: &Request<B>,
+        host: &str,
     ) -> Result<HttpResponse, Problem> {
         if request.uri().path() == RELOAD {
             return self.reload_for(request).await;
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
             return Err(Problem::method(READ_METHODS));
+        }
+        if let Some(answer) = self.answer_channels(request, host).await {
+            return answer;
         }
         match Route::parse(request.uri().path())? {
             Route::Metrics => {
@@ -78,7 +83,9 @@ impl AppState {
             }
             Route::Health => Ok(text("ok\n".to_owned())),
             Route::Ready => self.ready().await,
-            _ => Err(Problem::not_found("here are /metrics, /healthz, /readyz and /reload")),
+            _ => Err(Problem::not_found(
+                "here are /metrics, /healthz, /readyz, /channels and /reload",
+            )),
         }
     }
 

@@ -9,6 +9,7 @@ mod admin;
 mod audit;
 mod body_events;
 mod caller;
+mod channel_list;
 mod config;
 mod cors;
 mod files;
@@ -146,7 +147,9 @@ impl AppState {
                 let (readers, allowed) = self.guard(&request, caller, &host);
                 let answered = match allowed.and_then(|()| only_chunks(&request)) {
                     Err(problem) => Err(problem),
-                    Ok(()) if admission == Admission::Admin => self.answer_admin(&request).await,
+                    Ok(()) if admission == Admission::Admin => {
+                        self.answer_admin(&request, &host).await
+                    }
                     Ok(()) => self.admit(request, caller, &host).await,
                 };
                 (answered, readers)

@@ -161,11 +161,7 @@ impl AppState {
         if !caller.is_guarded {
             return (Readers { asked, ..Readers::default() }, Ok(()));
         }
-        let is_known = is_loopback(host)
-            || self.config().allowed_hosts.iter().any(|one| {
-                one.eq_ignore_ascii_case(host) || one.eq_ignore_ascii_case(without_port(host))
-            });
-        if !host.is_empty() && !is_known {
+        if !host.is_empty() && !is_loopback(host) && !self.is_allowed_host(host) {
             let readers = Readers { asked, varies: true, is_shut_out: true, is_local: false };
             return (readers, Err(unknown_host(host)));
         }
@@ -182,6 +178,33 @@ impl AppState {
             false => Ok(()),
         };
         (readers, allowed)
+    }
+
+    /// Whether `--allowed-host` names a host.
+    fn is_allowed_host(&self, host: &str) -> bool {
+        self.config().allowed_hosts.iter().any(|one| {
+            one.eq_ignore_ascii_case(host) || one.eq_ignore_ascii_case(without_port(host))
+        })
+    }
+
+    /// Checks the host of a request for data that only operators may read. An address cannot be
+    /// used for DNS rebinding.
+    ///
+    /// # Errors
+    /// Fails with `403` when the host is a name that `--allowed-host` does not have.
+    pub(super) fn check_admin_host(&self, host: &str) -> Result<(), Problem> {
+        let is_address = without_port(host).trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+        if host.is_empty() || is_address || is_loopback(host) || self.is_allowed_host(host) {
+            return Ok(());
+        }
+        let detail = format!(
+            "the channels are shown under an address of this machine, under localhost, and under \
+             the names of --allowed-host; use the address, or start the origin with \
+             --allowed-host {}",
+            without_port(host)
+        );
+        let title = "The channels are not shown under this host";
+        Err(Problem::new(StatusCode::FORBIDDEN, "host", title, detail).with("field", "Host"))
     }
 }
 

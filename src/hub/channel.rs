@@ -38,6 +38,8 @@ pub struct Channel {
     pub(crate) left_at: AtomicU64,
     /// The number of leases. It changes only while the registry is locked.
     pub(crate) readers: AtomicUsize,
+    /// The number of subscribers. One reader of a pump sends to all subscribers of a group.
+    pub(crate) subscribers: AtomicUsize,
 }
 
 /// The snapshot with which a fresh join begins.
@@ -111,6 +113,7 @@ impl Channel {
             is_dirty: AtomicBool::new(false),
             left_at: AtomicU64::new(0),
             readers: AtomicUsize::new(0),
+            subscribers: AtomicUsize::new(0),
         }
     }
 

@@ -148,6 +148,11 @@ impl EventStream {
         self.hub.metrics().delivered(self.hub.clock().now().saturating_sub(stored_at));
     }
 
+    /// Notes the number of subscribers that receive the stream.
+    pub fn set_subscribers(&mut self, count: usize) {
+        self.reader.set_subscribers(count);
+    }
+
     /// Returns how many bytes of events follow before the stream ends early.
     pub fn bytes_left(&self) -> usize {
         self.bytes_left

@@ -9,10 +9,12 @@
 pub mod channel;
 pub mod event_stream;
 mod join;
+mod listing;
 pub mod reader;
 pub mod registry;
 
 pub use join::{Join, Joined, Prelude, Wanted};
+pub use listing::ChannelInfo;
 
 use crate::core::cursor::EventId;
 use crate::core::event::ChannelName;

@@ -22,6 +22,7 @@ use crate::sync::waiters::Registration;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use tokio::sync::Semaphore;
 
@@ -37,6 +38,8 @@ pub struct Reader {
     /// Of all readers that share this semaphore, only one has a page at a time.
     turn: Option<Arc<Semaphore>>,
     tails: Vec<Tail>,
+    /// The number of subscribers that receive the events.
+    subscribers: usize,
     /// Events with ids from this instant (ms) on belong to the next response.
     until_ms: u64,
     paging: Option<Paging>,
@@ -140,7 +143,19 @@ impl Reader {
             progress: Progress::Reading,
         });
         let merge = MergeMemory { charge: None, share: PAGE_MEMORY_BYTES };
-        Self { store, budget, turn: None, tails: tails.collect(), until_ms, paging: None, merge }
+        let (tails, subscribers, turn, paging) = (tails.collect(), 0, None, None);
+        let mut reader = Self { store, budget, turn, tails, subscribers, until_ms, paging, merge };
+        reader.set_subscribers(1);
+        reader
+    }
+
+    /// Notes the number of subscribers that receive the events, which is 1 at first.
+    pub fn set_subscribers(&mut self, count: usize) {
+        for tail in &self.tails {
+            tail.lease.subscribers.fetch_add(count, Ordering::Relaxed);
+            tail.lease.subscribers.fetch_sub(self.subscribers, Ordering::Relaxed);
+        }
+        self.subscribers = count;
     }
 
     /// From now on the reader reads a page only while no other reader with the same semaphore does.
@@ -383,6 +398,12 @@ impl Reader {
                 tail.progress = Progress::Reading;
             }
         }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.set_subscribers(0);
     }
 }
 

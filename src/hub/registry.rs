@@ -11,12 +11,12 @@ use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, StoredEvent};
 use crate::core::sse::Format;
 use crate::hub::channel::Channel;
-use crate::store::Listener;
+use crate::store::{ChannelFilter, Listener};
 use crate::sync::clock::Clock;
 use crate::sync::plants::{Plant, is_planted};
 use crate::sync::waiters::HasWaiters;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -96,6 +96,23 @@ impl ChannelRegistry {
     /// memory.
     fn share(&self, channels: usize) -> usize {
         (self.bytes_max / channels.max(1)).min(TAIL_BUFFER_BYTES_MAX)
+    }
+
+    /// Returns the number of subscribers of a channel at this origin.
+    pub fn subscribers(&self, name: &ChannelName) -> usize {
+        let channels = self.channels.lock();
+        let formats = [channels.raw.get(name), channels.json.get(name)].into_iter().flatten();
+        formats.map(|channel| channel.subscribers.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Adds the names of the channels with subscribers to `names`, as far as `filter` selects them.
+    pub fn collect_names(&self, filter: &ChannelFilter, names: &mut BTreeSet<ChannelName>) {
+        let channels = self.channels.lock();
+        for (name, channel) in channels.raw.iter().chain(&channels.json) {
+            if channel.subscribers.load(Ordering::Relaxed) > 0 {
+                filter.collect(names, name);
+            }
+        }
     }
 
     /// Removes channels that had no reader for a while, and drops the events that exceed the share

@@ -16,6 +16,7 @@ pub use metrics::{StoreFault, StoreMetrics};
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, Event, FIELD_BYTES_MAX, Field, StoredEvent};
 use crate::core::log_state::{Bounds, LogState};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
@@ -203,6 +204,49 @@ pub struct State {
     pub events: Vec<StoredEvent>,
 }
 
+/// Selects channels by name, in the order of the names.
+#[derive(Clone, Debug)]
+pub struct ChannelFilter {
+    /// The names begin with this text.
+    pub prefix: String,
+    /// The names come after this one.
+    pub after: Option<ChannelName>,
+    /// Maximum number of names: the first ones are returned.
+    pub limit: usize,
+}
+
+/// How much a store keeps of a channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChannelSize {
+    /// The number of events in the log, about: a store may drop old events with a delay.
+    pub events: u64,
+    /// The bytes of the log as they count against the limits.
+    pub bytes: u64,
+    /// The number of keys in the state.
+    pub keys: u64,
+    /// The bytes of the state as they count against the limits.
+    pub state_bytes: u64,
+}
+
+impl ChannelFilter {
+    /// Whether a name has the prefix and comes after `after`.
+    pub fn selects(&self, name: &ChannelName) -> bool {
+        name.as_str().starts_with(&self.prefix)
+            && self.after.as_ref().is_none_or(|after| name > after)
+    }
+
+    /// Adds a name to `names`, which stay the first ones among all that were added.
+    pub fn collect(&self, names: &mut BTreeSet<ChannelName>, name: &ChannelName) {
+        let is_full = names.len() >= self.limit;
+        if !self.selects(name) || is_full && names.last().is_none_or(|last| name >= last) {
+            return;
+        }
+        if names.insert(name.clone()) && is_full {
+            names.pop_last();
+        }
+    }
+}
+
 /// The maximum size of a page.
 #[derive(Clone, Copy, Debug)]
 pub struct PageLimit {
@@ -272,6 +316,16 @@ pub trait Store: Send + Sync + 'static {
     ) -> StoreFuture<'a, Result<EventId, StoreError>>;
     /// Returns the state of a channel.
     fn state<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, Result<State, StoreError>>;
+    /// Returns the names of the channels that the store knows, as far as `filter` selects them.
+    fn names<'a>(
+        &'a self,
+        filter: &'a ChannelFilter,
+    ) -> StoreFuture<'a, Result<Vec<ChannelName>, StoreError>>;
+    /// Returns how much is kept of a channel.
+    fn size<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+    ) -> StoreFuture<'a, Result<ChannelSize, StoreError>>;
     /// Completes once the listener has received every event with an id before the instant `ms`, and
     /// this instant has passed by the clock of the store.
     fn settle(&self, ms: u64) -> StoreFuture<'_, ()>;

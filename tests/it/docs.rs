@@ -92,12 +92,13 @@ fn the_reference_has_every_flag_with_its_environment_name_and_default() {
 fn every_flag_in_the_documents_is_a_flag_of_ours() {
     let mut known = String::new();
     let commands = [
-        "serve", "config", "reload", "publish", "token", "tail", "edge", "doctor", "check",
-        "backup", "restore", "bench",
+        "serve", "config", "reload", "channels", "stats", "publish", "token", "tail", "edge",
+        "doctor", "check", "backup", "restore", "bench",
     ];
     for command in commands {
         let sub: &[&str] = match command {
             "edge" => &["varnish", "squid", "nginx", "fastly"],
+            "channels" => &["list", "show"],
             _ => &[""],
         };
         for sub in sub.iter().filter(|sub| !sub.is_empty()).copied().chain(["--help"]) {

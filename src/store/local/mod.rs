@@ -20,6 +20,7 @@ pub mod files;
 mod frame;
 mod health;
 mod keys;
+mod listing;
 mod maintenance;
 mod model;
 mod reading;
@@ -30,8 +31,8 @@ mod summary;
 mod writer;
 
 use super::{
-    Limits, Listener, Page, PageLimit, Publication, Published, State, Store, StoreError,
-    StoreFuture, StoreMetrics,
+    ChannelFilter, ChannelSize, Limits, Listener, Page, PageLimit, Publication, Published, State,
+    Store, StoreError, StoreFuture, StoreMetrics,
 };
 use crate::core::cursor::EventId;
 use crate::core::event::ChannelName;
@@ -408,6 +409,20 @@ impl Store for LocalStore {
             let name = channel.clone();
             self.read_files(move |reader| reader.state(&name, position, kept)).await
         })
+    }
+
+    fn names<'a>(
+        &'a self,
+        filter: &'a ChannelFilter,
+    ) -> StoreFuture<'a, Result<Vec<ChannelName>, StoreError>> {
+        Box::pin(async { Ok(self.catalog().names(filter)) })
+    }
+
+    fn size<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+    ) -> StoreFuture<'a, Result<ChannelSize, StoreError>> {
+        Box::pin(async { Ok(self.catalog().size(channel)) })
     }
 
     fn settle(&self, _ms: u64) -> StoreFuture<'_, ()> {

@@ -56,6 +56,11 @@ impl Keys {
         self.of_channel(channel, "meta")
     }
 
+    /// The beginning of the names of [`Keys::meta`] in a shard. The name of the channel follows it.
+    pub fn before_name(&self, shard: usize) -> String {
+        format!("{}:meta:", self.tag(shard))
+    }
+
     /// Hash: the newest event of each key of a channel.
     pub fn state(&self, channel: &ChannelName) -> String {
         self.of_channel(channel, "state")
@@ -111,6 +116,7 @@ mod tests {
         let channel = ChannelName::parse("a").unwrap();
         let shard = keys.shard_of(&channel);
         assert_eq!(keys.log(&channel), format!("{{hw:{shard}}}:log:a"));
+        assert_eq!(keys.meta(&channel), format!("{}a", keys.before_name(shard)));
         let slot = |key: &str| fred::util::redis_keyslot(key.as_bytes());
         for key in [
             keys.log(&channel),

@@ -9,11 +9,13 @@
 mod config;
 mod connection;
 mod keys;
+mod listing;
 mod loss;
 mod pages;
 mod progress;
 mod publish;
 mod reply;
+mod scripts;
 mod settings;
 mod tail;
 mod together;
@@ -21,8 +23,8 @@ mod together;
 pub use config::RedisConfig;
 
 use super::{
-    Limits, Listener, Page, PageLimit, Publication, Published, State, Store, StoreError,
-    StoreFault, StoreFuture, StoreMetrics,
+    ChannelFilter, ChannelSize, Limits, Listener, Page, PageLimit, Publication, Published, State,
+    Store, StoreError, StoreFault, StoreFuture, StoreMetrics,
 };
 use crate::core::cursor::EventId;
 use crate::core::event::ChannelName;
@@ -38,6 +40,7 @@ use keys::Keys;
 use parking_lot::Mutex;
 use progress::Progress;
 use reply::{array, id, id_if_any, next, number, text};
+use scripts::Scripts;
 use settings::{Difference, wrong_shards};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -96,20 +99,6 @@ struct Followers {
 
 /// Reports when its task panics.
 struct Watch(Arc<Notify>);
-
-struct Scripts {
-    publish: Script,
-    read: Script,
-    read_back: Script,
-    position_back: Script,
-    log_state: Script,
-    before: Script,
-    state: Script,
-    head: Script,
-    reopen: Script,
-    self_test: Script,
-    settings: Script,
-}
 
 impl RedisStore {
     /// Connects, and follows the log. While Redis is unreachable, the store keeps trying.
@@ -341,24 +330,6 @@ impl Drop for Watch {
     }
 }
 
-impl Scripts {
-    fn new() -> Self {
-        Self {
-            publish: Script::of_channel(include_str!("publish.lua")),
-            read: Script::of_channel(include_str!("read.lua")),
-            read_back: Script::of_channel(include_str!("read_back.lua")),
-            position_back: Script::of_channel(include_str!("position_back.lua")),
-            log_state: Script::of_channel(include_str!("log_state.lua")),
-            before: Script::of_channel(include_str!("before.lua")),
-            state: Script::of_channel(include_str!("state.lua")),
-            head: Script::new(include_str!("head.lua")),
-            reopen: Script::new(include_str!("reopen.lua")),
-            self_test: Script::new(include_str!("self_test.lua")),
-            settings: Script::new(include_str!("settings.lua")),
-        }
-    }
-}
-
 impl Store for RedisStore {
     fn publish(&self, publication: Publication) -> StoreFuture<'_, Result<Published, StoreError>> {
         Box::pin(self.publish_events(publication))
@@ -439,6 +410,20 @@ impl Store for RedisStore {
 
     fn state<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, Result<State, StoreError>> {
         Box::pin(self.current_state(channel))
+    }
+
+    fn names<'a>(
+        &'a self,
+        filter: &'a ChannelFilter,
+    ) -> StoreFuture<'a, Result<Vec<ChannelName>, StoreError>> {
+        Box::pin(self.names_of(filter))
+    }
+
+    fn size<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+    ) -> StoreFuture<'a, Result<ChannelSize, StoreError>> {
+        Box::pin(self.size_of(channel))
     }
 
     fn settle(&self, ms: u64) -> StoreFuture<'_, ()> {

@@ -16,8 +16,8 @@ use headwater::hub::registry::ChannelRegistry;
 use headwater::limits::budget::Budget;
 use headwater::limits::connections::{Clients, ClientsConfig};
 use headwater::store::{
-    Listener, Page, PageLimit, Publication, Published, State, Store, StoreError, StoreFuture,
-    StoreMetrics,
+    ChannelFilter, ChannelSize, Listener, Page, PageLimit, Publication, Published, State, Store,
+    StoreError, StoreFuture, StoreMetrics,
 };
 use headwater::sync::clock::Clock;
 use headwater::sync::lifecycle::Stage;
@@ -284,6 +284,17 @@ impl Store for Linked {
 
     fn state<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, Result<State, StoreError>> {
         Box::pin(self.0.ask(|redis| redis.state(channel)))
+    }
+
+    fn names<'a>(
+        &'a self,
+        _: &'a ChannelFilter,
+    ) -> StoreFuture<'a, Result<Vec<ChannelName>, StoreError>> {
+        Box::pin(async { Err(StoreError::Down("no world lists its channels".to_owned())) })
+    }
+
+    fn size<'a>(&'a self, _: &'a ChannelName) -> StoreFuture<'a, Result<ChannelSize, StoreError>> {
+        Box::pin(async { Err(StoreError::Down("no world lists its channels".to_owned())) })
     }
 
     fn settle(&self, ms: u64) -> StoreFuture<'_, ()> {
