@@ -68,6 +68,11 @@ impl Intake {
 }
 
 impl Room<'_> {
+    /// Returns the publisher of the body.
+    pub fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
     /// Reserves memory for more bytes of the body. The total size of the body is rounded up to
     /// whole units, not the size of each chunk, so a body in chunks of one byte takes no more
     /// memory.

@@ -26,6 +26,7 @@ mod site;
 mod state;
 pub mod stream_body;
 mod subscribe;
+mod turns;
 pub mod websocket;
 
 use crate::access::Access;

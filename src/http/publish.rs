@@ -8,6 +8,7 @@ use super::body_events::{Shape, batch_events, removes_key, shape, single_event};
 use super::intake::{Intake, Publisher, Room, SMALL_BYTES};
 use super::problem::Problem;
 use super::route::Query;
+use super::turns::Turns;
 use super::{AppState, CHANNEL_METHODS, HttpResponse, json};
 use crate::core::caching::Freshness;
 use crate::core::cursor::EventId;
@@ -32,7 +33,6 @@ use std::io::Read;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::task::block_in_place;
 use tokio::time::Instant;
 
@@ -56,8 +56,8 @@ const ID_BYTES: usize = 20;
 pub(super) struct Publishing {
     intake: Intake,
     rates: Replaceable<Rates>,
-    /// Each large body that is being decoded or parsed holds a permit.
-    parsers: Semaphore,
+    /// Each large body that is being decoded or parsed has a turn.
+    turns: Turns,
 }
 
 impl Publishing {
@@ -67,8 +67,8 @@ impl Publishing {
         let largest = 2 * config.batch_bytes.max(config.event_bytes);
         // Half of the cores stay free for other requests.
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let parsers = Semaphore::new((cores / 2).max(1));
-        Self { intake: Intake::new(config.publish_buffer, largest), rates, parsers }
+        let turns = Turns::new((cores / 2).max(1));
+        Self { intake: Intake::new(config.publish_buffer, largest), rates, turns }
     }
 
     /// Replaces the rates. All allowances are unused afterwards.
@@ -78,6 +78,7 @@ impl Publishing {
 
     pub fn sweep(&self) {
         self.rates.get().sweep();
+        self.turns.sweep();
     }
 }
 
@@ -141,7 +142,7 @@ impl AppState {
         let allowance = head.extensions.get::<Arc<Allowance>>();
         let body =
             tokio::time::timeout(longest, self.read_body(body, shape, is_gzip, (room, allowance)));
-        let (body, _room) = body.await.map_err(|_| slow_body(longest))??;
+        let (body, room) = body.await.map_err(|_| slow_body(longest))??;
         let idempotency = key.map(|key| {
             let (kind, of) = (query.get("event"), query.get("key"));
             Idempotency::of(key.to_owned(), shape != Shape::Single, kind, of, removes_key, &body)
@@ -149,7 +150,7 @@ impl AppState {
         });
         let events = match shape {
             Shape::Single => vec![single_event(query, removes_key, &body)?],
-            Shape::Batch(separator) => self.batch(body, separator).await?,
+            Shape::Batch(separator) => self.batch(body, separator, room.publisher()).await?,
         };
         self.check_rate(&channel, subject, events.len())?;
         self.check_quotas(&channel, subject, idempotency.is_some()).await?;
@@ -159,14 +160,18 @@ impl AppState {
     }
 
     /// Parses a batch. A large one is parsed in the background.
-    async fn batch(&self, body: Bytes, separator: Separator) -> Result<Vec<Event>, Problem> {
+    async fn batch(
+        &self,
+        body: Bytes,
+        separator: Separator,
+        publisher: &Publisher,
+    ) -> Result<Vec<Event>, Problem> {
         let (events, event_bytes) = (self.config().batch_events, self.config().event_bytes);
         let limits = BatchLimits { events, event_bytes };
         if body.len() <= SMALL_BYTES {
             return batch_events(&body, separator, limits);
         }
-        // The semaphore is never closed.
-        let _permit = self.publishing.parsers.acquire().await.ok();
+        let _turn = self.publishing.turns.take(publisher).await;
         let parsed = background::run(move || batch_events(&body, separator, limits)).await;
         parsed.map_err(|error| Problem::internal(&error))?
     }
@@ -210,7 +215,7 @@ impl AppState {
         if !is_gzip {
             return Ok((bytes.freeze(), room));
         }
-        let decoded = gunzip(&bytes, limit, &mut room, &self.publishing.parsers).await?;
+        let decoded = gunzip(&bytes, limit, &mut room, &self.publishing.turns).await?;
         Ok((decoded.ok_or_else(too_large)?, room))
     }
 
@@ -339,19 +344,19 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, Problem> {
 }
 
 /// Decodes a gzip body. Returns `None` when the decoded body is longer than `limit` bytes. From
-/// [`GUNZIP_BYTES`] decoded bytes on, a permit of `parsers` is necessary.
+/// [`GUNZIP_BYTES`] decoded bytes on, a turn is necessary.
 async fn gunzip(
     bytes: &[u8],
     limit: usize,
     room: &mut Room<'_>,
-    parsers: &Semaphore,
+    turns: &Turns,
 ) -> Result<Option<Bytes>, Problem> {
     let not_gzip = |why: &dyn std::fmt::Display| {
         let detail = format!("the body is not gzip as Content-Encoding says: {why}");
         Problem::bad_field("Content-Encoding", detail)
     };
     let (mut decoded, mut chunk) = (BytesMut::new(), vec![0; GUNZIP_BYTES]);
-    let (mut rest, mut permit) = (bytes, None);
+    let (mut rest, mut turn) = (bytes, None);
     // Each member costs time even if it is empty, and a body could have very many members.
     for _ in 0..GZIP_MEMBERS_MAX {
         let mut decoder = GzDecoder::new(rest);
@@ -371,8 +376,8 @@ async fn gunzip(
             }
             room.grow(count)?;
             decoded.extend_from_slice(&chunk[..count]);
-            if permit.is_none() && decoded.len() >= GUNZIP_BYTES {
-                permit = parsers.acquire().await.ok();
+            if turn.is_none() && decoded.len() >= GUNZIP_BYTES {
+                turn = Some(turns.take(room.publisher()).await);
             }
             tokio::task::yield_now().await;
         }

@@ -49,6 +49,8 @@ pub struct Connection {
 #[derive(Default)]
 pub struct Requests {
     begun: AtomicU64,
+    /// Whether a request was answered since the connection was last polled.
+    has_had_turn: AtomicBool,
     is_answering: AtomicBool,
     is_streaming: AtomicBool,
     /// Whether only the close of the connection marks the end of the stream.
@@ -96,6 +98,19 @@ impl Requests {
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.is_streaming.store(false, Ordering::Relaxed);
         self.is_answering.store(true, Ordering::Release);
+    }
+
+    /// Records that the connection is polled again.
+    pub fn begin_turn(&self) {
+        self.has_had_turn.store(false, Ordering::Relaxed);
+    }
+
+    /// Waits, after the first request of a turn, until other connections had theirs. Otherwise a
+    /// connection with many requests at once (pipelining) would be served many of them in a row.
+    pub async fn take_turn(&self) {
+        while self.has_had_turn.swap(true, Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Records the kind of the response to the request.

@@ -145,6 +145,7 @@ async fn serve_requests(
         // The future of a request is boxed because it is many times larger than the connection of
         // an idle stream.
         Box::pin(async move {
+            requests.take_turn().await;
             let answer = answer(request, &origin, &requests, &caller, is_plain).await;
             Ok::<_, Infallible>(answer)
         }) as Pin<Box<dyn Future<Output = _> + Send>>
@@ -159,6 +160,7 @@ async fn serve_requests(
     let mut is_told = false;
     // The result of the connection is ignored; the end of a stream is counted by its body.
     poll_fn(|context| {
+        requests.begin_turn();
         let mut connection = Pin::new(&mut connection);
         if !is_told && stage.poll_reached(context, Stage::Closing) {
             is_told = true;
