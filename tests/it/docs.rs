@@ -1,6 +1,8 @@
 //! The documents agree with the program (every flag, every metric, every example), and their links
 //! lead to existing files and headings.
 
+mod migrating;
+
 use crate::kit::{BINARY, Origin};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -109,6 +111,7 @@ fn every_flag_in_the_documents_is_a_flag_of_ours() {
     // Flags of curl, of cargo, of caches, of tests/hunt and of benches/peers/run.
     let others = [
         "--data-binary",
+        "--data-urlencode",
         "--release",
         "--bench",
         "--lib",
