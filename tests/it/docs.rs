@@ -2,6 +2,7 @@
 //! lead to existing files and headings.
 
 mod migrating;
+mod site;
 
 use crate::kit::{BINARY, Origin};
 use std::collections::{HashMap, HashSet};
