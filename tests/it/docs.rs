@@ -1,6 +1,9 @@
 //! The documents agree with the program (every flag, every metric, every example), and their links
 //! lead to existing files and headings.
 
+mod migrating;
+mod site;
+
 use crate::kit::{BINARY, Origin};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -110,6 +113,7 @@ fn every_flag_in_the_documents_is_a_flag_of_ours() {
     // Flags of curl, of cargo, of caches, of tests/hunt and of benches/peers/run.
     let others = [
         "--data-binary",
+        "--data-urlencode",
         "--release",
         "--bench",
         "--lib",
