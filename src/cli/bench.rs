@@ -4,10 +4,11 @@
 //! late, duplicate and missing events by itself. The command opens all subscribers, then publishes,
 //! and then waits until the last events have arrived.
 
+use super::scrape::Scrape;
 use super::units::duration;
-use super::{block_on, fail};
+use super::{admin, block_on, fail};
 use crate::client::agent::Agent;
-use crate::client::http::{self, Address, Connection, HttpError};
+use crate::client::http::{self, Address, HttpError};
 use crate::client::socket::{Frame, Socket};
 use crate::client::{EventSource, Interruption, Signal};
 use crate::sync::random::random;
@@ -28,6 +29,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 /// Most connections that are being opened at the same time.
 const OPENING_MAX: usize = 256;
+/// Longest wait for the first subscriber to have a stream.
+const OPENING_TIME_MAX: Duration = Duration::from_secs(5);
 /// How often the publisher sends the events that are due; with one channel they form one batch.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(5);
 /// Longest wait for the last events to arrive.
@@ -63,7 +66,7 @@ pub struct BenchArguments {
     #[arg(long, default_value_t = 100)]
     subscribers: u64,
     /// Events published per second, over all channels (count)
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     rate: u64,
     /// Number of bytes in the data of each event (count, at least 60)
     #[arg(long, default_value_t = 200)]
@@ -91,6 +94,8 @@ struct Seen {
     gap_events: AtomicU64,
     reconnects: AtomicU64,
     broken: AtomicU64,
+    /// Why a subscriber could not connect.
+    not_open: Mutex<Option<String>>,
     /// When the newest event arrived, in microseconds since `begun`.
     last_delivery: AtomicU64,
     latencies: [Mutex<Histogram<u64>>; HISTOGRAMS],
@@ -112,13 +117,19 @@ struct Server {
 pub fn run(arguments: BenchArguments) -> ExitCode {
     crate::telemetry::process::raise_file_limit();
     let as_json = arguments.json;
-    match block_on(bench(arguments)) {
-        Ok(Ok(result)) if as_json => println!("{result:#}"),
-        Ok(Ok(result)) => print(&result),
+    let result = match block_on(bench(arguments)) {
+        Ok(Ok(result)) => result,
         Ok(Err(error)) => return fail(&error),
         Err(error) => return fail(&error),
+    };
+    match as_json {
+        true => println!("{result:#}"),
+        false => print(&result),
     }
-    ExitCode::SUCCESS
+    match is_exactly_once(&result) {
+        true => ExitCode::SUCCESS,
+        false => fail(&"events were missing or came twice: see duplicates, gaps and complete"),
+    }
 }
 
 async fn bench(mut arguments: BenchArguments) -> Result<Value, HttpError> {
@@ -161,7 +172,12 @@ async fn open_subscribers(
     }
     let bar =
         bar(arguments.subscribers, "opening {human_pos} of {human_len} subscribers {wide_bar}");
+    let give_up = Instant::now() + OPENING_TIME_MAX;
     while seen.open.load(Relaxed) < arguments.subscribers {
+        if seen.open.load(Relaxed) == 0 && Instant::now() > give_up {
+            let why = seen.not_open.lock().take().unwrap_or_else(|| "no answer".to_owned());
+            return Err(HttpError(format!("no subscriber has a stream yet: {why}")));
+        }
         bar.set_position(seen.open.load(Relaxed));
         if subscribers.try_join_next().is_some() {
             return Err(HttpError("a subscriber was refused".to_owned()));
@@ -202,8 +218,11 @@ async fn subscriber(
             Signal::Message(_) => {}
             Signal::Reconnecting { why, .. } => {
                 seen.reconnects.fetch_add(1, Relaxed);
-                if let Interruption::Broken(_) = why {
+                if let Interruption::Broken(why) = why {
                     seen.broken.fetch_add(1, Relaxed);
+                    if permit.is_some() {
+                        *seen.not_open.lock() = Some(why);
+                    }
                 }
             }
             Signal::Closed { .. } => return,
@@ -332,6 +351,7 @@ impl Seen {
             gap_events: AtomicU64::new(0),
             reconnects: AtomicU64::new(0),
             broken: AtomicU64::new(0),
+            not_open: Mutex::default(),
             last_delivery: AtomicU64::new(0),
             latencies: latencies.map_err(|_| HttpError("histograms".to_owned()))?,
         })
@@ -385,18 +405,10 @@ impl Seen {
 /// CPU time and memory of the server according to its metrics; zero without `--admin-url`.
 async fn server(arguments: &BenchArguments) -> Result<Server, HttpError> {
     let Some(admin) = &arguments.admin_url else { return Ok(Server::default()) };
-    let mut connection = Connection::open(admin).await?;
-    let request = connection.request(Method::GET, "/metrics");
-    let text = http::text(connection.send(request, Default::default()).await?).await?;
-    let value = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.and_then(|value| value.parse().ok()).unwrap_or(0.0)
-    };
-    Ok(Server {
-        // An origin has one of the two: the second is the name in earlier versions.
-        cpu_seconds: value("process_cpu_seconds_total") + value("process_cpu_seconds"),
-        resident_bytes: value("process_resident_memory_bytes"),
-    })
+    let text = admin::request(admin, Method::GET, "/metrics").await.map_err(HttpError)?;
+    let metrics = Scrape::parse(&text);
+    let cpu_seconds = metrics.total("process_cpu_seconds_total");
+    Ok(Server { cpu_seconds, resident_bytes: metrics.total("process_resident_memory_bytes") })
 }
 
 fn report(
@@ -440,6 +452,12 @@ fn report(
     result
 }
 
+/// Whether each subscriber received each event once.
+fn is_exactly_once(result: &Value) -> bool {
+    let is_zero = |name: &str| result[name].as_u64() == Some(0);
+    is_zero("duplicates") && is_zero("gaps") && result["complete"] == true
+}
+
 fn print(result: &Value) {
     let Value::Object(members) = result else { return };
     for (name, value) in members {
@@ -461,4 +479,22 @@ fn round(value: f64) -> f64 {
 fn bar(length: u64, template: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(template);
     ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_with_a_lost_or_doubled_event_fails() {
+        let whole = json!({ "duplicates": 0, "gaps": 0, "complete": true });
+        assert!(is_exactly_once(&whole));
+        for (name, value) in
+            [("duplicates", json!(1)), ("gaps", json!(1)), ("complete", json!(false))]
+        {
+            let mut result = whole.clone();
+            result[name] = value;
+            assert!(!is_exactly_once(&result), "{name}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! `headwater channels` lists the channels of an origin.
 
 use super::table::{aligned, grouped};
-use super::{admin, block_on, fail};
+use super::{admin, block_on, channel_name, fail};
 use crate::client::http::Address;
 use crate::core::cursor::EventId;
 use crate::core::event::ChannelName;
@@ -50,7 +50,7 @@ pub struct ListArguments {
 #[derive(Args, Debug)]
 pub struct ShowArguments {
     /// Channel to show
-    #[arg(value_parser = channel)]
+    #[arg(value_parser = channel_name)]
     channel: ChannelName,
     #[command(flatten)]
     common: CommonArguments,
@@ -228,10 +228,6 @@ impl Channel {
         let words: Vec<_> = words.iter().filter(|(_, is)| *is).map(|(word, _)| *word).collect();
         if words.is_empty() { "open".to_owned() } else { words.join(", ") }
     }
-}
-
-fn channel(text: &str) -> Result<ChannelName, String> {
-    ChannelName::parse(text).map_err(|error| error.to_string())
 }
 
 fn now_ms() -> u64 {

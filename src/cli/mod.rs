@@ -33,6 +33,7 @@ mod token;
 mod units;
 mod variables;
 
+use crate::core::event::ChannelName;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 use variables::Variables;
@@ -130,6 +131,11 @@ fn misused(error: &str) -> ExitCode {
     let note = variable_behind(error).map(|note| format!(" ({note})")).unwrap_or_default();
     eprintln!("headwater: {error}{note}");
     ExitCode::from(EXIT_USAGE)
+}
+
+/// Checks the name of a channel on the command line.
+fn channel_name(text: &str) -> Result<ChannelName, String> {
+    ChannelName::parse(text).map_err(|error| format!("a channel's name {error}"))
 }
 
 /// Turns a problem document (RFC 9457) into a sentence, and returns any other text unchanged.

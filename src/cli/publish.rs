@@ -3,9 +3,10 @@
 //! Lines are sent as they arrive; lines that are ready together form one batch. Every batch has an
 //! idempotency key, so a batch whose response was lost is sent again and still stored only once.
 
-use super::{block_on, fail, misused, readable};
+use super::{block_on, channel_name, fail, misused, readable};
 use crate::client::agent::Agent;
 use crate::client::http::{self, Address, HttpError};
+use crate::core::event::ChannelName;
 use crate::sync::random::random;
 use bytes::Bytes;
 use clap::Args;
@@ -24,6 +25,8 @@ const BATCH_LINES_MAX: usize = 1_000;
 const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// Longest wait of a batch for its next line.
 const LINGER: Duration = Duration::from_millis(5);
+/// The data that stands for standard input.
+const STANDARD_INPUT: &str = "-";
 /// How often a batch is sent before the command fails, and the pause after each attempt.
 const TRIES: u32 = 10;
 const TRY_PAUSE: Duration = Duration::from_secs(1);
@@ -31,8 +34,9 @@ const TRY_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Args, Debug)]
 pub struct PublishArguments {
     /// Channel to publish to
-    channel: String,
-    /// Data of the event; without it, each line of standard input is an event
+    #[arg(value_parser = channel_name)]
+    channel: ChannelName,
+    /// Data of the event; without it, or with -, each line of standard input is an event
     data: Option<String>,
     /// Type of the events
     #[arg(long)]
@@ -43,6 +47,9 @@ pub struct PublishArguments {
     /// Remove the key from the state; the event is delivered like any other, and DATA is optional
     #[arg(long)]
     remove: bool,
+    /// Print the id of each event from standard input
+    #[arg(long)]
+    ids: bool,
     /// URL of the origin
     #[arg(long, env = "HEADWATER_URL", default_value = "http://127.0.0.1:8080")]
     url: Address,
@@ -76,6 +83,7 @@ pub fn run(arguments: PublishArguments) -> ExitCode {
         let mut publisher = Publisher::new(address);
         // An event that removes its key needs no data.
         let data = arguments.data.as_deref().or(arguments.remove.then_some(""));
+        let data = data.filter(|data| *data != STANDARD_INPUT);
         match data {
             Some(data) => publisher.publish_one(&arguments, data).await.map(|id| println!("{id}")),
             None => publisher.publish_lines(&arguments).await,
@@ -117,35 +125,45 @@ impl Publisher {
         let path = format!("/channels/{}", arguments.channel);
         let mut input = BufReader::new(tokio::io::stdin()).split(b'\n');
         let progress = progress_bar();
-        let mut stored = 0;
+        let (mut stored, mut last_id) = (0, None);
         loop {
             let batch = Batch::read(&mut input, arguments, &progress).await?;
             if batch.lines.is_empty() && batch.bad.is_none() {
                 break;
             }
-            stored += self.send_batch(&path, &batch.lines, stored).await?;
+            let ids = self.send_batch(&path, &batch.lines, stored).await?;
+            if arguments.ids {
+                ids.iter().for_each(|id| println!("{id}"));
+            }
+            stored += ids.len();
+            last_id = ids.into_iter().next_back().or(last_id);
             if let Some(why) = batch.bad {
                 return Err(not_stored(stored + 1, &why));
             }
         }
-        progress.finish();
+        progress.finish_and_clear();
+        match last_id {
+            None => eprintln!("headwater: standard input had no line; nothing was published"),
+            Some(id) => eprintln!("headwater: {} stored; the last id is {id}", events(stored)),
+        }
         Ok(())
     }
 
-    /// Sends lines, and returns their number. When the origin refuses one of the lines, the lines
+    /// Sends lines, and returns the ids of their events. When the origin refuses one of the lines, the lines
     /// before it are still sent, as if they had arrived earlier.
     async fn send_batch(
         &mut self,
         path: &str,
         lines: &[String],
         stored: usize,
-    ) -> Result<usize, HttpError> {
+    ) -> Result<Vec<String>, HttpError> {
         if lines.is_empty() {
-            return Ok(0);
+            return Ok(Vec::new());
         }
         let kind = "application/x-ndjson";
-        let Err(refused) = self.send_surely(path, kind, lines.concat().into()).await else {
-            return Ok(lines.len());
+        let refused = match self.send_surely(path, kind, lines.concat().into()).await {
+            Ok(answer) => return Ok(ids_of(&answer)),
+            Err(refused) => refused,
         };
         let good = refused.line.and_then(|line| lines.get(..line.checked_sub(1)?));
         let good = good.unwrap_or_default();
@@ -166,7 +184,7 @@ impl Publisher {
         self.batches += 1;
         let key = format!("{:016x}-{}", self.run, self.batches);
         let mut last = "not tried".to_owned();
-        for _ in 0..TRIES {
+        for attempt in 1..=TRIES {
             match self.send(path, kind, &key, body.clone()).await {
                 Ok((StatusCode::CREATED | StatusCode::OK, answer)) => return Ok(answer),
                 Ok((status, answer)) if is_final(status) => return Err(Refused::of(&answer)),
@@ -175,6 +193,9 @@ impl Publisher {
                     self.agent.disconnect();
                     last = why;
                 }
+            }
+            if attempt == 1 {
+                eprintln!("headwater: {last}; the publish is repeated for {TRIES} seconds");
             }
             tokio::time::sleep(TRY_PAUSE).await;
         }
@@ -254,6 +275,17 @@ impl Batch {
         self.bytes += line.len();
         self.lines.push(line);
     }
+}
+
+/// The ids in the answer to a batch.
+fn ids_of(answer: &str) -> Vec<String> {
+    let answer: Value = serde_json::from_str(answer).unwrap_or_default();
+    let ids = answer["ids"].as_array().into_iter().flatten();
+    ids.map(|id| id.as_str().unwrap_or_default().to_owned()).collect()
+}
+
+fn events(count: usize) -> String {
+    if count == 1 { "1 event is".to_owned() } else { format!("{count} events are") }
 }
 
 fn not_stored(line: usize, why: &str) -> HttpError {

@@ -1,9 +1,10 @@
 //! `headwater tail` prints a channel's events on standard output as they arrive.
 
 use super::output::reader_gone;
-use super::{block_on, fail, readable};
+use super::{block_on, channel_name, fail, readable};
 use crate::client::http::Address;
 use crate::client::{EventSource, Interruption, Message, Signal};
+use crate::core::event::ChannelName;
 use clap::Args;
 use hyper::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -18,7 +19,8 @@ const TOKEN_EXPIRED: &str =
 #[derive(Args, Debug)]
 pub struct TailArguments {
     /// Channel to read; several channels are separated by commas
-    channel: String,
+    #[arg(value_parser = channel_name, value_delimiter = ',', required = true)]
+    channel: Vec<ChannelName>,
     /// Start after this cursor; 0-0 for everything that is kept [default: the state of a channel
     /// with keys, else the current segment]
     #[arg(long)]
@@ -75,11 +77,22 @@ async fn tail(arguments: TailArguments) -> Result<(), String> {
                 eprintln!("headwater: the server has no stream for now: {}", message.data);
             }
             Signal::Message(message) => {
-                match message.kind == "gap" {
-                    true => eprintln!("headwater: events are missing: {}", message.data),
-                    false => printed += 1,
-                }
-                if print(&message, arguments.json).is_err() {
+                // Without --json, standard output has nothing but events of publishers.
+                let is_shown = match message.kind.as_str() {
+                    "gap" => {
+                        eprintln!("headwater: events are missing: {}", message.data);
+                        arguments.json
+                    }
+                    "end" => {
+                        eprintln!("headwater: a channel has ended: {}", message.data);
+                        arguments.json
+                    }
+                    _ => {
+                        printed += 1;
+                        true
+                    }
+                };
+                if is_shown && print(&message, arguments.json).is_err() {
                     // The reader of standard output has closed its pipe.
                     return Ok(());
                 }
@@ -104,7 +117,8 @@ impl TailArguments {
             let value = value.as_deref().map(|text| utf8_percent_encode(text, NON_ALPHANUMERIC));
             query.extend(value.map(|value| format!("{name}={value}")));
         }
-        format!("/channels/{}?{}", self.channel, query.join("&"))
+        let channels: Vec<_> = self.channel.iter().map(ChannelName::as_str).collect();
+        format!("/channels/{}?{}", channels.join(","), query.join("&"))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::kit::{BINARY, Origin};
 use serde_json::Value;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 
 fn headwater(origin: &Origin, words: &[&str], input: &str) -> Output {
@@ -23,6 +23,10 @@ fn headwater(origin: &Origin, words: &[&str], input: &str) -> Output {
 fn stdout(output: &Output) -> &str {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     std::str::from_utf8(&output.stdout).expect("text")
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).expect("text")
 }
 
 #[tokio::test]
@@ -50,12 +54,15 @@ async fn tail_ends_when_its_channel_does_and_complains_of_what_is_wrong() {
     origin.publish("a", "x").await;
     origin.request(hyper::Method::DELETE, "/channels/a", &[], "").await;
     let tail = headwater(&origin, &["tail", "a", "--after", "0-0"], "");
-    let printed = stdout(&tail);
-    assert!(printed.starts_with("x\nend: {\"type\":\"end\",\"channel\":\"a\""), "{printed}");
-    let wrong = headwater(&origin, &["tail", "not/a/name"], "");
-    assert!(!wrong.status.success());
-    let said = String::from_utf8_lossy(&wrong.stderr);
-    assert!(said.contains(": a channel's name has no \"/\" in it"), "{said}");
+    assert_eq!(stdout(&tail), "x\n");
+    let said = stderr(&tail);
+    assert!(said.contains("has ended: {\"type\":\"end\",\"channel\":\"a\""), "{said}");
+    for words in [&["tail", "not/a/name"][..], &["tail", "a,bad name"], &["publish", "b/c", "x"]] {
+        let wrong = headwater(&origin, words, "");
+        assert_eq!(wrong.status.code(), Some(2), "{words:?}");
+        let said = stderr(&wrong);
+        assert!(said.contains("a channel's name may not "), "{said}");
+    }
     let refused = headwater(&origin, &["publish", "a", "y"], "");
     assert!(!refused.status.success());
     assert!(String::from_utf8_lossy(&refused.stderr).contains("The channel has ended"));
@@ -82,8 +89,53 @@ async fn a_key_is_removed_without_data_and_a_gap_is_no_event() {
     bare.assert_problem(400, "bad-field");
     assert!(bare.body.contains("is missing"), "{}", bare.body);
     let tail = headwater(&origin, &["tail", "a", "--after", "nonsense", "--count", "1"], "");
-    let printed = stdout(&tail);
-    assert!(printed.starts_with("gap: {") && printed.ends_with("\n1\n"), "{printed}");
+    assert_eq!(stdout(&tail), "1\n");
+    let said = stderr(&tail);
+    assert!(said.contains("events are missing: {\"type\":\"gap\""), "{said}");
+}
+
+#[tokio::test]
+async fn publish_reports_what_it_stored() {
+    let origin = Origin::start();
+    let published = headwater(&origin, &["publish", "a", "-", "--ids"], "one\ntwo\n");
+    let ids: Vec<&str> = stdout(&published).lines().collect();
+    let log = origin.log("a").await;
+    let stored: Vec<_> = log.iter().map(|(id, data)| (id.as_str(), data.as_str())).collect();
+    assert_eq!(stored, [(ids[0], "one"), (ids[1], "two")]);
+    let said = stderr(&published);
+    assert!(said.contains(&format!("2 events are stored; the last id is {}", ids[1])), "{said}");
+    let nothing = headwater(&origin, &["publish", "a"], "");
+    assert_eq!(stdout(&nothing), "");
+    assert!(stderr(&nothing).contains("nothing was published"), "{}", stderr(&nothing));
+}
+
+#[tokio::test]
+async fn publish_says_at_once_that_it_repeats_itself() {
+    let mut origin = Origin::start();
+    origin.kill();
+    let mut command = Command::new(BINARY);
+    command.args(["publish", "a", "x", "--url", &origin.address().to_string()]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary starts");
+    let mut said = String::new();
+    let mut lines = BufReader::new(child.stderr.take().expect("it is piped"));
+    lines.read_line(&mut said).expect("text");
+    assert!(said.contains("cannot reach") && said.contains("is repeated"), "{said}");
+    origin.start_again();
+    let published = child.wait_with_output().expect("it ends");
+    assert_eq!(origin.log("a").await[0].0, stdout(&published).trim());
+}
+
+#[tokio::test]
+async fn bench_ends_when_there_is_no_server() {
+    let mut origin = Origin::start();
+    let refused = headwater(&origin, &["bench", "--rate", "0"], "");
+    assert_eq!(refused.status.code(), Some(2));
+    origin.kill();
+    let failed = headwater(&origin, &["bench", "--subscribers", "2", "--duration", "1s"], "");
+    assert_eq!(failed.status.code(), Some(1));
+    let said = stderr(&failed);
+    assert!(said.contains("no subscriber has a stream yet: cannot reach"), "{said}");
 }
 
 #[tokio::test]
