@@ -121,13 +121,11 @@ async fn restore(hub: &Hub) -> Result<(Jobs, EventId), StoreError> {
     let kept = state(hub, CHANNEL).await?;
     let keys = kept.events.iter().map(|stored| key_of(&stored.event));
     let last = keys.filter_map(|key| EventId::parse(key.strip_prefix("job-")?).ok()).max();
-    let mut jobs = Jobs::default();
-    jobs.all = kept
-        .events
-        .iter()
-        .filter_map(|stored| serde_json::from_str(&stored.event.data).ok())
-        .collect();
-    jobs.all.sort_by_key(|job: &Job| job.at);
+    let jobs = kept.events.iter();
+    let mut all: Vec<Job> =
+        jobs.filter_map(|stored| serde_json::from_str(&stored.event.data).ok()).collect();
+    all.sort_by_key(|job| job.at);
+    let jobs = Jobs { all, ..Jobs::default() };
     match last {
         Some(position) => Ok((jobs, position)),
         None => Ok((jobs, state(hub, COMMANDS).await?.position)),
