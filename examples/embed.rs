@@ -14,7 +14,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = Config::default();
     config.store.address = StoreAddress::Memory;
     let origin = Headwater::open(config).await?;
-    let listeners = Listeners::bind(&["127.0.0.1:8080".parse()?], &[])?;
+    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".to_owned());
+    let listeners = Listeners::bind(&[address.parse()?], &[])?;
     eprintln!("read the channel with: curl -N {}/channels/counter", listeners.urls()[0]);
 
     let publisher = origin.publisher();

@@ -22,10 +22,10 @@ fn document(name: &str) -> String {
     std::fs::read_to_string(name).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The paths of README.md, of CONTRIBUTING.md and SECURITY.md if they exist, and of all documents
-/// below docs/.
+/// The paths of README.md and examples/README.md, of CONTRIBUTING.md and SECURITY.md if they exist,
+/// and of all documents below docs/.
 fn documents() -> Vec<PathBuf> {
-    let mut found = vec![PathBuf::from("README.md")];
+    let mut found = ["README.md", "examples/README.md"].map(PathBuf::from).to_vec();
     found.extend(
         ["CONTRIBUTING.md", "SECURITY.md"]
             .map(PathBuf::from)
@@ -110,12 +110,14 @@ fn every_flag_in_the_documents_is_a_flag_of_ours() {
             known.push_str(&String::from_utf8(help).expect("text"));
         }
     }
-    // Flags of curl, of cargo, of caches, of tests/hunt and of benches/peers/run.
+    // Flags of curl, of cargo, of Python's web server, of caches, of tests/hunt and of benches/peers/run.
     let others = [
         "--data-binary",
         "--data-urlencode",
         "--release",
         "--bench",
+        "--bind",
+        "--example",
         "--lib",
         "--manifest-path",
         "--nocapture",

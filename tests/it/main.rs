@@ -5,6 +5,7 @@ mod browsers;
 mod caches;
 mod cli;
 mod docs;
+mod examples;
 mod fanout;
 mod hardening;
 mod hunt;
