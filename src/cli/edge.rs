@@ -43,8 +43,12 @@ struct DeploymentArguments {
 
 #[derive(Args, Debug)]
 struct VarnishArguments {
-    #[command(flatten)]
-    deployment: DeploymentArguments,
+    /// Address of the origin, as seen from the edge (HOST:PORT); repeat for each origin of one Redis
+    #[arg(long = "origin", required = true)]
+    origins: Vec<HostPort>,
+    /// The origin's --lanes
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=LANES_MAX))]
+    lanes: u64,
     /// The origin's --segment (time)
     #[arg(long, default_value = "30s", value_parser = segment)]
     segment: Duration,
@@ -287,8 +291,12 @@ impl From<DeploymentArguments> for Deployment {
 
 impl From<VarnishArguments> for Varnish {
     fn from(arguments: VarnishArguments) -> Self {
+        // The flag is required, so there is an origin.
+        let mut further_origins = arguments.origins;
+        let origin = further_origins.remove(0);
         Self {
-            deployment: arguments.deployment.into(),
+            deployment: Deployment { origin, lanes: arguments.lanes },
+            further_origins,
             segment: arguments.segment,
             long_poll_timeout: arguments.long_poll_timeout,
             private: arguments.private,

@@ -4,6 +4,8 @@
 //! files are compiled into the binary, and only their default values are replaced by the values of
 //! a deployment. There is no I/O here.
 
+mod origins;
+
 use crate::access::scope::Pattern;
 use crate::limits::client_address::Network;
 use std::fmt;
@@ -77,6 +79,8 @@ pub struct Fastly {
 pub struct Varnish {
     /// The properties that every edge needs.
     pub deployment: Deployment,
+    /// Further origins on the same Redis.
+    pub further_origins: Vec<HostPort>,
     /// The origin's `--segment`.
     pub segment: Duration,
     /// The origin's `--long-poll-timeout`.
@@ -182,7 +186,7 @@ pub fn varnish(wanted: &Varnish) -> String {
             .collect();
         text = fill(&text, &[("    \"127.0.0.1\";\n    \"::1\";\n", operators)]);
     }
-    text
+    origins::spread(&text, origin, &wanted.further_origins)
 }
 
 /// A regular expression for the names that a pattern matches; it is used where a name begins.
