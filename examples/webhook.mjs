@@ -3,8 +3,9 @@
 //   GITHUB_WEBHOOK_SECRET=… PORT=3000 node examples/webhook.mjs http://127.0.0.1:8080/channels/github
 //
 // The id of the delivery is the Idempotency-Key: GitHub sends the same id when a delivery is sent
-// again. GitHub allows that for three days, so start the origin with --idempotency-age 3d. Everybody
-// who may read the channel sees the payloads; those of a private repository belong in a private one.
+// again. GitHub allows that for three days, so start the origin with --idempotency-age 3d. Every
+// client that may read the channel sees the payloads: publish those of a private repository to a
+// private channel.
 
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { createServer } from "node:http";

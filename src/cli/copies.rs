@@ -1,9 +1,10 @@
 //! `headwater check`, `backup` and `restore` read and write the directory of the store on disk
 //! themselves. An origin may use the directory during a backup, but not during a check.
 
-use super::fail;
+use super::{fail, rotation};
 use crate::store::local::copy::{self, Report};
 use clap::Args;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -19,6 +20,16 @@ pub struct CopyArguments {
     from: PathBuf,
     /// New directory to copy to
     to: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub struct BackupArguments {
+    #[command(flatten)]
+    copy: CopyArguments,
+    /// Make the copy in a directory below TO that is named by the time (UTC), and remove the oldest
+    /// such copies, so that this number is kept (count)
+    #[arg(long, value_name = "COPIES")]
+    keep: Option<NonZeroUsize>,
 }
 
 /// Prints a report about a log. The exit status is 1 when the log is damaged or cannot be read.
@@ -42,8 +53,12 @@ pub fn check(arguments: CheckArguments) -> ExitCode {
     }
 }
 
-pub fn backup(CopyArguments { from, to }: CopyArguments) -> ExitCode {
-    let copied = copy::backup(&from, &to);
+pub fn backup(arguments: BackupArguments) -> ExitCode {
+    let BackupArguments { copy: CopyArguments { from, to }, keep } = arguments;
+    let copied = match keep {
+        None => copy::backup(&from, &to),
+        Some(keep) => rotation::backup(&from, &to, keep),
+    };
     report(copied.map_err(|error| format!("cannot back up {}: {error}", from.display())))
 }
 

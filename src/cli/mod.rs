@@ -14,6 +14,7 @@ mod copies;
 mod doctor;
 mod edge;
 mod headings;
+mod health;
 mod limits;
 mod loaded;
 mod logging;
@@ -21,6 +22,7 @@ mod output;
 mod packaging;
 mod publish;
 mod reload;
+mod rotation;
 mod scrape;
 mod serve;
 mod serve_flags;
@@ -55,6 +57,8 @@ enum Command {
     Config(config::ConfigCommand),
     /// Make a running origin read its settings and keys again, as SIGHUP does
     Reload(reload::ReloadArguments),
+    /// Ask a running origin for its health; the check of a container
+    Healthcheck(health::HealthArguments),
     /// Publish one event, or each line of standard input as an event
     Publish(publish::PublishArguments),
     /// Make a token for development
@@ -73,7 +77,7 @@ enum Command {
     /// Read every record of a log on disk, and report damage
     Check(copies::CheckArguments),
     /// Copy a log on disk, also while an origin serves it
-    Backup(copies::CopyArguments),
+    Backup(copies::BackupArguments),
     /// Copy a backup to a new directory, and note in every channel that later events are lost
     Restore(copies::CopyArguments),
     /// Print the completions of the commands for a shell
@@ -103,6 +107,7 @@ fn run(arguments: Arguments) -> ExitCode {
     match arguments.command {
         Command::Serve(_) => serve::run(),
         Command::Reload(arguments) => reload::run(&arguments),
+        Command::Healthcheck(arguments) => health::run(&arguments),
         Command::Config(command) => config::run(&command),
         Command::Publish(arguments) => publish::run(arguments),
         Command::Token(arguments) => token::run(arguments),

@@ -5,6 +5,7 @@
 //! a deployment. There is no I/O here.
 
 mod nginx;
+mod origins;
 mod varnish;
 
 pub use nginx::nginx;

@@ -1,31 +1,10 @@
 //! The VCL for Varnish.
 
-use super::{Deployment, READ_SLACK, SEND_SLACK, Varnish, fill, literal, seconds};
+use super::{READ_SLACK, SEND_SLACK, Varnish, fill, literal, origins, seconds};
 use crate::access::scope::Pattern;
 use crate::limits::client_address::Network;
 
 const VARNISH: &str = include_str!("../../vcl/varnish/headwater.vcl");
-/// The parts of a VCL with several origins.
-const VARNISH_PROBE: &str = "\
-# An origin that does not answer, or is about to stop, receives no requests. It is asked each second,
-# so `--drain-delay 3s` or more lets Varnish notice a planned stop before it begins.
-probe headwater_ready {
-    .url = \"/readyz\";
-    .interval = 1s;
-    .timeout = 1s;
-    .window = 2;
-    .threshold = 2;
-    .initial = 1;
-}
-";
-const VARNISH_DIRECTOR: &str = "    new headwater_origins = directors.round_robin();\n";
-const VARNISH_CHOICE: &str = "    set req.backend_hint = headwater_origins.backend();\n";
-const VARNISH_RETRY: &str = "\
-    # Another origin may answer.
-    if (bereq.http.Headwater-Path && bereq.retries == 0) {
-        return (retry);
-    }
-";
 
 /// A complete VCL for `varnishd -f`.
 pub fn varnish(wanted: &Varnish) -> String {
@@ -61,9 +40,6 @@ pub fn varnish(wanted: &Varnish) -> String {
         let channels: Vec<String> = wanted.private.iter().map(expression).collect();
         text = fill(&text, &[(",)?(?!)", format!(",)?(?:{})", channels.join("|")))]);
     }
-    if !wanted.deployment.further_origins.is_empty() {
-        text = with_several_origins(&text, &wanted.deployment);
-    }
     if !wanted.purge_from.is_empty() {
         let operators: String = wanted
             .purge_from
@@ -72,41 +48,7 @@ pub fn varnish(wanted: &Varnish) -> String {
             .collect();
         text = fill(&text, &[("    \"127.0.0.1\";\n    \"::1\";\n", operators)]);
     }
-    text
-}
-
-/// Puts a director in the place of the one backend of a VCL. Requests go to the origins in turn,
-/// and only to those that are ready. A request that fails at one origin goes to another one, if it
-/// is a read.
-fn with_several_origins(text: &str, deployment: &Deployment) -> String {
-    const BACKEND: &str = "backend headwater {\n";
-    let Some(begin) = text.find(BACKEND) else { return text.to_owned() };
-    let Some(length) = text[begin..].find("}\n") else { return text.to_owned() };
-    let (before, rest) = text.split_at(begin);
-    let (backend, after) = rest.split_at(length + "}\n".len());
-    let first = &deployment.origin;
-    let origins = std::iter::once(first).chain(&deployment.further_origins).zip(1..);
-    let (mut backends, mut members) = (VARNISH_PROBE.to_owned(), String::new());
-    for (origin, number) in origins {
-        let values = [
-            (BACKEND, format!("backend headwater_{number} {{\n")),
-            (&format!("\"{}\"", first.bare_host()), format!("\"{}\"", origin.bare_host())),
-            (&format!(".port = \"{}\"", first.port), format!(".port = \"{}\"", origin.port)),
-            ("}\n", "    .probe = headwater_ready;\n}\n".to_owned()),
-        ];
-        backends += &format!("\n{}", fill(backend, &values));
-        members += &format!("    headwater_origins.add_backend(headwater_{number});\n");
-    }
-    let sub = |name: &str| format!("sub {name} {{\n");
-    let after = fill(
-        after,
-        &[
-            (&sub("vcl_init"), sub("vcl_init") + VARNISH_DIRECTOR + &members),
-            (&sub("vcl_recv"), sub("vcl_recv") + VARNISH_CHOICE),
-            (&sub("vcl_backend_error"), sub("vcl_backend_error") + VARNISH_RETRY),
-        ],
-    );
-    format!("{before}{backends}{after}")
+    origins::spread(&text, origin, &wanted.deployment.further_origins)
 }
 
 /// A regular expression for the names that a pattern matches; it is used where a name begins.

@@ -4,6 +4,7 @@
 mod browsers;
 mod caches;
 mod cli;
+mod deploy;
 mod docs;
 mod examples;
 mod fanout;

@@ -51,6 +51,23 @@ fn varnish_takes_the_shipped_file_and_the_filled_in_one() {
 }
 
 #[test]
+fn varnish_takes_several_origins() {
+    let origins = ["10.0.0.5:8080", "[::1]:9000", "10.0.0.7:8081"];
+    let flags = origins.map(|origin| ["--origin", origin]).concat();
+    let vcl = edge(&[&["varnish", "--long-poll-timeout", "1m"][..], &flags].concat());
+    varnishd_takes(&vcl).unwrap();
+    for (host, port) in [("10.0.0.5", 8080), ("::1", 9000), ("10.0.0.7", 8081)] {
+        let address = format!(".host = \"{host}\";\n    .port = \"{port}\";");
+        assert_eq!(vcl.matches(&address).count(), 1, "{address} is missing:\n{vcl}");
+    }
+    assert_eq!(vcl.matches(".probe = headwater_ready;").count(), 3);
+    assert_eq!(vcl.matches(".first_byte_timeout = 70s;").count(), 3);
+    for name in ["headwater", "headwater_2", "headwater_3"] {
+        assert_eq!(vcl.matches(&format!(".add_backend({name});")).count(), 2, "{name}");
+    }
+}
+
+#[test]
 fn squid_takes_the_shipped_file_and_the_filled_in_one() {
     let takes = |text: &str| {
         // Squid reports an unknown word in a line, but does not fail.

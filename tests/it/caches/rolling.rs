@@ -85,7 +85,7 @@ async fn two_origins_are_restarted_one_after_the_other_behind_varnish() {
     let redis = RedisServer::start();
     let segment = format!("{}s", SEGMENT.as_secs());
     let url = redis.url();
-    let flags = ["--store", &url, "--segment", &segment, "--drain-delay", "3s"];
+    let flags = ["--store", &url, "--segment", &segment, "--drain-delay", "5s"];
     let mut origins = [Origin::with(&flags), Origin::with(&flags)];
     let [one, other] = [0, 1].map(|index| origins[index].listen.to_string());
     let varnish = Cache::varnish_with(&edge(&["varnish", "--origin", &one, "--origin", &other]));

@@ -179,3 +179,22 @@ fn wrong_flags_are_explained_before_anything_is_opened() {
     let elsewhere = ["--store", "memory", "--open-publish", "--listen", "203.0.113.1:1"];
     check(&elsewhere, "cannot listen on 203.0.113.1:1");
 }
+
+#[tokio::test]
+async fn a_health_check_fails_when_the_origin_is_not_ready_only_if_it_is_asked_to() {
+    let mut redis = crate::kit::redis::RedisServer::start();
+    let origin = Origin::with(&["--store", &redis.url()]);
+    let url = format!("http://{}", origin.admin);
+    let check = |words: &[&str]| {
+        headwater(&origin, &[&["healthcheck", "--admin-url", &url], words].concat(), "")
+    };
+    origin.becomes(200).await;
+    assert_eq!(stdout(&check(&["--ready"])), "ready\n");
+    redis.kill();
+    origin.becomes(503).await;
+    let output = check(&["--ready"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("/readyz answers 503"), "{said}");
+    assert_eq!(stdout(&check(&[])), "ok\n");
+}

@@ -65,7 +65,7 @@ async fn the_package_is_installed_upgraded_and_purged() {
     let units = succeeds("dpkg", &["--listfiles", "headwater"]);
     let units: Vec<_> =
         units.lines().filter(|line| line.contains("/systemd/system/head")).collect();
-    assert_eq!(units.len(), 2, "{units:?}");
+    assert_eq!(units.len(), 4, "{units:?}");
     for unit in units {
         succeeds("systemd-analyze", &["verify", "--man=no", unit]);
     }

@@ -42,16 +42,19 @@ async fn the_service_manager_learns_of_the_start_the_stop_and_that_the_process_l
 fn systemd_accepts_the_units_and_finds_them_hardened() {
     let directory = tempfile::tempdir().expect("a directory");
     // The program is not installed here, so the unit names another one that is.
-    for unit in ["headwater.service", "headwater.socket"] {
+    let units = ["headwater.service", "headwater.socket", "headwater-backup.service"];
+    for unit in units.iter().copied().chain(["headwater-backup.timer"]) {
         let text = std::fs::read_to_string(format!("deploy/systemd/{unit}")).expect("a unit");
         let text = text.replace("/usr/bin/headwater", "/bin/true");
         std::fs::write(directory.path().join(unit), text).expect("a file");
     }
     let path = |unit: &str| directory.path().join(unit).display().to_string();
-    let (service, socket) = (path("headwater.service"), path("headwater.socket"));
+    let [service, socket, backup] = units.map(path);
+    let timer = path("headwater-backup.timer");
     for words in [
-        &["verify", "--man=no", &service, &socket][..],
+        &["verify", "--man=no", &service, &socket, &backup, &timer][..],
         &["security", "--offline=true", EXPOSURE_MAX, &service],
+        &["security", "--offline=true", EXPOSURE_MAX, &backup],
     ] {
         let output = Command::new("systemd-analyze").args(words).output().expect("it runs");
         let report = [output.stdout, output.stderr].concat();

@@ -187,7 +187,7 @@ impl Drop for Cache {
 }
 
 /// Returns the parameters of the command line in the head of the VCL.
-fn run_parameters(vcl: &str) -> Vec<String> {
+pub fn run_parameters(vcl: &str) -> Vec<String> {
     let head = vcl.split("vcl 4.1;").next().expect("a head");
     let command = head.split("varnishd -a").nth(1).expect("a command line");
     let command = command.split("#\n").next().expect("its end").replace(['#', '\\'], " ");

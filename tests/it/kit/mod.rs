@@ -4,6 +4,7 @@ pub mod client;
 pub mod edge;
 pub mod engine;
 pub mod machine;
+pub mod prometheus;
 pub mod redis;
 pub mod socket;
 pub mod visitor;
