@@ -123,7 +123,7 @@ impl Checks {
     async fn find_base(&mut self) -> Result<(), HttpError> {
         match self.publish(0).await {
             Ok(Some(id)) => {
-                self.base = EventId { ms: id.ms.saturating_sub(1), seq: 0 };
+                self.base = before(id);
                 return Ok(());
             }
             Ok(None) => {}
@@ -481,6 +481,14 @@ impl Checks {
                 self.find(Fault::Loop, format!("a client came back {most} times within a second"));
             }
         }
+    }
+}
+
+/// The position directly before an id: no event of any channel lies between the two.
+fn before(id: EventId) -> EventId {
+    match id.seq.checked_sub(1) {
+        Some(seq) => EventId { seq, ..id },
+        None => EventId { ms: id.ms.saturating_sub(1), seq: u64::from(u32::MAX) },
     }
 }
 

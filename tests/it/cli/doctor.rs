@@ -185,6 +185,25 @@ async fn it_is_silent_on_the_shipped_files() {
     }
 }
 
+#[tokio::test]
+async fn other_channels_may_be_busy() {
+    let _quiet = crate::kit::quiet().await;
+    let origin = Origin::with(&["--store", "memory", "--segment", "4s"]);
+    let lines = "{\"data\":\"x\"}\n".repeat(100);
+    let busy = async {
+        loop {
+            origin.publish_lines("busy", &lines).await;
+        }
+    };
+    let url = origin.address().to_string();
+    let (report, _) = tokio::select! {
+        examined = examine(&origin, &url, &["--direct"]) => examined,
+        () = busy => unreachable!("the publisher has no end"),
+    };
+    // The examined channel is new, and the ids before its first event belong to the other channel.
+    assert_eq!(problems(&report), ["dead-on-error"], "{report:#}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_looks_through_tls_and_http_2_in_front_of_varnish() {
     let _quiet = crate::kit::quiet().await;
