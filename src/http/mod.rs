@@ -12,6 +12,8 @@ mod caller;
 mod config;
 mod cors;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod history;
 mod intake;
 mod long_poll;

@@ -6,6 +6,7 @@ mod caches;
 mod cli;
 mod docs;
 mod fanout;
+mod fuzz;
 mod hardening;
 mod hunt;
 mod kit;
