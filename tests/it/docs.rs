@@ -106,7 +106,7 @@ fn every_flag_in_the_documents_is_a_flag_of_ours() {
             known.push_str(&String::from_utf8(help).expect("text"));
         }
     }
-    // Flags of curl, of cargo, of caches, of tests/hunt and of benches/peers/run.
+    // Flags of curl, of cargo, of caches, of tests/hunt, of tests/fuzz and of benches/peers/run.
     let others = [
         "--data-binary",
         "--release",
@@ -122,6 +122,7 @@ fn every_flag_in_the_documents_is_a_flag_of_ours() {
         "--seconds",
         "--seeds",
         "--from",
+        "--planted",
         "--only",
         "--rows",
         "--update",
