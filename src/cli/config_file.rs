@@ -63,6 +63,19 @@ impl ConfigFile {
         Ok(Self { path: path.to_owned(), settings, is_readable_by_all })
     }
 
+    /// Reads the text of a file.
+    #[cfg(feature = "fuzzing")]
+    pub fn of_text(text: &str, command: &Command) -> Result<Self, (usize, String)> {
+        let settings = parse(text, command)?;
+        Ok(Self { path: PathBuf::new(), settings, is_readable_by_all: false })
+    }
+
+    /// Returns the values of each setting.
+    #[cfg(feature = "fuzzing")]
+    pub fn into_values(self) -> Vec<(String, Vec<String>)> {
+        self.settings.into_iter().map(|(name, setting)| (name, setting.values)).collect()
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -13,6 +13,8 @@ mod config_file;
 mod copies;
 mod doctor;
 mod edge;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod headings;
 mod health;
 mod limits;

@@ -190,6 +190,26 @@ impl EventSource {
     }
 }
 
+/// Returns the messages that a client receives from a response with these chunks, and whether the
+/// response could be parsed to its end.
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+#[allow(clippy::expect_used)]
+pub fn messages_of(chunks: Vec<Bytes>) -> (Vec<Message>, bool) {
+    use futures_util::FutureExt;
+    let mut source = EventSource::new("http://x".parse().expect("an address"), "/", None);
+    let chunks = chunks.into_iter().map(Ok::<_, std::convert::Infallible>);
+    let mut blocks = sse_stream::SseByteStream::new(futures_util::stream::iter(chunks));
+    let mut messages = Vec::new();
+    loop {
+        // The chunks are there, so no poll has to wait.
+        match blocks.next().now_or_never().expect("a block or the end") {
+            Some(Ok(block)) => messages.extend(source.dispatch(block)),
+            end => return (messages, end.is_none()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,22 +217,12 @@ mod tests {
     use crate::core::event::{ChannelName, Event};
     use crate::core::sse::{self, EventWriter, Format};
     use proptest::prelude::*;
-    use sse_stream::SseByteStream;
-    use std::convert::Infallible;
 
     /// The messages that a client receives from these chunks.
     fn read(chunks: Vec<Bytes>) -> Vec<Message> {
-        let mut source = EventSource::new("http://x".parse().expect("an address"), "/", None);
-        let chunks = chunks.into_iter().map(Ok::<_, Infallible>);
-        let mut blocks = SseByteStream::new(tokio_stream::iter(chunks));
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        runtime.block_on(async {
-            let mut messages = Vec::new();
-            while let Some(block) = blocks.next().await {
-                messages.extend(source.dispatch(block.expect("a block")));
-            }
-            messages
-        })
+        let (messages, is_whole) = messages_of(chunks);
+        assert!(is_whole, "a block cannot be parsed");
+        messages
     }
 
     #[test]

@@ -53,7 +53,8 @@ impl EventId {
         }
         match self.seq.checked_add(1) {
             Some(seq) => Self { ms: self.ms, seq },
-            None => Self { ms: self.ms + 1, seq: 0 },
+            // The largest id of all has no next one, and must not be followed by the smallest.
+            None => self.ms.checked_add(1).map_or(self, |ms| Self { ms, seq: 0 }),
         }
     }
 
@@ -188,6 +189,7 @@ mod tests {
         assert_eq!(id(10, 3).next(10), id(10, 4));
         assert_eq!(id(10, 3).next(2), id(10, 4));
         assert_eq!(id(10, u64::MAX).next(2), id(11, 0));
+        assert_eq!(id(u64::MAX, u64::MAX).next(2), id(u64::MAX, u64::MAX));
     }
 
     #[test]

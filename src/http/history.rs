@@ -178,7 +178,7 @@ pub(super) fn event_json<'a>(name: &'a ChannelName, stored: &'a StoredEvent) -> 
     EventJson::new(name, Some(stored.id), &stored.event)
 }
 
-fn place(field: &'static str, text: &str) -> Result<EventId, Problem> {
+pub(super) fn place(field: &'static str, text: &str) -> Result<EventId, Problem> {
     match Cursor::parse(text).map(|cursor| cursor.positions) {
         Ok(positions) if positions.len() == 1 => Ok(positions[0]),
         _ => {
@@ -190,7 +190,7 @@ fn place(field: &'static str, text: &str) -> Result<EventId, Problem> {
     }
 }
 
-fn history_limit(query: &Query) -> Result<usize, Problem> {
+pub(super) fn history_limit(query: &Query) -> Result<usize, Problem> {
     let Some(raw) = query.get("limit") else { return Ok(PAGE_EVENTS_DEFAULT) };
     raw.parse().ok().filter(|limit| (1..=PAGE_EVENTS_MAX).contains(limit)).ok_or_else(|| {
         let detail = format!("?limit= takes a whole number from 1 to {PAGE_EVENTS_MAX}");

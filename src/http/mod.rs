@@ -13,6 +13,8 @@ mod channel_list;
 mod config;
 mod cors;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod history;
 mod intake;
 mod long_poll;

@@ -329,7 +329,7 @@ fn json_answer(status: StatusCode, body: &serde_json::Value) -> HttpResponse {
     json(status, body.to_string().into(), &Freshness::Never.cache_control(0))
 }
 
-fn is_gzip(headers: &HeaderMap) -> Result<bool, Problem> {
+pub(super) fn is_gzip(headers: &HeaderMap) -> Result<bool, Problem> {
     let mut codings = headers.get_all(CONTENT_ENCODING).iter();
     let coding = match (codings.next(), codings.next()) {
         (None, _) => return Ok(false),
@@ -345,7 +345,7 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, Problem> {
 
 /// Decodes a gzip body. Returns `None` when the decoded body is longer than `limit` bytes. From
 /// [`GUNZIP_BYTES`] decoded bytes on, a turn is necessary.
-async fn gunzip(
+pub(super) async fn gunzip(
     bytes: &[u8],
     limit: usize,
     room: &mut Room<'_>,
@@ -416,7 +416,7 @@ fn body_cut(error: hyper::Error) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "body-cut", title, detail)
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
     // A value that is not text is read as an empty key, which is refused.

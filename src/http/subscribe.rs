@@ -249,7 +249,11 @@ fn format(query: &Query) -> Result<Format, Problem> {
 /// Determines where the stream begins. An `EventSource` sends the query of its URL with every
 /// reconnect, so the cursor that the client has reached takes precedence over the position at which
 /// it first began. Values of lower precedence are ignored, even if they are invalid.
-fn asked(headers: &HeaderMap, query: &Query, channels: usize) -> Result<ResumeFrom, Problem> {
+pub(super) fn asked(
+    headers: &HeaderMap,
+    query: &Query,
+    channels: usize,
+) -> Result<ResumeFrom, Problem> {
     let mut sent = headers.get_all("last-event-id").iter().map(HeaderValue::as_bytes);
     let from_header = match (sent.next(), sent.next()) {
         (Some(_), Some(_)) => Some(&b"several Last-Event-ID headers"[..]),

@@ -8,6 +8,7 @@ mod deploy;
 mod docs;
 mod examples;
 mod fanout;
+mod fuzz;
 mod hardening;
 mod hunt;
 mod kit;

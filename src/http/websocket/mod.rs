@@ -10,7 +10,7 @@ mod rate_limited;
 mod session;
 mod subscription;
 
-pub use session::{Session, Wire, close, failed, wire};
+pub use session::{Session, Wire, close, failed, wire, wire_config};
 
 use super::access::{bearer, cookies, explanation};
 use super::problem::Problem;

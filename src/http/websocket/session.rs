@@ -60,13 +60,18 @@ pub type Wire = WebSocketStream<RateLimited<TokioIo<Upgraded>>>;
 
 /// Turns an upgraded connection into a WebSocket with these limits.
 pub async fn wire(upgraded: Upgraded, limits: &WebSocketLimits) -> Wire {
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(WRITE_BUFFER_BYTES)
-        .max_message_size(Some(limits.message_bytes))
-        .max_frame_size(Some(limits.message_bytes));
+    let config = wire_config(limits.message_bytes);
     let stream = RateLimited::new(TokioIo::new(upgraded), limits.bytes_per_second);
     WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await
+}
+
+/// The settings of the library for messages of at most `message_bytes` bytes.
+pub fn wire_config(message_bytes: usize) -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .max_message_size(Some(message_bytes))
+        .max_frame_size(Some(message_bytes))
 }
 
 /// A WebSocket that is being served.

@@ -73,7 +73,7 @@ impl Entry {
 
     /// The id of its last event.
     pub fn last(&self) -> EventId {
-        EventId { ms: self.first.ms, seq: self.first.seq + u64::from(self.count) - 1 }
+        EventId { ms: self.first.ms, seq: self.first.seq + (u64::from(self.count) - 1) }
     }
 }
 
@@ -146,7 +146,8 @@ pub fn write_entries(out: &mut Vec<u8>, entries: &VecDeque<Entry>, seed: u64) ->
     Entries::Stored { offset: start as u32, count: entries.len() as u32, checksum }
 }
 
-/// Decodes entries from the bytes of an index. Fails when the checksum does not match.
+/// Decodes entries from the bytes of an index. Fails when the checksum does not match, or when the
+/// ids of an entry are impossible.
 pub fn read_entries(bytes: &[u8], checksum: u64, seed: u64) -> Result<VecDeque<Entry>, Unreadable> {
     if xxh3_64_with_seed(bytes, seed) != checksum {
         return Err(Unreadable);
@@ -157,7 +158,35 @@ pub fn read_entries(bytes: &[u8], checksum: u64, seed: u64) -> Result<VecDeque<E
         let first = reader.id()?;
         let (count, offset) = (reader.u32()?, reader.u32()?);
         let (length, bytes) = (reader.u32()?, reader.u32()?);
+        let after_first = u64::from(count).checked_sub(1).ok_or(Unreadable)?;
+        first.seq.checked_add(after_first).ok_or(Unreadable)?;
         entries.push_back(Entry { first, count, offset, length, bytes });
     }
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEED: u64 = 7;
+
+    fn read_back(entry: Entry) -> Option<Entry> {
+        let mut out = Vec::new();
+        let stored = write_entries(&mut out, &VecDeque::from([entry]), SEED);
+        let Entries::Stored { checksum, .. } = stored else { panic!("they were written") };
+        read_entries(&out, checksum, SEED).ok()?.pop_front()
+    }
+
+    #[test]
+    fn the_last_id_of_an_entry_never_overflows() {
+        let largest = EventId { ms: 1, seq: u64::MAX };
+        let lost = Entry::lost(largest);
+        assert_eq!(lost.last(), largest);
+        assert_eq!(read_back(lost), Some(lost));
+        let entry = Entry { first: EventId { ms: 1, seq: 2 }, count: 3, length: 8, ..lost };
+        assert_eq!(read_back(entry), Some(entry));
+        assert_eq!(read_back(Entry { count: 0, ..entry }), None);
+        assert_eq!(read_back(Entry { count: 3, ..lost }), None);
+    }
 }

@@ -4,6 +4,10 @@
 
 use super::super::{Idempotency, Limits, Listener, PageLimit, Publication, Store};
 use super::files::{Files, Memory};
+use super::frame::{self, Kind};
+use super::records::Events;
+use super::segment::{self, Head};
+use super::summary::summarize;
 use super::{LocalConfig, LocalStore};
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, Event, StoredEvent};
@@ -278,4 +282,38 @@ async fn a_file_that_is_missing_is_announced() {
     without_head.remove("log");
     let refused = open(without_head).1.err().unwrap().to_string();
     assert!(refused.contains("the copy is not complete"), "{refused}");
+}
+
+/// The newest file is lost, and the one before it, which has an index, is damaged.
+#[test]
+fn the_index_of_a_damaged_last_file_is_not_believed_later() {
+    let (files, beginning) = (Memory::durable(FileBytes::new()), EventId { ms: 5, seq: 0 });
+    Head { seed: 7, beginning }.store(&files).unwrap();
+    let first = EventId { ms: 7, seq: 0 };
+    let events = vec![Event::stored(None, None, "x")];
+    let (channel, previous) = (name("a"), beginning);
+    let events = Events { channel, is_first: true, previous, first, key: None, events };
+    let mut log = Vec::new();
+    frame::write(&mut log, 7, (Kind::Events, 1, true), |out| events.write(out));
+    let middle = log.len() / 2;
+    frame::write(&mut log, 7, (Kind::Seal, 2, true), |_| {});
+    let index = summarize(&frame::scan(&log, 7, false), 1).write_index(7);
+    let mut bytes = files.bytes();
+    bytes.insert("0000000001-0000000001.index".to_owned(), index);
+    log[middle] ^= 1;
+    bytes.insert("0000000001-0000000001.log".to_owned(), log);
+    let files = Memory::durable(bytes);
+    for _ in 0..2 {
+        let opened = segment::open(&files, beginning).unwrap();
+        assert!(opened.is_damaged && opened.catalog.channels.is_empty());
+    }
+}
+
+#[test]
+fn a_name_without_possible_numbers_is_no_file_of_the_log() {
+    let numbers = |first, until| segment::numbers(&segment::name(first, until, "log"));
+    assert_eq!(numbers(3, 4), Some((3, 4)));
+    for (first, until) in [(0, 1), (4, 3), (1, u32::MAX)] {
+        assert_eq!(numbers(first, until), None, "{first} {until}");
+    }
 }

@@ -229,7 +229,7 @@ pub struct Memory {
 #[derive(Debug, Default)]
 pub struct MemoryFile(RwLock<Vec<u8>>);
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 impl Memory {
     /// Creates files that the log treats as if they survived the process.
     pub fn durable(files: HashMap<String, Vec<u8>>) -> Self {

@@ -18,6 +18,8 @@ pub mod copy;
 mod damage;
 pub mod files;
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod health;
 mod keys;
 mod listing;

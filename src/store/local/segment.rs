@@ -66,9 +66,13 @@ pub fn name(first: u32, until: u32, extension: &str) -> String {
     format!("{first:010}-{until:010}.{extension}")
 }
 
+/// Reads the numbers in the name of a file of the log.
 pub fn numbers(name: &str) -> Option<(u32, u32)> {
     let (first, until) = name.strip_suffix(".log")?.split_once('-')?;
-    Some((first.parse().ok()?, until.parse().ok()?))
+    let (first, until) = (first.parse().ok()?, until.parse().ok()?);
+    // The first file has the number 1, and after each file there is a number for the next one.
+    let is_possible = 1 <= first && first <= until && until < u32::MAX;
+    is_possible.then_some((first, until))
 }
 
 impl Head {
@@ -348,6 +352,9 @@ impl Opened {
             if let Some(segment) = self.catalog.segments.get_mut(&until) {
                 segment.index = index.ok();
             }
+        } else if self.catalog.segments.get(&until).is_some_and(|one| one.index.is_some()) {
+            // The next process would believe the index, which has what this one found damaged.
+            files.remove(&name(first, until, "index"))?;
         }
         self.fold(summary);
         if is_cut {

@@ -8,6 +8,8 @@
 
 mod config;
 mod connection;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod keys;
 mod listing;
 mod loss;

@@ -14,12 +14,12 @@ use bytes::Bytes;
 use fred::types::Value;
 
 /// An entry of a log.
-struct Entry {
-    id: EventId,
+pub struct Entry {
+    pub id: EventId,
     /// The id of the entry before it, if the entry contains one.
-    before: Option<EventId>,
+    pub before: Option<EventId>,
     /// The event, or `None` if it is damaged.
-    event: Option<Event>,
+    pub event: Option<Event>,
 }
 
 impl RedisStore {
@@ -130,14 +130,15 @@ pub fn bounds(parts: &mut impl Iterator<Item = Value>) -> Result<Bounds, StoreEr
 }
 
 /// Reads the part of a page before its events.
-fn head(parts: &mut impl Iterator<Item = Value>) -> Result<Page, StoreError> {
+pub fn head(parts: &mut impl Iterator<Item = Value>) -> Result<Page, StoreError> {
     let bounds = bounds(parts)?;
     let closed = id_if_any(next(parts)?)?.is_some();
     let complete = text(next(parts)?)? == "1";
     Ok(Page { events: Vec::new(), complete, bounds, closed })
 }
 
-fn entries(mut parts: impl Iterator<Item = Value>) -> Result<Vec<Entry>, StoreError> {
+/// Reads the entries of a page.
+pub fn entries(mut parts: impl Iterator<Item = Value>) -> Result<Vec<Entry>, StoreError> {
     let mut entries = Vec::new();
     while let Some(entry_id) = parts.next() {
         let (entry_id, before) = (id(entry_id)?, place(next(&mut parts)?)?);
@@ -165,7 +166,7 @@ fn cut(page: &mut Page, limit: PageLimit) {
 }
 
 /// Decodes a row of the state: `<id> <record>`.
-fn stored_state(row: &[u8]) -> Option<StoredEvent> {
+pub fn stored_state(row: &[u8]) -> Option<StoredEvent> {
     let space = row.iter().position(|byte| *byte == b' ')?;
     let id = EventId::parse(std::str::from_utf8(&row[..space]).ok()?).ok()?;
     Some(StoredEvent { id, event: record::read_event(&row[space + 1..]).ok()? })

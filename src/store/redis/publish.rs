@@ -28,7 +28,8 @@ const DEADLINE: usize = 1;
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// The result of the publish script.
-enum ScriptReply {
+#[derive(Debug)]
+pub enum ScriptReply {
     Stored {
         first: EventId,
         count: u64,
@@ -124,7 +125,7 @@ impl RedisStore {
             let script = &self.scripts.publish;
             let run = self.connection.run(script, self.keys.slot(shard), &keys, &arguments);
             match tokio::time::timeout_at(give_up, run).await {
-                Ok(Ok(answer)) => match self.said(answer)? {
+                Ok(Ok(answer)) => match script_reply(answer, events.len(), &self.limits)? {
                     // The clock of Redis was set forward, and this origin has not yet noticed.
                     ScriptReply::Late { now }
                         if is_first && Instant::now() + RETRY_PAUSE < give_up =>
@@ -198,31 +199,6 @@ impl RedisStore {
         arguments
     }
 
-    fn said(&self, answer: Value) -> Result<ScriptReply, StoreError> {
-        let mut parts = array(answer)?.into_iter();
-        let limit =
-            |what, limit, flag| ScriptReply::Refused(StoreError::Limit { what, limit, flag });
-        let word = text(next(&mut parts)?)?;
-        Ok(match word.as_str() {
-            "stored" | "repeated" => ScriptReply::Stored {
-                first: id(next(&mut parts)?)?,
-                count: number(next(&mut parts)?)?,
-                entry: id(next(&mut parts)?)?,
-                repeated: word == "repeated",
-            },
-            "closed" => ScriptReply::Closed(id(next(&mut parts)?)?),
-            "unknown" => ScriptReply::Refused(StoreError::NoChannel),
-            "shards" => ScriptReply::Refused(wrong_shards(&text(next(&mut parts)?)?)),
-            "reused" => ScriptReply::Refused(StoreError::KeyReused),
-            "keys" => limit("too many keys in the channel", self.limits.keys, "--max-keys"),
-            "state" => {
-                limit("the channel's state, in bytes", self.limits.state_bytes, "--max-state-bytes")
-            }
-            "late" => ScriptReply::Late { now: number(next(&mut parts)?)? },
-            _ => return Err(unexpected()),
-        })
-    }
-
     /// Waits until enough replicas have what this connection has written.
     async fn wait_for_replicas(
         &self,
@@ -253,6 +229,37 @@ impl RedisStore {
     }
 }
 
+/// Reads the reply of the publish script to a publish of `sent` events.
+pub fn script_reply(
+    answer: Value,
+    sent: usize,
+    limits: &Limits,
+) -> Result<ScriptReply, StoreError> {
+    let mut parts = array(answer)?.into_iter();
+    let limit = |what, limit, flag| ScriptReply::Refused(StoreError::Limit { what, limit, flag });
+    let word = text(next(&mut parts)?)?;
+    Ok(match word.as_str() {
+        "stored" | "repeated" => {
+            let (first, count) = (id(next(&mut parts)?)?, number(next(&mut parts)?)?);
+            // The ids are counted up from the first one, so their number is checked.
+            let is_possible = first.seq.checked_add(count).is_some() && count == sent as u64;
+            if !is_possible {
+                return Err(unexpected());
+            }
+            let (entry, repeated) = (id(next(&mut parts)?)?, word == "repeated");
+            ScriptReply::Stored { first, count, entry, repeated }
+        }
+        "closed" => ScriptReply::Closed(id(next(&mut parts)?)?),
+        "unknown" => ScriptReply::Refused(StoreError::NoChannel),
+        "shards" => ScriptReply::Refused(wrong_shards(&text(next(&mut parts)?)?)),
+        "reused" => ScriptReply::Refused(StoreError::KeyReused),
+        "keys" => limit("too many keys in the channel", limits.keys, "--max-keys"),
+        "state" => limit("the channel's state, in bytes", limits.state_bytes, "--max-state-bytes"),
+        "late" => ScriptReply::Late { now: number(next(&mut parts)?)? },
+        _ => return Err(unexpected()),
+    })
+}
+
 /// The checksum that is stored with a record of a log, so that damage is detected.
 pub fn checksum(record: &[u8]) -> [u8; 4] {
     (xxh3_64(record) as u32).to_be_bytes()
@@ -264,4 +271,28 @@ fn is_broken(error: &Error) -> bool {
         error.kind(),
         ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Cluster
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_has_as_many_ids_as_events_were_sent() {
+        let reply = |first: &str, count: &str| {
+            let parts = ["stored", first, count, "9-0"].map(Value::from);
+            script_reply(Value::Array(parts.into()), 2, &Limits::default())
+        };
+        let is_stored =
+            |reply| matches!(reply, Ok(ScriptReply::Stored { count: 2, repeated: false, .. }));
+        assert!(is_stored(reply("5-1", "2")));
+        for (first, count) in [
+            ("5-1", "0"),
+            ("5-1", "3"),
+            ("5-1", "18446744073709551615"),
+            ("5-18446744073709551615", "2"),
+        ] {
+            assert!(reply(first, count).is_err(), "{first} {count}");
+        }
+    }
 }

@@ -65,7 +65,8 @@ pub fn stored_batch(first: EventId, blob: &[u8]) -> Result<Vec<StoredEvent>, Sto
     while let Some((length, after)) = rest.split_first_chunk::<4>() {
         let length = u32::from_be_bytes(*length) as usize;
         let (record, after) = after.split_at_checked(length).ok_or_else(unexpected)?;
-        let id = EventId { ms: first.ms, seq: first.seq + events.len() as u64 };
+        let seq = first.seq.checked_add(events.len() as u64).ok_or_else(unexpected)?;
+        let id = EventId { ms: first.ms, seq };
         events.push(stored(id, record)?);
         rest = after;
     }
@@ -74,4 +75,22 @@ pub fn stored_batch(first: EventId, blob: &[u8]) -> Result<Vec<StoredEvent>, Sto
 
 pub fn unexpected() -> StoreError {
     StoreError::Down("redis: a reply of a form this version does not know".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::event::Event;
+
+    #[test]
+    fn a_batch_whose_ids_would_overflow_is_refused() {
+        let record = record::write_event(&Event::stored(None, None, "x"));
+        let mut blob = (record.len() as u32).to_be_bytes().to_vec();
+        blob.extend_from_slice(&record);
+        let largest = EventId { ms: 1, seq: u64::MAX };
+        assert_eq!(stored_batch(largest, &blob).unwrap()[0].id, largest);
+        blob.extend_from_within(..);
+        assert!(stored_batch(largest, &blob).is_err());
+        assert_eq!(stored_batch(EventId { ms: 1, seq: 0 }, &blob).unwrap().len(), 2);
+    }
 }

@@ -40,17 +40,17 @@ const FAULT_PAUSE: Duration = Duration::from_millis(100);
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// An entry of the firehose. The content is `None` if it is damaged.
-struct Entry {
-    id: EventId,
-    news: Option<News>,
+pub struct Entry {
+    pub id: EventId,
+    pub news: Option<News>,
 }
 
 /// The content of a firehose entry: one publish.
-struct News {
-    before: EventId,
-    channel: ChannelName,
-    previous: EventId,
-    events: Vec<StoredEvent>,
+pub struct News {
+    pub before: EventId,
+    pub channel: ChannelName,
+    pub previous: EventId,
+    pub events: Vec<StoredEvent>,
 }
 
 /// Follows a shard as long as the future is polled.
@@ -171,6 +171,11 @@ async fn read_entries(
             return Err(connection.down(&error));
         }
     };
+    entries(answer)
+}
+
+/// Reads the answer of XREAD on one stream.
+pub fn entries(answer: Value) -> Result<Vec<Entry>, StoreError> {
     let streams = match answer {
         // In RESP3 the answer is a map.
         Value::Map(map) => map.inner().into_values().collect(),
