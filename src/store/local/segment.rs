@@ -236,6 +236,10 @@ pub fn open(files: &dyn Files, beginning: EventId) -> io::Result<Opened> {
         catalog: Catalog {
             beginning: head.beginning,
             newest: head.beginning,
+            // The first file of a log records this. Without it, a process that ends before it has
+            // recorded the clock for ages would leave none, and after a jump of the wall clock the
+            // next process would drop everything.
+            ages: if found.is_empty() { beginning.ms } else { 0 },
             ..Catalog::default()
         },
         tail: Tail {
@@ -397,4 +401,18 @@ pub fn store_index(
 
 pub fn invalid(why: String) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::Memory;
+    use super::*;
+
+    #[test]
+    fn a_new_log_records_the_clock_for_ages() {
+        let files = Memory::durable(std::collections::HashMap::new());
+        let at = |ms| EventId { ms, seq: 0 };
+        open(&files, at(5_000)).unwrap();
+        assert_eq!(open(&files, at(9_000)).unwrap().catalog.ages, 5_000);
+    }
 }
