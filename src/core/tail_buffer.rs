@@ -109,7 +109,14 @@ impl TailBuffer {
     /// Records that `last` is the newest event of the store's log, and `beginning` the position
     /// before every event. A buffer without a base begins at `last`, and a reader there no longer
     /// needs the store.
-    pub fn begin_at(&mut self, beginning: EventId, last: EventId) {
+    ///
+    /// `generation` is that of the buffer before the log was read. The result of a read that began
+    /// before the latest reset is ignored: the log may have received events between the two, and
+    /// these are not appended here.
+    pub fn begin_at(&mut self, generation: u64, beginning: EventId, last: EventId) {
+        if generation != self.generation {
+            return;
+        }
         self.beginning = beginning;
         if self.base.is_none() {
             self.base = Some(last);
@@ -428,6 +435,18 @@ mod tests {
         log.append(id(3), &[stored(4, "d")]);
         assert!(!log.covers(id(2)));
         assert!(log.covers(id(3)));
+    }
+
+    #[test]
+    fn a_read_of_the_log_from_before_a_reset_does_not_begin_the_buffer() {
+        let mut log = TailBuffer::new(writer(), 1 << 20);
+        let before = log.generation();
+        log.reset();
+        log.begin_at(before, id(0), id(1));
+        assert!(matches!(log.read(id(1), u64::MAX, 100), Read::BeforeTail));
+        log.begin_at(log.generation(), id(0), id(2));
+        assert!(matches!(log.read(id(1), u64::MAX, 100), Read::BeforeTail));
+        assert!(matches!(log.read(id(2), u64::MAX, 100), Read::CaughtUp));
     }
 
     #[test]

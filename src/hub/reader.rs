@@ -371,7 +371,8 @@ impl Reader {
         // Only the store can tell whether an ended channel was reopened, so the tail buffer does
         // not begin after an end.
         if page.complete && !page.closed {
-            tail.lease.log().begin_at(page.bounds.beginning, page.bounds.last);
+            let (beginning, last) = (page.bounds.beginning, page.bounds.last);
+            tail.lease.log().begin_at(paging.generation, beginning, last);
         }
         let (out, events) = tail.take_events(&page, self.until_ms, is_merged);
         if events == 0 && page.complete && tail.progress == Progress::Reading {
