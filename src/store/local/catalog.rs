@@ -330,6 +330,12 @@ impl Catalog {
             if let Some(mut summary) = found.remove(name) {
                 // Blocks that were dropped during the compaction stay dropped.
                 summary.blocks.retain(|block| block.last > channel.low_watermark);
+                let before =
+                    channel.blocks.back().map_or(channel.low_watermark, |block| block.last);
+                if let Some(previous) = summary.previous.filter(|previous| *previous > before) {
+                    // The compaction could not read the records between the two.
+                    channel.blocks.push_back(Block::of(newest, Entry::lost(previous)));
+                }
                 events_length = summary.blocks.iter().map(|block| block.length).sum();
                 channel.blocks.extend(summary.blocks);
                 for (key, kept) in summary.state {

@@ -2,16 +2,20 @@
 //! the store serves no wrong event, announces every loss and does not panic.
 #![cfg(test)]
 
-use super::super::{Idempotency, Limits, Listener, PageLimit, Publication, Store};
+use super::super::{Idempotency, Limits, Listener, PageLimit, Publication, Store, StoreMetrics};
+use super::compaction;
 use super::files::{Files, Memory};
 use super::frame::{self, Kind};
+use super::reading::{Plan, RecordReader};
 use super::records::Events;
 use super::segment::{self, Head};
 use super::summary::summarize;
 use super::{LocalConfig, LocalStore};
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, Event, StoredEvent};
+use crate::core::log_state::Bounds;
 use crate::sync::clock::Clock;
+use parking_lot::RwLock;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -101,24 +105,45 @@ fn is_gap(stored: &StoredEvent) -> bool {
     stored.event.as_control().is_some_and(|(kind, _)| kind == "gap")
 }
 
+/// Whether a client that has all events before `id` is informed that this event is missing: by a
+/// later gap event, of which `gap` is the newest, or at its return, because its cursor is not one of
+/// this log. `log` has the events that were written.
+fn is_announced(id: EventId, gap: Option<EventId>, bounds: Bounds, log: &[StoredEvent]) -> bool {
+    let before = log.iter().rev().find(|stored| stored.id < id);
+    let is_refused = |before: EventId| bounds.misses(before) || before > bounds.last;
+    gap.is_some_and(|gap| id <= gap)
+        || is_refused(before.map_or(EventId::START, |stored| stored.id))
+        || before.is_none() && id <= bounds.beginning
+}
+
+/// Compares the events of a channel of a damaged log with those that were written. Returns the id
+/// of the newest gap event.
+fn check_events(
+    channel: &str,
+    found: &[StoredEvent],
+    bounds: Bounds,
+    expected: &[StoredEvent],
+    what: &str,
+) -> Option<EventId> {
+    assert!(found.is_sorted_by(|a, b| a.id < b.id), "{what}: {channel} is in order");
+    for stored in found.iter().filter(|stored| !is_gap(stored)) {
+        assert!(expected.contains(stored), "{what}: {channel} never had {stored:?}");
+    }
+    let gap = found.iter().rev().find(|stored| is_gap(stored)).map(|gap| gap.id);
+    for missing in expected.iter().filter(|event| !found.contains(event)) {
+        let is_announced = is_announced(missing.id, gap, bounds, expected);
+        assert!(is_announced, "{what}: {channel} lost {missing:?} in silence");
+    }
+    gap
+}
+
 /// Compares the content of a damaged log with what was written.
 async fn check(store: &LocalStore, whole: &Log, what: &str) {
     for (channel, (found, state)) in read(store).await {
         let bounds = store.log_state(&name(channel)).await.unwrap().bounds;
         let (expected, expected_state) = &whole[channel];
-        assert!(found.is_sorted_by(|a, b| a.id < b.id), "{what}: {channel} is in order");
-        for stored in found.iter().filter(|stored| !is_gap(stored)) {
-            assert!(expected.contains(stored), "{what}: {channel} never had {stored:?}");
-        }
-        let told_until = found.iter().rev().find(|stored| is_gap(stored)).map(|gap| gap.id);
-        let is_told = |id: EventId| {
-            told_until.is_some_and(|gap| id <= gap)
-                || bounds.misses(EventId::START) && id <= bounds.low_watermark
-                || id < bounds.beginning
-        };
-        for missing in expected.iter().filter(|event| !found.contains(event)) {
-            assert!(is_told(missing.id), "{what}: {channel} lost {missing:?} in silence");
-        }
+        let told_until = check_events(channel, &found, bounds, expected, what);
+        let is_told = |id: EventId| is_announced(id, told_until, bounds, expected);
         for stored in state.iter().filter(|stored| !is_gap(stored)) {
             let is_right = expected_state.contains(stored) || is_told(stored.id);
             assert!(is_right, "{what}: {stored:?} is no state of {channel}");
@@ -227,6 +252,66 @@ async fn a_flipped_bit_in_a_file_without_a_good_index_is_announced() {
         let log = index.replace("index", "log");
         let bytes = files.get_mut(&log).unwrap();
         let at = number(run, "at", bytes.len());
+        bytes[at] ^= 1;
+        let (_, store) = open(files);
+        check(&store.unwrap(), &whole, &format!("run {run}: byte {at} of {log}")).await;
+    }
+}
+
+/// Replaces the files from `first` on, but the last two, by one, as a compaction does. Compares what
+/// is read without a restart with what was written.
+fn compact_and_check(bytes: FileBytes, first: u32, whole: &Log, what: &str) -> FileBytes {
+    let files = Memory::durable(bytes);
+    let opened = segment::open(&files, EventId::START).unwrap();
+    let (head, catalog) = (opened.head, RwLock::new(opened.catalog));
+    let newest = *catalog.read().segments.keys().rev().nth(2).unwrap();
+    let with = compaction::compact(&files, &catalog, head, first..=newest, 0).unwrap();
+    catalog.write().replaced(first..=newest, with);
+    let reader = RecordReader::new(head.seed, StoreMetrics::default());
+    for channel in CHANNELS {
+        let catalog = catalog.read();
+        let (plan, position) = Plan::after(&catalog, &name(channel), EventId::START, ALL);
+        let found = reader.page(plan, position, ALL).unwrap().events;
+        let bounds = catalog.log_state(&name(channel)).bounds;
+        check_events(channel, &found, bounds, &whole[channel].0, what);
+    }
+    files.bytes()
+}
+
+#[tokio::test]
+async fn damage_that_a_compaction_meets_is_announced() {
+    let (whole_files, whole) = stopped_log().await;
+    let mut logs: Vec<_> = whole_files.keys().filter(|name| name.ends_with(".log")).collect();
+    logs.sort();
+    logs.truncate(logs.len() - 2);
+    for run in 0..runs(300) {
+        let mut files = whole_files.clone();
+        let log = logs[number(run, "file", logs.len())].clone();
+        let bytes = files.get_mut(&log).unwrap();
+        let at = number(run, "at", bytes.len());
+        bytes[at] ^= 1;
+        let what = format!("run {run}: byte {at} of {log}");
+        let (_, store) = open(compact_and_check(files, 1 + run as u32 % 2, &whole, &what));
+        check(&store.unwrap(), &whole, &what).await;
+    }
+}
+
+/// The record of a channel in a compacted file counts as the last event of that channel there.
+#[tokio::test]
+async fn a_damaged_compacted_file_without_an_index_is_announced() {
+    let (whole_files, whole) = stopped_log().await;
+    let compacted = compact_and_check(whole_files, 2, &whole, "whole");
+    let mut logs: Vec<_> = compacted.keys().filter(|name| name.ends_with(".log")).collect();
+    logs.sort();
+    let log = logs[1].clone();
+    for run in 0..runs(300) {
+        let mut files = compacted.clone();
+        files.remove(&log.replace("log", "index")).unwrap();
+        let bytes = files.get_mut(&log).unwrap();
+        let at = match run % 2 {
+            0 => number(run, "at", bytes.len()),
+            _ => bytes.len() - 1 - number(run, "at", 2_000),
+        };
         bytes[at] ^= 1;
         let (_, store) = open(files);
         check(&store.unwrap(), &whole, &format!("run {run}: byte {at} of {log}")).await;

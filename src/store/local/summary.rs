@@ -87,6 +87,7 @@ pub fn summarize(scan: &Scan<'_>, segment: u32) -> Summary {
             summary.is_damaged = true;
         }
     }
+    channels.values_mut().for_each(|channel| channel.announce_lost_end(segment));
     summary.channels = channels.into_values().collect();
     summary
 }
@@ -193,7 +194,8 @@ impl Summary {
         let (ages, commit) = (reader.u64()?, reader.u64()?);
         let count = reader.u32()?;
         let channels = (0..count).map(|_| ChannelSummary::read(&mut reader, segment));
-        let channels = channels.collect::<Result<_, _>>()?;
+        let mut channels = channels.collect::<Result<Vec<_>, _>>()?;
+        channels.iter_mut().for_each(|channel| channel.announce_lost_end(segment));
         let mut keys = Vec::new();
         while !reader.is_empty() {
             let length = reader.u32()? as usize;
@@ -221,9 +223,12 @@ impl ChannelSummary {
 
     fn append(&mut self, events: &Events, frame: &Frame<'_>, segment: u32) {
         self.is_suspect = false;
+        let entry = entry_of(events, frame.offset, frame.length());
         if events.is_first {
-            // The channel was forgotten before this record, so its earlier content is dropped.
-            *self = Self { is_first: true, ..Self::new(self.name.clone()) };
+            // The channel was forgotten before this record, so its earlier content is dropped. A
+            // record that a compaction has made of this or later events stays.
+            let carried = self.carried.take().filter(|record| record.last >= entry.last());
+            *self = Self { is_first: true, carried, ..Self::new(self.name.clone()) };
             self.previous = Some(events.previous);
         } else if self.previous.is_none() {
             self.previous = Some(events.previous);
@@ -231,11 +236,20 @@ impl ChannelSummary {
             // Every record contains the id of the event before it, which reveals a lost record.
             block::push(&mut self.blocks, segment, Entry::lost(events.previous));
         }
-        let entry = entry_of(events, frame.offset, frame.length());
         self.last = entry.last();
         self.closed = self.closed.and(Some(EventId::START));
         block::push(&mut self.blocks, segment, entry);
         self.take_state(events, frame, segment);
+    }
+
+    /// Adds an entry for lost events at the end of a file that a compaction has made. No later record
+    /// reveals that loss, because the record of the channel in this file counts as its last event.
+    fn announce_lost_end(&mut self, segment: u32) {
+        let Some(carried) = &self.carried else { return };
+        if carried.last > self.last.max(carried.low_watermark) {
+            self.last = carried.last;
+            block::push(&mut self.blocks, segment, Entry::lost(carried.last));
+        }
     }
 
     fn take_state(&mut self, events: &Events, frame: &Frame<'_>, segment: u32) {
