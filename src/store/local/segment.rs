@@ -231,6 +231,9 @@ pub fn open(files: &dyn Files, beginning: EventId) -> io::Result<Opened> {
     found.sort_by_key(|(first, until)| (*first, u32::MAX - until));
     let head = Head::open(files, found.is_empty(), beginning)?;
     drop_leftovers(files, &names, &mut found)?;
+    // The process before may have ended after it had created or renamed a file, and before the name
+    // was durable. A power failure would then remove a file that is served and written from now on.
+    files.sync_names()?;
     let mut opened = Opened {
         head,
         catalog: Catalog {

@@ -101,6 +101,24 @@ async fn a_power_failure_in_a_commit_is_not_taken_for_damage() {
 }
 
 #[tokio::test]
+async fn a_file_whose_name_was_not_durable_stays_after_the_next_start() {
+    for_seeds(RUNS, async |seed| {
+        let mut machine = opened(seed, 100).await;
+        // Each publish fills a file, so that one of them begins a file whose name is not synced.
+        machine.disk.begin(random(seed, "disk"), Faults { sync_fails: 3, ..Faults::default() });
+        for number in 0..4 {
+            machine.write(publish(&format!("{number} {}", "x".repeat(900)))).await.unwrap();
+        }
+        machine.stop();
+        machine.open(random(seed, "open")).await.unwrap();
+        machine.write(publish("acknowledged")).await.unwrap();
+        machine.fail_power(&mut random(seed, "power"));
+        machine.open(random(seed, "open")).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_index_that_cannot_be_read_for_a_moment_costs_no_event() {
     for_seeds(RUNS, async |seed| {
         let mut machine = opened(seed, 10).await;
