@@ -44,7 +44,8 @@ pub struct LimitArguments {
     /// Most events per second, and at once, into one channel at this origin; 0 = no limit (count)
     #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_PUBLISH_RATE", default_value_t = 0)]
     publish_rate: u32,
-    /// Most events per second, and at once, from tokens with the same `sub`; 0 = no limit (count)
+    /// Most events per second, and at once, from tokens with the same `sub`, also refused ones; all
+    /// tokens without a `sub` share one limit; 0 = no limit (count)
     #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_PUBLISH_RATE_PER_SUBJECT", default_value_t = 0)]
     publish_rate_per_subject: u32,
     /// Most new channels at once from tokens with the same `sub`, at this origin; the allowance

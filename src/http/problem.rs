@@ -6,7 +6,8 @@ use crate::hub::channel::ReadError;
 use crate::limits::budget::Exhausted;
 use crate::store::StoreError;
 use hyper::header::{
-    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER,
+    SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
 use hyper::{Response, StatusCode};
 use serde_json::{Map, Value, json};
@@ -23,6 +24,8 @@ pub struct Problem {
     members: Map<String, Value>,
     retry_after_s: Option<u64>,
     allow: Option<&'static str>,
+    /// Whether the same connection can be upgraded to a WebSocket, for a `426`.
+    upgrade: bool,
     challenge: Option<Challenge>,
 }
 
@@ -46,9 +49,17 @@ impl Problem {
         title: &'static str,
         detail: impl Into<String>,
     ) -> Self {
-        let detail = detail.into();
-        let (members, retry_after_s, allow, challenge) = (Map::new(), None, None, None);
-        Self { status, slug, title, detail, members, retry_after_s, allow, challenge }
+        Self {
+            status,
+            slug,
+            title,
+            detail: detail.into(),
+            members: Map::new(),
+            retry_after_s: None,
+            allow: None,
+            upgrade: false,
+            challenge: None,
+        }
     }
 
     /// `400`: one part of the request, named by `field`, is wrong.
@@ -122,6 +133,20 @@ impl Problem {
         let detail = format!("{what} at once ({flag}); send smaller batches, or raise it");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too much at once", detail)
             .with("limit", limit)
+    }
+
+    /// `426`: only WebSocket handshakes are answered here. `can_upgrade`: they can be sent over this
+    /// connection, which is so with HTTP/1.1.
+    pub fn only_websockets(can_upgrade: bool) -> Self {
+        let detail = match can_upgrade {
+            true => {
+                "this is a WebSocket: send Connection: Upgrade, Upgrade: websocket, \
+                 Sec-WebSocket-Version: 13 and a Sec-WebSocket-Key with GET"
+            }
+            false => "a WebSocket begins with HTTP/1.1 here",
+        };
+        let (status, title) = (StatusCode::UPGRADE_REQUIRED, "Only WebSockets here");
+        Self { upgrade: can_upgrade, ..Self::new(status, "websocket", title, detail) }
     }
 
     /// `405`: the path does not take this method; `allow` lists the methods that it takes.
@@ -213,6 +238,13 @@ impl Problem {
         }
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if self.status == StatusCode::UPGRADE_REQUIRED {
+            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        if self.upgrade {
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         }
         response
     }

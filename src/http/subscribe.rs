@@ -25,6 +25,7 @@ use crate::telemetry::metrics::JoinKind;
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
 use hyper::{Method, Request, Response, StatusCode};
+use std::iter;
 use std::ops::RangeInclusive;
 
 /// The range of `retry` in shed responses, in ms. The values are random, so that clients that were
@@ -155,9 +156,11 @@ impl AppState {
     /// Adds the keys by which a CDN can purge a response about these channels (`--surrogate-keys`).
     pub(super) fn surrogate_headers(&self, names: &[ChannelName], headers: &mut HeaderMap) {
         if self.config().surrogate_keys {
-            let keys: Vec<String> = names.iter().map(|name| format!("headwater-{name}")).collect();
-            headers.insert("surrogate-key", header(&format!("headwater {}", keys.join(" "))));
-            headers.insert("cache-tag", header(&format!("headwater,{}", keys.join(","))));
+            // A shed response has no channels: its key is that of all responses alone.
+            let of_channels = names.iter().map(|name| format!("headwater-{name}"));
+            let keys: Vec<String> = iter::once("headwater".to_owned()).chain(of_channels).collect();
+            headers.insert("surrogate-key", header(&keys.join(" ")));
+            headers.insert("cache-tag", header(&keys.join(",")));
         }
     }
 

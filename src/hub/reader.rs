@@ -349,10 +349,9 @@ impl Reader {
         &mut self,
         paging: Paging,
         page: Page,
-        charge: Option<Charge>,
+        mut charge: Option<Charge>,
     ) -> Result<Option<Delivery>, Lost> {
         let is_merged = self.tails.len() > 1;
-        let mut charge = charge;
         if is_merged {
             self.merge.charge = self.merge.charge.take().or(charge.take());
             let needed = page_memory(&page);
@@ -371,8 +370,8 @@ impl Reader {
         // Only the store can tell whether an ended channel was reopened, so the tail buffer does
         // not begin after an end.
         if page.complete && !page.closed {
-            let (beginning, last) = (page.bounds.beginning, page.bounds.last);
-            tail.lease.log().begin_at(paging.generation, beginning, last);
+            let bounds = page.bounds;
+            tail.lease.log().begin_at(paging.generation, bounds.beginning, bounds.last);
         }
         let (out, events) = tail.take_events(&page, self.until_ms, is_merged);
         if events == 0 && page.complete && tail.progress == Progress::Reading {

@@ -177,10 +177,16 @@ pub async fn run(
             } => false,
         };
         lifecycle.advance(Stage::Closing);
+        let stopped = match is_drained {
+            true => Stopped::Drained,
+            // The streams are counted while they are still open.
+            false => Stopped::Cut { connections: origin.hub.open_streams() },
+        };
         if !is_drained {
             pumps.stop();
         }
-        close(connections, is_drained, &origin).await
+        close(connections, is_drained).await;
+        stopped
     };
     tokio::select! {
         never = server.serve_admin(&admin) => never,
@@ -468,15 +474,10 @@ async fn accept(listeners: &Listeners) -> std::io::Result<(Stream, IpAddr, bool)
 
 /// Closes all connections. After a drain, idle connections may close and responses may finish
 /// first; otherwise all connections are cut at once.
-async fn close(mut connections: JoinSet<()>, is_drained: bool, origin: &AppState) -> Stopped {
-    let streams = origin.hub.open_streams();
+async fn close(mut connections: JoinSet<()>, is_drained: bool) {
     if is_drained {
         let all = async { while connections.join_next().await.is_some() {} };
         timeout(CLOSE_TIME_MAX, all).await.ok();
     }
     connections.shutdown().await;
-    match is_drained {
-        true => Stopped::Drained,
-        false => Stopped::Cut { connections: streams },
-    }
 }

@@ -16,7 +16,8 @@ probe headwater_ready {
 # The backends stand here.
 
 sub vcl_init {
-    # All requests for a channel go to one origin while that origin is ready.
+    # All requests for a channel, also for its history and its state, go to one origin while that
+    # origin is ready.
     new headwater_origins = directors.shard();
     headwater_origins.add_backend(headwater);
     headwater_origins.reconfigure();
@@ -27,7 +28,7 @@ sub vcl_init {
 
 sub vcl_backend_fetch {
     set bereq.backend = headwater_origins.backend(by=KEY,
-        key=headwater_origins.key(regsub(bereq.url, "\?.*$", "")), alt=bereq.retries);
+        key=headwater_origins.key(regsub(bereq.url, "^(/channels/[^/?]*)?.*$", "\1")), alt=bereq.retries);
 }
 
 # A request for a stream, the history or the state that one origin has not answered goes to another

@@ -96,7 +96,7 @@ impl AppState {
         // The library checks only the first key; RFC 6455, section 11.3.1, allows only one.
         let is_one = headers.get_all(SEC_WEBSOCKET_KEY).iter().count() < 2;
         let Some(mut answer) = made.ok().filter(|_| is_one) else {
-            return Ok(no_handshake(request));
+            return Err(no_handshake(request));
         };
         let site = self.site(headers, host);
         let is_local = !self.access.guards_publishing() && is_local_page(headers);
@@ -194,33 +194,19 @@ fn has_word(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
     lines.flat_map(|line| line.split(',')).any(|one| one.trim().eq_ignore_ascii_case(word))
 }
 
-/// The response to a request that is not a valid handshake: `400` if it requests a WebSocket with
-/// an invalid key (RFC 6455, section 4.2.1), otherwise `426` with the protocol to upgrade to.
-fn no_handshake(request: &Request<Incoming>) -> HttpResponse {
+/// The problem of a request that is not a valid handshake: `400` if it requests a WebSocket with an
+/// invalid key (RFC 6455, section 4.2.1), otherwise `426` with the protocol to upgrade to.
+fn no_handshake(request: &Request<Incoming>) -> Problem {
     let headers = request.headers();
     let is_upgrade =
         has_word(headers, UPGRADE, "websocket") && has_word(headers, CONNECTION, "upgrade");
     let is_version_13 = headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
-    if is_upgrade && is_version_13 && request.version() == hyper::Version::HTTP_11 {
+    let is_http_11 = request.version() == hyper::Version::HTTP_11;
+    if is_upgrade && is_version_13 && is_http_11 {
         let detail = "Sec-WebSocket-Key takes 16 bytes in base64, once";
-        return Problem::bad_field("Sec-WebSocket-Key", detail).into_response();
+        return Problem::bad_field("Sec-WebSocket-Key", detail);
     }
-    let detail = match request.version() {
-        hyper::Version::HTTP_11 => {
-            "this is a WebSocket: send Connection: Upgrade, Upgrade: websocket, \
-             Sec-WebSocket-Version: 13 and a Sec-WebSocket-Key with GET"
-        }
-        _ => "a WebSocket begins with HTTP/1.1 here",
-    };
-    let (status, title) = (StatusCode::UPGRADE_REQUIRED, "Only WebSockets here");
-    let mut answer = Problem::new(status, "websocket", title, detail).into_response();
-    let headers = answer.headers_mut();
-    headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-    if request.version() == hyper::Version::HTTP_11 {
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    }
-    answer
+    Problem::only_websockets(is_http_11)
 }
 
 fn protocols(headers: &HeaderMap) -> Vec<&str> {

@@ -125,6 +125,32 @@ async fn two_origins_are_restarted_one_after_the_other_behind_varnish() {
     assert!(largest <= CLIENTS, "{largest} responses began within {window:?}");
 }
 
+/// These origins share no store, so what one of them has stored is missing at the other one.
+#[tokio::test]
+async fn all_requests_for_a_channel_go_to_one_origin() {
+    let origins = [0, 1].map(|_| Origin::with(&["--store", "memory"]));
+    let [one, other] = [0, 1].map(|index: usize| origins[index].listen.to_string());
+    let varnish = Cache::varnish_with(&edge(&["varnish", "--origin", &one, "--origin", &other]));
+    let address = varnish.address();
+    let mut publishes = Vec::new();
+    for number in 0..12 {
+        let path = format!("/channels/channel-{number}");
+        let publish = format!("{path}?key=k");
+        let answer = request(&address, Method::POST, &publish, &[], "the event".into()).await;
+        assert_eq!(answer.expect("an answer").status, 201);
+        for read in ["/history", "/state", "?mode=hold&after=0-0"] {
+            let read = format!("{path}{read}");
+            let answer = request(&address, Method::GET, &read, &[], "".into()).await;
+            let body = answer.expect("an answer").body;
+            assert!(body.contains("the event"), "{read}: {body}");
+        }
+    }
+    for origin in &origins {
+        publishes.push(origin.metric("headwater_events_in_total").await);
+    }
+    assert!(publishes.iter().all(|count| *count > 0.0), "one origin got all: {publishes:?}");
+}
+
 #[tokio::test]
 async fn nginx_goes_on_with_the_origin_that_is_left() {
     for profile in ["stream", "collapse"] {

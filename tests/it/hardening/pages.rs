@@ -185,6 +185,10 @@ async fn an_invalid_websocket_handshake_is_refused() {
         let blames_key = answer.contains("takes 16 bytes in base64");
         assert_eq!(blames_key, from.starts_with("Sec-WebSocket-Key"), "{to:?}: {answer}");
     }
+    let refused = origin.get("/ws").await;
+    assert!(refused.assert_problem(426, "websocket")["request_id"].is_string());
+    assert_eq!(refused.header("sec-websocket-version"), Some("13"));
+    assert_eq!(refused.header("upgrade"), Some("websocket"));
     assert_sane(&origin, "a", &[kept]).await;
     assert_calm(&origin).await;
 }

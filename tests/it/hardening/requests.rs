@@ -275,6 +275,9 @@ async fn a_stream_over_http_1_0_that_is_cut_does_not_look_whole() {
     let origin = Origin::with(&QUIET);
     let mut cut = origin.raw(old).await;
     read_until(&mut cut, |text| text.contains("ends_at")).await;
+    // A pump sends this stream.
+    let mut pumped = origin.raw(&kit::get("/channels/a", None)).await;
+    read_until(&mut pumped, |text| text.contains("ends_at")).await;
     origin.signal("TERM");
     let admin = format!("http://{}", origin.admin).parse().expect("an address");
     let is_draining = async || {
@@ -288,6 +291,7 @@ async fn a_stream_over_http_1_0_that_is_cut_does_not_look_whole() {
     let (rest, end) = read_to_end(&mut cut).await;
     let error = end.expect_err(&rest);
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    origin.logs("2 streams were cut").await;
 }
 
 #[tokio::test]

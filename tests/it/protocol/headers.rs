@@ -74,6 +74,19 @@ async fn history_and_state_can_be_purged_by_key() {
 }
 
 #[tokio::test]
+async fn a_shed_response_has_the_key_of_all_responses_alone() {
+    let flags = ["--store", "memory", "--surrogate-keys", "--max-connections", "1"];
+    let origin = Origin::with(&flags);
+    let mut stream = origin.raw(&get("/channels/a", None)).await;
+    read_until(&mut stream, |text| text.contains("ends_at")).await;
+    let accept = [("accept", "text/event-stream")];
+    let shed = origin.request(Method::GET, "/channels/a", &accept, "").await;
+    assert_eq!(shed.header("headwater-shed"), Some("connections"));
+    assert_eq!(shed.header("surrogate-key"), Some("headwater"), "{}", shed.body);
+    assert_eq!(shed.header("cache-tag"), Some("headwater"));
+}
+
+#[tokio::test]
 async fn a_long_poll_has_no_headers_of_a_stream() {
     let origin = Origin::start();
     origin.publish("a", "x").await;
