@@ -52,11 +52,20 @@ pub fn refuse(command: WriteCommand) -> Option<Pending> {
     }
 }
 
-/// Returns the answer to a command, which is sent after the commit.
+/// Returns the answer to a command, which is sent after the commit. The commands of a commit are
+/// checked one after the other, so the reason for a refusal may be a command that the commit was to
+/// store. If the commit fails, the refused command is answered as one that was not stored.
 pub fn answer_later<T: 'static>(reply: Reply<T>, result: Result<T, StoreError>) -> Pending {
-    // Sending fails when the publisher has left, which is no error. A refused command stays refused
-    // whatever the outcome of the commit.
-    Box::new(move |committed| drop(reply.send(result.and_then(|done| committed.map(|()| done)))))
+    Box::new(move |committed| {
+        let answer = match (result, committed) {
+            (result, Ok(())) => result,
+            (Ok(_), Err(failed)) => Err(failed),
+            (Err(_), Err(StoreError::Unclear(why))) => Err(StoreError::Down(why)),
+            (Err(_), Err(failed)) => Err(failed),
+        };
+        // Sending fails when the publisher has left, which is no error.
+        reply.send(answer).unwrap_or_default();
+    })
 }
 
 /// A command and the bytes that it adds to a commit, about.
@@ -230,6 +239,20 @@ mod tests {
         let large = |name| publish(name, LARGE_BYTES_MAX);
         let mut queue = queue(vec![large("a"), large("b"), publish("b", 1), publish("c", 1)]);
         assert_eq!(commits(&mut queue), ["a c", "b b"]);
+    }
+
+    #[test]
+    fn a_command_is_not_refused_because_of_one_that_was_not_stored() {
+        let answer = |result: Result<(), StoreError>, committed: Result<(), StoreError>| {
+            let (reply, mut answer) = oneshot::channel();
+            answer_later(reply, result)(committed);
+            answer.try_recv().unwrap()
+        };
+        let unclear = || Err(StoreError::Unclear("the disk did not confirm it".into()));
+        assert!(matches!(answer(Err(StoreError::Closed), Ok(())), Err(StoreError::Closed)));
+        // The channel may have been ended by a command of the same commit.
+        assert!(matches!(answer(Err(StoreError::Closed), unclear()), Err(StoreError::Down(_))));
+        assert!(matches!(answer(Ok(()), unclear()), Err(StoreError::Unclear(_))));
     }
 
     #[test]
