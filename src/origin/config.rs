@@ -7,6 +7,7 @@ use crate::limits::connections::ClientsConfig;
 use crate::server::ServerConfig;
 use crate::server::tls::TlsConfig;
 use crate::store::Limits;
+use crate::store::redis::RedisTls;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -84,6 +85,8 @@ pub struct RedisOptions {
     pub shards: usize,
     /// Number of replicas that must have a publish before it is acknowledged.
     pub wait_replicas: u32,
+    /// The authorities and the certificate for connections with TLS.
+    pub tls: RedisTls,
 }
 
 impl Config {
@@ -123,7 +126,8 @@ impl Default for StoreConfig {
 
 impl Default for RedisOptions {
     fn default() -> Self {
-        Self { prefix: "headwater".to_owned(), shards: 4, wait_replicas: 0 }
+        let prefix = "headwater".to_owned();
+        Self { prefix, shards: 4, wait_replicas: 0, tls: RedisTls::default() }
     }
 }
 

@@ -339,8 +339,18 @@ fn explain(error: &Error, server: Option<&Server>) -> String {
         "correct the user and password in --store (redis://user:password@host)"
     } else if has(&["lookup", "resolve", "Name or service not known", "dns"]) {
         "the host name in --store cannot be resolved"
+    } else if has(&["CertificateRequired"]) {
+        "the server wants a certificate of the client: name its files in --redis-cert and --redis-key"
+    } else if has(&["AlertReceived"]) {
+        "the server refuses the certificate in --redis-cert: use one that its tls-ca-cert-file has \
+         signed"
+    } else if has(&["NotValidForName"]) {
+        "its certificate is for another name: write in --store a name or address that is in the \
+         certificate"
+    } else if has(&["Expired", "NotValidYet"]) {
+        "its certificate is not valid at this time: renew it, or correct the clock"
     } else if has(&["UnknownIssuer", "InvalidCertificate", "certificate"]) {
-        "its certificate is not trusted: name the file of its issuer in SSL_CERT_FILE"
+        "its certificate is not trusted: name the file of its authority in --redis-ca"
     } else if has(&["InvalidContentType", "corrupt message", "InvalidMessage"]) {
         "the server does not speak TLS there: write redis:// instead of rediss://"
     } else if has(&["timed out"]) {

@@ -20,9 +20,11 @@ mod reply;
 mod scripts;
 mod settings;
 mod tail;
+mod tls;
 mod together;
 
 pub use config::RedisConfig;
+pub use tls::RedisTls;
 
 use super::{
     ChannelFilter, ChannelSize, Limits, Listener, Page, PageLimit, Publication, Published, State,
@@ -34,10 +36,9 @@ use crate::core::log_state::LogState;
 use crate::sync::clock::Clock;
 use crate::sync::random::random;
 use bytes::Bytes;
-use connection::{Cause, RedisConnection, Script, down};
+use connection::{Cause, RedisConnection, Script};
 use fred::error::{Error, ErrorKind};
 use fred::types::Value;
-use fred::types::config::Config;
 use keys::Keys;
 use parking_lot::Mutex;
 use progress::Progress;
@@ -114,7 +115,7 @@ impl RedisStore {
         clock: Clock,
         listener: Arc<dyn Listener>,
     ) -> Result<Arc<Self>, StoreError> {
-        let server = Config::from_url(&config.url).map_err(|error| down(&error))?;
+        let server = config.server()?;
         let keys = Keys::new(&config.prefix, config.shards);
         let cause = Cause::default();
         let connection = RedisConnection::open(&server, config.timeout, cause.clone())?;

@@ -276,13 +276,20 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn start(replicas: usize) -> Self {
+        Self::with(replicas, Vec::new)
+    }
+
+    /// Starts a cluster whose nodes have further flags, which `more` returns for each node.
+    pub fn with(replicas: usize, more: impl Fn() -> Vec<String>) -> Self {
         let mut nodes: Vec<RedisServer> = Vec::new();
         while nodes.len() < 3 * (1 + replicas) {
             let bus = free_port().to_string();
             let flags = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500"];
             let durable =
                 ["--cluster-port", &bus, "--appendonly", "yes", "--appendfsync", "always"];
-            nodes.push(RedisServer::with(&[&flags[..], &durable[..]].concat()));
+            let more = more();
+            let more: Vec<&str> = more.iter().map(String::as_str).collect();
+            nodes.push(RedisServer::with(&[&flags[..], &durable[..], &more[..]].concat()));
         }
         let this = Self { nodes };
         this.join(replicas);

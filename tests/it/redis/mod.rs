@@ -3,4 +3,5 @@
 pub mod failover;
 pub mod faults;
 pub mod origins;
+pub mod tls;
 pub mod together;

@@ -5,7 +5,7 @@ use headwater::core::cursor::EventId;
 use headwater::core::event::{ChannelName, Event, StoredEvent};
 use headwater::core::log_state::{Bounds, LogState};
 use headwater::store::local::{Backing, LocalConfig, LocalStore};
-use headwater::store::redis::{RedisConfig, RedisStore};
+use headwater::store::redis::{RedisConfig, RedisStore, RedisTls};
 use headwater::store::{
     Idempotency, Limits, Listener, PageLimit, Publication, Published, Store, StoreError,
 };
@@ -66,7 +66,8 @@ async fn redis(url: String, prefix: &str, limits: Limits) -> Subject {
     let timeout = Duration::from_secs(2);
     let prefix = prefix.to_owned();
     let settings = Vec::new();
-    let config = RedisConfig { url, prefix, shards: 3, wait_replicas: 0, timeout, settings };
+    let (tls, wait_replicas) = (RedisTls::default(), 0);
+    let config = RedisConfig { url, tls, prefix, shards: 3, wait_replicas, timeout, settings };
     let store = RedisStore::open(config, limits, clock.clone(), told.clone()).await;
     Subject { store: store.expect("it opens"), told, clock, is_redis: true }
 }
