@@ -97,6 +97,7 @@ impl Config {
         let SegmentClock { length_ms, lanes, rejoin_tick_ms } = self.segments;
         let Limits { retain_age, retain_events, retain_bytes, .. } = self.store.limits;
         let Limits { channel_idle, keys, state_bytes, .. } = self.store.limits;
+        let Limits { channels, total_bytes, idempotency_keys, .. } = self.store.limits;
         let time = |time: Duration| humantime::format_duration(time).to_string();
         vec![
             ("--segment", time(Duration::from_millis(length_ms))),
@@ -108,6 +109,9 @@ impl Config {
             ("--channel-idle", time(channel_idle)),
             ("--max-keys", keys.to_string()),
             ("--max-state-bytes", state_bytes.to_string()),
+            ("--max-channels", channels.to_string()),
+            ("--max-store-bytes", total_bytes.to_string()),
+            ("--max-idempotency-keys", idempotency_keys.to_string()),
         ]
     }
 }

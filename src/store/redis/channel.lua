@@ -12,7 +12,7 @@ local function field(entry, name)
   return ''
 end
 
-local known = redis.call('HMGET', meta, 'last', 'closed', 'opened')
+local known = redis.call('HMGET', meta, 'last', 'closed', 'opened', 'bytes', 'state_bytes')
 -- The position before the first event of every channel of this shard. Earlier versions did not
 -- store it.
 local beginning = redis.call('HGET', head, 'beginning') or '0-0'

@@ -82,6 +82,16 @@ impl Keys {
         format!("{}:{key}", self.of_channel(channel, "once"))
     }
 
+    /// Hash: the bytes of each channel of a shard, and of all of them under an empty name.
+    pub fn sizes(&self, shard: usize) -> String {
+        format!("{}:sizes", self.tag(shard))
+    }
+
+    /// Hash: how many idempotency keys of a shard expire at which time.
+    pub fn key_counts(&self, shard: usize) -> String {
+        format!("{}:key-counts", self.tag(shard))
+    }
+
     /// String, stream and hash: used only to test which commands this user may run.
     pub fn self_test(&self, shard: usize) -> [String; 3] {
         ["string", "stream", "hash"].map(|kind| format!("{}:self-test:{kind}", self.tag(shard)))

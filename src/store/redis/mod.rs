@@ -8,6 +8,7 @@
 
 mod config;
 mod connection;
+mod counts;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod keys;
@@ -26,6 +27,7 @@ mod together;
 pub use config::RedisConfig;
 pub use tls::RedisTls;
 
+use super::fill::FillWatch;
 use super::{
     ChannelFilter, ChannelSize, Limits, Listener, Page, PageLimit, Publication, Published, State,
     Store, StoreError, StoreFault, StoreFuture, StoreMetrics,
@@ -37,6 +39,7 @@ use crate::sync::clock::Clock;
 use crate::sync::random::random;
 use bytes::Bytes;
 use connection::{Cause, RedisConnection, Script};
+use counts::Counts;
 use fred::error::{Error, ErrorKind};
 use fred::types::Value;
 use keys::Keys;
@@ -77,6 +80,8 @@ pub struct RedisStore {
     scripts: Scripts,
     progress: Vec<Progress>,
     calls: Calls,
+    fill: FillWatch,
+    counts: Counts,
     /// This store, for tasks of its own.
     own: Weak<Self>,
     runtime: Handle,
@@ -122,6 +127,8 @@ impl RedisStore {
         let store = Arc::new_cyclic(|own| Self {
             connection,
             calls: Calls::default(),
+            fill: FillWatch::default(),
+            counts: Counts::new(config.shards),
             own: own.clone(),
             runtime: Handle::current(),
             scripts: Scripts::new(),
@@ -187,6 +194,8 @@ impl RedisStore {
         self.check_commands().await?;
         let heads = (0..self.keys.shards()).map(|shard| self.head(&self.connection, shard));
         futures_util::future::try_join_all(heads).await?;
+        let counts = (0..self.keys.shards()).map(|shard| self.count(&self.connection, shard));
+        futures_util::future::try_join_all(counts).await?;
         // Earlier versions check this key. It is written last: a refused origin changes nothing.
         let shards = self.keys.shards().to_string();
         let key = Value::from(self.keys.shard_count());

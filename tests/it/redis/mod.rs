@@ -2,6 +2,7 @@
 
 pub mod failover;
 pub mod faults;
+pub mod limits;
 pub mod origins;
 pub mod tls;
 pub mod together;

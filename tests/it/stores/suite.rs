@@ -47,8 +47,7 @@ struct Subject {
     store: Arc<dyn Store>,
     told: Arc<Told>,
     clock: Clock,
-    /// True for Redis, which trims in whole nodes of 100 entries, has its own clock, and bounds its
-    /// total size by its own memory limit.
+    /// True for Redis, which trims in whole nodes of 100 entries, and has its own clock.
     is_redis: bool,
 }
 
@@ -339,7 +338,7 @@ async fn limits_are_errors_that_name_their_flag(open: impl AsyncFn(Limits) -> Su
         idempotency_keys: 1,
         ..LIMITS
     };
-    let Subject { store, is_redis, .. } = open(limits).await;
+    let Subject { store, .. } = open(limits).await;
     let try_publish =
         async |channel: &str, key: Option<&str>, data: &str, idempotency: Option<&str>| {
             let idempotency = idempotency.map(|key| Idempotency { key: key.to_owned(), digest: 1 });
@@ -351,18 +350,14 @@ async fn limits_are_errors_that_name_their_flag(open: impl AsyncFn(Limits) -> Su
         other => panic!("{other:?}"),
     };
     try_publish("a", Some("1"), "x", Some("i")).await.unwrap();
-    if !is_redis {
-        refused(try_publish("a", None, "x", Some("j")).await, "--max-idempotency-keys");
-    }
+    refused(try_publish("a", None, "x", Some("j")).await, "--max-idempotency-keys");
     try_publish("a", Some("2"), "x", None).await.unwrap();
     refused(try_publish("a", Some("3"), "x", None).await, "--max-keys");
     try_publish("a", Some("2"), "y", None).await.expect("a known key");
     refused(try_publish("a", Some("2"), &"y".repeat(400), None).await, "--max-state-bytes");
     try_publish("b", None, "x", None).await.unwrap();
-    if !is_redis {
-        refused(try_publish("c", None, "x", None).await, "--max-channels");
-        refused(try_publish("a", None, &"y".repeat(2_000), None).await, "--max-store-bytes");
-    }
+    refused(try_publish("c", None, "x", None).await, "--max-channels");
+    refused(try_publish("a", None, &"y".repeat(2_000), None).await, "--max-store-bytes");
     try_publish("a", Some("1"), "", None).await.expect("room is made by removing");
     try_publish("a", Some("3"), "x", None).await.expect("and then used");
 }
