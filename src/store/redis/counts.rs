@@ -68,12 +68,11 @@ impl Counts {
         if !is_limited {
             return [u64::MAX.to_string(), u64::MAX.to_string(), String::new()];
         }
-        let (total, own) = (self.total(), self.shards.lock()[shard]);
-        let left = |limit: u64, total: u64, own: u64| limit.saturating_sub(total - own).to_string();
-        let keys = left(limits.idempotency_keys, total.idempotency_keys, own.idempotency_keys);
+        let others = self.sum(|other| other != shard);
+        let keys = limits.idempotency_keys.saturating_sub(others.idempotency_keys).to_string();
         [
-            left(limits.channels, total.channels, own.channels),
-            left(limits.total_bytes, total.bytes, own.bytes),
+            limits.channels.saturating_sub(others.channels).to_string(),
+            limits.total_bytes.saturating_sub(others.bytes).to_string(),
             if counts_key { keys } else { String::new() },
         ]
     }
@@ -88,14 +87,16 @@ impl Counts {
         count.idempotency_keys = idempotency_keys.unwrap_or(count.idempotency_keys);
     }
 
-    fn total(&self) -> Count {
-        let mut total = Count::default();
-        for count in self.shards.lock().iter() {
-            total.channels = total.channels.saturating_add(count.channels);
-            total.bytes = total.bytes.saturating_add(count.bytes);
-            total.idempotency_keys = total.idempotency_keys.saturating_add(count.idempotency_keys);
+    /// Returns the sums over the shards that `is_wanted` selects.
+    fn sum(&self, is_wanted: impl Fn(usize) -> bool) -> Count {
+        let mut sum = Count::default();
+        let shards = self.shards.lock();
+        for (_, count) in shards.iter().enumerate().filter(|(shard, _)| is_wanted(*shard)) {
+            sum.channels = sum.channels.saturating_add(count.channels);
+            sum.bytes = sum.bytes.saturating_add(count.bytes);
+            sum.idempotency_keys = sum.idempotency_keys.saturating_add(count.idempotency_keys);
         }
-        total
+        sum
     }
 }
 
@@ -131,7 +132,7 @@ impl RedisStore {
         if self.count(connection, shard).await.is_err() {
             return;
         }
-        let (total, limits) = (self.counts.total(), &self.limits);
+        let (total, limits) = (self.counts.sum(|_| true), &self.limits);
         if shard == 0 {
             self.metrics.bytes.set(total.bytes as i64);
             self.metrics.fill.set(total.bytes as f64 / limits.total_bytes.max(1) as f64);
@@ -163,5 +164,39 @@ impl RedisStore {
         recounted.map_err(|error| connection.down(&error))?;
         self.counts.cursors.lock()[shard] = cursor;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(channels: u64, bytes: u64, keys: u64) -> Counted {
+        let [channels, bytes, idempotency_keys] = [channels, bytes, keys].map(Some);
+        Counted { channels, bytes, idempotency_keys }
+    }
+
+    #[test]
+    fn a_shard_gets_what_the_others_leave() {
+        let counts = Counts::new(3);
+        counts.note(0, counted(5, 500, 1));
+        counts.note(1, counted(2, 100, 2));
+        counts.note(1, Counted { bytes: Some(300), ..Counted::default() });
+        let limits =
+            Limits { channels: 6, total_bytes: 1_000, idempotency_keys: 9, ..Limits::default() };
+        let allowed =
+            |shard, is_limited, counts_key| counts.allowed(shard, &limits, is_limited, counts_key);
+        assert_eq!(allowed(0, true, true), ["4", "700", "7"]);
+        assert_eq!(allowed(2, true, false), ["0", "200", ""]);
+        assert_eq!(allowed(2, false, true)[2], "", "a key of the origin itself");
+    }
+
+    #[test]
+    fn a_number_that_has_not_changed_is_empty() {
+        let read = |parts: &[&str]| Counted::read(&mut parts.iter().map(|part| Value::from(*part)));
+        let Counted { channels, bytes, idempotency_keys } = read(&["", "7", ""]).unwrap();
+        assert_eq!((channels, bytes, idempotency_keys), (None, Some(7), None));
+        assert!(read(&["x", "7", ""]).is_err());
+        assert!(read(&[]).unwrap().bytes.is_none());
     }
 }

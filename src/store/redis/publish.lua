@@ -6,9 +6,9 @@
 --       the channel, number of shards, then what this shard may have of the limits of the whole
 --       store: channels max, bytes max, idempotency keys max ('' = the key is not counted); then
 --       for each event: key, '1' to remove the key, record, checksum of the record
--- Returns 'stored', the first id, the number of events, the entry of the firehose, the number of
--- channels in the shard ('' if it is the same as before), their bytes, and the number of
--- idempotency keys ('' if the key is not counted).
+-- Returns 'stored', the first id, the number of events, the entry of the firehose, then the number
+-- of channels in the shard, their bytes, and the number of idempotency keys; '' for a number that
+-- has not changed.
 local state, firehose, idempotency, sizes, key_counts = KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local name, deadline = ARGV[1], tonumber(ARGV[2])
 local retain_events, retain_age, retain_bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -80,31 +80,13 @@ if not counted[2] then
 end
 
 -- Idempotency keys are counted by the time at which they expire, rounded up to a sixtieth of the
--- time for which they are kept. Returns the number of keys, a time before which none of them
--- expires, and the fields of those that have expired.
-local function count_keys(summary)
-  local count, due, expired = tonumber(summary[1] or '0'), tonumber(summary[2] or '0'), {}
-  if now < due then return count, due, expired end
-  count, due = 0, math.huge
-  local fields = redis.call('HGETALL', key_counts)
-  for at = 1, #fields, 2 do
-    local expiry = tonumber(fields[at])
-    if expiry and expiry <= now then
-      expired[#expired + 1] = fields[at]
-    elseif expiry then
-      count, due = count + tonumber(fields[at + 1]), math.min(due, expiry)
-    end
-  end
-  return count, due, expired
-end
-local key_count, keys_due, keys_expired, expiry, same_expiry
+-- time for which they are kept. counts.lua removes those that have expired.
+local key_count, expiry, same_expiry
 if once_max then
   local step = math.ceil(ttl / 60)
-  expiry = math.ceil((now + ttl) / step) * step
-  local summary = redis.call('HMGET', key_counts, 'total', 'due', text(expiry))
-  same_expiry = tonumber(summary[3] or '0')
-  key_count, keys_due, keys_expired = count_keys(summary)
-  key_count, keys_due = key_count + 1, math.min(keys_due, expiry)
+  expiry = text(math.ceil((now + ttl) / step) * step)
+  local known_keys = redis.call('HMGET', key_counts, 'total', expiry)
+  key_count, same_expiry = (known_keys[1] or 0) + 1, (known_keys[2] or 0) + 1
   if key_count > once_max then return {'once'} end
 end
 
@@ -193,17 +175,20 @@ if shard[3] and is_later(shard[3], latest) then latest = shard[3] end
 redis.call('HSET', head, 'last', entry, 'bytes', text(firehose_bytes), 'newest', latest, 'shards', shards,
   'beginning', shard[5])
 
+-- A smaller change of the channel's bytes is counted with a later one, because a write for each
+-- publish would cost more than all other counting.
 size = bytes + state_bytes
-total = total - counted_before + size
-redis.call('HSET', sizes, '', text(total), name, text(size))
+local is_counted = counted[2] and math.abs(size - counted_before) * 16 <= counted_before
+if not is_counted then
+  total = text(total - counted_before + size)
+  redis.call('HSET', sizes, '', total, name, text(size))
+end
 local count = text(events)
 if digest ~= '' then
   redis.call('SET', idempotency, digest .. ' ' .. first .. ' ' .. count .. ' ' .. entry, 'PX', ttl)
 end
 if once_max then
-  if #keys_expired > 0 then redis.call('HDEL', key_counts, unpack(keys_expired)) end
-  redis.call('HSET', key_counts, 'total', text(key_count), 'due', text(keys_due), text(expiry),
-    text(same_expiry + 1))
+  key_count = text(key_count)
+  redis.call('HSET', key_counts, 'total', key_count, expiry, text(same_expiry))
 end
-return {'stored', first, count, entry, channels and text(channels) or '', text(total),
-  once_max and text(key_count) or ''}
+return {'stored', first, count, entry, channels or '', is_counted and '' or total, key_count or ''}
