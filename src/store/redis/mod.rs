@@ -15,6 +15,7 @@ mod keys;
 mod listing;
 mod loss;
 mod pages;
+mod permissions;
 mod progress;
 mod publish;
 mod reply;
@@ -25,6 +26,7 @@ mod tls;
 mod together;
 
 pub use config::RedisConfig;
+pub use permissions::{ACL_OF_CLUSTER, ACL_OF_SENTINEL, ACL_RULES};
 pub use tls::RedisTls;
 
 use super::fill::FillWatch;
@@ -191,7 +193,7 @@ impl RedisStore {
                 );
             }
         }
-        self.check_commands().await?;
+        self.check_permissions().await?;
         let heads = (0..self.keys.shards()).map(|shard| self.head(&self.connection, shard));
         futures_util::future::try_join_all(heads).await?;
         let counts = (0..self.keys.shards()).map(|shard| self.count(&self.connection, shard));
@@ -208,31 +210,6 @@ impl RedisStore {
             known => return Err(wrong_shards(&text(known)?)),
         }
         self.claim_settings().await
-    }
-
-    /// Checks that this user may run all commands of a publish. This must happen before the first
-    /// publish, because a script that fails in the middle has already stored something.
-    async fn check_commands(&self) -> Result<(), StoreError> {
-        let checks = (0..self.keys.shards()).map(async |shard| {
-            let (slot, keys) = (self.keys.slot(shard), self.keys.self_test(shard));
-            let answer = self.connection.run(&self.scripts.self_test, slot, &keys, &[]).await;
-            let refused = array(answer.map_err(|error| self.connection.down(&error))?)?;
-            let mut refused = refused.into_iter().map(text).collect::<Result<Vec<_>, _>>()?;
-            if self.config.wait_replicas > 0 && self.connection.refuses_wait(slot).await {
-                refused.push("wait".to_owned());
-            }
-            Ok(refused)
-        });
-        let refused = futures_util::future::try_join_all(checks).await?;
-        match refused.into_iter().find(|names| !names.is_empty()) {
-            None => Ok(()),
-            Some(names) => {
-                let (names, rules) = (names.join(", "), names.join(" +"));
-                Err(StoreError::Down(format!(
-                    "redis: this user may not run {names}; allow it (ACL SETUSER <name> +{rules})"
-                )))
-            }
-        }
     }
 
     fn count_fault(&self, error: &StoreError) {

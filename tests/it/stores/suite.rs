@@ -1,5 +1,5 @@
 //! One test suite that every store must pass. It runs on the memory store, the disk store, and
-//! Redis alone, as a cluster and behind sentinels.
+//! Redis alone, as a cluster and behind sentinels, and Valkey.
 
 use headwater::core::cursor::EventId;
 use headwater::core::event::{ChannelName, Event, StoredEvent};
@@ -97,6 +97,17 @@ macro_rules! on_every_store {
             let open = async |limits| {
                 count.set(count.get() + 1);
                 redis(cluster.url(), &format!("test{}", count.get()), limits).await
+            };
+            $($check(&open).await;)*
+        }
+        #[tokio::test]
+        async fn valkey_passes_the_suite() {
+            let server = crate::kit::redis::RedisServer::valkey();
+            assert!(server.command(&["INFO", "server"]).contains("server_name:valkey"));
+            let count = std::cell::Cell::new(0);
+            let open = async |limits| {
+                count.set(count.get() + 1);
+                redis(server.url(), &format!("test{}", count.get()), limits).await
             };
             $($check(&open).await;)*
         }
