@@ -38,7 +38,6 @@ end
 -- Each key that is written is read first. A key of the wrong type then fails here, before anything
 -- is stored.
 local entries = redis.call('XLEN', firehose)
-local shard = redis.call('HMGET', head, 'last', 'bytes', 'newest', 'shards', 'beginning')
 if shard[4] and shard[4] ~= shards then return {'shards', shard[4]} end
 if closed ~= '' then return {'closed', closed} end
 local is_new = not known[1] and not oldest
