@@ -125,7 +125,7 @@ impl RedisStore {
         let allowed = self.counts.allowed(shard, &self.limits, is_limited, !own_key);
         let ttl = if own_key { self.config.timeout * 5 } else { self.limits.idempotency_age };
         let mut arguments =
-            self.arguments(channel, events, deadline, &idempotency, ttl, ends, allowed);
+            self.arguments(channel, events, deadline, (&idempotency, ttl), ends, allowed);
         // Every publish has an idempotency key, so a publish whose answer was lost can be sent
         // again.
         let mut is_first = true;
@@ -175,8 +175,7 @@ impl RedisStore {
         channel: &ChannelName,
         events: &[Event],
         deadline: u64,
-        idempotency: &Idempotency,
-        ttl: Duration,
+        (idempotency, ttl): (&Idempotency, Duration),
         ends: bool,
         allowed: [String; 3],
     ) -> Vec<Bytes> {
