@@ -114,7 +114,7 @@ pub mod telemetry;
 
 pub use core::event;
 pub use origin::{
-    Config, Error, Headwater, Listeners, MemoryConfig, Publisher, RedisOptions, Shutdown,
+    Config, Error, Headwater, Listeners, MemoryConfig, Publisher, RedisOptions, RedisTls, Shutdown,
     StoreAddress, StoreConfig,
 };
 pub use server::Stopped;

@@ -23,6 +23,7 @@ mod logging;
 mod output;
 mod packaging;
 mod publish;
+mod redis;
 mod reload;
 mod rotation;
 mod scrape;

@@ -5,15 +5,15 @@ use super::capacity;
 use super::headings;
 use super::limits::{ClientLimits, LimitArguments};
 use super::logging::LogFormat;
+use super::redis::RedisArguments;
 use super::units::{bytes, duration, positive, switch};
 use crate::core::segment::{LANES_MAX, SEGMENT_MS, SegmentClock};
 use crate::http::HttpConfig;
-use crate::origin::{Config, MemoryConfig, RedisOptions, StoreConfig};
+use crate::origin::{Config, MemoryConfig, StoreConfig};
 use crate::server::listener::ListenAddress;
 use crate::server::tls::{Tls, TlsConfig};
 use crate::server::{Drain, ServerConfig};
 use crate::store::Limits;
-use crate::store::redis::SHARDS_MAX;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -57,15 +57,8 @@ pub struct ServeArguments {
         hide_env_values = true
     )]
     pub(super) store: Secret,
-    /// Prefix of all keys in Redis; deployments that share a Redis must have different prefixes
-    #[arg(help_heading = headings::REDIS, long, env = "HEADWATER_REDIS_PREFIX", default_value = "headwater")]
-    pub(super) redis_prefix: String,
-    /// Number of shards that channels are spread over in Redis; fixed for each prefix (1 to 64)
-    #[arg(help_heading = headings::REDIS, long, env = "HEADWATER_REDIS_SHARDS", default_value_t = 4)]
-    pub(super) redis_shards: usize,
-    /// Number of Redis replicas that must have an event before it is acknowledged (count)
-    #[arg(help_heading = headings::REDIS, long, env = "HEADWATER_REDIS_WAIT_REPLICAS", default_value_t = 0)]
-    pub(super) redis_wait_replicas: u32,
+    #[command(flatten)]
+    pub(super) redis: RedisArguments,
     /// Longest wait for the store before a publish is refused or a stream is shed (time)
     #[arg(help_heading = headings::STORAGE, long, env = "HEADWATER_STORE_TIMEOUT", default_value = "2s", value_parser = duration)]
     pub(super) store_timeout: Duration,
@@ -206,13 +199,15 @@ impl ServeArguments {
     pub(super) fn config(&self) -> Result<Config, String> {
         let bounds = self.limits.finish(self.channel_idle, self.idempotency_age)?;
         let (access, token_jwks) = self.access.clone().finish(self.tls_edge_ca.is_some())?;
+        let address = self.store.read("--store")?.parse()?;
+        let redis = self.redis.options(&address)?;
         Ok(Config {
             store: StoreConfig {
-                address: self.store.read("--store")?.parse()?,
+                address,
                 limits: limits(self)?,
                 timeout: positive(self.store_timeout, "--store-timeout")?,
                 disk_reserve: self.disk_reserve,
-                redis: redis_options(self)?,
+                redis,
             },
             segments: segments(self)?,
             http: http_config(self, &bounds)?,
@@ -387,18 +382,6 @@ fn tls(arguments: &ServeArguments) -> Result<Option<TlsConfig>, String> {
     };
     // The files are read here, so that a mistake in them is found by `config check`.
     Tls::new(&config).map(|_| Some(config))
-}
-
-fn redis_options(arguments: &ServeArguments) -> Result<RedisOptions, String> {
-    let prefix = arguments.redis_prefix.clone();
-    if prefix.is_empty() || prefix.contains(['{', '}']) {
-        return Err("--redis-prefix takes one or more characters, but no braces".to_owned());
-    }
-    if !(1..=SHARDS_MAX).contains(&arguments.redis_shards) {
-        return Err(format!("--redis-shards takes 1 to {SHARDS_MAX}"));
-    }
-    let (shards, wait_replicas) = (arguments.redis_shards, arguments.redis_wait_replicas);
-    Ok(RedisOptions { prefix, shards, wait_replicas })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use crate::limits::connections::ClientsConfig;
 use crate::server::ServerConfig;
 use crate::server::tls::TlsConfig;
 use crate::store::Limits;
+use crate::store::redis::RedisTls;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -84,6 +85,8 @@ pub struct RedisOptions {
     pub shards: usize,
     /// Number of replicas that must have a publish before it is acknowledged.
     pub wait_replicas: u32,
+    /// The authorities and the certificate for connections with TLS.
+    pub tls: RedisTls,
 }
 
 impl Config {
@@ -94,6 +97,7 @@ impl Config {
         let SegmentClock { length_ms, lanes, rejoin_tick_ms } = self.segments;
         let Limits { retain_age, retain_events, retain_bytes, .. } = self.store.limits;
         let Limits { channel_idle, keys, state_bytes, .. } = self.store.limits;
+        let Limits { channels, total_bytes, idempotency_keys, .. } = self.store.limits;
         let time = |time: Duration| humantime::format_duration(time).to_string();
         vec![
             ("--segment", time(Duration::from_millis(length_ms))),
@@ -105,6 +109,9 @@ impl Config {
             ("--channel-idle", time(channel_idle)),
             ("--max-keys", keys.to_string()),
             ("--max-state-bytes", state_bytes.to_string()),
+            ("--max-channels", channels.to_string()),
+            ("--max-store-bytes", total_bytes.to_string()),
+            ("--max-idempotency-keys", idempotency_keys.to_string()),
         ]
     }
 }
@@ -123,7 +130,8 @@ impl Default for StoreConfig {
 
 impl Default for RedisOptions {
     fn default() -> Self {
-        Self { prefix: "headwater".to_owned(), shards: 4, wait_replicas: 0 }
+        let prefix = "headwater".to_owned();
+        Self { prefix, shards: 4, wait_replicas: 0, tls: RedisTls::default() }
     }
 }
 

@@ -8,6 +8,7 @@ mod key_set;
 mod listeners;
 
 pub use crate::http::Reloaded;
+pub use crate::store::redis::RedisTls;
 pub use crate::sync::shutdown::Shutdown;
 pub use config::{Config, MemoryConfig, RedisOptions, StoreAddress, StoreConfig};
 pub use listeners::Listeners;
@@ -207,9 +208,9 @@ async fn open_store(
         StoreAddress::Memory => local(Backing::Memory),
         StoreAddress::Disk(directory) => local(Backing::Directory(directory.clone())),
         StoreAddress::Redis(url) => {
-            let RedisOptions { prefix, shards, wait_replicas } = redis.clone();
+            let RedisOptions { prefix, shards, wait_replicas, tls } = redis.clone();
             let (url, timeout, settings) = (url.clone(), *timeout, config.shared_settings());
-            let redis = RedisConfig { url, prefix, shards, wait_replicas, timeout, settings };
+            let redis = RedisConfig { url, tls, prefix, shards, wait_replicas, timeout, settings };
             let store = RedisStore::open(redis, *limits, clock.clone(), registry.clone()).await;
             store.map(|store| store as Arc<dyn Store>)
         }

@@ -6,6 +6,7 @@
 //! a lost event by a break in that chain. Events that are older than the hub's tail buffer are read
 //! from the store in bounded pages.
 
+mod fill;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod local;

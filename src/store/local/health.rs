@@ -1,6 +1,7 @@
 //! The health of the store: whether the log can be written. The writer's thread updates it and
 //! other threads read it.
 
+use super::super::fill::FillWatch;
 use super::super::{StoreError, StoreFault, StoreMetrics};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -10,10 +11,6 @@ use tokio::sync::Notify;
 
 /// The store is not ready while a commit, or other work of the writer, takes longer than this.
 const WORK_TIME_MAX: Duration = Duration::from_secs(1);
-
-/// Percentages of `--max-store-bytes`. The store logs that it is almost full from the first
-/// percentage on, and that it has room again below the second one.
-const ALMOST_FULL_PERCENT: (u64, u64) = (95, 90);
 
 /// The error message after a thread of the store has died.
 pub const DEAD: &str = "a thread of the log has died (see the messages before this one); \
@@ -26,8 +23,7 @@ pub struct Health {
     /// The work that the writer is doing.
     work: Mutex<Option<Work>>,
     is_unmarked: AtomicBool,
-    /// The store is almost full, and this was logged.
-    is_almost_full: AtomicBool,
+    pub fill: FillWatch,
     is_dead: AtomicBool,
     died: Notify,
     pub metrics: StoreMetrics,
@@ -79,24 +75,6 @@ impl Health {
                 "the disk does not confirm a commit; publishes wait, and are refused after \
                  --store-timeout"
             );
-        }
-    }
-
-    /// Logs once when the store becomes almost full, and once when it has room again. Called every
-    /// second.
-    pub fn watch_fill(&self, bytes: u64, bytes_max: u64) {
-        let percent = bytes.saturating_mul(100) / bytes_max.max(1);
-        let was_almost_full = self.is_almost_full.load(Ordering::Relaxed);
-        if !was_almost_full && percent >= ALMOST_FULL_PERCENT.0 {
-            self.is_almost_full.store(true, Ordering::Relaxed);
-            tracing::error!(
-                percent,
-                "the store is almost full: at --max-store-bytes, each publish that adds to it is \
-                 refused (507). Raise --max-store-bytes or lower --retain-bytes"
-            );
-        } else if was_almost_full && percent < ALMOST_FULL_PERCENT.1 {
-            self.is_almost_full.store(false, Ordering::Relaxed);
-            tracing::info!(percent, "the store has room again");
         }
     }
 

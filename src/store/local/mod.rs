@@ -464,7 +464,7 @@ impl Store for LocalStore {
         Box::pin(async {
             self.health.watch_work();
             let bytes = self.catalog().bytes;
-            self.health.watch_fill(bytes, self.total_bytes);
+            self.health.fill.watch(bytes, self.total_bytes);
             // A full queue means that the writer is busy. The next sweep follows in a second.
             self.commands.try_send(WriteCommand::Sweep).unwrap_or_default();
         })

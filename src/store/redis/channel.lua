@@ -12,10 +12,11 @@ local function field(entry, name)
   return ''
 end
 
-local known = redis.call('HMGET', meta, 'last', 'closed', 'opened')
+local known = redis.call('HMGET', meta, 'last', 'closed', 'opened', 'bytes', 'state_bytes')
+local shard = redis.call('HMGET', head, 'last', 'bytes', 'newest', 'shards', 'beginning')
 -- The position before the first event of every channel of this shard. Earlier versions did not
 -- store it.
-local beginning = redis.call('HGET', head, 'beginning') or '0-0'
+local beginning = shard[5] or '0-0'
 local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
 local last, closed = known[1], known[2] or ''
 -- The position before the first event of the channel.

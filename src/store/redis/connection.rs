@@ -165,17 +165,37 @@ impl RedisConnection {
         keys: &[String],
         arguments: &[Bytes],
     ) -> Result<Value, Error> {
-        let run = async |name: &'static str, script: &str| {
-            let head = [Value::from(script), Value::from(keys.len() as i64)];
-            let keys = keys.iter().map(|key| Value::from(key.as_str()));
-            let arguments = arguments.iter().map(|argument| Value::Bytes(argument.clone()));
-            let words: Vec<Value> = head.into_iter().chain(keys).chain(arguments).collect();
-            self.command(name, slot, words, self.timeout).await
-        };
-        match run("EVALSHA", &script.digest).await {
-            Err(error) if error.details().starts_with("NOSCRIPT") => run("EVAL", &script.lua).await,
+        match self.run_as("EVALSHA", &script.digest, slot, keys, arguments).await {
+            Err(error) if error.details().starts_with("NOSCRIPT") => {
+                self.run_as("EVAL", &script.lua, slot, keys, arguments).await
+            }
             result => result,
         }
+    }
+
+    /// Runs a script without its digest, which needs other permissions.
+    pub async fn run_text(
+        &self,
+        script: &Script,
+        slot: u16,
+        keys: &[String],
+    ) -> Result<Value, Error> {
+        self.run_as("EVAL", &script.lua, slot, keys, &[]).await
+    }
+
+    async fn run_as(
+        &self,
+        name: &'static str,
+        script: &str,
+        slot: u16,
+        keys: &[String],
+        arguments: &[Bytes],
+    ) -> Result<Value, Error> {
+        let head = [Value::from(script), Value::from(keys.len() as i64)];
+        let keys = keys.iter().map(|key| Value::from(key.as_str()));
+        let arguments = arguments.iter().map(|argument| Value::Bytes(argument.clone()));
+        let words: Vec<Value> = head.into_iter().chain(keys).chain(arguments).collect();
+        self.command(name, slot, words, self.timeout).await
     }
 
     /// Sends a command and waits for its answer, at most for `timeout`.
@@ -227,10 +247,10 @@ impl RedisConnection {
         }
     }
 
-    /// Whether this user may not run `WAIT`. A script cannot test this.
-    pub async fn refuses_wait(&self, slot: u16) -> bool {
-        let words = vec![Value::from(0), Value::from(1)];
-        let answer = self.command("WAIT", slot, words, self.timeout).await;
+    /// Whether this user may not run a command.
+    pub async fn refuses(&self, name: &'static str, words: &[&str], slot: u16) -> bool {
+        let words = words.iter().map(|word| Value::from(*word)).collect();
+        let answer = self.command(name, slot, words, self.timeout).await;
         answer.is_err_and(|error| error.details().contains("NOPERM"))
     }
 
@@ -333,14 +353,26 @@ fn explain(error: &Error, server: Option<&Server>) -> String {
                 or promote this server"
             .to_owned();
     }
-    let advice = if has(&["Connection refused"]) {
+    let advice = if text.starts_with("NOPERM") {
+        "the user may not do what Headwater does when it connects: allow what docs/redis.md lists"
+    } else if has(&["Connection refused"]) {
         "nothing listens there: start Redis, or correct the host and port in --store"
     } else if has(&["WRONGPASS", "NOAUTH", "invalid password", "AUTH"]) {
         "correct the user and password in --store (redis://user:password@host)"
     } else if has(&["lookup", "resolve", "Name or service not known", "dns"]) {
         "the host name in --store cannot be resolved"
+    } else if has(&["CertificateRequired"]) {
+        "the server wants a certificate of the client: name its files in --redis-cert and --redis-key"
+    } else if has(&["AlertReceived"]) {
+        "the server refuses the certificate in --redis-cert: use one that its tls-ca-cert-file has \
+         signed"
+    } else if has(&["NotValidForName"]) {
+        "its certificate is for another name: write in --store a name or address that is in the \
+         certificate"
+    } else if has(&["Expired", "NotValidYet"]) {
+        "its certificate is not valid at this time: renew it, or correct the clock"
     } else if has(&["UnknownIssuer", "InvalidCertificate", "certificate"]) {
-        "its certificate is not trusted: name the file of its issuer in SSL_CERT_FILE"
+        "its certificate is not trusted: name the file of its authority in --redis-ca"
     } else if has(&["InvalidContentType", "corrupt message", "InvalidMessage"]) {
         "the server does not speak TLS there: write redis:// instead of rediss://"
     } else if has(&["timed out"]) {

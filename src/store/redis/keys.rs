@@ -82,9 +82,38 @@ impl Keys {
         format!("{}:{key}", self.of_channel(channel, "once"))
     }
 
+    /// Hash: the bytes of each channel of a shard, and of all of them under an empty name.
+    pub fn sizes(&self, shard: usize) -> String {
+        format!("{}:sizes", self.tag(shard))
+    }
+
+    /// Hash: how many idempotency keys of a shard expire at which time.
+    pub fn key_counts(&self, shard: usize) -> String {
+        format!("{}:key-counts", self.tag(shard))
+    }
+
     /// String, stream and hash: used only to test which commands this user may run.
     pub fn self_test(&self, shard: usize) -> [String; 3] {
         ["string", "stream", "hash"].map(|kind| format!("{}:self-test:{kind}", self.tag(shard)))
+    }
+
+    /// A key of each kind of a shard, for a channel that has no events.
+    pub fn of_each_kind(&self, shard: usize) -> Vec<String> {
+        let tag = self.tag(shard);
+        let of_channel =
+            ["log", "meta", "state", "once"].map(|kind| format!("{tag}:{kind}:self-test:"));
+        let mut keys =
+            vec![self.firehose(shard), self.head(shard), self.sizes(shard), self.key_counts(shard)];
+        keys.extend(of_channel);
+        if shard == 0 {
+            keys.extend([self.shard_count(), self.settings()]);
+        }
+        keys
+    }
+
+    /// The pattern of all keys, as a rule of `ACL SETUSER`.
+    pub fn acl_rule(&self) -> String {
+        format!("~{{{}:*", self.prefix)
     }
 
     /// String: the number of shards, which must be the same for all origins.

@@ -4,6 +4,5 @@
 -- of keys, and the id of the oldest event.
 local keys = redis.call('HLEN', KEYS[4])
 -- A lost state counts as a key, so that it is read and its gap is delivered.
-local bytes = redis.call('HGET', meta, 'state_bytes') or '0'
-if keys == 0 and tonumber(bytes) > 0 then keys = 1 end
+if keys == 0 and tonumber(known[5] or '0') > 0 then keys = 1 end
 return {beginning, opened, trimmed_to, last, closed, tostring(keys), oldest and oldest[1] or ''}

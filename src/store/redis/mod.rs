@@ -8,22 +8,28 @@
 
 mod config;
 mod connection;
+mod counts;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod keys;
 mod listing;
 mod loss;
 mod pages;
+mod permissions;
 mod progress;
 mod publish;
 mod reply;
 mod scripts;
 mod settings;
 mod tail;
+mod tls;
 mod together;
 
 pub use config::RedisConfig;
+pub use permissions::{ACL_OF_CLUSTER, ACL_OF_SENTINEL, ACL_RULES};
+pub use tls::RedisTls;
 
+use super::fill::FillWatch;
 use super::{
     ChannelFilter, ChannelSize, Limits, Listener, Page, PageLimit, Publication, Published, State,
     Store, StoreError, StoreFault, StoreFuture, StoreMetrics,
@@ -34,10 +40,10 @@ use crate::core::log_state::LogState;
 use crate::sync::clock::Clock;
 use crate::sync::random::random;
 use bytes::Bytes;
-use connection::{Cause, RedisConnection, Script, down};
+use connection::{Cause, RedisConnection, Script};
+use counts::Counts;
 use fred::error::{Error, ErrorKind};
 use fred::types::Value;
-use fred::types::config::Config;
 use keys::Keys;
 use parking_lot::Mutex;
 use progress::Progress;
@@ -76,6 +82,8 @@ pub struct RedisStore {
     scripts: Scripts,
     progress: Vec<Progress>,
     calls: Calls,
+    fill: FillWatch,
+    counts: Counts,
     /// This store, for tasks of its own.
     own: Weak<Self>,
     runtime: Handle,
@@ -114,13 +122,15 @@ impl RedisStore {
         clock: Clock,
         listener: Arc<dyn Listener>,
     ) -> Result<Arc<Self>, StoreError> {
-        let server = Config::from_url(&config.url).map_err(|error| down(&error))?;
+        let server = config.server()?;
         let keys = Keys::new(&config.prefix, config.shards);
         let cause = Cause::default();
         let connection = RedisConnection::open(&server, config.timeout, cause.clone())?;
         let store = Arc::new_cyclic(|own| Self {
             connection,
             calls: Calls::default(),
+            fill: FillWatch::default(),
+            counts: Counts::new(config.shards),
             own: own.clone(),
             runtime: Handle::current(),
             scripts: Scripts::new(),
@@ -183,9 +193,11 @@ impl RedisStore {
                 );
             }
         }
-        self.check_commands().await?;
+        self.check_permissions().await?;
         let heads = (0..self.keys.shards()).map(|shard| self.head(&self.connection, shard));
         futures_util::future::try_join_all(heads).await?;
+        let counts = (0..self.keys.shards()).map(|shard| self.count(&self.connection, shard));
+        futures_util::future::try_join_all(counts).await?;
         // Earlier versions check this key. It is written last: a refused origin changes nothing.
         let shards = self.keys.shards().to_string();
         let key = Value::from(self.keys.shard_count());
@@ -198,31 +210,6 @@ impl RedisStore {
             known => return Err(wrong_shards(&text(known)?)),
         }
         self.claim_settings().await
-    }
-
-    /// Checks that this user may run all commands of a publish. This must happen before the first
-    /// publish, because a script that fails in the middle has already stored something.
-    async fn check_commands(&self) -> Result<(), StoreError> {
-        let checks = (0..self.keys.shards()).map(async |shard| {
-            let (slot, keys) = (self.keys.slot(shard), self.keys.self_test(shard));
-            let answer = self.connection.run(&self.scripts.self_test, slot, &keys, &[]).await;
-            let refused = array(answer.map_err(|error| self.connection.down(&error))?)?;
-            let mut refused = refused.into_iter().map(text).collect::<Result<Vec<_>, _>>()?;
-            if self.config.wait_replicas > 0 && self.connection.refuses_wait(slot).await {
-                refused.push("wait".to_owned());
-            }
-            Ok(refused)
-        });
-        let refused = futures_util::future::try_join_all(checks).await?;
-        match refused.into_iter().find(|names| !names.is_empty()) {
-            None => Ok(()),
-            Some(names) => {
-                let (names, rules) = (names.join(", "), names.join(" +"));
-                Err(StoreError::Down(format!(
-                    "redis: this user may not run {names}; allow it (ACL SETUSER <name> +{rules})"
-                )))
-            }
-        }
     }
 
     fn count_fault(&self, error: &StoreError) {

@@ -2,6 +2,7 @@
 //! it is answered or the timeout is reached.
 
 use super::RedisStore;
+use super::counts::Counted;
 use super::progress::Remembered;
 use super::reply::{array, id, next, number, text, unexpected};
 use super::settings::wrong_shards;
@@ -35,6 +36,7 @@ pub enum ScriptReply {
         count: u64,
         entry: EventId,
         repeated: bool,
+        counted: Counted,
     },
     Closed(EventId),
     Refused(StoreError),
@@ -51,6 +53,8 @@ pub struct Call<'a> {
     pub idempotency: Option<Idempotency>,
     /// Whether the call ends the channel.
     pub ends: bool,
+    /// Whether the limits of the whole store apply. They do not apply to events of the origin.
+    pub is_limited: bool,
     /// When the publisher began to wait.
     pub since: Instant,
 }
@@ -73,7 +77,8 @@ impl RedisStore {
     /// Ends a channel, and returns the id of its end.
     pub async fn close_call(&self, channel: &ChannelName) -> Result<EventId, StoreError> {
         let (events, since) = (&[Event::end()][..], Instant::now());
-        let call = Call { channel, events, idempotency: None, ends: true, since };
+        let call =
+            Call { channel, events, idempotency: None, ends: true, is_limited: false, since };
         match self.call(call, self.config.wait_replicas).await? {
             ScriptReply::Stored { first: end, .. } | ScriptReply::Closed(end) => Ok(end),
             ScriptReply::Refused(error) => Err(error),
@@ -92,7 +97,8 @@ impl RedisStore {
         let key = format!("\u{1}lost {last}");
         let idempotency = Some(Idempotency { key, digest: 0 });
         let events = &[event][..];
-        let call = Call { channel, events, idempotency, ends: false, since: Instant::now() };
+        let (ends, is_limited, since) = (false, false, Instant::now());
+        let call = Call { channel, events, idempotency, ends, is_limited, since };
         // If this event is lost too, that loss is detected in the same way.
         match self.call(call, 0).await {
             Ok(_) | Err(StoreError::Closed) => Ok(()),
@@ -101,7 +107,7 @@ impl RedisStore {
     }
 
     async fn call(&self, call: Call<'_>, replicas: u32) -> Result<ScriptReply, StoreError> {
-        let Call { channel, events, idempotency, ends, since } = call;
+        let Call { channel, events, idempotency, ends, is_limited, since } = call;
         let give_up = since + self.config.timeout.saturating_sub(DEADLINE_MARGIN);
         self.reachable(give_up).await?;
         let own_key = idempotency.is_none();
@@ -114,9 +120,12 @@ impl RedisStore {
         let shard = self.keys.shard_of(channel);
         let [head, log, meta, state] = self.keys.of_state(channel);
         let once = self.keys.idempotency(channel, &idempotency.key);
-        let keys = [head, log, meta, state, self.keys.firehose(shard), once];
+        let (sizes, key_counts) = (self.keys.sizes(shard), self.keys.key_counts(shard));
+        let keys = [head, log, meta, state, self.keys.firehose(shard), once, sizes, key_counts];
+        let allowed = self.counts.allowed(shard, &self.limits, is_limited, !own_key);
         let ttl = if own_key { self.config.timeout * 5 } else { self.limits.idempotency_age };
-        let mut arguments = self.arguments(channel, events, deadline, &idempotency, ttl, ends);
+        let mut arguments =
+            self.arguments(channel, events, deadline, (&idempotency, ttl), ends, allowed);
         // Every publish has an idempotency key, so a publish whose answer was lost can be sent
         // again.
         let mut is_first = true;
@@ -150,7 +159,8 @@ impl RedisStore {
                 false => unclear("its first answer was lost".to_owned()),
             });
         }
-        if let ScriptReply::Stored { first, count, entry, .. } = said {
+        if let ScriptReply::Stored { first, count, entry, counted, .. } = said {
+            self.counts.note(shard, counted);
             self.metrics.commit_seconds.observe(since.elapsed().as_secs_f64());
             let last = EventId { ms: first.ms, seq: first.seq + count - 1 };
             let publish = Remembered { channel: channel.clone(), last };
@@ -165,9 +175,9 @@ impl RedisStore {
         channel: &ChannelName,
         events: &[Event],
         deadline: u64,
-        idempotency: &Idempotency,
-        ttl: Duration,
+        (idempotency, ttl): (&Idempotency, Duration),
         ends: bool,
+        allowed: [String; 3],
     ) -> Vec<Bytes> {
         let Limits { retain_age, retain_events, retain_bytes, keys, state_bytes, .. } = self.limits;
         let head = [
@@ -186,7 +196,7 @@ impl RedisStore {
             if ends { "1" } else { "" }.to_owned(),
             self.keys.shards().to_string(),
         ];
-        let mut arguments: Vec<Bytes> = head.into_iter().map(Bytes::from).collect();
+        let mut arguments: Vec<Bytes> = head.into_iter().chain(allowed).map(Bytes::from).collect();
         for event in events {
             let key = event.key.as_ref().map(Field::as_str).unwrap_or_default().to_owned();
             arguments.push(key.into());
@@ -247,7 +257,8 @@ pub fn script_reply(
                 return Err(unexpected());
             }
             let (entry, repeated) = (id(next(&mut parts)?)?, word == "repeated");
-            ScriptReply::Stored { first, count, entry, repeated }
+            let counted = Counted::read(&mut parts)?;
+            ScriptReply::Stored { first, count, entry, repeated, counted }
         }
         "closed" => ScriptReply::Closed(id(next(&mut parts)?)?),
         "unknown" => ScriptReply::Refused(StoreError::NoChannel),
@@ -255,6 +266,12 @@ pub fn script_reply(
         "reused" => ScriptReply::Refused(StoreError::KeyReused),
         "keys" => limit("too many keys in the channel", limits.keys, "--max-keys"),
         "state" => limit("the channel's state, in bytes", limits.state_bytes, "--max-state-bytes"),
+        "channels" => limit("too many channels", limits.channels, "--max-channels"),
+        "total" => limit("the store is full, in bytes", limits.total_bytes, "--max-store-bytes"),
+        "once" => {
+            let flag = "--max-idempotency-keys";
+            limit("too many idempotency keys", limits.idempotency_keys, flag)
+        }
         "late" => ScriptReply::Late { now: number(next(&mut parts)?)? },
         _ => return Err(unexpected()),
     })

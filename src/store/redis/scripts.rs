@@ -16,6 +16,8 @@ pub struct Scripts {
     pub self_test: Script,
     pub settings: Script,
     pub size: Script,
+    pub counts: Script,
+    pub recount: Script,
 }
 
 impl Scripts {
@@ -33,6 +35,8 @@ impl Scripts {
             self_test: Script::new(include_str!("self_test.lua")),
             settings: Script::new(include_str!("settings.lua")),
             size: Script::new(include_str!("size.lua")),
+            counts: Script::new(include_str!("counts.lua")),
+            recount: Script::new(include_str!("recount.lua")),
         }
     }
 }

@@ -8,7 +8,7 @@ if closed ~= '' then
   if entry and field(entry, 'p') ~= '' then position = field(entry, 'p') end
 end
 local rows = redis.call('HGETALL', KEYS[4])
-local bytes = tonumber(redis.call('HGET', meta, 'state_bytes') or '0')
+local bytes = tonumber(known[5] or '0')
 table.insert(rows, 1, position)
 table.insert(rows, 2, #rows == 1 and bytes > 0 and '1' or '')
 return rows

@@ -96,6 +96,7 @@ async fn step(
             if shard == 0 {
                 store.watch_settings().await?;
             }
+            store.watch_counts(connection, shard).await;
             *looked_at = Some(Instant::now());
             let position = known.unwrap_or(head);
             if head < position {

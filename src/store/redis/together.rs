@@ -59,7 +59,8 @@ impl RedisStore {
             return store.publish_together(channel, events).await;
         }
         let (channel, events, since) = (&channel, &events[..], Instant::now());
-        self.publish_call(Call { channel, events, idempotency, ends: false, since }).await
+        let (ends, is_limited) = (false, true);
+        self.publish_call(Call { channel, events, idempotency, ends, is_limited, since }).await
     }
 
     async fn publish_together(
@@ -118,7 +119,8 @@ impl Calls {
 
 impl Turn {
     async fn call(&self, events: &[Event], since: Instant) -> Result<Published, StoreError> {
-        let call = Call { channel: &self.channel, events, idempotency: None, ends: false, since };
+        let (channel, idempotency, ends) = (&self.channel, None, false);
+        let call = Call { channel, events, idempotency, ends, is_limited: true, since };
         self.store.publish_call(call).await
     }
 

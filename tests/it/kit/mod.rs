@@ -1,5 +1,6 @@
 //! Shared helpers of the tests: they run the real binary on free ports, and send requests to it.
 
+pub mod authority;
 pub mod client;
 pub mod edge;
 pub mod engine;

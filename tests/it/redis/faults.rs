@@ -340,7 +340,7 @@ async fn a_key_of_another_type_is_found_before_anything_is_stored() {
     let origin = on(&redis, &[]);
     origin.publish("a", "kept").await;
     let mut refusals = 0;
-    for key in ["firehose", "head", "state:a", "log:a", "meta:a"] {
+    for key in ["firehose", "head", "state:a", "log:a", "meta:a", "sizes"] {
         let key = format!("{{headwater:0}}:{key}");
         assert_eq!(
             redis.command(&["RENAME", &key, "aside"]),
