@@ -181,8 +181,7 @@ async fn a_redis_that_was_emptied() {
 
 #[tokio::test]
 async fn more_clients_than_connections() {
-    let origin =
-        Origin::with(&["--store", "memory", "--segment", "10m", "--max-connections", "1"]);
+    let origin = Origin::with(&["--store", "memory", "--segment", "10m", "--max-connections", "1"]);
     origin.publish("a", "x").await;
     let prometheus = Prometheus::of(&[&origin]).await;
     let _held = streams(&origin, 1).await;

@@ -18,7 +18,7 @@ pub fn disk(path: &Path) -> String {
 }
 
 /// The name of the metric that counts the store's errors of one kind.
-fn errors(kind: &str) -> String {
+pub fn errors(kind: &str) -> String {
     format!("headwater_store_errors_total{{kind=\"{kind}\"}}")
 }
 
@@ -156,6 +156,10 @@ async fn what_is_damaged_on_disk_is_a_gap_in_its_place() {
     assert_eq!(state["events"].as_array().unwrap().iter().filter(is_gap).count(), 1, "{state}");
     let damaged = "a record of the log is damaged";
     origin.shows(Ok(()), damaged, (&errors("damaged"), before + 1.0..)).await;
+    // The record is named each time that it is read.
+    let lines = origin.logged(damaged);
+    origin.get("/channels/a/history").await;
+    origin.logs_times(damaged, lines + 1).await;
     origin.publish("a", "and it goes on").await;
 }
 
