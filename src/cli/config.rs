@@ -4,6 +4,7 @@ use super::config_file::{DEFAULT_PATH, settings_of, shown, source_of};
 use super::loaded::Loaded;
 use super::serve_flags::ServeArguments;
 use super::{Arguments, fail};
+use crate::telemetry::process::memory_limit;
 use clap::{Arg, ArgAction, Args, CommandFactory, Subcommand};
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
@@ -50,7 +51,7 @@ fn check() -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => return error.report(),
     };
-    let checked = loaded.arguments.config();
+    let checked = loaded.arguments.config(memory_limit());
     let checked = checked.and_then(|config| loaded.arguments.check_openness(&config));
     if let Err(error) = checked {
         return loaded.misused(&error);
@@ -84,7 +85,7 @@ fn show() -> ExitCode {
         .unwrap_or_default();
     }
     print!("{text}");
-    match loaded.arguments.config() {
+    match loaded.arguments.config(memory_limit()) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => loaded.misused(&error),
     }

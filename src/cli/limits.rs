@@ -14,9 +14,11 @@ use std::time::Duration;
 #[derive(Args, Clone, Debug)]
 pub struct LimitArguments {
     /// Most connections served at once; over the limit streams and WebSockets are shed, other
-    /// requests are answered, and the connection is closed after its response (count)
-    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_MAX_CONNECTIONS", default_value_t = 50_000)]
-    pub max_connections: usize,
+    /// requests are answered, and the connection is closed after its response. By default 50000, or
+    /// fewer where an eighth of the memory of the machine or its container has less than 8KiB for
+    /// each (count)
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_MAX_CONNECTIONS")]
+    pub max_connections: Option<usize>,
     /// Most connections of one client (an IPv4 address or an IPv6 /64); 0 = no limit (count)
     #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_MAX_CONNECTIONS_PER_CLIENT", default_value_t = 0)]
     max_connections_per_client: usize,
@@ -101,7 +103,7 @@ impl LimitArguments {
         if self.max_ws_message == 0 || self.max_ws_message > self.ws_byte_rate {
             return Err("--max-ws-message takes 1 or more, and at most --ws-byte-rate".to_owned());
         }
-        if self.max_connections == 0 {
+        if self.max_connections == Some(0) {
             return Err("--max-connections takes 1 or more".to_owned());
         }
         Ok(ClientLimits {

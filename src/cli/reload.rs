@@ -7,6 +7,7 @@ use super::logging::Log;
 use super::{admin, block_on, fail};
 use crate::client::http::Address;
 use crate::origin::{Reloaded, Reloader};
+use crate::telemetry::process::memory_limit;
 use clap::{Args, CommandFactory};
 use hyper::Method;
 use serde_json::Value;
@@ -85,7 +86,7 @@ impl Settings {
 
     fn try_reload(&mut self, reloader: &Reloader) -> Result<Reloaded, String> {
         let loaded = Loaded::load(&["serve"]).map_err(|error| error.line())?;
-        let config = loaded.arguments.config();
+        let config = loaded.arguments.config(memory_limit());
         let config = config.map_err(|error| loaded.explained(&error))?;
         reloader.apply(config).map_err(|error| error.to_string())?;
         self.log.set_level(loaded.arguments.log);

@@ -10,6 +10,7 @@ use super::signals::{Requested, Signals};
 use super::{fail, service};
 use crate::origin::{Config, Headwater, Listeners, Shutdown};
 use crate::server::{Drain, Stopped};
+use crate::telemetry::process::memory_limit;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ pub fn run() -> ExitCode {
         Err(error) => return error.report(),
     };
     let arguments = &loaded.arguments;
-    let config = match arguments.config() {
+    let config = match arguments.config(memory_limit()) {
         Ok(config) => config,
         Err(error) => return loaded.misused(&error),
     };

@@ -9,7 +9,8 @@ use super::redis::RedisArguments;
 use super::units::{bytes, duration, positive, switch};
 use crate::core::segment::{LANES_MAX, SEGMENT_MS, SegmentClock};
 use crate::http::HttpConfig;
-use crate::origin::{Config, MemoryConfig, StoreConfig};
+use crate::limits::memory::MemoryShares;
+use crate::origin::{Config, MemoryConfig, StoreAddress, StoreConfig};
 use crate::server::listener::ListenAddress;
 use crate::server::tls::{Tls, TlsConfig};
 use crate::server::{Drain, ServerConfig};
@@ -17,6 +18,9 @@ use crate::store::Limits;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Default of `--max-store-bytes`, except for a store in memory.
+const STORE_BYTES: u64 = 1024 * 1024 * 1024;
 
 #[derive(Args, Debug)]
 pub struct ServeArguments {
@@ -110,9 +114,10 @@ pub struct ServeArguments {
     /// Most bytes in the state of one channel (size)
     #[arg(help_heading = headings::RETENTION, long, env = "HEADWATER_MAX_STATE_BYTES", default_value = "8MiB", value_parser = bytes)]
     pub(super) max_state_bytes: u64,
-    /// Most bytes of events and state in the whole store (size)
-    #[arg(help_heading = headings::STORAGE, long, env = "HEADWATER_MAX_STORE_BYTES", default_value = "1GiB", value_parser = bytes)]
-    pub(super) max_store_bytes: u64,
+    /// Most bytes of events and state in the whole store. By default 1GiB, and with --store memory
+    /// at most a sixteenth of the memory of the machine or its container (size)
+    #[arg(help_heading = headings::STORAGE, long, env = "HEADWATER_MAX_STORE_BYTES", value_parser = bytes)]
+    pub(super) max_store_bytes: Option<u64>,
     /// Least free space on the disk of the store; below it publishes are refused (size)
     #[arg(help_heading = headings::STORAGE, long, env = "HEADWATER_DISK_RESERVE", default_value = "32MiB", value_parser = bytes)]
     pub(super) disk_reserve: u64,
@@ -133,12 +138,14 @@ pub struct ServeArguments {
     /// Most events in one NDJSON batch (count)
     #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_MAX_BATCH_EVENTS", default_value_t = 10_000)]
     pub(super) max_batch_events: usize,
-    /// Most bytes of publishes that are being read at the same time (size)
-    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_PUBLISH_BUFFER", default_value = "64MiB", value_parser = bytes)]
-    pub(super) publish_buffer: u64,
-    /// Most bytes of events in the tail buffers in memory, over all channels (size)
-    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_LIVE_BYTES", default_value = "256MiB", value_parser = bytes)]
-    pub(super) live_bytes: u64,
+    /// Most bytes of publishes that are being read at the same time. By default a sixteenth of
+    /// the memory of the machine or its container, at most 64MiB, and at least twice --max-batch (size)
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_PUBLISH_BUFFER", value_parser = bytes)]
+    pub(super) publish_buffer: Option<u64>,
+    /// Most bytes of events in the tail buffers in memory, over all channels. By default a
+    /// sixteenth of the memory of the machine or its container, at most 256MiB (size)
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_LIVE_BYTES", value_parser = bytes)]
+    pub(super) live_bytes: Option<u64>,
     /// Most bytes of responses, of pages of old events and of states in memory, over all requests;
     /// 0 = a quarter of the memory of the machine or its container (size)
     #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_ANSWER_BYTES", default_value = "0", value_parser = bytes)]
@@ -191,31 +198,32 @@ pub(super) enum DrainEnd {
 }
 
 impl ServeArguments {
-    /// Checks the flags, and returns the settings of the origin. It uses no socket and no clock,
-    /// and reads no files except those of secrets and keys.
+    /// Checks the flags, and returns the settings of the origin for a process that may use `memory`
+    /// bytes. It uses no socket and no clock, and reads no files except those of secrets and keys.
     ///
     /// # Errors
     /// Fails when a flag has a wrong value; the text names the flag.
-    pub(super) fn config(&self) -> Result<Config, String> {
+    pub(super) fn config(&self, memory: u64) -> Result<Config, String> {
+        let shares = MemoryShares::of(memory);
         let bounds = self.limits.finish(self.channel_idle, self.idempotency_age)?;
         let (access, token_jwks) = self.access.clone().finish(self.tls_edge_ca.is_some())?;
         let address = self.store.read("--store")?.parse()?;
         let redis = self.redis.options(&address)?;
         Ok(Config {
             store: StoreConfig {
+                limits: limits(self, store_bytes(&address, &shares))?,
                 address,
-                limits: limits(self)?,
                 timeout: positive(self.store_timeout, "--store-timeout")?,
                 disk_reserve: self.disk_reserve,
                 redis,
             },
             segments: segments(self)?,
-            http: http_config(self, &bounds)?,
+            http: http_config(self, &bounds, &shares)?,
             access,
             token_jwks,
             clients: bounds.clients,
             server: ServerConfig {
-                max_connections: self.limits.max_connections,
+                max_connections: self.limits.max_connections.unwrap_or(shares.connections),
                 drain: match self.drain {
                     DrainEnd::Boundary => Drain::Boundary,
                     DrainEnd::Now => Drain::Now,
@@ -228,7 +236,7 @@ impl ServeArguments {
             },
             tls: tls(self)?,
             memory: MemoryConfig {
-                live_bytes: self.live_bytes as usize,
+                live_bytes: self.live_bytes.map(|bytes| bytes as usize),
                 answer_bytes: capacity::answer_bytes(self.answer_bytes)?,
             },
             demo: self.demo,
@@ -274,7 +282,19 @@ fn segments(arguments: &ServeArguments) -> Result<SegmentClock, String> {
     Ok(SegmentClock { length_ms, lanes: arguments.lanes, rejoin_tick_ms })
 }
 
-fn http_config(arguments: &ServeArguments, bounds: &ClientLimits) -> Result<HttpConfig, String> {
+/// The default of `--max-store-bytes`.
+fn store_bytes(address: &StoreAddress, shares: &MemoryShares) -> u64 {
+    match address {
+        StoreAddress::Memory => shares.stored,
+        StoreAddress::Disk(_) | StoreAddress::Redis(_) => STORE_BYTES,
+    }
+}
+
+fn http_config(
+    arguments: &ServeArguments,
+    bounds: &ClientLimits,
+    shares: &MemoryShares,
+) -> Result<HttpConfig, String> {
     let (event, segment) = (arguments.max_event, arguments.segment_bytes);
     if event == 0 || arguments.max_batch_events == 0 {
         return Err("--max-event and --max-batch-events take 1 or more".to_owned());
@@ -286,7 +306,9 @@ fn http_config(arguments: &ServeArguments, bounds: &ClientLimits) -> Result<Http
         let others = "--segment-bytes, --max-batch and --retain-bytes";
         return Err(format!("--max-event may not be larger than {others}"));
     }
-    if arguments.publish_buffer / 2 < arguments.max_batch {
+    let least = arguments.max_batch.saturating_mul(2);
+    let publish_buffer = arguments.publish_buffer.unwrap_or(least.max(shares.publishes as u64));
+    if publish_buffer < least {
         return Err(
             "--publish-buffer takes at least twice --max-batch: a compressed body and its \
                     text are in memory together"
@@ -302,7 +324,7 @@ fn http_config(arguments: &ServeArguments, bounds: &ClientLimits) -> Result<Http
         event_bytes: event as usize,
         batch_bytes: arguments.max_batch as usize,
         batch_events: arguments.max_batch_events,
-        publish_buffer: arguments.publish_buffer as usize,
+        publish_buffer: publish_buffer as usize,
         body_timeout: bounds.body_timeout,
         publish_rates: bounds.publish_rates,
         websocket: bounds.websocket,
@@ -342,12 +364,13 @@ fn cors_origins(origins: &[String]) -> Result<Vec<String>, String> {
     Ok(origins.to_vec())
 }
 
-fn limits(arguments: &ServeArguments) -> Result<Limits, String> {
+fn limits(arguments: &ServeArguments, store_bytes: u64) -> Result<Limits, String> {
+    let total_bytes = arguments.max_store_bytes.unwrap_or(store_bytes);
     for (value, flag) in [
         (arguments.retain_events, "--retain-events"),
         (arguments.retain_bytes, "--retain-bytes"),
         (arguments.max_channels, "--max-channels"),
-        (arguments.max_store_bytes, "--max-store-bytes"),
+        (total_bytes, "--max-store-bytes"),
     ] {
         if value == 0 {
             return Err(format!("{flag} takes 1 or more"));
@@ -361,7 +384,7 @@ fn limits(arguments: &ServeArguments) -> Result<Limits, String> {
         channel_idle: positive(arguments.channel_idle, "--channel-idle")?,
         keys: arguments.max_keys,
         state_bytes: arguments.max_state_bytes,
-        total_bytes: arguments.max_store_bytes,
+        total_bytes,
         idempotency_age: positive(arguments.idempotency_age, "--idempotency-age")?,
         idempotency_keys: arguments.max_idempotency_keys,
     })
@@ -398,7 +421,7 @@ mod tests {
     /// A program that embeds an origin gets the defaults of the command.
     #[test]
     fn the_defaults_of_the_flags_are_those_of_the_configuration() {
-        let flags = Line::parse_from(["headwater"]).serve.config().unwrap();
+        let flags = Line::parse_from(["headwater"]).serve.config(u64::MAX).unwrap();
         let defaults = Config::default();
         let text = |config: &Config| {
             let Config { store, segments, http, clients, server, memory, .. } = config;

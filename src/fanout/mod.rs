@@ -37,12 +37,13 @@ pub struct Pumps {
 struct Watch(Arc<Notify>);
 
 impl Pumps {
-    /// Starts `count` pumps, whose streams use the runtime of the caller.
+    /// Starts `count` pumps, whose streams use the runtime of the caller, and whose windows share
+    /// `windows_bytes` bytes.
     ///
     /// # Errors
     /// Fails when the process has no file descriptor or no thread left.
-    pub fn start(count: usize) -> io::Result<Self> {
-        let (all, pumps) = Pump::all(count.max(1))?;
+    pub fn start(count: usize, windows_bytes: usize) -> io::Result<Self> {
+        let (all, pumps) = Pump::all(count.max(1), windows_bytes)?;
         let (mut threads, died) = (Vec::new(), Arc::new(Notify::new()));
         for (number, pump) in all.into_iter().enumerate() {
             let (runtime, watch) = (Handle::current(), Watch(died.clone()));

@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 const WAKER: Token = Token(usize::MAX);
 /// Most events of sockets that are read at once.
 const EVENTS_MAX: usize = 1_024;
-/// Most bytes of the windows of a pump's groups in all, for slow subscribers and for joiners. Each
-/// group has an equal share.
+/// Most bytes of the windows of a pump's groups in all, however much memory there is.
 const WINDOWS_BYTES_MAX: usize = 16 * 1024 * 1024;
-const HISTORIES_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The part of the bytes for slow subscribers that joiners have beside them.
+const HISTORIES_PART: usize = 4;
 /// Most bytes of one window, whatever the share.
 const WINDOW_BYTES_MAX: usize = 1024 * 1024;
 const HISTORY_BYTES_MAX: usize = 16 * 1024;
@@ -69,6 +69,8 @@ pub struct Pump {
     turns: VecDeque<usize>,
     /// All pumps, with this one.
     pumps: AllPumps,
+    /// Most bytes of the windows of all groups for slow subscribers. Each group has an equal share.
+    windows_bytes: usize,
     balanced_at: Instant,
 }
 
@@ -126,11 +128,11 @@ impl Wake for GroupWaker {
 }
 
 impl Pump {
-    /// Creates `count` pumps without subscribers.
+    /// Creates `count` pumps without subscribers, whose windows share `windows_bytes` bytes.
     ///
     /// # Errors
     /// Fails when the process has no file descriptor left.
-    pub fn all(count: usize) -> io::Result<(Vec<Self>, AllPumps)> {
+    pub fn all(count: usize, windows_bytes: usize) -> io::Result<(Vec<Self>, AllPumps)> {
         let polls = (0..count).map(|_| Poll::new()).collect::<io::Result<Vec<Poll>>>()?;
         let shared = |poll: &Poll| {
             Ok(Arc::new(Shared {
@@ -142,11 +144,17 @@ impl Pump {
         };
         let all: Arc<[_]> = polls.iter().map(shared).collect::<io::Result<Vec<_>>>()?.into();
         let pumps = polls.into_iter().zip(&*all);
-        let pumps = pumps.map(|(poll, shared)| Self::new(poll, shared.clone(), all.clone()));
+        let bytes = (windows_bytes / count.max(1)).min(WINDOWS_BYTES_MAX);
+        let pumps = pumps.map(|(poll, shared)| Self::new(poll, shared.clone(), all.clone(), bytes));
         Ok((pumps.collect::<io::Result<_>>()?, all))
     }
 
-    fn new(poll: Poll, shared: Arc<Shared>, pumps: AllPumps) -> io::Result<Self> {
+    fn new(
+        poll: Poll,
+        shared: Arc<Shared>,
+        pumps: AllPumps,
+        windows_bytes: usize,
+    ) -> io::Result<Self> {
         Ok(Self {
             subscribers: Subscribers::new(poll.registry().try_clone()?),
             poll,
@@ -156,6 +164,7 @@ impl Pump {
             turns: VecDeque::new(),
             pumps,
             balanced_at: Instant::now(),
+            windows_bytes,
         })
     }
 
@@ -306,8 +315,8 @@ impl Pump {
         }
         let count = self.groups.len().max(1);
         let limits = WindowLimits {
-            slow: (WINDOWS_BYTES_MAX / count).min(WINDOW_BYTES_MAX),
-            history: (HISTORIES_BYTES_MAX / count).min(HISTORY_BYTES_MAX),
+            slow: (self.windows_bytes / count).min(WINDOW_BYTES_MAX),
+            history: (self.windows_bytes / HISTORIES_PART / count).min(HISTORY_BYTES_MAX),
         };
         let Some(place) = self.groups.get_mut(group) else { return };
         match place.group.slice(&mut self.subscribers, limits) {

@@ -4,4 +4,5 @@ pub mod budget;
 pub mod client_address;
 pub mod connections;
 pub mod intake_pace;
+pub mod memory;
 pub mod rates;

@@ -56,10 +56,11 @@ pub struct StoreConfig {
 }
 
 /// The memory that channels and responses may take, in bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct MemoryConfig {
-    /// Most bytes in the tail buffers of all channels.
-    pub live_bytes: usize,
+    /// Most bytes in the tail buffers of all channels; `None`: a sixteenth of the memory that the
+    /// process may use, at most 256 MiB.
+    pub live_bytes: Option<usize>,
     /// Most bytes of responses in memory; `None`: a quarter of the memory that the process may use.
     pub answer_bytes: Option<usize>,
 }
@@ -132,12 +133,6 @@ impl Default for RedisOptions {
     fn default() -> Self {
         let prefix = "headwater".to_owned();
         Self { prefix, shards: 4, wait_replicas: 0, tls: RedisTls::default() }
-    }
-}
-
-impl Default for MemoryConfig {
-    fn default() -> Self {
-        Self { live_bytes: 256 * MIB as usize, answer_bytes: None }
     }
 }
 

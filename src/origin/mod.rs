@@ -23,6 +23,7 @@ use crate::hub::Hub;
 use crate::hub::registry::ChannelRegistry;
 use crate::limits::budget::Budget;
 use crate::limits::connections::Clients;
+use crate::limits::memory::MemoryShares;
 use crate::server::tls::Tls;
 use crate::server::{self, ServerConfig, Stopped};
 use crate::store::local::{Backing, LocalConfig, LocalStore, SEGMENT_BYTES};
@@ -35,9 +36,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Responses may take the memory of the process divided by this number, unless configured
-/// otherwise.
-const ANSWER_MEMORY_PARTS: u64 = 4;
 /// Pause between two sweeps, which remove what is too old.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
@@ -76,10 +74,11 @@ impl Headwater {
     pub async fn open(mut config: Config) -> Result<Self, Error> {
         let tls = config.tls.as_ref().map(Tls::new).transpose().map_err(Error)?.map(Arc::new);
         let clock = Clock::default();
-        let registry = Arc::new(ChannelRegistry::new(clock.clone(), config.memory.live_bytes));
+        let shares = MemoryShares::of(memory_limit());
+        let live_bytes = config.memory.live_bytes.unwrap_or(shares.tails);
+        let registry = Arc::new(ChannelRegistry::new(clock.clone(), live_bytes));
         let store = open_store(&config, &clock, &registry).await.map_err(Error)?;
-        let quarter = || (memory_limit() / ANSWER_MEMORY_PARTS) as usize;
-        let answer_bytes = config.memory.answer_bytes.unwrap_or_else(quarter);
+        let answer_bytes = config.memory.answer_bytes.unwrap_or(shares.answers);
         let timeout = config.store.timeout;
         let budget = Budget::new(answer_bytes, timeout);
         let hub = Hub::new(clock, config.segments, registry, store.clone(), timeout, budget);
@@ -133,7 +132,8 @@ impl Headwater {
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let no_pumps = |error| Error(format!("the fan-out cannot start: {error}"));
-        let pumps = Arc::new(Pumps::start(cores).map_err(no_pumps)?);
+        let windows_bytes = MemoryShares::of(memory_limit()).windows;
+        let pumps = Arc::new(Pumps::start(cores, windows_bytes).map_err(no_pumps)?);
         let stopped = tokio::select! {
             stopped = server::run(public, admin, app.clone(), (server, tls), pumps.clone(), &shutdown) => stopped,
             why = pumps.failed() => return Err(Error(why)),

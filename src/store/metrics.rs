@@ -23,8 +23,11 @@ pub enum StoreFault {
     Write,
     /// A commit took more than a second, or Redis did not confirm it.
     Stall,
-    /// A record or a part of an index was damaged when it was read.
+    /// A record was damaged when it was read.
     Damaged,
+    /// An index, or an entry of the firehose of Redis, was damaged. The events were read from the
+    /// log instead.
+    Index,
     /// Events that were acknowledged or read before are gone.
     Lost,
 }
@@ -72,7 +75,7 @@ impl Default for StoreMetrics {
             faults: Family::default(),
         };
         // A counter that exists from the start shows its first increase.
-        for kind in [StoreFault::Write, StoreFault::Stall, StoreFault::Damaged, StoreFault::Lost] {
+        for kind in StoreFault::ALL {
             metrics.faults.get_or_create(&[("kind", kind.as_str())]).inc_by(0);
         }
         metrics
@@ -80,11 +83,14 @@ impl Default for StoreMetrics {
 }
 
 impl StoreFault {
+    const ALL: [Self; 5] = [Self::Write, Self::Stall, Self::Damaged, Self::Index, Self::Lost];
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Write => "write",
             Self::Stall => "stall",
             Self::Damaged => "damaged",
+            Self::Index => "index",
             Self::Lost => "lost",
         }
     }

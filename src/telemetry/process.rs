@@ -1,6 +1,7 @@
 //! The resources that this process uses, and those that the machine grants it.
 
 use rustix::param::{clock_ticks_per_second, page_size};
+use std::path::{Path, PathBuf};
 
 /// The resources that the process uses.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,13 +44,37 @@ fn boot_seconds(stat: &str) -> f64 {
 }
 
 /// Returns the memory that this process may use, in bytes: that of the machine, or that of its
-/// container (cgroup) if it is less.
+/// control groups (a container, a service of systemd) if it is less.
 pub fn memory_limit() -> u64 {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let machine = memory_of_machine(&read("/proc/meminfo"));
-    let container = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let container = container.into_iter().filter_map(|path| read(path).trim().parse::<u64>().ok());
-    container.chain([machine]).min().unwrap_or(machine)
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    let machine = memory_of_machine(&read(Path::new("/proc/meminfo")));
+    let groups = read(Path::new("/proc/self/cgroup"));
+    let limits = group_limits(Path::new("/sys/fs/cgroup"), &groups).into_iter();
+    // "max" in version 2 and nearly 2^63 in version 1 stand for no limit.
+    let limits = limits.filter_map(|path| read(&path).trim().parse::<u64>().ok());
+    limits.chain([machine]).min().unwrap_or(machine)
+}
+
+/// Returns the files that may have a limit of the memory of a process: those of its control group
+/// and of all groups above it. `groups` is the text of `/proc/self/cgroup`, and `root` is where the
+/// groups are mounted. A container often sees its own group as the root.
+fn group_limits(root: &Path, groups: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(kinds), Some(group)) = (fields.next(), fields.next()) else { continue };
+        let (mount, names) = match kinds {
+            "" => (root.to_owned(), &["memory.max", "memory.high"][..]),
+            kinds if kinds.split(',').any(|kind| kind == "memory") => {
+                (root.join("memory"), &["memory.limit_in_bytes"][..])
+            }
+            _ => continue,
+        };
+        for group in Path::new(group.trim_start_matches('/')).ancestors() {
+            files.extend(names.iter().map(|name| mount.join(group).join(name)));
+        }
+    }
+    files
 }
 
 fn memory_of_machine(meminfo: &str) -> u64 {
@@ -89,6 +114,30 @@ mod tests {
     fn the_memory_of_the_machine_is_known() {
         assert_eq!(memory_of_machine("MemTotal:        2048 kB\nMemFree: 1 kB\n"), 2 << 20);
         assert!(memory_limit() > 1 << 20);
+    }
+
+    #[test]
+    fn the_limits_of_a_group_and_of_those_above_it_are_read() {
+        let root = Path::new("/g");
+        let files = |groups| group_limits(root, groups);
+        let paths = |names: &[&str]| names.iter().map(|name| root.join(name)).collect::<Vec<_>>();
+        let service = "0::/system.slice/headwater.service\n";
+        let expected = [
+            "system.slice/headwater.service/memory.max",
+            "system.slice/headwater.service/memory.high",
+            "system.slice/memory.max",
+            "system.slice/memory.high",
+            "memory.max",
+            "memory.high",
+        ];
+        assert_eq!(files(service), paths(&expected));
+        // A container with version 2, and one with version 1.
+        assert_eq!(files("0::/\n"), paths(&["memory.max", "memory.high"]));
+        let version_1 = "12:cpu,cpuacct:/docker/1f\n4:memory:/docker/1f\n1:name=systemd:/\n";
+        let expected = ["docker/1f", "docker", ""].map(|group| root.join("memory").join(group));
+        let expected = expected.map(|group| group.join("memory.limit_in_bytes"));
+        assert_eq!(files(version_1), expected);
+        assert_eq!(files(""), paths(&[]));
     }
 
     #[test]

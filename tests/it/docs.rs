@@ -251,13 +251,37 @@ fn every_test_that_the_documents_name_exists() {
         for (at, command) in text.match_indices("tests/run ") {
             let rest = &text[at + command.len()..];
             let name = &rest[..rest.find(|c| !is_part(c)).unwrap_or(rest.len())];
-            // An example says how a name is put together.
-            if !name.is_empty() && name != "stores::faults::name" && !list.contains(name) {
+            if !name.is_empty() && !list.contains(name) {
                 unknown.push(format!("{}: tests/run {name}", path.display()));
             }
         }
     }
     assert!(unknown.is_empty(), "no test has such a name:\n{}", unknown.join("\n"));
+    // Tables of these documents name tests in their cells.
+    for name in ["docs/reliability.md", "docs/redis.md"] {
+        let text = document(name);
+        let names: Vec<_> =
+            text.split('`').skip(1).step_by(2).filter(|word| is_test(word)).collect();
+        assert!(names.len() > 10, "{name}: {names:?}");
+        let missing: Vec<_> = names.iter().filter(|word| !list.contains(**word)).collect();
+        let missing: Vec<_> = missing.into_iter().filter(|word| !is_unit_test(word)).collect();
+        assert!(missing.is_empty(), "{name} names tests that do not exist: {missing:?}");
+    }
+}
+
+/// Whether a word of a document is the name of a test or of a module of tests.
+fn is_test(word: &str) -> bool {
+    let is_name =
+        word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:".contains(c));
+    let is_metric = word.starts_with("headwater_") || word.starts_with("process_");
+    is_name && !is_metric && (word.contains("::") || word.matches('_').count() > 3)
+}
+
+/// Whether the library has a unit test, or a file of unit tests, with this name.
+fn is_unit_test(name: &str) -> bool {
+    let is_file = Path::new("src").join(name.replace("::", "/")).with_extension("rs").exists();
+    let has_it = |(_, source): &(String, String)| source.contains(&format!("fn {name}("));
+    is_file || crate::tidy::sources(Path::new("src")).iter().any(has_it)
 }
 
 /// Runs each line of the blocks marked `sh` that uses curl or headwater against a demo. The

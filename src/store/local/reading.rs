@@ -235,7 +235,7 @@ impl RecordReader {
         segment: &Segment,
         block: &Block,
     ) -> io::Result<VecDeque<Entry>> {
-        self.metrics.fault(StoreFault::Damaged);
+        self.metrics.fault(StoreFault::Index);
         let bytes = read_all(&*segment.log)?;
         let summary = summarize(&frame::scan(&bytes, self.seed, false), block.segment);
         let channel = summary.channels.into_iter().find(|channel| channel.name == *name);

@@ -123,7 +123,7 @@ async fn step(
             }
             Some(news) => tell(store, shard, position, id, news),
             None => {
-                store.metrics.fault(StoreFault::Damaged);
+                store.metrics.fault(StoreFault::Index);
                 tracing::error!(shard, entry = %id, "an entry of the firehose is damaged");
                 store.listener.lost_place();
             }

@@ -1,5 +1,6 @@
 //! The commands, and what an operator sees of them.
 
+pub mod alerts;
 pub mod channels;
 pub mod commands;
 pub mod configuration;

@@ -79,8 +79,10 @@ async fn signals_that_mean_nothing_yet_do_not_end_the_process() {
         origin.signal(name);
         assert_eq!(origin.get("/healthz").await.status, 200, "{name}");
     }
-    origin.signal("TERM");
+    origin.logs_times("is ignored: there is nothing that it could reopen", 2).await;
+    origin.signal("INT");
     assert!(origin.ended().await.success());
+    assert_eq!(origin.logged("draining"), 1);
 }
 
 #[tokio::test]

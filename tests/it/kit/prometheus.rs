@@ -26,6 +26,19 @@ impl Prometheus {
         Self::with("deploy/prometheus/prometheus.yml", &[targets])
     }
 
+    /// As `start`, and waits until every origin was scraped: only what happens after that is a
+    /// change for an alert.
+    pub async fn of(origins: &[&Origin]) -> Self {
+        let prometheus = Self::start(origins);
+        let scraped = async {
+            while prometheus.series("headwater_build_info").await.len() < origins.len() {
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        timeout(PATIENCE, scraped).await.expect("the origins are scraped");
+        prometheus
+    }
+
     /// Starts Prometheus with a configuration in which addresses are replaced, and with our rules,
     /// in which every waiting time is one second.
     pub fn with(config: &str, addresses: &[(&str, String)]) -> Self {

@@ -262,6 +262,17 @@ async fn a_new_key_in_the_jwks_is_fetched_soon() {
         .await
         .expect("it is read again");
     assert_eq!(publish(&origin, "a", Some(&old)).await.status, 401);
+    // The keys stay in use while they cannot be fetched. An unknown key leads to a fetch.
+    std::fs::write(&file, "no keys").unwrap();
+    let fails = async {
+        while origin.logged("the keys of tokens cannot be fetched") == 0 {
+            assert_eq!(publish(&origin, "a", Some(&old)).await.status, 401);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(crate::kit::PATIENCE, fails).await.expect("it says so");
+    assert_eq!(publish(&origin, "a", Some(&new)).await.status, 201);
+    origin.becomes(200).await;
 }
 
 // protocol §16.7

@@ -331,7 +331,8 @@ async fn a_damaged_entry_of_the_firehose_delays_nothing_and_loses_nothing() {
         assert_eq!(next_kind(&mut source, "message").await.data, data);
     }
     let words = "an entry of the firehose is damaged";
-    other.shows(Ok(()), words, (&errors("damaged"), 1.0..=1.0)).await;
+    other.shows(Ok(()), words, (&errors("index"), 1.0..=1.0)).await;
+    assert_eq!(other.metric(&errors("damaged")).await, 0.0, "no event is damaged");
 }
 
 #[tokio::test]
@@ -396,4 +397,69 @@ async fn many_shards_of_a_distant_redis_are_ready() {
     assert_eq!(origin.metric("headwater_ready").await, 1.0);
     origin.publish("a", "x").await;
     assert_eq!(origin.log("a").await.len(), 1);
+}
+
+/// Returns the next event that was published, and whether a gap came before it.
+async fn next_event(source: &mut EventSource) -> (Message, bool) {
+    let mut is_told = false;
+    loop {
+        let message = next_message(source).await;
+        match message.kind.as_str() {
+            "message" => return (message, is_told),
+            kind => is_told |= kind == "gap",
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_redis_without_persistence_that_restarts_has_lost_all() {
+    let mut redis = RedisServer::start();
+    let origin = on(&redis, &[]);
+    origin.publish("a", "lost").await;
+    let mut source = origin.source("/channels/a?after=0-0", None);
+    next_kind(&mut source, "message").await;
+    redis.kill();
+    redis.start_again();
+    origin.shows(Ok(()), "redis has lost events", (&errors("lost"), 1.0..=1.0)).await;
+    origin.publish("a", "new").await;
+    let (message, is_told) = next_event(&mut source).await;
+    assert_eq!((message.data.as_str(), is_told), ("new", true));
+}
+
+#[tokio::test]
+async fn an_origin_that_was_away_for_longer_than_the_firehose_is_kept_loses_nothing() {
+    let redis = RedisServer::start();
+    let flags = ["--retain-bytes", "1GiB"];
+    let (origin, away) = (on(&redis, &flags), on(&redis, &flags));
+    origin.publish("a", "0").await;
+    let mut source = away.source("/channels/a?after=0-0", None);
+    next_kind(&mut source, "message").await;
+    // A stopped process still takes what Redis has sent, so its connection is closed as well.
+    away.signal("STOP");
+    redis.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+    // A firehose has at most 64 MiB.
+    let (mut ids, megabyte) = (Vec::new(), "x".repeat(1_000_000));
+    for _ in 0..80 {
+        ids.push(origin.publish("a", &megabyte).await);
+    }
+    away.signal("CONT");
+    for id in &ids {
+        let (message, is_told) = next_event(&mut source).await;
+        assert_eq!((&message.last_event_id, is_told), (id, false));
+    }
+    let lost = (&*errors("lost"), 0.0..=0.0);
+    away.shows(Ok(()), "was away for longer than the firehose is kept", lost).await;
+}
+
+#[tokio::test]
+async fn a_policy_under_which_redis_drops_events_is_named_at_the_start() {
+    let redis = RedisServer::start();
+    redis.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    let origin = on(&redis, &[]);
+    says(&origin, "maxmemory-policy must be noeviction").await;
+    redis.command(&["ACL", "SETUSER", "part", "on", ">secret", "~*", "+@all", "-config"]);
+    let url = format!("redis://part:secret@127.0.0.1:{}", redis.port);
+    let origin = Origin::with(&["--store", &url, "--redis-shards", "1"]);
+    says(&origin, "maxmemory-policy cannot be looked at").await;
+    origin.publish("a", "x").await;
 }

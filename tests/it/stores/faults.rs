@@ -18,17 +18,25 @@ pub fn disk(path: &Path) -> String {
 }
 
 /// The name of the metric that counts the store's errors of one kind.
-fn errors(kind: &str) -> String {
+pub fn errors(kind: &str) -> String {
     format!("headwater_store_errors_total{{kind=\"{kind}\"}}")
 }
 
 /// The files of the log in a directory, oldest first.
-fn log_files(directory: &Path) -> Vec<std::path::PathBuf> {
+pub fn log_files(directory: &Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     let is_log = |path: &std::path::PathBuf| path.extension().is_some_and(|one| one == "log");
     let mut files: Vec<_> = entries.filter(is_log).collect();
     files.sort();
     files
+}
+
+/// Changes one bit of the first place in a file that has these bytes.
+pub fn flip_a_bit_of(file: &Path, data: &str) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let at = bytes.windows(data.len()).position(|window| window == data.as_bytes()).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(file, bytes).unwrap();
 }
 
 /// Publishes all events at the same time, each with an idempotency key of its own.
@@ -118,10 +126,7 @@ async fn what_is_damaged_on_disk_is_a_gap_in_its_place() {
     }
     origin.kill();
     let file = log_files(data.path()).pop().unwrap();
-    let mut bytes = std::fs::read(&file).unwrap();
-    let at = bytes.windows(7).position(|window| window == b"event 4").unwrap();
-    bytes[at] ^= 1;
-    std::fs::write(&file, bytes).unwrap();
+    flip_a_bit_of(&file, "event 4");
     origin.start_again();
     assert_eq!(origin.logged("a part of the log is damaged"), 1);
     let mut source = origin.source("/channels/a", Some(&ids[2]));
@@ -142,10 +147,7 @@ async fn what_is_damaged_on_disk_is_a_gap_in_its_place() {
     let ids_there = history["events"].as_array().unwrap().iter().map(|event| &event["id"]);
     assert!(ids_there.eq(ids.iter()), "{history}");
     // Damage that occurs while the origin runs is reported as well.
-    let mut bytes = std::fs::read(&file).unwrap();
-    let at = bytes.windows(7).position(|window| window == b"event 6").unwrap();
-    bytes[at] ^= 1;
-    std::fs::write(&file, bytes).unwrap();
+    flip_a_bit_of(&file, "event 6");
     let before = origin.metric(&errors("damaged")).await;
     let history = origin.get("/channels/a/history").await.json();
     assert_eq!(history["events"][6]["reason"], "damaged");
@@ -154,6 +156,10 @@ async fn what_is_damaged_on_disk_is_a_gap_in_its_place() {
     assert_eq!(state["events"].as_array().unwrap().iter().filter(is_gap).count(), 1, "{state}");
     let damaged = "a record of the log is damaged";
     origin.shows(Ok(()), damaged, (&errors("damaged"), before + 1.0..)).await;
+    // The record is named each time that it is read.
+    let lines = origin.logged(damaged);
+    origin.get("/channels/a/history").await;
+    origin.logs_times(damaged, lines + 1).await;
     origin.publish("a", "and it goes on").await;
 }
 

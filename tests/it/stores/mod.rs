@@ -4,6 +4,8 @@ pub mod clock_faults;
 pub mod copies;
 pub mod durability;
 pub mod faults;
+pub mod file_faults;
+pub mod formats;
 pub mod overload;
 pub mod restarts;
 pub mod suite;
