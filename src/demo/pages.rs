@@ -25,7 +25,11 @@ const PAGES: [Page; 5] = [
 
 /// What the pages load: a path, a media type, and a text.
 const PARTS: [(&str, &str, &str); 15] = [
-    ("/demo/style.css", STYLE, concat!(include_str!("../web/base.css"), include_str!("web/style.css"))),
+    (
+        "/demo/style.css",
+        STYLE,
+        concat!(include_str!("../web/base.css"), include_str!("web/style.css")),
+    ),
     ("/demo/icon.svg", PICTURE, include_str!("../web/icon.svg")),
     ("/demo/chat.js", SCRIPT, include_str!("web/chat.js")),
     ("/demo/departures.js", SCRIPT, include_str!("web/departures.js")),

@@ -8,6 +8,7 @@ mod access;
 mod admin;
 mod audit;
 mod body_events;
+mod bound;
 mod caller;
 mod channel_list;
 mod config;
@@ -46,6 +47,7 @@ use access::{Audience, Denied};
 use admin::Reloads;
 pub use admin::{ReloadRequest, Reloaded};
 use audit::Audit;
+use bound::Bound;
 use bytes::Bytes;
 pub use caller::{Admission, Caller, TlsPeer};
 pub use config::{HttpConfig, WebSocketLimits};
@@ -96,14 +98,6 @@ pub struct AppState {
     streams: Arc<Semaphore>,
 }
 
-/// What is known once the listeners are bound.
-struct Bound {
-    /// The base URLs of the public listeners.
-    urls: Vec<String>,
-    /// Files that name an address of a listener.
-    files: ExtraFiles,
-}
-
 /// The client of one request, and its permit.
 struct Sender {
     admission: Admission,
@@ -146,12 +140,6 @@ impl AppState {
             builds,
             streams,
         }
-    }
-
-    /// Takes the base URLs of the public listeners, and files that could not be made before these
-    /// were known. Only the first call counts.
-    pub fn set_bound(&self, urls: Vec<String>, files: &[ExtraFile]) {
-        self.bound.get_or_init(|| Bound { urls, files: ExtraFiles::new(files) });
     }
 
     /// Answers one request.

@@ -123,7 +123,8 @@ impl Headwater {
                 None => std::future::pending().await,
             }
         };
-        let is_tls = |is_admin: bool| tls.as_ref().is_some_and(|tls: &Arc<Tls>| !is_admin || tls.on_admin);
+        let is_tls =
+            |is_admin: bool| tls.as_ref().is_some_and(|tls: &Arc<Tls>| !is_admin || tls.on_admin);
         let console = listeners.console_url(is_tls(true));
         let files = if is_demo { demo::files(console.as_deref()) } else { Vec::new() };
         app.set_bound(listeners.public_urls(is_tls(false)), &files);

@@ -115,10 +115,8 @@ impl AppState {
     ) -> Result<HttpResponse, Problem> {
         let nothing = || Problem::not_found("the console is at /console");
         let target = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
-        let target: Uri = target
-            .strip_prefix(API)
-            .and_then(|target| target.parse().ok())
-            .ok_or_else(nothing)?;
+        let target: Uri =
+            target.strip_prefix(API).and_then(|target| target.parse().ok()).ok_or_else(nothing)?;
         let is_read = match *request.method() {
             Method::GET | Method::HEAD => true,
             Method::POST if request.headers().contains_key(MARK) => false,

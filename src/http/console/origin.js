@@ -4,18 +4,21 @@
 export const API = "/console/api";
 const STORED = "headwater-console-token";
 const TIMEOUT_MS = 5000;
+const UNAUTHORIZED = 401;
 
 /** An answer that is no success. The message is for the reader. */
 export class Refused extends Error {
   constructor(status, { type, title, detail } = {}) {
-    super(title ? `${title}: ${detail}` : `The answer has the status ${status}`);
+    const isMissing = status == UNAUTHORIZED && !token();
+    const said = title ? `${title}: ${detail}` : `The answer has the status ${status}`;
+    super(isMissing ? "A token is needed: enter it under “Access token”." : said);
     this.status = status;
     this.problem = type?.split(":").pop();
   }
 
   /** Whether another token may help. */
   get needsToken() {
-    return this.status == 401 || this.problem == "scope";
+    return this.status == UNAUTHORIZED || this.problem == "scope";
   }
 }
 

@@ -19,10 +19,9 @@ function described() {
 
 /** The path of a publish, without the origin. */
 export function pathOf({ channel, type, key }) {
-  const query = new URLSearchParams();
-  if (type) query.set("event", type);
-  if (key) query.set("key", key);
-  return `/channels/${encodeURIComponent(channel)}${query.size ? `?${query}` : ""}`;
+  const given = Object.entries({ event: type, key }).filter(([, value]) => value);
+  const query = given.length ? `?${new URLSearchParams(given)}` : "";
+  return `/channels/${encodeURIComponent(channel)}${query}`;
 }
 
 /**
