@@ -142,6 +142,9 @@ fn announce(listeners: &Listeners, is_demo: bool, tls: Option<bool>, log_format:
     public.iter().for_each(|url| say("channels", format!("{url}/channels/")));
     let is_tls = tls == Some(true);
     listeners.admin.iter().for_each(|one| say("metrics", format!("{}/metrics", one.url(is_tls))));
+    if let Some(url) = listeners.console_url(is_tls) {
+        say("console", url);
+    }
     if is_demo {
         public.iter().for_each(|url| say("demo", format!("{url}/")));
     }

@@ -8,6 +8,10 @@ const PAGE: &str = "text/html; charset=utf-8";
 const PICTURE: &str = "image/svg+xml";
 const LAYOUT: &str = include_str!("web/layout.html");
 
+/// The link to the console, whose address is that of this run.
+const CONSOLE: &str = "Operators see the channels and how their streams are shared in the \
+                       <a href=\"{url}\">console</a>, on the machine of the origin.";
+
 /// A page: its path, its name (which is also that of its script), its title, and its text.
 struct Page(&'static str, &'static str, &'static str, &'static str);
 
@@ -21,11 +25,15 @@ const PAGES: [Page; 5] = [
 
 /// What the pages load: a path, a media type, and a text.
 const PARTS: [(&str, &str, &str); 15] = [
-    ("/demo/style.css", STYLE, include_str!("web/style.css")),
-    ("/demo/icon.svg", PICTURE, include_str!("web/icon.svg")),
+    (
+        "/demo/style.css",
+        STYLE,
+        concat!(include_str!("../web/base.css"), include_str!("web/style.css")),
+    ),
+    ("/demo/icon.svg", PICTURE, include_str!("../web/icon.svg")),
     ("/demo/chat.js", SCRIPT, include_str!("web/chat.js")),
     ("/demo/departures.js", SCRIPT, include_str!("web/departures.js")),
-    ("/demo/dom.js", SCRIPT, include_str!("web/dom.js")),
+    ("/demo/dom.js", SCRIPT, include_str!("../web/dom.js")),
     ("/demo/flaps.js", SCRIPT, include_str!("web/flaps.js")),
     ("/demo/job_states.js", SCRIPT, include_str!("web/job_states.js")),
     ("/demo/jobs.js", SCRIPT, include_str!("web/jobs.js")),
@@ -38,15 +46,18 @@ const PARTS: [(&str, &str, &str); 15] = [
     ("/demo/wire.js", SCRIPT, include_str!("web/wire.js")),
 ];
 
-/// The files of the demo, for the HTTP layer.
-pub fn files() -> Vec<ExtraFile> {
+/// The files of the demo, for the HTTP layer. `console` is the URL of the console, if browsers can
+/// reach it.
+pub fn files(console: Option<&str>) -> Vec<ExtraFile> {
+    let console = console.map_or(String::new(), |url| CONSOLE.replace("{url}", url));
     let pages = PAGES.iter().map(|Page(path, name, title, text)| {
         let here = format!("href=\"{path}\"");
         let text = LAYOUT
             .replace("{title}", title)
             .replace("{name}", name)
             .replace(&here, &format!("{here} aria-current=\"page\""))
-            .replace("{text}", text);
+            .replace("{text}", text)
+            .replace("{console}", &console);
         ExtraFile { path, media_type: PAGE, text }
     });
     let parts = PARTS.iter().map(|&(path, media_type, text)| ExtraFile {

@@ -1,14 +1,16 @@
-//! The admin listener: metrics and probes, the channels, and the request to read the settings
-//! again.
+//! The admin listener: metrics and probes, the channels, the console, and the request to read the
+//! settings again.
 
 use super::problem::Problem;
 use super::route::Route;
-use super::{AppState, HttpResponse, READ_METHODS, json, metrics, text};
+use super::{AppState, HttpResponse, READ_METHODS, console, files, json, metrics, text};
 use crate::core::caching::Freshness;
+use hyper::body::Incoming;
 use hyper::header::{HeaderMap, ORIGIN};
 use hyper::{Method, Request, StatusCode};
 use parking_lot::Mutex;
 use serde_json::json;
+use std::net::IpAddr;
 use tokio::sync::{mpsc, oneshot};
 
 /// The path of the request to read the settings again.
@@ -61,18 +63,22 @@ impl Reloads {
 
 impl AppState {
     /// Answers a request on the admin listener.
-    pub(super) async fn answer_admin<B>(
+    pub(super) async fn answer_admin(
         &self,
-        request: &Request<B>,
+        request: Request<Incoming>,
+        address: IpAddr,
         host: &str,
     ) -> Result<HttpResponse, Problem> {
         if request.uri().path() == RELOAD {
-            return self.reload_for(request).await;
+            return self.reload_for(&request).await;
+        }
+        if console::has(request.uri().path()) {
+            return self.answer_console(request, address, host).await;
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
             return Err(Problem::method(READ_METHODS));
         }
-        if let Some(answer) = self.answer_channels(request, host).await {
+        if let Some(answer) = self.answer_channels(&request, host).await {
             return answer;
         }
         match Route::parse(request.uri().path())? {
@@ -81,10 +87,11 @@ impl AppState {
                 self.hub.metrics().ready.set(self.ready().await.is_ok().into());
                 Ok(metrics(request.headers(), &self.hub.metrics().text()))
             }
+            Route::Home => Ok(files::redirect(console::PAGE)),
             Route::Health => Ok(text("ok\n".to_owned())),
             Route::Ready => self.ready().await,
             _ => Err(Problem::not_found(
-                "here are /metrics, /healthz, /readyz, /channels and /reload",
+                "here are /console, /metrics, /healthz, /readyz, /channels and /reload",
             )),
         }
     }

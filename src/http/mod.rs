@@ -8,9 +8,11 @@ mod access;
 mod admin;
 mod audit;
 mod body_events;
+mod bound;
 mod caller;
 mod channel_list;
 mod config;
+mod console;
 mod cors;
 mod files;
 #[cfg(feature = "fuzzing")]
@@ -45,6 +47,7 @@ use access::{Audience, Denied};
 use admin::Reloads;
 pub use admin::{ReloadRequest, Reloaded};
 use audit::Audit;
+use bound::Bound;
 use bytes::Bytes;
 pub use caller::{Admission, Caller, TlsPeer};
 pub use config::{HttpConfig, WebSocketLimits};
@@ -63,7 +66,7 @@ use publish::Publishing;
 use readiness::Readiness;
 use route::{Query, Route};
 use state::States;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 const CHANNEL_METHODS: &str = "GET, HEAD, POST, DELETE, OPTIONS";
@@ -81,6 +84,7 @@ pub struct AppState {
     pub clients: Arc<Clients>,
     config: Replaceable<HttpConfig>,
     files: ExtraFiles,
+    bound: OnceLock<Bound>,
     publishing: Publishing,
     responses: Responses,
     readiness: Readiness,
@@ -127,6 +131,7 @@ impl AppState {
             clients,
             config,
             files,
+            bound: OnceLock::new(),
             responses,
             readiness,
             states,
@@ -143,7 +148,7 @@ impl AppState {
         let info = self.request_info(&request, caller.address);
         let version = request.version();
         let admission = caller.admission;
-        let asks_for_socket = request.uri().path() == "/ws";
+        let asks_for_socket = matches!(request.uri().path(), "/ws" | console::SOCKET);
         let (answered, readers) = match site::host(&request) {
             Err(problem) => (Err(problem), Readers::default()),
             Ok(host) => {
@@ -151,7 +156,7 @@ impl AppState {
                 let answered = match allowed.and_then(|()| only_chunks(&request)) {
                     Err(problem) => Err(problem),
                     Ok(()) if admission == Admission::Admin => {
-                        self.answer_admin(&request, &host).await
+                        self.answer_admin(request, caller.address, &host).await
                     }
                     Ok(()) => self.admit(request, caller, &host).await,
                 };
@@ -274,7 +279,8 @@ impl AppState {
         if is_options && path == "*" {
             return Ok(cors::preflight(None, request.headers()));
         }
-        let route = match self.files.find(path) {
+        let bound = || self.bound.get()?.files.find(path);
+        let route = match self.files.find(path).or_else(bound) {
             Some(file) => Route::File(Found::File(file)),
             None => Route::parse(path)?,
         };
@@ -336,16 +342,18 @@ impl AppState {
         let mode = if query.get("mode") == Some("hold") { "hold" } else { "stream" };
         let name = self.responses.next(request, mode);
         let audience = self.may_read(request, query, names);
+        // No cache stands in front of the console, so its streams say nothing about sharing.
+        let is_console = admission == Admission::Admin;
         let mut answer = match &audience {
             Ok(audience) => {
-                let is_shareable = *audience == Audience::Everyone;
+                let is_shareable = *audience == Audience::Everyone && !is_console;
                 self.subscribe(request, names, query, (admission, is_shareable)).await?
             }
             Err(Denied::Expired) => self.put_off(request)?,
             Err(Denied::NotYet(_)) => self.shed_for_keys(request)?,
             Err(Denied::Refused(problem)) => return Err(problem.clone()),
         };
-        if !matches!(audience, Ok(Audience::Everyone)) {
+        if is_console || !matches!(audience, Ok(Audience::Everyone)) {
             access::keep_private(&mut answer);
         }
         answer.headers_mut().insert(RESPONSE_HEADER, name);

@@ -125,6 +125,31 @@ fn is_from_proxy(headers: &HeaderMap) -> bool {
     [VIA, FORWARDED, FORWARDED_FOR].iter().any(|name| headers.contains_key(name))
 }
 
+/// Whether two hosts with their ports are the same.
+fn is_host(one: &str, other: &str) -> bool {
+    !one.is_empty() && one.eq_ignore_ascii_case(other)
+}
+
+/// Checks that no page of another web origin has sent a request to `host`. A browser adds `Origin`
+/// to every `POST` and to every handshake of a WebSocket, and newer ones add `Sec-Fetch-Site` to
+/// every request; a program sends neither of them.
+///
+/// # Errors
+/// Fails with `403` otherwise. Also pages of `--cors-origin` and of this machine are refused.
+pub(super) fn check_own_page(headers: &HeaderMap, host: &str) -> Result<(), Problem> {
+    let is_own = headers.get(ORIGIN).is_none_or(|origin| {
+        let page = page_host(origin);
+        is_of_scheme(origin, headers) && page.is_some_and(|page| is_host(page, host))
+    });
+    let fetch_site = headers.get(FETCH_SITE);
+    if is_own && fetch_site.is_none_or(|site| site == "same-origin" || site == "none") {
+        return Ok(());
+    }
+    let detail = "only its own page may use the console; a page reads and publishes at the public \
+                  listener (--listen)";
+    Err(Problem::new(StatusCode::FORBIDDEN, "origin", "Not from this page", detail))
+}
+
 impl AppState {
     /// Determines the site of the page that sent a request to `host`.
     pub(super) fn site(&self, headers: &HeaderMap, host: &str) -> Site {
@@ -135,7 +160,6 @@ impl AppState {
         // No page can set `X-Forwarded-Host` on the handshake of a WebSocket, nor on another
         // request to another site without a preflight.
         let forwarded = headers.get(FORWARDED_HOST).and_then(|value| value.to_str().ok());
-        let is_host = |one: &str, other: &str| !one.is_empty() && one.eq_ignore_ascii_case(other);
         let is_own = is_of_scheme(origin, headers)
             && page_host(origin).is_some_and(|page| {
                 is_host(page, host) || forwarded.is_some_and(|forwarded| is_host(page, forwarded))
@@ -198,8 +222,8 @@ impl AppState {
             return Ok(());
         }
         let detail = format!(
-            "the channels are shown under an address of this machine, under localhost, and under \
-             the names of --allowed-host; use the address, or start the origin with \
+            "the channels and the console are shown under an address of this machine, under \
+             localhost, and under the names of --allowed-host; use the address, or start the origin with \
              --allowed-host {}",
             without_port(host)
         );

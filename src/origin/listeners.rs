@@ -69,6 +69,18 @@ impl Listeners {
         Ok(self)
     }
 
+    /// The base URLs of the public sockets; with TLS, where the TCP sockets have it.
+    pub(super) fn public_urls(&self, is_tls: bool) -> Vec<String> {
+        self.public.iter().map(|listener| listener.url(is_tls)).collect()
+    }
+
+    /// The URL of the console for a browser: that of the first TCP socket for operators, if there
+    /// is one.
+    pub fn console_url(&self, is_tls: bool) -> Option<String> {
+        let tcp = self.admin.iter().find(|listener| matches!(listener, Listener::Tcp(..)))?;
+        Some(format!("{}/console", tcp.url(is_tls)))
+    }
+
     /// The base URLs of the public sockets, such as `http://127.0.0.1:8080`.
     pub fn urls(&self) -> Vec<String> {
         self.public.iter().map(Listener::to_string).collect()

@@ -71,7 +71,7 @@ impl Headwater {
     ///
     /// # Errors
     /// Fails when the store cannot be opened; the text says why.
-    pub async fn open(mut config: Config) -> Result<Self, Error> {
+    pub async fn open(config: Config) -> Result<Self, Error> {
         let tls = config.tls.as_ref().map(Tls::new).transpose().map_err(Error)?.map(Arc::new);
         let clock = Clock::default();
         let shares = MemoryShares::of(memory_limit());
@@ -84,9 +84,6 @@ impl Headwater {
         let hub = Hub::new(clock, config.segments, registry, store.clone(), timeout, budget);
         let hub = Arc::new(hub);
         let is_demo = config.demo;
-        if is_demo {
-            config.http.files.extend(demo::files());
-        }
         let (access, clients) = (Access::new(config.access), Clients::new(config.clients));
         let streams_max = config.server.max_connections;
         let app = AppState::new(hub.clone(), config.http, access, clients, streams_max);
@@ -126,6 +123,11 @@ impl Headwater {
                 None => std::future::pending().await,
             }
         };
+        let is_tls =
+            |is_admin: bool| tls.as_ref().is_some_and(|tls: &Arc<Tls>| !is_admin || tls.on_admin);
+        let console = listeners.console_url(is_tls(true));
+        let files = if is_demo { demo::files(console.as_deref()) } else { Vec::new() };
+        app.set_bound(listeners.public_urls(is_tls(false)), &files);
         let Listeners { public, admin, are_inherited } = listeners;
         if are_inherited {
             hub.expect_successor();

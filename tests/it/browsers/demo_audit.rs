@@ -7,8 +7,8 @@ use crate::kit::{Origin, alone};
 use serde_json::{Value, json};
 use std::path::Path;
 
-const AXE: &str = "target/axe/node_modules/axe-core/axe.min.js";
-const PICTURES: &str = "target/pictures";
+pub(super) const AXE: &str = "target/axe/node_modules/axe-core/axe.min.js";
+pub(super) const PICTURES: &str = "target/pictures";
 /// Each page, with what it shows when it is complete.
 const PAGES: [(&str, &str, &str); 5] = [
     ("overview", "/", "#board tr:nth-child(8):not([hidden])"),
@@ -18,11 +18,15 @@ const PAGES: [(&str, &str, &str); 5] = [
     ("chat", "/demo/chat", "#messages li"),
 ];
 /// The width and the height of a phone, a laptop and a wall display.
-const SIZES: [(u32, u32); 3] = [(390, 844), (1280, 800), (3840, 2160)];
+pub(super) const SIZES: [(u32, u32); 3] = [(390, 844), (1280, 800), (3840, 2160)];
 const THEMES: [&str; 2] = ["light", "dark"];
 
 /// Shows the page in this size, and with these features of the media (such as a theme).
-async fn show(browser: &Browser, (width, height): (u32, u32), features: &[(&str, &str)]) {
+pub(super) async fn show(
+    browser: &Browser,
+    (width, height): (u32, u32),
+    features: &[(&str, &str)],
+) {
     let size =
         json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500 });
     browser.devtools("Emulation.setDeviceMetricsOverride", size).await;
@@ -36,7 +40,7 @@ async fn show(browser: &Browser, (width, height): (u32, u32), features: &[(&str,
 }
 
 /// The serious and critical findings of axe-core.
-async fn findings(browser: &Browser, axe: &str) -> Value {
+pub(super) async fn findings(browser: &Browser, axe: &str) -> Value {
     let script = r#"
         const done = arguments[0];
         const isSerious = ({ impact }) => impact == "serious" || impact == "critical";
@@ -47,10 +51,10 @@ async fn findings(browser: &Browser, axe: &str) -> Value {
     browser.run_async(&format!("{axe}; {script}")).await
 }
 
-/// Writes a picture of the page: on a phone of all of it, otherwise of what the screen shows.
-async fn picture(browser: &Browser, file: &Path, (width, height): (u32, u32)) {
+/// Writes a picture of the page: of all of it with `is_whole`, otherwise of what the screen shows.
+async fn picture(browser: &Browser, file: &Path, (width, height): (u32, u32), is_whole: bool) {
     let whole = browser.run("return document.documentElement.scrollHeight").await;
-    let height = if width < 500 { whole } else { json!(height) };
+    let height = if is_whole { whole } else { json!(height) };
     let clip = json!({ "x": 0, "y": 0, "width": width, "height": height, "scale": 1 });
     let wanted = json!({ "format": "png", "captureBeyondViewport": true, "clip": clip });
     let answer = browser.devtools("Page.captureScreenshot", wanted).await;
@@ -78,6 +82,25 @@ fn decode_base64(text: &str) -> Vec<u8> {
     decoded
 }
 
+/// Examines the page in each theme and width, and writes pictures of it with this name: on a phone
+/// and with `is_whole` of the whole page, otherwise of what the screen shows.
+pub(super) async fn audit(browser: &Browser, axe: &str, name: &str, is_whole: bool) {
+    for size in SIZES {
+        for theme in THEMES {
+            show(browser, size, &[("prefers-color-scheme", theme)]).await;
+            let (width, _) = size;
+            let what = format!("{name}, {width} px, {theme}");
+            let page_width = browser.run("return document.documentElement.scrollWidth").await;
+            assert!(page_width.as_u64() <= Some(width.into()), "{what}: {page_width} px");
+            let found = findings(browser, axe).await;
+            assert_eq!(found["found"], json!([]), "{what}");
+            assert!(found["passed"].as_u64() > Some(10), "{what}: axe-core checked nothing");
+            let file = Path::new(PICTURES).join(format!("{name}-{width}-{theme}.png"));
+            picture(browser, &file, size, is_whole || width < 500).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn every_page_is_accessible_in_each_theme_and_width() {
     let _alone = alone().await;
@@ -89,20 +112,7 @@ async fn every_page_is_accessible_in_each_theme_and_width() {
         browser.open(&format!("http://{}{path}", origin.listen)).await;
         browser.wait_for("document.body.dataset.status == 'live'").await;
         browser.wait_for(&format!("document.querySelector('{complete}')")).await;
-        for size in SIZES {
-            for theme in THEMES {
-                show(&browser, size, &[("prefers-color-scheme", theme)]).await;
-                let (width, _) = size;
-                let what = format!("{name}, {width} px, {theme}");
-                let page_width = browser.run("return document.documentElement.scrollWidth").await;
-                assert!(page_width.as_u64() <= Some(width.into()), "{what}: {page_width} px");
-                let found = findings(&browser, &axe).await;
-                assert_eq!(found["found"], json!([]), "{what}");
-                assert!(found["passed"].as_u64() > Some(10), "{what}: axe-core checked nothing");
-                let file = Path::new(PICTURES).join(format!("{name}-{width}-{theme}.png"));
-                picture(&browser, &file, size).await;
-            }
-        }
+        audit(&browser, &axe, name, false).await;
         let errors = browser.console_errors().await;
         assert!(errors.is_empty(), "{name}: {errors:?}");
     }

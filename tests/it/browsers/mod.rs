@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod client_matrix;
 pub mod client_module;
+pub mod console;
 pub mod demo;
 pub mod demo_audit;
 pub mod engines;

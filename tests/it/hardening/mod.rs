@@ -2,6 +2,7 @@
 //! still publishes and serves, has every event that it acknowledged, and holds no resources for the
 //! attacker.
 
+mod console;
 mod container;
 mod edges;
 mod floods;

@@ -1,4 +1,5 @@
-//! A real browser engine that visits the pages of `serve --demo` and reports the text of each page.
+//! A real browser engine that visits the pages of `serve --demo` or the console, and reports the
+//! text of each page.
 //!
 //! The browser reads the pages through an nginx that adds a script to each of them. The script posts
 //! its reports to nginx, which passes them on to the test. The answer names the next page. The
@@ -29,7 +30,7 @@ pub struct Report {
     pub path: String,
     /// The text of the status line.
     pub status: String,
-    /// The number of filled rows, prices, jobs or messages.
+    /// The number of filled rows, prices, jobs, messages, channels or events.
     pub rows: usize,
     /// The events that arrived, and those that are missing or arrived twice.
     pub events: u64,
@@ -54,6 +55,11 @@ pub struct Visitor {
 impl Visitor {
     /// Waits for a free turn, and opens a page of the origin.
     pub async fn open(engine: Engine, origin: &Origin, path: &str) -> Self {
+        Self::open_at(engine, origin.listen.port(), path).await
+    }
+
+    /// As `open`, but opens a page of the server at this port.
+    pub async fn open_at(engine: Engine, server: u16, path: &str) -> Self {
         let turn = TURNS.acquire().await.expect("never closed");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let collector = listener.local_addr().expect("an address").port();
@@ -61,7 +67,7 @@ impl Visitor {
         let next = Arc::new(Mutex::new(path.to_owned()));
         let mut collecting = JoinSet::new();
         collecting.spawn(collect(listener, send, next.clone()));
-        let proxy = Cache::nginx_own(|port| configuration(port, origin.listen.port(), collector));
+        let proxy = Cache::nginx_own(|port| configuration(port, server, collector));
         let browser = Browser::start(engine, &format!("http://127.0.0.1:{}{path}", proxy.port));
         Self {
             engine,
@@ -82,6 +88,7 @@ impl Visitor {
     /// Waits until `enough` is true of what the page shows.
     pub async fn until(&mut self, what: &str, enough: impl Fn(&Report) -> bool) -> Report {
         let path = self.next.lock().unwrap().clone();
+        let path = path.split('?').next().unwrap_or_default();
         let met = self.reports.wait_for(|report| report.path == path && enough(report));
         let met = tokio::time::timeout(PATIENCE, met).await.map(|report| report.map(|r| r.clone()));
         match met {
@@ -93,7 +100,7 @@ impl Visitor {
 
 /// The configuration of the proxy. The script contains no `'` and no `$`, because nginx could not
 /// quote them.
-fn configuration(port: u16, origin: u16, collector: u16) -> String {
+fn configuration(port: u16, server: u16, collector: u16) -> String {
     let script = include_str!("visitor.js");
     assert!(!script.contains(['\'', '$']));
     format!(
@@ -106,7 +113,7 @@ fn configuration(port: u16, origin: u16, collector: u16) -> String {
                 location = /visitor.js {{ default_type text/javascript; return 200 '{script}'; }}
                 location = /visitor {{ proxy_pass http://127.0.0.1:{collector}; }}
                 location / {{
-                    proxy_pass http://127.0.0.1:{origin};
+                    proxy_pass http://127.0.0.1:{server};
                     proxy_http_version 1.1;
                     proxy_buffering off;
                     proxy_set_header Host $http_host;

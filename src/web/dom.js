@@ -41,6 +41,11 @@ export const timeOfDay = (ms) => new Date(ms).toLocaleTimeString([], { hour12: f
 export function prepareCommands() {
   for (const place of document.querySelectorAll(".origin")) place.textContent = location.origin;
   for (const place of document.querySelectorAll(".host")) place.textContent = location.host;
+  addCopyButtons();
+}
+
+/** Gives each command of the page a button that copies it. */
+export function addCopyButtons() {
   for (const command of document.querySelectorAll("pre.command")) {
     const button = make("button", { type: "button", className: "copy", textContent: "Copy" });
     button.setAttribute("aria-label", `Copy: ${command.title || "the command"}`);
