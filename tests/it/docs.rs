@@ -119,6 +119,7 @@ const OTHER_FLAGS: [&str; 29] = [
     "--runs",
     "--seconds",
     "--seeds",
+    "--minutes",
     "--from",
     "--only",
     "--rows",
