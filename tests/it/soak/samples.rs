@@ -91,8 +91,8 @@ impl Sample {
 
     /// Whether this origin has no more descriptors and tasks than it had before its first client.
     pub fn has_returned(&self, before: &Self) -> bool {
-        let returning = RULES.iter().filter(|rule| rule.returns);
-        returning.fold(true, |all, rule| all && (rule.of)(self) <= (rule.of)(before) + REST_COUNT)
+        let mut returning = RULES.iter().filter(|rule| rule.returns);
+        returning.all(|rule| (rule.of)(self) <= (rule.of)(before) + REST_COUNT)
     }
 }
 
