@@ -15,6 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 /// Upper bounds of the histograms of latencies, in seconds.
 const LATENCY_SECONDS: [f64; 12] =
@@ -46,6 +47,7 @@ pub struct Metrics {
     pub streams_open: Gauge,
     /// Open connections of any kind.
     pub connections_open: Gauge,
+    tasks: Gauge,
     /// 1 if `/readyz` reports that the origin is ready.
     pub ready: Gauge,
     /// Channels in memory.
@@ -165,6 +167,7 @@ impl Metrics {
             streams_open: Gauge::default(),
             ready: Gauge::default(),
             connections_open: Gauge::default(),
+            tasks: Gauge::default(),
             channels_live: Gauge::default(),
             ended: Family::default(),
             shed: Family::default(),
@@ -197,6 +200,7 @@ impl Metrics {
         own.register("streams_open", "Streams being served", self.streams_open.clone());
         let open = self.connections_open.clone();
         own.register("connections_open", "Connections accepted and not yet closed", open);
+        own.register("tasks", "Asynchronous tasks that have not ended", self.tasks.clone());
         own.register(
             "ready",
             "Whether /readyz answers that the origin is ready",
@@ -338,6 +342,9 @@ impl Metrics {
     /// Returns all metrics in the OpenMetrics text format.
     pub fn text(&self) -> String {
         self.process.refresh();
+        if let Ok(runtime) = Handle::try_current() {
+            self.tasks.set(runtime.metrics().num_alive_tasks() as i64);
+        }
         let mut text = String::new();
         // Writing to a `String` does not fail.
         encode(&mut text, &self.registry).unwrap_or_default();

@@ -14,6 +14,7 @@ mod hunt;
 mod kit;
 mod protocol;
 mod redis;
+mod soak;
 mod stores;
 mod tidy;
 mod websocket;

@@ -1,6 +1,7 @@
 //! `/metrics` as Prometheus reads it.
 
 use crate::kit::Origin;
+use headwater::client::Signal;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -57,6 +58,25 @@ async fn the_process_is_described_by_standard_names() {
     let (text, _) = scrape(&origin, "*/*");
     let version = env!("CARGO_PKG_VERSION");
     assert!(text.contains(&format!("headwater_build_info{{version=\"{version}\"}} 1\n")), "{text}");
+}
+
+#[tokio::test]
+async fn the_tasks_of_clients_are_counted_until_they_have_left() {
+    const CLIENTS: usize = 20;
+    let origin = Origin::start();
+    let tasks = async || origin.metric("headwater_tasks").await;
+    let before = tasks().await;
+    let mut sources = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut source = origin.source("/channels/a", None);
+        assert!(matches!(source.next().await, Signal::Opened));
+        sources.push(source);
+    }
+    let with_clients = tasks().await;
+    assert!(with_clients >= before + CLIENTS as f64, "{with_clients} after {before}");
+    drop(sources);
+    let is_idle = async || tasks().await <= before;
+    crate::hardening::wait_for("tasks remain", is_idle).await;
 }
 
 #[tokio::test]

@@ -17,16 +17,21 @@ use headwater::client::http::{Address, Connection, HttpError, text};
 use headwater::client::{Message, Signal};
 use hyper::header::HeaderMap;
 use hyper::{Method, StatusCode};
+use rustix::io::{FdFlags, fcntl_setfd};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::ops::RangeBounds;
+use std::os::fd::AsRawFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// Passes the socket with the number `$0` to a program as systemd's socket activation does.
+const ACTIVATE: &str = "exec 3<&$0 && LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"";
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 /// The time limit for everything that a test waits for.
@@ -55,6 +60,9 @@ pub struct Origin {
     logged: Arc<Mutex<Vec<String>>>,
 }
 
+/// The metrics of an origin at an instant, as text.
+pub struct Metrics(String);
+
 /// A complete answer.
 #[derive(Debug)]
 pub struct Answer {
@@ -81,6 +89,16 @@ impl Origin {
         let library = "LD_PRELOAD=/usr/$LIB/faketime/libfaketimeMT.so.1";
         let off = format!("FAKETIME={off}");
         Self::wrapped(&["env", library, &off, "FAKETIME_DONT_FAKE_MONOTONIC=1"], flags)
+    }
+
+    /// As `with`, but the origin inherits the socket that clients connect to. This process keeps it
+    /// while no origin runs.
+    pub fn inheriting(socket: &TcpListener, flags: &[&str]) -> Self {
+        fcntl_setfd(socket, FdFlags::empty()).expect("a descriptor");
+        let number = socket.as_raw_fd().to_string();
+        let origin = Self::wrapped(&["bash", "-c", ACTIVATE, &number], flags);
+        assert_eq!(origin.listen, socket.local_addr().expect("an address"));
+        origin
     }
 
     /// As `with`, but started through another command that executes the binary in its own process.
@@ -302,10 +320,21 @@ impl Origin {
 
     /// Returns a counter or gauge, 0 if it has not been set yet.
     pub async fn metric(&self, name: &str) -> f64 {
+        self.metrics().await.value(name)
+    }
+
+    /// Returns all metrics.
+    pub async fn metrics(&self) -> Metrics {
         let admin = format!("http://{}", self.admin).parse().expect("an address");
         let answer = request(&admin, Method::GET, "/metrics", &[], Bytes::new()).await;
-        let text = answer.expect("metrics").body;
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Metrics(answer.expect("metrics").body)
+    }
+}
+
+impl Metrics {
+    /// Returns a counter or gauge, 0 if it has not been set yet.
+    pub fn value(&self, name: &str) -> f64 {
+        let line = self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 }

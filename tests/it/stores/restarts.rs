@@ -4,9 +4,7 @@ use crate::kit::{Origin, alone, request};
 use headwater::client::http::Address;
 use headwater::client::{EventSource, Signal};
 use hyper::Method;
-use rustix::io::{FdFlags, fcntl_setfd};
 use std::net::TcpListener;
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -14,8 +12,6 @@ use tokio::time::{Instant, sleep};
 
 const CLIENTS: usize = 300;
 const LAST: &str = "the last";
-/// Passes the socket with the number `$0` to a program as systemd's socket activation does.
-const ACTIVATE: &str = "exec 3<&$0 && LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"";
 /// The segments are much longer than any client has to wait.
 const SEGMENT: &str = "60s";
 const PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -70,15 +66,10 @@ async fn a_lone_origin_is_replaced_while_its_sockets_stay_open() {
     let _alone = alone().await;
     headwater::telemetry::process::raise_file_limit();
     let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    // The origin inherits the socket, and this process keeps it while no origin runs.
-    fcntl_setfd(&socket, FdFlags::empty()).expect("a descriptor");
     let directory = tempfile::tempdir().expect("a directory");
     let store = format!("disk:{}", directory.path().display());
-    let number = socket.as_raw_fd().to_string();
-    let wrapper = ["bash", "-c", ACTIVATE, &number];
     let flags = ["--store", &store, "--segment", SEGMENT, "--drain", "now"];
-    let mut origin = Origin::wrapped(&wrapper, &flags);
-    assert_eq!(origin.listen, socket.local_addr().expect("an address"));
+    let mut origin = Origin::inheriting(&socket, &flags);
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {
         clients.spawn(read(origin.address()));
