@@ -15,7 +15,7 @@ const FOREVER: [&str; 4] = ["--retain-age", "36500d", "--channel-idle", "36500d"
 
 /// The program of the other build: the one that `tests/upgrade` has built, or this one.
 fn other_build() -> String {
-    std::env::var("HEADWATER_OTHER_BUILD").unwrap_or_else(|_| BINARY.to_owned())
+    std::env::var("TEST_OTHER_BUILD").unwrap_or_else(|_| BINARY.to_owned())
 }
 
 /// Starts an origin of the other build. The wrapper replaces the program in the command line.
@@ -118,12 +118,12 @@ async fn an_upgrade_and_a_rollback_keep_every_event_in_redis() {
     goes_back_and_forth(&redis.url()).await;
 }
 
-/// Writes the log of a fixture with the other build into the directory `HEADWATER_FIXTURE`, or into
+/// Writes the log of a fixture with the other build into the directory `TEST_FIXTURE`, or into
 /// one that is removed, and checks it.
 #[tokio::test]
 async fn what_a_fixture_has_is_what_the_other_build_writes() {
     let aside = tempfile::tempdir().unwrap();
-    let place = std::env::var("HEADWATER_FIXTURE");
+    let place = std::env::var("TEST_FIXTURE");
     let place = place.unwrap_or_else(|_| aside.path().display().to_string());
     let mut origin = other(&["--store", &format!("disk:{place}")]);
     write(&origin, "earlier").await;
