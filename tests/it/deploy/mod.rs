@@ -5,6 +5,7 @@ pub mod backups;
 pub mod chart;
 pub mod compose;
 pub mod image;
+pub mod release;
 pub mod together;
 
 use serde_json::Value;

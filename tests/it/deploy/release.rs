@@ -1,0 +1,60 @@
+//! The files of a release, made from the program of the tests. No program is built: the standard
+//! libraries of the released targets are not everywhere where the tests run.
+
+use super::run;
+use crate::kit::BINARY;
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Makes the files in a directory.
+fn release(directory: &Path) {
+    let mut command = Command::new("deploy/release/build");
+    command.args(["--binary", BINARY, TARGET]);
+    let output = command.env("RELEASE_DIRECTORY", directory).output().expect("bash runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_files_of_a_release_are_whole_and_the_same_each_time() {
+    let place = tempfile::tempdir().expect("a directory");
+    let [first, second] = ["first", "second"].map(|name| place.path().join(name));
+    release(&first);
+    release(&second);
+    let sums = |directory: &Path| std::fs::read(directory.join("SHA256SUMS")).expect("the sums");
+    assert_eq!(sums(&first), sums(&second), "two runs make the same bytes");
+    let mut check = Command::new("sha256sum");
+    check.args(["--check", "--strict", "SHA256SUMS"]).current_dir(&first);
+    let checked = check.output().expect("sha256sum runs");
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(checked.status.success() && said.lines().count() == 2, "{said}");
+
+    let name = format!("headwater-{}-{TARGET}", env!("CARGO_PKG_VERSION"));
+    let archive = first.join(format!("{name}.tar.gz")).display().to_string();
+    let unpacked = run("tar", &["-xzf", &archive, "-C", &place.path().display().to_string()], "");
+    assert!(unpacked.status.success());
+    let unpacked = place.path().join(&name);
+    for file in ["LICENSE", "README.md", "man/headwater-serve.1", "completions/headwater.bash"] {
+        assert!(unpacked.join(file).exists(), "{file}");
+    }
+    let program = unpacked.join("headwater").display().to_string();
+    let version = String::from_utf8(run(&program, &["--version"], "").stdout).expect("text");
+    assert_eq!(version, format!("headwater {}\n", env!("CARGO_PKG_VERSION")));
+
+    // Every crate of the program is in the list with its license, and no path of this machine is.
+    let list = first.join(format!("headwater-{}.cdx.json", env!("CARGO_PKG_VERSION")));
+    let list = std::fs::read_to_string(list).expect("the list");
+    let here = std::env::current_dir().expect("a directory").display().to_string();
+    assert!(!list.contains(&here), "the list names {here}");
+    let list: Value = serde_json::from_str(&list).expect("JSON");
+    assert_eq!(list["bomFormat"], "CycloneDX");
+    let parts = list["components"].as_array().expect("components");
+    for wanted in ["tokio", "hyper", "aws-lc-rs", "tikv-jemallocator"] {
+        let part = parts.iter().find(|part| part["name"] == wanted).expect(wanted);
+        assert!(part["purl"].as_str().is_some_and(|purl| purl.starts_with("pkg:cargo/")), "{part}");
+        assert!(part["licenses"].is_array(), "{part}");
+    }
+    assert!(parts.iter().all(|part| part["name"] != "proptest"), "no part of the tests");
+}
