@@ -349,7 +349,7 @@ async fn a_soak_on_redis_survives_failovers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_soak_finds_what_is_planted() {
     let _alone = alone().await;
-    let length = Duration::from_secs(36);
+    let length = Duration::from_secs(45);
     let planted = vec![Planted::Leak, Planted::Memory, Planted::Loss];
     let options = Options { length, subscribers: 400, store: Store::Memory, planted };
     let Report { text, failures } = soak(&options).await;
