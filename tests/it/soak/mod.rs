@@ -31,6 +31,8 @@ const SAMPLES_OF_LINE: u32 = 10;
 const SETTLE_TIME: Duration = Duration::from_secs(20);
 /// Longest time in which the subscribers come, receive their last events, or leave.
 const CROWD_TIME_MAX: Duration = Duration::from_secs(90);
+/// The pause between two events of a channel, unless `tests/soak` sets another one.
+const PAUSE: Duration = Duration::from_millis(200);
 /// Subscribers from which on the memory of idle subscribers is measured, too.
 const IDLE_MEASURED_FROM: usize = 5_000;
 /// Failures that are kept. Further ones are counted.
@@ -51,12 +53,15 @@ struct Options {
     length: Duration,
     subscribers: usize,
     store: Store,
+    /// The pause between two events of a channel.
+    pause: Duration,
     planted: Vec<Planted>,
 }
 
 /// What the subscribers and publishers share.
 struct Run {
     addresses: Vec<SocketAddr>,
+    pause: Duration,
     planted: Vec<Planted>,
     /// The last event of each channel before the first subscriber.
     filled: Vec<Place>,
@@ -99,6 +104,7 @@ impl Options {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let minutes = variable("SOAK_MINUTES").map_or(2.0, |text| text.parse().expect("a number"));
         let subscribers = variable("SOAK_SUBSCRIBERS");
+        let pause = variable("SOAK_PAUSE_MS").map(|text| text.parse().expect("a number"));
         let store = match variable("SOAK_STORE").as_deref() {
             None | Some("disk") => Store::Disk,
             Some("memory") => Store::Memory,
@@ -115,6 +121,7 @@ impl Options {
             length: Duration::from_secs_f64(minutes * 60.0),
             subscribers: subscribers.map_or(1_000, |text| text.parse().expect("a number")),
             store,
+            pause: pause.map_or(PAUSE, Duration::from_millis),
             planted: planted.into_iter().collect(),
         }
     }
@@ -156,6 +163,7 @@ async fn soak(options: &Options) -> Report {
     let mut deployment = tokio::task::block_in_place(|| Deployment::start(options.store));
     let run = Arc::new(Run {
         addresses: deployment.addresses(),
+        pause: options.pause,
         planted: options.planted.clone(),
         filled: deployment.fill().await,
         counts: Counts::default(),
@@ -297,9 +305,9 @@ fn report(
     let faults = faults.iter().map(|(what, times)| format!("{what} ({times} times)"));
     let faults = faults.collect::<Vec<_>>().join(", ");
     let minutes = options.length.as_secs_f64() / 60.0;
-    let Options { subscribers, store, .. } = options;
+    let Options { subscribers, store, pause, .. } = options;
     let text = format!(
-        "{subscribers} subscribers for {minutes:.1} minutes; store: {store:?}; faults: {}.\n\n{table}\n\
+        "{subscribers} subscribers for {minutes:.1} minutes; store: {store:?}; an event of each channel every {pause:?}; faults: {}.\n\n{table}\n\
          | events | |\n| --- | --- |\n\
          | published, in {} channels | {} |\n| publishes that were repeated, and of these stored before | {}, {} |\n\
          | received | {} |\n| visits of subscribers, and responses | {}, {} |\n| shed | {} |\n\
@@ -340,7 +348,13 @@ async fn no_event_is_lost_and_nothing_grows() {
 async fn a_soak_on_redis_survives_failovers() {
     let _alone = alone().await;
     let length = Duration::from_secs(60);
-    let options = Options { length, subscribers: 400, store: Store::Redis, planted: Vec::new() };
+    let options = Options {
+        length,
+        subscribers: 400,
+        store: Store::Redis,
+        pause: PAUSE,
+        planted: Vec::new(),
+    };
     let Report { text, failures } = soak(&options).await;
     println!("\n{text}");
     assert!(failures.is_empty(), "{text}\n{}", failures.join("\n"));
@@ -351,7 +365,7 @@ async fn a_soak_finds_what_is_planted() {
     let _alone = alone().await;
     let length = Duration::from_secs(45);
     let planted = vec![Planted::Leak, Planted::Memory, Planted::Loss];
-    let options = Options { length, subscribers: 400, store: Store::Memory, planted };
+    let options = Options { length, subscribers: 400, store: Store::Memory, pause: PAUSE, planted };
     let Report { text, failures } = soak(&options).await;
     println!("\n{text}");
     for words in ["descriptors", "tasks", "resident memory", "Missing"] {

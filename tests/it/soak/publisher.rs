@@ -13,8 +13,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-/// The pause between two events of a channel.
-const PACE: Duration = Duration::from_millis(200);
 /// Longest wait for an answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Longest time in which an event is published.
@@ -29,7 +27,7 @@ const FOR_NOBODY_BYTES: usize = 100_000;
 pub async fn publish(run: Arc<Run>, channel: usize) -> (usize, u64) {
     let mut agents = agents(&run);
     let (path, mut number) = (format!("/channels/{}", channel_name(channel)), RETAINED);
-    let mut ticks = interval(PACE);
+    let mut ticks = interval(run.pause);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut is_over = run.is_over.subscribe();
     loop {
@@ -52,7 +50,7 @@ pub async fn publish_for_nobody(run: Arc<Run>) -> (usize, u64) {
     for number in 1.. {
         let path = format!("/channels/nobody{number}");
         publish_surely(&run, &mut agents, &path, number, &"x".repeat(FOR_NOBODY_BYTES)).await;
-        sleep(PACE / 4).await;
+        sleep(run.pause / 4).await;
         if *run.is_over.borrow() {
             break;
         }
