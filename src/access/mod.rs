@@ -9,9 +9,10 @@ pub mod revocation;
 pub mod scope;
 pub mod token;
 
-use crate::access::scope::{Pattern, Right};
+use crate::access::scope::Right;
 use crate::access::token::{Grant, Key, KeyError, Requirements, TokenError};
 use crate::core::event::ChannelName;
+use crate::core::pattern::Pattern;
 use crate::sync::replaceable::Replaceable;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use parking_lot::Mutex;

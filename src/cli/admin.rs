@@ -10,10 +10,23 @@ use hyper::{Method, StatusCode};
 /// # Errors
 /// Fails when the origin cannot be reached, or refuses the request.
 pub async fn request(address: &Address, method: Method, path: &str) -> Result<String, String> {
+    send(address, method, path, Bytes::new()).await
+}
+
+/// Sends a request, and returns the body of the answer.
+///
+/// # Errors
+/// Fails when the origin cannot be reached, or refuses the request.
+pub async fn send(
+    address: &Address,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<String, String> {
     let failed = |error: http::HttpError| format!("{address}: {error}");
     let mut connection = Connection::open(address).await.map_err(failed)?;
     let request = connection.request(method, path);
-    let answer = connection.send(request, Bytes::new()).await.map_err(failed)?;
+    let answer = connection.send(request, body).await.map_err(failed)?;
     let status = answer.status();
     let text = http::text(answer).await.map_err(failed)?;
     match status {

@@ -1,10 +1,13 @@
-//! `headwater channels` lists the channels of an origin.
+//! `headwater channels` lists the channels of an origin, changes their settings, and deletes
+//! channels.
 
+use super::channel_settings::{SettingArguments, described};
 use super::table::{aligned, grouped};
 use super::{admin, block_on, channel_name, fail};
 use crate::client::http::Address;
 use crate::core::cursor::EventId;
 use crate::core::event::ChannelName;
+use crate::store::ChannelSettings;
 use crate::sync::clock::machine_now;
 use bytesize::ByteSize;
 use clap::{Args, Subcommand, ValueEnum};
@@ -13,6 +16,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::Value;
 use std::cmp::Reverse;
+use std::io::{BufRead, IsTerminal};
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -27,6 +31,11 @@ pub enum ChannelsCommand {
     List(ListArguments),
     /// Show one channel
     Show(ShowArguments),
+    /// Give one channel settings of its own, before its first event or later. They apply from its
+    /// next event on, and times at once
+    Set(SetArguments),
+    /// End a channel and delete its events, its state and its settings
+    Delete(DeleteArguments),
 }
 
 #[derive(Args, Debug)]
@@ -52,6 +61,29 @@ pub struct ShowArguments {
     /// Channel to show
     #[arg(value_parser = channel_name)]
     channel: ChannelName,
+    #[command(flatten)]
+    common: CommonArguments,
+}
+
+#[derive(Args, Debug)]
+pub struct SetArguments {
+    /// Channel whose settings change
+    #[arg(value_parser = channel_name)]
+    channel: ChannelName,
+    #[command(flatten)]
+    settings: SettingArguments,
+    #[command(flatten)]
+    common: CommonArguments,
+}
+
+#[derive(Args, Debug)]
+pub struct DeleteArguments {
+    /// Channel to delete
+    #[arg(value_parser = channel_name)]
+    channel: ChannelName,
+    /// Delete without a question
+    #[arg(long)]
+    yes: bool,
     #[command(flatten)]
     common: CommonArguments,
 }
@@ -94,6 +126,11 @@ struct Channel {
     ended: bool,
     private: bool,
     subscribers: u64,
+    /// Earlier versions have neither of these.
+    #[serde(default)]
+    settings: ChannelSettings,
+    #[serde(default)]
+    limits: ChannelSettings,
 }
 
 pub fn run(command: ChannelsCommand) -> ExitCode {
@@ -101,6 +138,8 @@ pub fn run(command: ChannelsCommand) -> ExitCode {
         match command {
             ChannelsCommand::List(arguments) => list(arguments).await,
             ChannelsCommand::Show(arguments) => show(arguments).await,
+            ChannelsCommand::Set(arguments) => set(arguments).await,
+            ChannelsCommand::Delete(arguments) => delete(arguments).await,
         }
     });
     match printed {
@@ -119,7 +158,7 @@ async fn list(arguments: ListArguments) -> Result<(), String> {
         println!("{:#}", Value::from(channels));
         return Ok(());
     }
-    let channels = channels.into_iter().map(described).collect::<Result<Vec<_>, _>>()?;
+    let channels = channels.into_iter().map(described_channel).collect::<Result<Vec<_>, _>>()?;
     let now = now_ms();
     let titles = ["CHANNEL", "SUBSCRIBERS", "EVENTS", "BYTES", "KEYS", "NEWEST EVENT", "STATUS"];
     let mut rows = vec![titles.map(str::to_owned).to_vec()];
@@ -149,7 +188,7 @@ async fn show(ShowArguments { channel, common }: ShowArguments) -> Result<(), St
         println!("{value:#}");
         return Ok(());
     }
-    let channel = described(value)?;
+    let channel = described_channel(value)?;
     let now = now_ms();
     let event = |id: Option<&str>| {
         id.map_or_else(|| "none".to_owned(), |id| format!("{id} ({})", age(id, now)))
@@ -169,7 +208,62 @@ async fn show(ShowArguments { channel, common }: ShowArguments) -> Result<(), St
     for (name, value) in rows {
         println!("{name:<18}  {value}");
     }
+    print_limits(&channel);
     Ok(())
+}
+
+fn print_limits(Channel { settings, limits, .. }: &Channel) {
+    let own: Vec<_> = described(settings).into_iter().map(|(name, _)| name).collect();
+    for (name, value) in described(limits) {
+        let note = if own.contains(&name) { "  (set for this channel)" } else { "" };
+        println!("{name:<18}  {value}{note}");
+    }
+}
+
+async fn set(SetArguments { channel, settings, common }: SetArguments) -> Result<(), String> {
+    let patch = settings.patch()?.to_string();
+    let path = format!("/channels/{channel}/settings");
+    let answer = admin::send(&common.admin_url, Method::PATCH, &path, patch.into()).await?;
+    if common.json {
+        println!("{answer}");
+        return Ok(());
+    }
+    let new: ChannelSettings = serde_json::from_str(&answer)
+        .map_err(|error| format!("the answer cannot be read: {error}"))?;
+    let shown: Vec<_> =
+        described(&new).iter().map(|(name, value)| format!("{name} {value}")).collect();
+    match shown.is_empty() {
+        true => println!("{channel} has no settings of its own any more"),
+        false => println!("{channel} has these settings of its own: {}", shown.join(", ")),
+    }
+    Ok(())
+}
+
+async fn delete(DeleteArguments { channel, yes, common }: DeleteArguments) -> Result<(), String> {
+    if !yes && !is_confirmed(&channel)? {
+        return Err("nothing was deleted".to_owned());
+    }
+    let path = format!("/channels/{channel}");
+    let answer = admin::request(&common.admin_url, Method::DELETE, &path).await?;
+    match common.json {
+        true => println!("{answer}"),
+        false => println!("{channel} has ended, and its events, state and settings are deleted"),
+    }
+    Ok(())
+}
+
+/// Asks at the terminal whether a channel shall be deleted.
+fn is_confirmed(channel: &ChannelName) -> Result<bool, String> {
+    let mut input = std::io::stdin();
+    if !input.is_terminal() {
+        return Err("deleting cannot be undone; confirm it with --yes".to_owned());
+    }
+    eprint!("Delete all events and the state of {channel}? This cannot be undone. [y/N] ");
+    let mut answer = String::new();
+    std::io::BufReader::new(&mut input)
+        .read_line(&mut answer)
+        .map_err(|error| error.to_string())?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Reads the channels that may be on the list. In the order of names these are the first ones, and
@@ -218,7 +312,7 @@ async fn fetched(address: &Address, path: &str) -> Result<Value, String> {
     serde_json::from_str(&text).map_err(|error| format!("{address}{path}: {error}"))
 }
 
-fn described(value: Value) -> Result<Channel, String> {
+fn described_channel(value: Value) -> Result<Channel, String> {
     serde_json::from_value(value).map_err(|error| format!("the answer cannot be read: {error}"))
 }
 

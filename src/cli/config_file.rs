@@ -4,10 +4,12 @@
 use super::variables::{is_named, is_typed, nearest};
 use clap::builder::OsStr;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// The file that is read when no other file is named, if it exists.
@@ -199,8 +201,22 @@ fn values(arg: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
             items.iter().map(|item| single(item.get_ref())).collect()
         }
         DeValue::Array(_) => Err("takes one value, not a list".to_owned()),
+        DeValue::Table(rows) if takes_many => rows.iter().map(row).collect(),
         single_value => single(single_value).map(|value| vec![value]),
     }
+}
+
+/// Reads a row of a table with the same text as in a list: its name, then each part as `name=value`.
+fn row((name, parts): (&Spanned<Cow<'_, str>>, &Spanned<DeValue<'_>>)) -> Result<String, String> {
+    let name = name.get_ref();
+    let DeValue::Table(parts) = parts.get_ref() else {
+        return Err(format!("has no settings for {name}: write [setting.\"{name}\"]"));
+    };
+    let parts = parts.iter().map(|(part, value)| {
+        single(value.get_ref()).map(|value| format!("{}={value}", part.get_ref()))
+    });
+    let parts = parts.collect::<Result<Vec<_>, _>>()?;
+    Ok(format!("{name} {}", parts.join(" ")))
 }
 
 fn single(value: &DeValue<'_>) -> Result<String, String> {
@@ -247,6 +263,15 @@ mod tests {
     }
 
     #[test]
+    fn the_settings_of_channels_may_be_a_table() {
+        let text = "[channel-settings.\"prices.*\"]\nretain-age = \"1h\"\nmax-keys = 1_0\n\
+                    [channel-settings.board]\nmax-keys = 2";
+        let values = ["board max-keys=2", "prices.* max-keys=10 retain-age=1h"];
+        let values = values.map(str::to_owned).to_vec();
+        assert_eq!(parsed(text), Ok(vec![("channel-settings".to_owned(), values)]));
+    }
+
+    #[test]
     fn an_error_names_the_line_and_the_nearest_setting() {
         let check = |text: &str, expected: &str| {
             let error = parsed(text).unwrap_err();
@@ -259,6 +284,7 @@ mod tests {
         check("demo = \"yes\"", "1: demo takes true or false");
         check("segment = 1.5", "1: segment takes a text in quotes or a whole number");
         check("[segment]\nlength = 1", "1: segment has no parts");
+        check("[channel-settings]\na = 1", "1: channel-settings has no settings for a");
         check("segment = 10s", "1: ");
     }
 

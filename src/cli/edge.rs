@@ -2,7 +2,7 @@
 
 use super::units::duration;
 use super::{fail, misused};
-use crate::access::scope::Pattern;
+use crate::core::pattern::Pattern;
 use crate::core::segment::{LANES_MAX, SEGMENT_MS};
 use crate::edge_config::{self, Deployment, Fastly, HostPort, Nginx, Profile, Squid, Varnish};
 use crate::limits::client_address::Network;

@@ -7,6 +7,7 @@ mod access;
 mod admin;
 mod bench;
 mod capacity;
+mod channel_settings;
 mod channels;
 mod config;
 mod config_file;

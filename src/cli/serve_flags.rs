@@ -2,6 +2,7 @@
 
 use super::access::{AccessArguments, Secret};
 use super::capacity;
+use super::channel_settings::{PatternSettings, of_patterns};
 use super::headings;
 use super::limits::{ClientLimits, LimitArguments};
 use super::logging::LogFormat;
@@ -111,6 +112,12 @@ pub struct ServeArguments {
     /// Most keys in the state of one channel (count)
     #[arg(help_heading = headings::RETENTION, long, env = "HEADWATER_MAX_KEYS", default_value_t = 10_000)]
     pub(super) max_keys: u64,
+    /// Settings of the channels that a pattern matches, instead of the flags of these names, such as
+    /// "prices.* retain-age=1h retain-events=1000"; repeat for more. The most precise pattern
+    /// applies. Settings: retain-age, retain-events, retain-bytes, channel-idle, max-keys,
+    /// max-state-bytes
+    #[arg(help_heading = headings::RETENTION, long, env = "HEADWATER_CHANNEL_SETTINGS", value_delimiter = ',', value_name = "PATTERN NAME=VALUE...")]
+    pub(super) channel_settings: Vec<PatternSettings>,
     /// Most bytes in the state of one channel (size)
     #[arg(help_heading = headings::RETENTION, long, env = "HEADWATER_MAX_STATE_BYTES", default_value = "8MiB", value_parser = bytes)]
     pub(super) max_state_bytes: u64,
@@ -212,6 +219,7 @@ impl ServeArguments {
         Ok(Config {
             store: StoreConfig {
                 limits: limits(self, store_bytes(&address, &shares))?,
+                channel_settings: of_patterns(&self.channel_settings)?,
                 address,
                 timeout: positive(self.store_timeout, "--store-timeout")?,
                 disk_reserve: self.disk_reserve,

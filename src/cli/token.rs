@@ -3,8 +3,9 @@
 use super::access::Secret;
 use super::units::duration;
 use super::{fail, misused};
-use crate::access::scope::{Pattern, Right, Scope};
+use crate::access::scope::{Right, Scope};
 use crate::access::token::{self, Requirements};
+use crate::core::pattern::Pattern;
 use crate::sync::clock::Clock;
 use clap::Args;
 use std::process::ExitCode;

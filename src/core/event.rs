@@ -17,7 +17,11 @@ pub const FIELD_BYTES_MAX: usize = 256;
 /// Event types that have a meaning in Headwater, or that `EventSource` fires itself.
 pub const RESERVED_TYPES: [&str; 6] = ["segment", "gap", "end", "shed", "open", "error"];
 
-/// A channel's name: `[A-Za-z0-9][A-Za-z0-9._~-]{0,127}`. It is cheap to clone.
+/// The beginning of the names of Headwater's own channels, which clients cannot use.
+pub const RESERVED_NAMES: &str = "headwater~";
+
+/// A channel's name: `[A-Za-z0-9][A-Za-z0-9._~-]{0,127}`, without [`RESERVED_NAMES`] at its
+/// beginning. It is cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelName(Arc<str>);
 
@@ -67,14 +71,27 @@ pub enum FieldError {
     Nul,
     /// The type is one of [`RESERVED_TYPES`].
     Reserved,
+    /// The name begins with [`RESERVED_NAMES`].
+    ReservedName,
 }
 
 impl ChannelName {
-    /// Parses a channel name.
+    /// Parses a channel name that a client or an operator has given.
+    ///
+    /// # Errors
+    /// Fails when `raw` does not match the pattern of [`ChannelName`], or is reserved.
+    pub fn parse(raw: &str) -> Result<Self, FieldError> {
+        match raw.starts_with(RESERVED_NAMES) {
+            true => Err(FieldError::ReservedName),
+            false => Self::stored(raw),
+        }
+    }
+
+    /// Parses a channel name that a store has kept, which may be reserved.
     ///
     /// # Errors
     /// Fails when `raw` does not match the pattern of [`ChannelName`].
-    pub fn parse(raw: &str) -> Result<Self, FieldError> {
+    pub fn stored(raw: &str) -> Result<Self, FieldError> {
         let first = raw.chars().next().ok_or(FieldError::Empty)?;
         if raw.len() > CHANNEL_NAME_BYTES_MAX {
             return Err(FieldError::TooLong { length: raw.len(), limit: CHANNEL_NAME_BYTES_MAX });
@@ -85,6 +102,16 @@ impl ChannelName {
             None if !first.is_ascii_alphanumeric() => Err(FieldError::BadFirstCharacter(first)),
             None => Ok(Self(raw.into())),
         }
+    }
+
+    /// Returns the name of one of Headwater's own channels.
+    pub fn reserved(purpose: &str) -> Self {
+        Self(format!("{RESERVED_NAMES}{purpose}").into())
+    }
+
+    /// Whether the channel is one of Headwater's own.
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with(RESERVED_NAMES)
     }
 
     /// Returns the name as text.
@@ -232,6 +259,9 @@ impl fmt::Display for FieldError {
             Self::Nul => write!(f, "holds a NUL"),
             Self::Reserved => {
                 write!(f, "is reserved; reserved are {}", RESERVED_TYPES.join(", "))
+            }
+            Self::ReservedName => {
+                write!(f, "may not begin with {RESERVED_NAMES}, which is reserved for Headwater")
             }
         }
     }

@@ -7,6 +7,7 @@ pub mod event;
 pub mod event_json;
 pub mod log_state;
 pub mod ndjson;
+pub mod pattern;
 pub mod resume;
 pub mod segment;
 pub mod since;

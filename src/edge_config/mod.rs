@@ -11,7 +11,7 @@ mod varnish;
 pub use nginx::nginx;
 pub use varnish::varnish;
 
-use crate::access::scope::Pattern;
+use crate::core::pattern::Pattern;
 use crate::limits::client_address::Network;
 use std::fmt;
 use std::net::Ipv6Addr;

@@ -1,7 +1,7 @@
 //! The VCL for Varnish.
 
 use super::{READ_SLACK, SEND_SLACK, Varnish, fill, literal, origins, seconds};
-use crate::access::scope::Pattern;
+use crate::core::pattern::Pattern;
 use crate::limits::client_address::Network;
 
 const VARNISH: &str = include_str!("../../vcl/varnish/headwater.vcl");

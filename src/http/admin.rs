@@ -75,6 +75,10 @@ impl AppState {
         if console::has(request.uri().path()) {
             return self.answer_console(request, address, host).await;
         }
+        let request = match self.change_channel(request, host).await {
+            Ok(answer) => return answer,
+            Err(request) => request,
+        };
         if !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
             return Err(Problem::method(READ_METHODS));
         }
@@ -100,18 +104,19 @@ impl AppState {
         if request.method() != Method::POST {
             return Err(Problem::method("POST"));
         }
-        if is_of_page(request.headers()) {
-            let detail = "pages may not use the admin listener; use headwater reload";
-            let title = "Not from this page";
-            return Err(Problem::new(StatusCode::FORBIDDEN, "origin", title, detail));
-        }
+        refuse_page(request.headers(), "headwater reload")?;
         let Reloaded { changed, at_restart } = self.reloads.request().await?;
         let body = json!({ "changed": changed, "at_restart": at_restart });
         Ok(json(StatusCode::OK, body.to_string().into(), &Freshness::Never.cache_control(0)))
     }
 }
 
-/// Whether a web page sent the request. A browser adds one of these headers to every POST.
-fn is_of_page(headers: &HeaderMap) -> bool {
-    headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site")
+/// Refuses a change by a web page. `command` is the command for it. A browser adds one of these
+/// headers to every request that is not a GET.
+pub fn refuse_page(headers: &HeaderMap, command: &str) -> Result<(), Problem> {
+    if !headers.contains_key(ORIGIN) && !headers.contains_key("sec-fetch-site") {
+        return Ok(());
+    }
+    let detail = format!("pages may not change this; use {command}");
+    Err(Problem::new(StatusCode::FORBIDDEN, "origin", "Not from this page", detail))
 }

@@ -2,6 +2,7 @@
 //! shed. They contain no payload, no query and no token. The id of a request is in the line and in
 //! the problem that the client gets.
 
+use super::channel_changes::IsLogged;
 use super::problem::Problem;
 use super::{AppState, HttpResponse};
 use crate::limits::client_address::Client;
@@ -75,7 +76,7 @@ impl AppState {
     }
 
     fn note_success(&self, info: &RequestInfo, answer: &HttpResponse) {
-        if info.method == Method::DELETE {
+        if info.method == Method::DELETE && answer.extensions().get::<IsLogged>().is_none() {
             let (path, client, request_id) = (info.path(), self.client_of(info), info.id());
             let is_reopened = info.uri.query().is_some_and(|query| query.contains("reopen=1"));
             match is_reopened {

@@ -7,7 +7,7 @@ use super::{AppState, HttpResponse, json};
 use crate::core::caching::Freshness;
 use crate::core::event::ChannelName;
 use crate::hub::ChannelInfo;
-use crate::store::ChannelFilter;
+use crate::store::{ChannelFilter, ChannelSettings};
 use hyper::{Request, StatusCode};
 use serde::Serialize;
 
@@ -41,6 +41,10 @@ struct ChannelJson {
     private: bool,
     /// The number of subscribers at this origin.
     subscribers: usize,
+    /// The settings that an operator has given to this channel.
+    settings: ChannelSettings,
+    /// The limits that result from all settings.
+    limits: ChannelSettings,
 }
 
 impl AppState {
@@ -100,10 +104,11 @@ impl AppState {
         };
         let [name] = <[ChannelName; 1]>::try_from(names).map_err(|_| Problem::not_found(of_one))?;
         let channel = self.hub.channel(&name).await?;
-        if !channel.has_log() && channel.subscribers == 0 {
+        let has_settings = !self.hub.settings_of(&name).0.is_empty();
+        if !channel.has_log() && channel.subscribers == 0 && !has_settings {
             let detail = format!(
                 "nothing was published to {name}, or the store has forgotten it, and it has no \
-                 subscribers here"
+                 settings and no subscribers here"
             );
             return Err(Problem::not_found(&detail));
         }
@@ -113,6 +118,7 @@ impl AppState {
     fn described(&self, channel: ChannelInfo) -> ChannelJson {
         let has_log = channel.has_log();
         let ChannelInfo { name, log_state, size, subscribers } = channel;
+        let (settings, limits) = self.hub.settings_of(&name);
         ChannelJson {
             private: self.access.is_private(std::slice::from_ref(&name)),
             name: name.to_string(),
@@ -124,6 +130,8 @@ impl AppState {
             last: has_log.then(|| log_state.bounds.last.to_string()),
             ended: log_state.closed,
             subscribers,
+            settings,
+            limits: ChannelSettings::of(&limits),
         }
     }
 }

@@ -10,6 +10,7 @@ mod audit;
 mod body_events;
 mod bound;
 mod caller;
+mod channel_changes;
 mod channel_list;
 mod config;
 mod console;

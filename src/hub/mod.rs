@@ -12,6 +12,7 @@ mod join;
 mod listing;
 pub mod reader;
 pub mod registry;
+mod settings;
 
 pub use join::{Join, Joined, Prelude, Wanted};
 pub use listing::ChannelInfo;

@@ -11,7 +11,7 @@ use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, StoredEvent};
 use crate::core::sse::Format;
 use crate::hub::channel::Channel;
-use crate::store::{ChannelFilter, Listener};
+use crate::store::{ChannelFilter, Listener, deleted_channel};
 use crate::sync::clock::Clock;
 use crate::sync::plants::{Plant, is_planted};
 use crate::sync::waiters::HasWaiters;
@@ -159,6 +159,18 @@ impl ChannelRegistry {
         }
     }
 
+    /// Drops everything that is in memory of a channel. Its readers continue from the store.
+    fn reset(&self, channel: Arc<Channel>) {
+        channel.reset();
+        self.mark_dirty(channel);
+    }
+
+    /// Returns a channel in every format in which it is in memory, and the number of all channels.
+    fn in_memory(&self, name: &ChannelName) -> ([Option<Arc<Channel>>; 2], usize) {
+        let channels = self.channels.lock();
+        ([channels.raw.get(name).cloned(), channels.json.get(name).cloned()], channels.len())
+    }
+
     fn mark_dirty(&self, channel: Arc<Channel>) {
         if channel.mark_dirty() {
             self.dirty.lock().push(channel);
@@ -187,11 +199,12 @@ impl Listener for ChannelRegistry {
         if let Some(last) = events.last() {
             self.clock.at_least(last.id.ms);
         }
-        let (formats, count) = {
-            let channels = self.channels.lock();
-            let formats = [channels.raw.get(channel).cloned(), channels.json.get(channel).cloned()];
-            (formats, channels.len())
-        };
+        if channel.is_reserved() {
+            let deleted = events.iter().filter_map(|stored| deleted_channel(&stored.event));
+            let channels = deleted.flat_map(|name| self.in_memory(&name).0).flatten();
+            channels.for_each(|channel| self.reset(channel));
+        }
+        let (formats, count) = self.in_memory(channel);
         for channel in formats.into_iter().flatten() {
             channel.append(previous, events, self.share(count));
             self.wake_readers(channel);
@@ -210,10 +223,7 @@ impl Listener for ChannelRegistry {
             // In a simulation the order must not depend on the hashes of the names.
             all.sort_by(|a, b| a.name().cmp(b.name()));
         }
-        for channel in all {
-            channel.reset();
-            self.mark_dirty(channel);
-        }
+        all.into_iter().for_each(|channel| self.reset(channel));
     }
 }
 

@@ -1,13 +1,14 @@
 //! The settings of an origin, grouped by the module that uses them.
 
 use crate::access::AccessConfig;
+use crate::core::pattern::Pattern;
 use crate::core::segment::SegmentClock;
 use crate::http::HttpConfig;
 use crate::limits::connections::ClientsConfig;
 use crate::server::ServerConfig;
 use crate::server::tls::TlsConfig;
-use crate::store::Limits;
 use crate::store::redis::RedisTls;
+use crate::store::{ChannelSettings, Limits};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -47,6 +48,8 @@ pub struct StoreConfig {
     pub address: StoreAddress,
     /// How many events, channels and keys are kept.
     pub limits: Limits,
+    /// Settings of the channels that a pattern matches. The most precise pattern applies.
+    pub channel_settings: Vec<(Pattern, ChannelSettings)>,
     /// Longest wait for the store before a request is answered without it.
     pub timeout: Duration,
     /// Least free space on the disk of the store, in bytes; below it publishes are refused.
@@ -113,7 +116,20 @@ impl Config {
             ("--max-channels", channels.to_string()),
             ("--max-store-bytes", total_bytes.to_string()),
             ("--max-idempotency-keys", idempotency_keys.to_string()),
+            ("--channel-settings", self.channel_settings_text()),
         ]
+    }
+}
+
+impl Config {
+    /// Returns the settings of patterns as a text that is the same for the same settings.
+    fn channel_settings_text(&self) -> String {
+        let one = |(pattern, settings): &(Pattern, ChannelSettings)| {
+            format!("{pattern} {}", serde_json::to_string(settings).unwrap_or_default())
+        };
+        let mut all: Vec<_> = self.store.channel_settings.iter().map(one).collect();
+        all.sort();
+        if all.is_empty() { "none".to_owned() } else { all.join(", ") }
     }
 }
 
@@ -122,6 +138,7 @@ impl Default for StoreConfig {
         Self {
             address: StoreAddress::Disk("./headwater-data".into()),
             limits: Limits::default(),
+            channel_settings: Vec::new(),
             timeout: Duration::from_secs(2),
             disk_reserve: 32 * MIB,
             redis: RedisOptions::default(),

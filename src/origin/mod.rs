@@ -28,7 +28,7 @@ use crate::server::tls::Tls;
 use crate::server::{self, ServerConfig, Stopped};
 use crate::store::local::{Backing, LocalConfig, LocalStore, SEGMENT_BYTES};
 use crate::store::redis::{RedisConfig, RedisStore};
-use crate::store::{Publication, Store};
+use crate::store::{ChannelLimits, Publication, Store};
 use crate::sync::clock::Clock;
 use crate::telemetry::process::memory_limit;
 use std::fmt;
@@ -199,11 +199,14 @@ async fn open_store(
     clock: &Clock,
     registry: &Arc<ChannelRegistry>,
 ) -> Result<Arc<dyn Store>, String> {
-    let StoreConfig { address, limits, timeout, disk_reserve, redis } = &config.store;
+    let StoreConfig { address, limits, channel_settings, timeout, disk_reserve, redis } =
+        &config.store;
+    let limits = Arc::new(ChannelLimits::new(*limits, channel_settings.clone()));
     let local = |backing| {
         let (timeout, reserve) = (*timeout, *disk_reserve);
         let local = LocalConfig { timeout, reserve, segment_bytes: SEGMENT_BYTES };
-        let store = LocalStore::open(backing, local, *limits, clock.clone(), registry.clone());
+        let store =
+            LocalStore::open(backing, local, limits.clone(), clock.clone(), registry.clone());
         store.map(|store| Arc::new(store) as Arc<dyn Store>)
     };
     let store = match address {
@@ -213,7 +216,8 @@ async fn open_store(
             let RedisOptions { prefix, shards, wait_replicas, tls } = redis.clone();
             let (url, timeout, settings) = (url.clone(), *timeout, config.shared_settings());
             let redis = RedisConfig { url, tls, prefix, shards, wait_replicas, timeout, settings };
-            let store = RedisStore::open(redis, *limits, clock.clone(), registry.clone()).await;
+            let store =
+                RedisStore::open(redis, limits.clone(), clock.clone(), registry.clone()).await;
             store.map(|store| store as Arc<dyn Store>)
         }
     };

@@ -6,6 +6,7 @@
 //! a lost event by a break in that chain. Events that are older than the hub's tail buffer are read
 //! from the store in bounded pages.
 
+mod channel_limits;
 mod fill;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -14,6 +15,7 @@ mod metrics;
 mod record;
 pub mod redis;
 
+pub use channel_limits::{ChannelLimits, ChannelSettings, deleted_channel, settings_channel};
 pub use metrics::{StoreFault, StoreMetrics};
 
 use crate::core::cursor::EventId;
@@ -22,6 +24,7 @@ use crate::core::log_state::{Bounds, LogState};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -232,9 +235,11 @@ pub struct ChannelSize {
 }
 
 impl ChannelFilter {
-    /// Whether a name has the prefix and comes after `after`.
+    /// Whether a name has the prefix and comes after `after`. Headwater's own channels are never
+    /// selected.
     pub fn selects(&self, name: &ChannelName) -> bool {
         name.as_str().starts_with(&self.prefix)
+            && !name.is_reserved()
             && self.after.as_ref().is_none_or(|after| name > after)
     }
 
@@ -346,10 +351,19 @@ pub trait Store: Send + Sync + 'static {
     fn sweep(&self) -> StoreFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
+    /// Returns the limits of the channels.
+    fn limits(&self) -> &Arc<ChannelLimits>;
     /// Whether other origins can use the same events.
     fn is_shared(&self) -> bool {
         false
     }
+    /// Ends a channel, if it has not ended, and drops its other events and its state. Returns the id
+    /// of its `end` event, which is kept like any other event. Fails with
+    /// [`StoreError::NoChannel`] and stores nothing when the channel does not exist.
+    fn erase<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+    ) -> StoreFuture<'a, Result<EventId, StoreError>>;
     /// Stops the tasks of the store. Accepted events are kept.
     fn stop(&self) -> StoreFuture<'_, ()>;
 }

@@ -153,7 +153,7 @@ fn every_flag_in_the_documents_is_a_flag_of_ours() {
     for command in commands {
         let sub: &[&str] = match command {
             "edge" => &["varnish", "squid", "nginx", "fastly"],
-            "channels" => &["list", "show"],
+            "channels" => &["list", "show", "set", "delete"],
             _ => &[""],
         };
         for sub in sub.iter().filter(|sub| !sub.is_empty()).copied().chain(["--help"]) {

@@ -2,9 +2,10 @@
 //! it. It becomes a record, unless it is refused or changes nothing. The log and the catalog do not
 //! change before the commit.
 
-use super::super::{Idempotency, Limits, Publication, Published, StoreError};
+use super::super::{ChannelLimits, Idempotency, Limits, Publication, Published, StoreError};
 use super::block::Entry;
 use super::catalog::{Catalog, Channel};
+use super::erasure::Erasure;
 use super::frame::{self, Kind};
 use super::records::{Events, KeyRecord, write_name};
 use super::summary::{EVENT_OVERHEAD_BYTES, Kept, entry_of, keyed, state_bytes};
@@ -26,7 +27,7 @@ pub struct WritePosition {
 /// The records that wait for their commit.
 pub struct Batch<'c> {
     known: &'c Catalog,
-    limits: Limits,
+    limits: &'c ChannelLimits,
     now: u64,
     write_position: WritePosition,
     channels: HashMap<ChannelName, Head>,
@@ -52,6 +53,18 @@ pub struct Staged {
 pub enum Change {
     Append(Box<Append>),
     Reopen(ChannelName),
+    Erase(Erasure),
+}
+
+impl Change {
+    /// The channel that changes.
+    pub fn channel(&self) -> &ChannelName {
+        match self {
+            Self::Append(append) => &append.channel,
+            Self::Reopen(channel) => channel,
+            Self::Erase(erasure) => &erasure.channel,
+        }
+    }
 }
 
 /// A record of events and its changes to the catalog.
@@ -97,7 +110,7 @@ impl<'c> Batch<'c> {
     /// Creates an empty batch on top of the catalog `known`, at the instant `now` (ms).
     pub fn new(
         known: &'c Catalog,
-        limits: Limits,
+        limits: &'c ChannelLimits,
         now: u64,
         write_position: WritePosition,
     ) -> Self {
@@ -121,6 +134,11 @@ impl<'c> Batch<'c> {
         self.staged
     }
 
+    /// Adds a change whose records are written.
+    pub fn stage(&mut self, change: Change) {
+        self.staged.changes.push(change);
+    }
+
     pub fn publish(&mut self, publication: Publication) -> Result<Published, StoreError> {
         let Publication { channel, events, idempotency } = publication;
         if let Some(idempotency) = &idempotency
@@ -135,8 +153,9 @@ impl<'c> Batch<'c> {
         if head.closed != EventId::START {
             return Err(StoreError::Closed);
         }
-        let after = self.after(&channel, head, &events);
-        self.check_limits(&head, &after, &events, idempotency.is_some())?;
+        let limits = self.limits.of(&channel);
+        let after = self.after(&channel, head, &events, &limits);
+        self.check_limits(&head, &after, &events, idempotency.is_some(), &limits)?;
         let ids = self.append(channel, head, after, events, idempotency, Kind::Events);
         Ok(Published { ids, repeated: false })
     }
@@ -146,8 +165,14 @@ impl<'c> Batch<'c> {
         if head.closed != EventId::START {
             return Ok(head.closed);
         }
+        self.end(channel)
+    }
+
+    /// Appends an `end` event to a channel, also if it has ended before.
+    pub fn end(&mut self, channel: &ChannelName) -> Result<EventId, StoreError> {
+        let head = self.head(channel).ok_or(StoreError::NoChannel)?;
         let events = vec![Event::end()];
-        let after = self.after(channel, head, &events);
+        let after = self.after(channel, head, &events, &self.limits.of(channel));
         let ids = self.append(channel.clone(), head, after, events, None, Kind::End);
         if let Some(head) = self.channels.get_mut(channel) {
             head.closed = ids[0];
@@ -170,10 +195,40 @@ impl<'c> Batch<'c> {
     pub fn announce_loss(&mut self, channel: &ChannelName) {
         let Some(head) = self.head(channel) else { return };
         let events = vec![Event::lost(&head.last.to_string())];
-        let after = self.after(channel, head, &events);
+        let after = self.after(channel, head, &events, &self.limits.of(channel));
         self.append(channel.clone(), head, after, events, None, Kind::Events);
         if head.closed != EventId::START {
             self.channels.insert(channel.clone(), head);
+        }
+    }
+
+    /// Returns the newest event of a channel, if the channel exists.
+    pub fn last(&self, channel: &ChannelName) -> Option<EventId> {
+        self.head(channel).map(|head| head.last)
+    }
+
+    /// Returns the keys of a channel's state.
+    pub fn keys_of(&self, channel: &ChannelName) -> Vec<Box<str>> {
+        let known = self.known.channels.get(channel);
+        let known = known.into_iter().flat_map(|channel| channel.state.keys());
+        let staged = self.state.keys().filter(|(name, _)| name == channel).map(|(_, key)| key);
+        let mut keys: Vec<_> = known.chain(staged).cloned().collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys.retain(|key| self.state_of(channel, key).is_some());
+        keys
+    }
+
+    /// Notes that a channel has nothing but its `end` event, which was appended last, and that
+    /// these keys of its state are removed.
+    pub fn note_erased(&mut self, channel: &ChannelName, keys: &[Box<str>]) {
+        let Some(before) = self.head(channel) else { return };
+        let bytes = (EVENT_OVERHEAD_BYTES + Event::end().weight()) as u64;
+        let after = Head { events: 1, bytes, keys: 0, state_bytes: 0, ..before };
+        self.bytes = self.total(&before, &after);
+        self.channels.insert(channel.clone(), after);
+        for key in keys {
+            self.state.insert((channel.clone(), key.clone()), None);
         }
     }
 
@@ -184,7 +239,7 @@ impl<'c> Batch<'c> {
 
     fn new_channel(&mut self) -> Result<Head, StoreError> {
         let count = self.known.channels.len() as u64 + self.new_channels + 1;
-        within(count, self.limits.channels, "too many channels", "--max-channels")?;
+        within(count, self.limits.general().channels, "too many channels", "--max-channels")?;
         Ok(Head {
             last: self.newest.max(self.known.beginning),
             closed: EventId::START,
@@ -215,7 +270,7 @@ impl<'c> Batch<'c> {
     }
 
     /// Returns the properties of the channel after the events are appended.
-    fn after(&self, channel: &ChannelName, head: Head, events: &[Event]) -> Head {
+    fn after(&self, channel: &ChannelName, head: Head, events: &[Event], limits: &Limits) -> Head {
         let keyed = events.iter().filter_map(|event| Some((event.key.as_ref()?.as_str(), event)));
         let newest: HashMap<&str, &Event> = keyed.collect();
         let mut after = head;
@@ -233,9 +288,9 @@ impl<'c> Batch<'c> {
         after.events += events.len() as u64;
         after.bytes += bytes as u64;
         // Events beyond the limits of the channel are dropped with the commit.
-        let is_over = after.events.saturating_sub(self.limits.retain_events);
+        let is_over = after.events.saturating_sub(limits.retain_events);
         let dropped = (after.bytes * is_over).checked_div(after.events).unwrap_or(0);
-        after.bytes = (after.bytes - dropped).min(self.limits.retain_bytes.max(bytes as u64));
+        after.bytes = (after.bytes - dropped).min(limits.retain_bytes.max(bytes as u64));
         after.events -= is_over;
         after
     }
@@ -253,8 +308,8 @@ impl<'c> Batch<'c> {
         after: &Head,
         events: &[Event],
         with_idempotency: bool,
+        limits: &Limits,
     ) -> Result<(), StoreError> {
-        let limits = &self.limits;
         let is_keyed = events.iter().any(|event| event.key.is_some());
         let total = self.total(before, after);
         if total > self.bytes {
@@ -296,7 +351,7 @@ impl<'c> Batch<'c> {
             digest,
             first,
             count,
-            expires_at: self.now + self.limits.idempotency_age.as_millis() as u64,
+            expires_at: self.now + self.limits.general().idempotency_age.as_millis() as u64,
         });
         let (is_first, previous) = (head.is_new, head.last);
         let record = Events { channel, is_first, previous, first, key, events };
@@ -323,7 +378,7 @@ impl<'c> Batch<'c> {
     }
 
     /// Appends a frame. Returns its offset in the file and its length.
-    fn write(&mut self, kind: Kind, body: impl FnOnce(&mut Vec<u8>)) -> (usize, usize) {
+    pub fn write(&mut self, kind: Kind, body: impl FnOnce(&mut Vec<u8>)) -> (usize, usize) {
         let start = self.staged.bytes.len();
         let head = (kind, self.write_position.commit, start == 0);
         frame::write(&mut self.staged.bytes, self.write_position.seed, head, body);

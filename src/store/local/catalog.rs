@@ -5,7 +5,7 @@
 //! This module does no I/O. Where it needs the entries of an index, the caller passes a function
 //! that reads them.
 
-use super::batch::{Append, Change};
+use super::batch::Append;
 use super::block::{self, Block, Entries, Entry};
 use super::files::File;
 pub use super::keys::Keys;
@@ -209,17 +209,16 @@ impl Catalog {
         }
     }
 
-    /// Adds a committed change. Its records are in the file `segment`. Returns the record if it has
-    /// events.
-    pub fn commit(&mut self, change: Change, segment: u32) -> Option<Append> {
-        let append = match change {
-            Change::Append(append) => *append,
-            Change::Reopen(name) => {
-                self.channels.entry(name).and_modify(|channel| channel.closed = EventId::START);
-                return None;
-            }
-        };
-        let Append { channel: name, previous, is_end, entry, .. } = &append;
+    /// Reopens a channel whose reopening is committed.
+    pub fn reopen(&mut self, name: &ChannelName) {
+        if let Some(channel) = self.channels.get_mut(name) {
+            channel.closed = EventId::START;
+        }
+    }
+
+    /// Adds a committed record of events, which is in the file `segment`.
+    pub fn commit(&mut self, append: &Append, segment: u32) {
+        let Append { channel: name, previous, is_end, entry, .. } = append;
         let channel = self.channels.entry(name.clone()).or_insert_with(|| Channel::new(*previous));
         channel.last = entry.last();
         channel.used_at = channel.last.ms;
@@ -238,7 +237,6 @@ impl Catalog {
         if let Some(key) = &append.key {
             self.keys.insert(name.clone(), key.clone());
         }
-        Some(append)
     }
 
     /// Makes an event the state of its key, or removes the key.

@@ -24,6 +24,7 @@ pub type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 pub enum WriteCommand {
     Publish(Publication, Reply<Published>, Ticket),
     Close(ChannelName, Reply<EventId>, Ticket),
+    Erase(ChannelName, Reply<EventId>, Ticket),
     Reopen(ChannelName, Reply<()>, Ticket),
     Settle(oneshot::Sender<()>),
     Sweep,
@@ -45,7 +46,9 @@ pub fn refuse(command: WriteCommand) -> Option<Pending> {
     }
     match command {
         WriteCommand::Publish(_, reply, ticket) => refuse(reply, &ticket),
-        WriteCommand::Close(_, reply, ticket) => refuse(reply, &ticket),
+        WriteCommand::Close(_, reply, ticket) | WriteCommand::Erase(_, reply, ticket) => {
+            refuse(reply, &ticket)
+        }
         WriteCommand::Reopen(_, reply, ticket) => refuse(reply, &ticket),
         WriteCommand::Settle(reply) => Some(Box::new(|_| reply.send(()).unwrap_or_default())),
         WriteCommand::Sweep | WriteCommand::Stop => None,
@@ -182,7 +185,9 @@ impl WriteCommand {
     fn channel(&self) -> Option<&ChannelName> {
         match self {
             Self::Publish(publication, ..) => Some(&publication.channel),
-            Self::Close(channel, ..) | Self::Reopen(channel, ..) => Some(channel),
+            Self::Close(channel, ..) | Self::Erase(channel, ..) | Self::Reopen(channel, ..) => {
+                Some(channel)
+            }
             Self::Settle(_) | Self::Sweep | Self::Stop => None,
         }
     }

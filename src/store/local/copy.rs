@@ -114,7 +114,7 @@ pub fn restore(from: &Path, to: &Path) -> io::Result<Report> {
     };
     let config = LocalConfig { timeout: ever, reserve: 0, segment_bytes: SEGMENT_BYTES };
     let files = Arc::new(Directory::open(to)?);
-    LocalStore::build(files, config, limits, Clock::default(), Arc::new(Deaf), true)?;
+    LocalStore::build(files, config, limits.into(), Clock::default(), Arc::new(Deaf), true)?;
     Ok(report)
 }
 

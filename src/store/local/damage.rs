@@ -58,7 +58,8 @@ fn name(text: &str) -> ChannelName {
 fn open(files: FileBytes) -> (Arc<Memory>, std::io::Result<LocalStore>) {
     let files = Arc::new(Memory::durable(files));
     let dynamic: Arc<dyn Files> = files.clone();
-    let store = LocalStore::open_files(dynamic, CONFIG, LIMITS, Clock::default(), Arc::new(Deaf));
+    let store =
+        LocalStore::open_files(dynamic, CONFIG, LIMITS.into(), Clock::default(), Arc::new(Deaf));
     (files, store)
 }
 

@@ -250,7 +250,8 @@ mod tests {
         let files = Arc::new(SlowIndexes { memory, gate: gate.clone() });
         let dynamic: Arc<dyn Files> = files.clone();
         let clock = Clock::default();
-        let store = LocalStore::open_files(dynamic, CONFIG, LIMITS, clock, Arc::new(Deaf)).unwrap();
+        let store =
+            LocalStore::open_files(dynamic, CONFIG, LIMITS.into(), clock, Arc::new(Deaf)).unwrap();
         let channel = ChannelName::parse("a").unwrap();
         let count = async || store.read(&channel, EventId::START, ALL).await.unwrap().events.len();
         let indexes = || {

@@ -16,6 +16,7 @@ mod command;
 mod compaction;
 pub mod copy;
 mod damage;
+mod erasure;
 pub mod files;
 mod frame;
 #[cfg(feature = "fuzzing")]
@@ -28,13 +29,14 @@ mod model;
 mod reading;
 mod records;
 mod segment;
+mod state;
 pub mod stepped;
 mod summary;
 mod writer;
 
 use super::{
-    ChannelFilter, ChannelSize, Limits, Listener, Page, PageLimit, Publication, Published, State,
-    Store, StoreError, StoreFuture, StoreMetrics,
+    ChannelFilter, ChannelLimits, ChannelSize, Listener, Page, PageLimit, Publication, Published,
+    State, Store, StoreError, StoreFuture, StoreMetrics,
 };
 use crate::core::cursor::EventId;
 use crate::core::event::ChannelName;
@@ -95,7 +97,7 @@ pub struct LocalStore {
     reading: Arc<Semaphore>,
     health: Arc<Health>,
     timeout: Duration,
-    total_bytes: u64,
+    limits: Arc<ChannelLimits>,
     commands: mpsc::Sender<WriteCommand>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -109,7 +111,7 @@ impl LocalStore {
     pub fn open(
         backing: Backing,
         config: LocalConfig,
-        limits: Limits,
+        limits: impl Into<Arc<ChannelLimits>>,
         clock: Clock,
         listener: Arc<dyn Listener>,
     ) -> Result<Self, StoreError> {
@@ -120,13 +122,13 @@ impl LocalStore {
             }
         };
         let why = |error: io::Error| StoreError::Down(format!("cannot open {place}: {error}"));
-        Self::open_files(files.map_err(why)?, config, limits, clock, listener).map_err(why)
+        Self::open_files(files.map_err(why)?, config, limits.into(), clock, listener).map_err(why)
     }
 
     fn open_files(
         files: Arc<dyn Files>,
         config: LocalConfig,
-        limits: Limits,
+        limits: Arc<ChannelLimits>,
         clock: Clock,
         listener: Arc<dyn Listener>,
     ) -> io::Result<Self> {
@@ -148,7 +150,7 @@ impl LocalStore {
     fn build(
         files: Arc<dyn Files>,
         config: LocalConfig,
-        limits: Limits,
+        limits: Arc<ChannelLimits>,
         clock: Clock,
         listener: Arc<dyn Listener>,
         is_older: bool,
@@ -170,7 +172,7 @@ impl LocalStore {
         let reader = Arc::new(RecordReader::new(opened.head.seed, health.metrics.clone()));
         let mut writer = Writer {
             files,
-            limits,
+            limits: limits.clone(),
             config,
             clock,
             listener,
@@ -187,10 +189,10 @@ impl LocalStore {
         writer.begin(opened.is_damaged, opened.torn)?;
         writer.look_at_disk();
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
-        let (timeout, total_bytes, thread) = (config.timeout, limits.total_bytes, Mutex::default());
+        let (timeout, thread) = (config.timeout, Mutex::default());
         let reading = Arc::new(Semaphore::new(READERS_MAX));
-        let store =
-            Self { catalog, reader, reading, health, timeout, total_bytes, commands, thread };
+        let store = Self { catalog, reader, reading, health, timeout, limits, commands, thread };
+        store.load_settings()?;
         Ok((store, writer, queue))
     }
 
@@ -297,6 +299,13 @@ impl Store for LocalStore {
         Box::pin(self.ask(|reply, ticket| WriteCommand::Close(channel.clone(), reply, ticket)))
     }
 
+    fn erase<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+    ) -> StoreFuture<'a, Result<EventId, StoreError>> {
+        Box::pin(self.ask(|reply, ticket| WriteCommand::Erase(channel.clone(), reply, ticket)))
+    }
+
     fn reopen<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, Result<(), StoreError>> {
         Box::pin(self.ask(|reply, ticket| WriteCommand::Reopen(channel.clone(), reply, ticket)))
     }
@@ -392,25 +401,7 @@ impl Store for LocalStore {
     }
 
     fn state<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, Result<State, StoreError>> {
-        Box::pin(async move {
-            let (kept, last, closed) = {
-                let catalog = self.catalog();
-                let Some(known) = catalog.channels.get(channel) else {
-                    return Ok(State { position: catalog.beginning, events: Vec::new() });
-                };
-                let places = known
-                    .state
-                    .values()
-                    .filter_map(|kept| Some((catalog.segments.get(&kept.segment)?.clone(), *kept)));
-                (places.collect::<Vec<_>>(), known.last, known.closed)
-            };
-            let position = match closed {
-                EventId::START => last,
-                closed => self.place_before(channel, closed).await?,
-            };
-            let name = channel.clone();
-            self.read_files(move |reader| reader.state(&name, position, kept)).await
-        })
+        Box::pin(self.current_state(channel))
     }
 
     fn names<'a>(
@@ -441,6 +432,10 @@ impl Store for LocalStore {
         Box::pin(async { self.health.check() })
     }
 
+    fn limits(&self) -> &Arc<ChannelLimits> {
+        &self.limits
+    }
+
     fn metrics(&self) -> StoreMetrics {
         let metrics = self.health.metrics.clone();
         let catalog = self.catalog();
@@ -448,7 +443,7 @@ impl Store for LocalStore {
         let files: u64 = catalog.segments.values().map(|segment| segment.size).sum();
         metrics.bytes.set(catalog.bytes as i64);
         metrics.events.set(events as i64);
-        metrics.fill.set(catalog.bytes as f64 / self.total_bytes.max(1) as f64);
+        metrics.fill.set(catalog.bytes as f64 / self.limits.general().total_bytes.max(1) as f64);
         metrics.file_bytes.set(files as i64);
         metrics
     }
@@ -464,7 +459,7 @@ impl Store for LocalStore {
         Box::pin(async {
             self.health.watch_work();
             let bytes = self.catalog().bytes;
-            self.health.fill.watch(bytes, self.total_bytes);
+            self.health.fill.watch(bytes, self.limits.general().total_bytes);
             // A full queue means that the writer is busy. The next sweep follows in a second.
             self.commands.try_send(WriteCommand::Sweep).unwrap_or_default();
         })

@@ -24,6 +24,8 @@ struct Model {
     events: Vec<StoredEvent>,
     state: BTreeMap<String, StoredEvent>,
     end: Option<EventId>,
+    /// Everything before this end was deleted.
+    erased: EventId,
     is_used: bool,
 }
 
@@ -52,7 +54,8 @@ fn name(text: &str) -> ChannelName {
 fn open(files: FileBytes) -> (Arc<Memory>, LocalStore) {
     let files = Arc::new(Memory::durable(files));
     let dynamic: Arc<dyn Files> = files.clone();
-    let store = LocalStore::open_files(dynamic, CONFIG, LIMITS, Clock::default(), Arc::new(Deaf));
+    let store =
+        LocalStore::open_files(dynamic, CONFIG, LIMITS.into(), Clock::default(), Arc::new(Deaf));
     (files, store.unwrap())
 }
 
@@ -62,6 +65,8 @@ async fn check(store: &LocalStore, models: &BTreeMap<&str, Model>, what: &str) {
         // Dropped events may come back after a restart, until they are dropped again.
         let found = &page.events[page.events.len().saturating_sub(model.events.len())..];
         assert_eq!(found, model.events, "{what}: {channel}");
+        let oldest = page.events.first().map_or(model.erased, |stored| stored.id);
+        assert!(oldest >= model.erased, "{what}: {oldest} of {channel} was deleted");
         let state = store.state(&name(channel)).await.unwrap();
         let mut expected: Vec<_> = model.state.values().cloned().collect();
         expected.sort_by_key(|stored| stored.id);
@@ -106,6 +111,11 @@ async fn step(store: &LocalStore, model: &mut Model, channel: &str, run: u64, of
         1..4 if model.is_used => {
             store.reopen(&channel).await.unwrap();
             model.end = None;
+        }
+        4 if model.is_used && number(run, &format!("erases {of}"), 3) == 0 => {
+            model.erased = store.erase(&channel).await.unwrap();
+            *model = Model { erased: model.erased, end: Some(model.erased), ..Model::default() };
+            model.add(vec![model.erased], vec![Event::end()]);
         }
         _ => {
             let events = events(run, of);
@@ -169,7 +179,8 @@ impl Listener for Faulty {
 async fn a_writer_that_dies_is_noticed_and_loses_nothing() {
     let files = Arc::new(Memory::durable(FileBytes::new()));
     let dynamic: Arc<dyn Files> = files.clone();
-    let store = LocalStore::open_files(dynamic, CONFIG, LIMITS, Clock::default(), Arc::new(Faulty));
+    let store =
+        LocalStore::open_files(dynamic, CONFIG, LIMITS.into(), Clock::default(), Arc::new(Faulty));
     let store = store.unwrap();
     store.ready().await.unwrap();
     let events = vec![Event::stored(None, None, "x")];
@@ -190,8 +201,13 @@ async fn what_was_too_old_stays_away_when_the_log_is_opened_again() {
     let open = |bytes: FileBytes| {
         let files = Arc::new(Memory::durable(bytes));
         let dynamic: Arc<dyn Files> = files.clone();
-        let store =
-            LocalStore::open_files(dynamic, CONFIG, limits, Clock::default(), Arc::new(Deaf));
+        let store = LocalStore::open_files(
+            dynamic,
+            CONFIG,
+            limits.into(),
+            Clock::default(),
+            Arc::new(Deaf),
+        );
         (files, store.unwrap())
     };
     let (files, store) = open(FileBytes::new());

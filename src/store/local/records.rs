@@ -181,7 +181,7 @@ pub fn write_name(out: &mut Vec<u8>, name: &ChannelName) {
 /// Reads a channel name, which follows its length.
 pub fn read_name(reader: &mut Reader<'_>) -> Result<ChannelName, Unreadable> {
     let [length] = reader.array()?;
-    ChannelName::parse(reader.text(usize::from(length))?).map_err(|_| Unreadable)
+    ChannelName::stored(reader.text(usize::from(length))?).map_err(|_| Unreadable)
 }
 
 /// Appends an id.

@@ -5,7 +5,7 @@ use super::command::CommandQueue;
 use super::files::Files;
 use super::maintenance::{Maintainer, Maintenance, Tasks};
 use super::writer::Writer;
-use super::{Limits, Listener, LocalConfig, LocalStore};
+use super::{ChannelLimits, Listener, LocalConfig, LocalStore};
 use crate::sync::clock::Clock;
 use std::io;
 use std::sync::Arc;
@@ -31,11 +31,12 @@ impl LocalStore {
     pub fn open_stepped(
         files: Arc<dyn Files>,
         config: LocalConfig,
-        limits: Limits,
+        limits: impl Into<Arc<ChannelLimits>>,
         clock: Clock,
         listener: Arc<dyn Listener>,
     ) -> io::Result<(Self, Steps)> {
-        let (store, writer, queue) = Self::build(files, config, limits, clock, listener, false)?;
+        let (store, writer, queue) =
+            Self::build(files, config, limits.into(), clock, listener, false)?;
         let (maintainer, tasks) = Maintenance::without_thread(TASKS_MAX);
         let (maintenance, queue) = (writer.maintenance(), CommandQueue::new(queue));
         Ok((store, Steps { writer, queue, maintainer, maintenance, tasks }))

@@ -5,7 +5,7 @@
 //! publishers. When the disk fails, the log is cut back to its durable part, and every publish is
 //! refused until that succeeds. Reads continue meanwhile.
 
-use super::super::{Limits, Listener, StoreError};
+use super::super::{ChannelLimits, Listener, StoreError};
 use super::batch::{Append, Batch, Change, Staged, WritePosition};
 use super::catalog::{Catalog, Channel, Segment};
 use super::command::{CommandQueue, Pending, WriteCommand, answer_later, refuse};
@@ -40,7 +40,7 @@ const AGES_MARK_MS: u64 = 60_000;
 
 pub(super) struct Writer {
     pub files: Arc<dyn Files>,
-    pub limits: Limits,
+    pub limits: Arc<ChannelLimits>,
     pub config: LocalConfig,
     pub clock: Clock,
     pub listener: Arc<dyn Listener>,
@@ -183,6 +183,7 @@ impl Writer {
         self.write(&staged.bytes)?;
         let appended = self.change(staged.changes);
         for append in &appended {
+            self.limits.note(&append.channel, &append.stored);
             self.listener.appended(&append.channel, append.follows, &append.stored);
         }
         if self.tail.end >= self.config.segment_bytes {
@@ -193,7 +194,8 @@ impl Writer {
 
     fn stage(&self, commands: Vec<WriteCommand>, pending: &mut Vec<Pending>) -> Staged {
         let catalog = self.catalog.read();
-        let mut batch = Batch::new(&catalog, self.limits, self.clock.now(), self.write_position());
+        let (now, position) = (self.clock.now(), self.write_position());
+        let mut batch = Batch::new(&catalog, &self.limits, now, position);
         for command in commands {
             match command {
                 WriteCommand::Publish(publication, reply, ticket) if ticket.take() => {
@@ -202,6 +204,9 @@ impl Writer {
                 WriteCommand::Close(channel, reply, ticket) if ticket.take() => {
                     pending.push(answer_later(reply, batch.close(&channel)));
                 }
+                WriteCommand::Erase(channel, reply, ticket) if ticket.take() => {
+                    pending.push(answer_later(reply, batch.erase(&channel)));
+                }
                 WriteCommand::Reopen(channel, reply, ticket) if ticket.take() => {
                     pending.push(answer_later(reply, batch.reopen(&channel)));
                 }
@@ -209,7 +214,10 @@ impl Writer {
                     pending.push(Box::new(|_| reply.send(()).unwrap_or_default()));
                 }
                 // The sender withdrew the command, and reported that nothing is stored.
-                WriteCommand::Publish(..) | WriteCommand::Close(..) | WriteCommand::Reopen(..) => {}
+                WriteCommand::Publish(..)
+                | WriteCommand::Close(..)
+                | WriteCommand::Erase(..)
+                | WriteCommand::Reopen(..) => {}
                 WriteCommand::Sweep | WriteCommand::Stop => {}
             }
         }
@@ -307,16 +315,28 @@ impl Writer {
     /// Applies durable changes to the catalog. Returns the records of events.
     fn change(&mut self, changes: Vec<Change>) -> Vec<Append> {
         let mut catalog = self.catalog.write();
-        let (reader, limits, number) = (&self.reader, self.limits, self.tail.number);
+        let (reader, number) = (&self.reader, self.tail.number);
         if let Some(segment) = catalog.segments.get_mut(&number) {
             segment.size = self.tail.end;
         }
         let mut appended = Vec::new();
         for change in changes {
-            let Some(append) = catalog.commit(change, number) else { continue };
-            let name = &append.channel;
-            let load = |segment: &Segment, block: &_| reader.entries(name, segment, block).ok();
-            catalog.trim(name, u64::MAX, &load, |channel, _| {
+            let name = change.channel().clone();
+            let load = |segment: &Segment, block: &_| reader.entries(&name, segment, block).ok();
+            let append = match change {
+                Change::Append(append) => *append,
+                Change::Reopen(_) => {
+                    catalog.reopen(&name);
+                    continue;
+                }
+                Change::Erase(erasure) => {
+                    catalog.erase(&erasure, &load);
+                    continue;
+                }
+            };
+            catalog.commit(&append, number);
+            let limits = self.limits.of(&name);
+            catalog.trim(&name, u64::MAX, &load, |channel, _| {
                 let is_over = channel.events > limits.retain_events;
                 channel.events > 1 && (is_over || channel.bytes > limits.retain_bytes)
             });
@@ -405,21 +425,27 @@ impl Writer {
     fn drop_old(&mut self, now: u64, ages: u64) {
         let mut catalog = self.catalog.write();
         let reader = &self.reader;
-        let before = ages.saturating_sub(self.limits.retain_age.as_millis() as u64);
-        let unused_since = ages.saturating_sub(self.limits.channel_idle.as_millis() as u64);
+        let ago = |time: Duration| ages.saturating_sub(time.as_millis() as u64);
+        let (shortest_age, shortest_idle) = self.limits.shortest_times();
+        let (before, unused_since) = (ago(shortest_age), ago(shortest_idle));
         catalog.keys.expire(now);
+        // The limits of a channel are looked up only if the shortest ones of any channel are over.
         let is_old = |channel: &Channel| channel.oldest().is_some_and(|oldest| oldest.ms < before);
         let old = catalog.channels.iter().filter(|(_, channel)| is_old(channel));
         let old: Vec<ChannelName> = old.map(|(name, _)| name.clone()).collect();
         let mut left = SWEEP_EVENTS_MAX;
         for name in &old {
+            let before = ago(self.limits.of(name).retain_age);
             let load = |segment: &Segment, block: &_| reader.entries(name, segment, block).ok();
             left -= catalog.trim(name, left, &load, |_, oldest| oldest.ms < before).min(left);
         }
-        let is_unused = |channel: &Channel| {
-            channel.events == 0 && channel.state.is_empty() && channel.used_at < unused_since
+        let is_unused = |name: &ChannelName, channel: &Channel| {
+            channel.events == 0
+                && channel.state.is_empty()
+                && channel.used_at < unused_since
+                && channel.used_at < ago(self.limits.of(name).channel_idle)
         };
-        let unused = catalog.channels.iter().filter(|(_, channel)| is_unused(channel));
+        let unused = catalog.channels.iter().filter(|(name, channel)| is_unused(name, channel));
         let unused: Vec<ChannelName> = unused.map(|(name, _)| name.clone()).collect();
         unused.iter().for_each(|name| catalog.forget(name));
     }
@@ -431,7 +457,7 @@ impl Writer {
         let now = self.clock.now();
         let mut staged = {
             let catalog = self.catalog.read();
-            let mut batch = Batch::new(&catalog, self.limits, now, self.write_position());
+            let mut batch = Batch::new(&catalog, &self.limits, now, self.write_position());
             let suspects = catalog.channels.iter().filter(|(_, channel)| channel.is_suspect);
             let told = if is_planted(Plant::HalfGap) { 1 } else { usize::MAX };
             suspects.take(told).for_each(|(name, _)| batch.announce_loss(name));
@@ -440,7 +466,7 @@ impl Writer {
         };
         let newest = staged.changes.iter().rev().find_map(|change| match change {
             Change::Append(append) => Some(append.entry.last()),
-            Change::Reopen(_) => None,
+            Change::Reopen(_) | Change::Erase(_) => None,
         });
         let known = self.catalog.read().newest;
         let beginning = newest.unwrap_or(known).next(now);

@@ -132,7 +132,7 @@ impl RedisStore {
         if self.count(connection, shard).await.is_err() {
             return;
         }
-        let (total, limits) = (self.counts.sum(|_| true), &self.limits);
+        let (total, limits) = (self.counts.sum(|_| true), self.limits.general());
         if shard == 0 {
             self.metrics.bytes.set(total.bytes as i64);
             self.metrics.fill.set(total.bytes as f64 / limits.total_bytes.max(1) as f64);
@@ -155,7 +155,7 @@ impl RedisStore {
         let cursor = text(next(&mut parts)?)?;
         let (mut keys, mut names) = (vec![sizes], Vec::new());
         for name in array(next(&mut parts)?)?.into_iter().step_by(2) {
-            if let Ok(channel) = ChannelName::parse(&text(name)?) {
+            if let Ok(channel) = ChannelName::stored(&text(name)?) {
                 keys.extend([self.keys.log(&channel), self.keys.meta(&channel)]);
                 names.push(Bytes::from(channel.to_string()));
             }

@@ -110,7 +110,7 @@ async fn announce(store: &RedisStore, shard: usize, lost: Lost) -> Result<(), St
         store.announce_loss(&channel, last).await?;
     }
     store.progress[shard].forget(&entries);
-    store.listener.lost_place();
+    store.lost_place();
     Ok(())
 }
 

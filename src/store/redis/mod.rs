@@ -9,6 +9,7 @@
 mod config;
 mod connection;
 mod counts;
+mod erasure;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod keys;
@@ -31,8 +32,8 @@ pub use tls::RedisTls;
 
 use super::fill::FillWatch;
 use super::{
-    ChannelFilter, ChannelSize, Limits, Listener, Page, PageLimit, Publication, Published, State,
-    Store, StoreError, StoreFault, StoreFuture, StoreMetrics,
+    ChannelFilter, ChannelLimits, ChannelSize, Listener, Page, PageLimit, Publication, Published,
+    State, Store, StoreError, StoreFault, StoreFuture, StoreMetrics,
 };
 use crate::core::cursor::EventId;
 use crate::core::event::ChannelName;
@@ -75,7 +76,7 @@ const CLOCK_ANSWER_TIME_MAX: Duration = Duration::from_millis(50);
 pub struct RedisStore {
     config: RedisConfig,
     keys: Keys,
-    limits: Limits,
+    limits: Arc<ChannelLimits>,
     clock: Clock,
     listener: Arc<dyn Listener>,
     connection: RedisConnection,
@@ -118,7 +119,7 @@ impl RedisStore {
     /// because another number of shards is in use.
     pub async fn open(
         config: RedisConfig,
-        limits: Limits,
+        limits: impl Into<Arc<ChannelLimits>>,
         clock: Clock,
         listener: Arc<dyn Listener>,
     ) -> Result<Arc<Self>, StoreError> {
@@ -144,7 +145,7 @@ impl RedisStore {
             metrics: StoreMetrics::default(),
             config,
             keys,
-            limits,
+            limits: limits.into(),
             clock,
             listener,
         });
@@ -331,6 +332,13 @@ impl Store for RedisStore {
         Box::pin(self.close_call(channel))
     }
 
+    fn erase<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+    ) -> StoreFuture<'a, Result<EventId, StoreError>> {
+        Box::pin(self.erase_call(channel))
+    }
+
     fn reopen<'a>(&'a self, channel: &'a ChannelName) -> StoreFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let keys = [self.keys.meta(channel)];
@@ -437,6 +445,10 @@ impl Store for RedisStore {
             let patience = self.config.timeout.mul_f64(READY_PART);
             tokio::time::timeout(patience, ready).await.map_err(slow)?
         })
+    }
+
+    fn limits(&self) -> &Arc<ChannelLimits> {
+        &self.limits
     }
 
     fn metrics(&self) -> StoreMetrics {

@@ -109,7 +109,7 @@ impl RedisStore {
     async fn call(&self, call: Call<'_>, replicas: u32) -> Result<ScriptReply, StoreError> {
         let Call { channel, events, idempotency, ends, is_limited, since } = call;
         let give_up = since + self.config.timeout.saturating_sub(DEADLINE_MARGIN);
-        self.reachable(give_up).await?;
+        self.may_publish(give_up).await?;
         let own_key = idempotency.is_none();
         let idempotency = idempotency.unwrap_or_else(|| {
             let count = self.publish_count.fetch_add(1, Ordering::Relaxed);
@@ -122,10 +122,17 @@ impl RedisStore {
         let once = self.keys.idempotency(channel, &idempotency.key);
         let (sizes, key_counts) = (self.keys.sizes(shard), self.keys.key_counts(shard));
         let keys = [head, log, meta, state, self.keys.firehose(shard), once, sizes, key_counts];
-        let allowed = self.counts.allowed(shard, &self.limits, is_limited, !own_key);
-        let ttl = if own_key { self.config.timeout * 5 } else { self.limits.idempotency_age };
-        let mut arguments =
-            self.arguments(channel, events, deadline, (&idempotency, ttl), ends, allowed);
+        let limits = self.limits.of(channel);
+        let allowed = self.counts.allowed(shard, &limits, is_limited, !own_key);
+        let ttl = if own_key { self.config.timeout * 5 } else { limits.idempotency_age };
+        let mut arguments = self.arguments(
+            channel,
+            events,
+            deadline,
+            (&idempotency, ttl),
+            ends,
+            (&limits, allowed),
+        );
         // Every publish has an idempotency key, so a publish whose answer was lost can be sent
         // again.
         let mut is_first = true;
@@ -134,7 +141,7 @@ impl RedisStore {
             let script = &self.scripts.publish;
             let run = self.connection.run(script, self.keys.slot(shard), &keys, &arguments);
             match tokio::time::timeout_at(give_up, run).await {
-                Ok(Ok(answer)) => match script_reply(answer, events.len(), &self.limits)? {
+                Ok(Ok(answer)) => match script_reply(answer, events.len(), &limits)? {
                     // The clock of Redis was set forward, and this origin has not yet noticed.
                     ScriptReply::Late { now }
                         if is_first && Instant::now() + RETRY_PAUSE < give_up =>
@@ -177,9 +184,9 @@ impl RedisStore {
         deadline: u64,
         (idempotency, ttl): (&Idempotency, Duration),
         ends: bool,
-        allowed: [String; 3],
+        (limits, allowed): (&Limits, [String; 3]),
     ) -> Vec<Bytes> {
-        let Limits { retain_age, retain_events, retain_bytes, keys, state_bytes, .. } = self.limits;
+        let Limits { retain_age, retain_events, retain_bytes, keys, state_bytes, .. } = *limits;
         let head = [
             channel.to_string(),
             deadline.to_string(),
@@ -188,7 +195,7 @@ impl RedisStore {
             retain_bytes.to_string(),
             keys.to_string(),
             state_bytes.to_string(),
-            self.limits.channel_idle.as_millis().to_string(),
+            limits.channel_idle.as_millis().to_string(),
             FIREHOSE_ENTRIES_MAX.to_string(),
             FIREHOSE_BYTES_MAX.to_string(),
             format!("{:032x}", idempotency.digest),
@@ -210,7 +217,7 @@ impl RedisStore {
     }
 
     /// Waits until enough replicas have what this connection has written.
-    async fn wait_for_replicas(
+    pub async fn wait_for_replicas(
         &self,
         shard: usize,
         wanted: u32,

@@ -108,7 +108,7 @@ async fn step(
     };
     if read.replace(position).is_none() {
         // Readers that began earlier may wait for an event that was not passed to the listener.
-        store.listener.lost_place();
+        store.lost_place();
         progress.reach(position);
     }
     let asked = Instant::now();
@@ -125,7 +125,7 @@ async fn step(
             None => {
                 store.metrics.fault(StoreFault::Index);
                 tracing::error!(shard, entry = %id, "an entry of the firehose is damaged");
-                store.listener.lost_place();
+                store.lost_place();
             }
         }
         *read = Some(id);
@@ -140,10 +140,11 @@ fn tell(store: &RedisStore, shard: usize, position: EventId, id: EventId, news: 
     let News { before, channel, previous, events } = news;
     if before > position {
         tracing::warn!(shard, "was away for longer than the firehose is kept");
-        store.listener.lost_place();
+        store.lost_place();
     }
     let last = events.last().map_or(previous, |stored| stored.id);
     store.progress[shard].note_read(id, Remembered { channel: channel.clone(), last });
+    store.limits.note(&channel, &events);
     store.listener.appended(&channel, previous, &events);
     let lag = store.redis_now().saturating_sub(id.ms);
     store.metrics.lag_seconds.set(lag as f64 / 1_000.0);
@@ -203,7 +204,7 @@ fn news(fields: Vec<Value>) -> Result<News, StoreError> {
         if found == name { next(&mut fields) } else { Err(unexpected()) }
     };
     let before = id(field("q")?)?;
-    let channel = ChannelName::parse(&text(field("c")?)?).map_err(|_| unexpected())?;
+    let channel = ChannelName::stored(&text(field("c")?)?).map_err(|_| unexpected())?;
     let previous = id(field("p")?)?;
     let first = id(field("i")?)?;
     let events = reply::stored_batch(first, &reply::bytes(field("b")?)?)?;

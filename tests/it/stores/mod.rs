@@ -1,5 +1,6 @@
 //! What a store promises, on disk and in memory: the suite that every store passes, faults, crashes and copies.
 
+pub mod channel_settings;
 pub mod clock_faults;
 pub mod copies;
 pub mod durability;

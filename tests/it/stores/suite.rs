@@ -144,6 +144,7 @@ on_every_store!(
     a_repeated_publish_stores_nothing_and_gets_the_first_answer,
     the_state_is_the_newest_event_of_each_key,
     a_channel_ends_and_opens_again,
+    an_erased_channel_has_nothing_but_its_end,
     limits_are_errors_that_name_their_flag,
     the_listener_hears_of_all_in_order_with_no_break,
     a_position_before_an_instant_is_found,
@@ -371,6 +372,28 @@ async fn limits_are_errors_that_name_their_flag(open: impl AsyncFn(Limits) -> Su
     refused(try_publish("a", None, &"y".repeat(2_000), None).await, "--max-store-bytes");
     try_publish("a", Some("1"), "", None).await.expect("room is made by removing");
     try_publish("a", Some("3"), "x", None).await.expect("and then used");
+}
+
+async fn an_erased_channel_has_nothing_but_its_end(open: impl AsyncFn(Limits) -> Subject) {
+    let Subject { store, .. } = open(LIMITS).await;
+    assert_eq!(store.erase(&name("a")).await, Err(StoreError::NoChannel));
+    let before = publish_one(&*store, "b", "stays").await;
+    publish(&*store, "a", (0..9).map(|n| event(Some(&format!("key {n}")), "x")).collect()).await;
+    let end = store.erase(&name("a")).await.unwrap();
+    for _ in 0..2 {
+        let page = store.read(&name("a"), before, ALL).await.unwrap();
+        assert!(page.closed && page.events.len() == 1 && page.events[0].event.is_end());
+        assert!(page.bounds.misses(before) && page.bounds.last >= end);
+        assert!(store.state(&name("a")).await.unwrap().events.is_empty());
+        let size = store.size(&name("a")).await.unwrap();
+        assert_eq!((size.events, size.keys, size.state_bytes), (1, 0, 0));
+        // It can be repeated.
+        store.erase(&name("a")).await.unwrap();
+    }
+    store.reopen(&name("a")).await.unwrap();
+    publish(&*store, "a", vec![event(Some("key 1"), "new")]).await;
+    assert_eq!(store.state(&name("a")).await.unwrap().events.len(), 1);
+    assert_eq!(datas(&*store, "b", EventId::START).await, ["stays"]);
 }
 
 async fn the_listener_hears_of_all_in_order_with_no_break(open: impl AsyncFn(Limits) -> Subject) {

@@ -2,8 +2,9 @@
 
 use super::token;
 use headwater::access::revocation::Revoked;
-use headwater::access::scope::{Pattern, Scope};
+use headwater::access::scope::Scope;
 use headwater::access::token::{Key, Requirements, TokenError, verify};
+use headwater::core::pattern::Pattern;
 use serde_json::Value;
 
 /// Tokens of each algorithm with a signature of zeros, and one that is not signed.

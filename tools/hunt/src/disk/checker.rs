@@ -5,6 +5,7 @@
 //! - A publish is stored as a whole or not at all, and a repeated one only once.
 //! - No id is given twice, and ids only grow.
 //! - The state and the idempotency keys are those of the log.
+//! - What was deleted never comes back, unless the record of the deletion is damaged.
 //! - A loss that the disk causes is announced by a `gap` event.
 
 use headwater::core::cursor::EventId;
@@ -31,17 +32,23 @@ pub struct Unclear {
     pub key: Option<String>,
     /// Whether it opens the channel again; then it has no events.
     pub reopens: bool,
+    /// Whether it deletes everything before its event, which is an end.
+    pub erases: bool,
 }
 
 /// One channel as it has to be.
 #[derive(Clone, Debug, Default)]
 pub struct Channel {
-    /// All events that were ever stored, also those that are no longer kept.
+    /// All events that were ever stored and not deleted, also those that are no longer kept.
     pub log: Vec<StoredEvent>,
     pub is_closed: bool,
     pub exists: bool,
     /// The ids that belong to each idempotency key.
     pub keys: BTreeMap<String, Vec<EventId>>,
+    /// Everything before this end was deleted.
+    pub erased: EventId,
+    /// The deleted events.
+    deleted: Vec<StoredEvent>,
 }
 
 /// The store as it has to be.
@@ -81,6 +88,13 @@ impl Channel {
         let stored = ids.iter().zip(events).map(|(id, event)| StoredEvent { id: *id, event });
         self.log.extend(stored);
     }
+
+    fn erase(&mut self, end: EventId) {
+        self.erased = end;
+        let (kept, deleted) = self.log.drain(..).partition(|stored| stored.id >= end);
+        self.log = kept;
+        self.deleted.extend::<Vec<_>>(deleted);
+    }
 }
 
 impl Model {
@@ -91,7 +105,7 @@ impl Model {
 
     /// Notes an acknowledged write.
     pub fn acknowledged(&mut self, write: Unclear, ids: &[EventId], repeated: bool) -> Checked {
-        let Unclear { channel: name, events, key, .. } = write;
+        let Unclear { channel: name, events, key, erases, .. } = write;
         let channel = self.channels.entry(name).or_default();
         let known = key.as_ref().and_then(|key| channel.keys.get(key));
         if repeated || known.is_some() {
@@ -111,6 +125,10 @@ impl Model {
         self.newest = ids.last().copied().unwrap_or(self.newest);
         channel.keys.extend(key.map(|key| (key, ids.to_vec())));
         channel.add(ids, events);
+        if erases {
+            channel.erase(ids[0]);
+            self.seen.retain(|(of, id), _| *of != name || *id >= ids[0]);
+        }
         Ok(())
     }
 
@@ -122,8 +140,9 @@ impl Model {
 
     /// Notes what the listener was given.
     pub fn showed(&mut self, name: &'static str, events: &[StoredEvent]) {
-        let shown = events.iter().map(|stored| ((name, stored.id), stored.event.clone()));
-        self.seen.extend(shown);
+        let erased = self.channels.get(name).map_or(EventId::START, |channel| channel.erased);
+        let shown = events.iter().filter(|stored| stored.id >= erased);
+        self.seen.extend(shown.map(|stored| ((name, stored.id), stored.event.clone())));
         self.newest = self.newest.max(events.last().map_or(EventId::START, |stored| stored.id));
     }
 
@@ -245,7 +264,11 @@ impl Model {
                 return Err(format!("{name} is not in order"));
             }
             let is_true = |stored: &StoredEvent| {
-                is_gap(stored) || channel.log.contains(stored) || unclear.contains(&&stored.event)
+                // The record of a deletion may be what is damaged.
+                is_gap(stored)
+                    || channel.log.contains(stored)
+                    || channel.deleted.contains(stored)
+                    || unclear.contains(&&stored.event)
             };
             let all = served.events.iter().chain(&served.state);
             if let Some(wrong) = all.into_iter().find(|stored| !is_true(stored)) {

@@ -25,6 +25,7 @@ const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 pub enum Write {
     Publish(Unclear),
     Close(Unclear),
+    Erase(Unclear),
     Reopen(Unclear),
 }
 
@@ -65,7 +66,10 @@ impl Listener for Recorder {
 impl Write {
     fn into_unclear(self) -> Unclear {
         match self {
-            Self::Publish(write) | Self::Close(write) | Self::Reopen(write) => write,
+            Self::Publish(write)
+            | Self::Close(write)
+            | Self::Erase(write)
+            | Self::Reopen(write) => write,
         }
     }
 
@@ -73,6 +77,7 @@ impl Write {
         match self {
             Self::Publish(_) => "publish",
             Self::Close(_) => "close",
+            Self::Erase(_) => "erase",
             Self::Reopen(_) => "reopen",
         }
     }
@@ -152,11 +157,28 @@ impl Machine {
             let why = format!("the log cannot be opened after a crash: {why}");
             return is_told.then_some(()).ok_or(why);
         }
+        if !self.has_lied() {
+            self.erase_again().await?;
+        }
         let served = self.serve().await?;
         if self.has_lied() {
             return self.model.damaged(&served, true);
         }
         self.model.reopened(&served)
+    }
+
+    /// Repeats the deletions whose outcome is not known, as an operator has to. Such a deletion may
+    /// be stored in part.
+    async fn erase_again(&mut self) -> Result<(), String> {
+        let erasures = self.model.unclear.iter().filter(|write| write.erases);
+        let erasures: BTreeMap<_, _> = erasures.map(|of| (of.channel, of.clone())).collect();
+        for (channel, erasure) in erasures {
+            // The outcome of the other writes of the channel cannot be seen any more.
+            self.model.unclear.retain(|write| write.channel != channel);
+            self.writes.retain(|write| write.channel != channel);
+            self.write(vec![Write::Erase(erasure)]).await?;
+        }
+        Ok(())
     }
 
     /// Whether the power has failed after a sync that did nothing. Then nobody can know what is
@@ -201,8 +223,12 @@ impl Machine {
         for (channel, events) in shown {
             let known = CHANNELS.into_iter().find(|known| *known == channel.as_str());
             let is_safe = |known: &&str| {
-                let log = self.model.channels.get(known).map(|channel| &channel.log);
-                log.is_some_and(|log| events.iter().all(|event| log.contains(event)))
+                self.model.channels.get(known).is_some_and(|channel| {
+                    let is_stored = |event: &StoredEvent| {
+                        event.id < channel.erased || channel.log.contains(event)
+                    };
+                    events.iter().all(is_stored)
+                })
             };
             let Some(known) = known.filter(is_safe) else {
                 return Err(format!("readers of {channel} were shown an event before it was safe"));
@@ -367,7 +393,7 @@ impl Running {
 }
 
 async fn send(store: &LocalStore, write: &Write) -> Answer {
-    let (Write::Publish(of) | Write::Close(of) | Write::Reopen(of)) = write;
+    let (Write::Publish(of) | Write::Close(of) | Write::Erase(of) | Write::Reopen(of)) = write;
     let channel = name(of.channel).map_err(StoreError::Down)?;
     match write {
         Write::Publish(of) => {
@@ -378,6 +404,7 @@ async fn send(store: &LocalStore, write: &Write) -> Answer {
             Ok((ids, repeated))
         }
         Write::Close(_) => Ok((vec![store.close(&channel).await?], false)),
+        Write::Erase(_) => Ok((vec![store.erase(&channel).await?], false)),
         Write::Reopen(_) => store.reopen(&channel).await.map(|()| (Vec::new(), false)),
     }
 }

@@ -155,9 +155,12 @@ async fn operate(
 
 fn write(machine: &Machine, number: u64, part: u64, random: &mut Random) -> Write {
     let channel = random.choose(&CHANNELS[..if number < 15 { 4 } else { 3 }]);
-    let none = Unclear { channel, events: Vec::new(), key: None, reopens: false };
+    let none = Unclear { channel, events: Vec::new(), key: None, reopens: false, erases: false };
     match random.below(20) {
         0 => return Write::Close(Unclear { events: vec![Event::end()], ..none }),
+        5 if random.one_in(2) => {
+            return Write::Erase(Unclear { events: vec![Event::end()], erases: true, ..none });
+        }
         1..4 => return Write::Reopen(Unclear { reopens: true, ..none }),
         4 => {
             if let Some(write) = machine.earlier_write(random) {

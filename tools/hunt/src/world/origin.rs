@@ -16,8 +16,8 @@ use headwater::hub::registry::ChannelRegistry;
 use headwater::limits::budget::Budget;
 use headwater::limits::connections::{Clients, ClientsConfig};
 use headwater::store::{
-    ChannelFilter, ChannelSize, Listener, Page, PageLimit, Publication, Published, State, Store,
-    StoreError, StoreFuture, StoreMetrics,
+    ChannelFilter, ChannelLimits, ChannelSize, Limits, Listener, Page, PageLimit, Publication,
+    Published, State, Store, StoreError, StoreFuture, StoreMetrics,
 };
 use headwater::sync::clock::Clock;
 use headwater::sync::lifecycle::Stage;
@@ -62,6 +62,7 @@ pub struct Link {
     ends_at_event: AtomicBool,
     /// When the origin received each event, in ms.
     pub received: Mutex<HashMap<(ChannelName, EventId), u64>>,
+    limits: Arc<ChannelLimits>,
 }
 
 impl Origin {
@@ -81,6 +82,7 @@ impl Origin {
             cut_until: AtomicU64::new(0),
             ends_at_event: AtomicBool::new(false),
             received: Mutex::default(),
+            limits: Limits::default().into(),
         });
         let segments =
             SegmentClock { length_ms: world.segment_ms, lanes: 1, rejoin_tick_ms: 1_000 };
@@ -237,6 +239,10 @@ impl Store for Linked {
         })
     }
 
+    fn erase<'a>(&'a self, _: &'a ChannelName) -> StoreFuture<'a, Result<EventId, StoreError>> {
+        Box::pin(async { Err(StoreError::Down("no world deletes a channel".to_owned())) })
+    }
+
     fn reopen<'a>(&'a self, _: &'a ChannelName) -> StoreFuture<'a, Result<(), StoreError>> {
         Box::pin(async { Err(StoreError::Down("no world opens a channel again".to_owned())) })
     }
@@ -312,6 +318,10 @@ impl Store for Linked {
 
     fn ready(&self) -> StoreFuture<'_, Result<(), StoreError>> {
         Box::pin(self.0.redis.reach())
+    }
+
+    fn limits(&self) -> &Arc<ChannelLimits> {
+        &self.0.limits
     }
 
     fn metrics(&self) -> StoreMetrics {
