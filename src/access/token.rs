@@ -17,6 +17,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The largest tolerated difference between the clocks of the issuer and the origin, in seconds.
@@ -282,8 +283,8 @@ fn scope(claim: &Value) -> Result<Scope, TokenError> {
     }
 }
 
-/// Creates a token for development, signed with HS256 and valid until `expires_s`, in seconds since
-/// the Unix epoch.
+/// Creates a token for development, signed with HS256. `id` is its `jti`, and `valid_s` is the time
+/// from its creation to its expiry, in seconds since the Unix epoch.
 ///
 /// # Errors
 /// Fails when the secret is too short, or is a key in PEM.
@@ -292,10 +293,13 @@ pub fn mint(
     scope: &Scope,
     subject: Option<&str>,
     requirements: &Requirements,
-    expires_s: u64,
+    id: &str,
+    valid_s: Range<u64>,
 ) -> Result<String, KeyError> {
     Key::secret(secret)?;
-    let mut claims = json!({ "scope": scope.to_string(), "exp": expires_s });
+    let (issued, expires) = (valid_s.start, valid_s.end);
+    let scope = scope.to_string();
+    let mut claims = json!({ "scope": scope, "jti": id, "iat": issued, "exp": expires });
     let said = [
         ("sub", subject),
         ("iss", requirements.issuer.as_deref()),
@@ -355,7 +359,8 @@ mod tests {
             audience: Some("headwater".into()),
             ..Requirements::default()
         };
-        let token = mint(SECRET, &scope, Some("desk"), &requirements, NOW_S + 60).unwrap();
+        let token =
+            mint(SECRET, &scope, Some("desk"), &requirements, "one", NOW_S..NOW_S + 60).unwrap();
         let grant = read_with(&token, &requirements).unwrap();
         assert_eq!(
             grant,

@@ -59,7 +59,18 @@ pub fn backup(arguments: BackupArguments) -> ExitCode {
         None => copy::backup(&from, &to),
         Some(keep) => rotation::backup(&from, &to, keep),
     };
-    report(copied.map_err(|error| format!("cannot back up {}: {error}", from.display())))
+    match copied {
+        Ok(copy) if !copy.damage.is_empty() => {
+            print!("{copy}");
+            fail(
+                &"the log is damaged, and so is this copy; what was lost may be in an older copy, \
+                 so none was removed",
+            )
+        }
+        copied => {
+            report(copied.map_err(|error| format!("cannot back up {}: {error}", from.display())))
+        }
+    }
 }
 
 pub fn restore(CopyArguments { from, to }: CopyArguments) -> ExitCode {

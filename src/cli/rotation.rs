@@ -14,7 +14,8 @@ const UNFINISHED: &str = ".unfinished";
 const NAME: &str = "0000-00-00T00-00-00Z";
 
 /// Copies the log in `from` to a new directory below `to`, then removes the oldest copies there
-/// beyond `keep`, and what former runs have left unfinished.
+/// beyond `keep`, and what former runs have left unfinished. If the log is damaged, nothing is
+/// removed.
 ///
 /// # Errors
 /// Fails when the log cannot be copied, and then removes nothing, or when a copy cannot be removed.
@@ -28,8 +29,11 @@ pub fn backup(from: &Path, to: &Path, keep: NonZeroUsize) -> io::Result<Report> 
     let report = copy::backup(from, &unfinished)?;
     fs::rename(&unfinished, &whole)?;
     fs::File::open(to)?.sync_all()?;
-    for copy in expendable(to, keep)? {
-        fs::remove_dir_all(&copy)?;
+    // What is damaged in the log may be whole in an older copy.
+    if report.damage.is_empty() {
+        for copy in expendable(to, keep)? {
+            fs::remove_dir_all(&copy)?;
+        }
     }
     eprintln!("headwater: the backup is {}", whole.display());
     Ok(report)

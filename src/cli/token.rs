@@ -7,6 +7,7 @@ use crate::access::scope::{Right, Scope};
 use crate::access::token::{self, Requirements};
 use crate::core::pattern::Pattern;
 use crate::sync::clock::Clock;
+use crate::sync::random::random;
 use clap::Args;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -51,11 +52,13 @@ pub fn run(arguments: TokenArguments) -> ExitCode {
         audience: arguments.token_audience,
         ..Requirements::default()
     };
-    let expires = (Clock::default().machine_now() + arguments.ttl.as_millis() as u64) / 1_000;
+    let now = Clock::default().machine_now();
+    let valid = now / 1_000..(now + arguments.ttl.as_millis() as u64) / 1_000;
+    let id = format!("{:016x}", random());
     let minted = arguments.token_secret.read("--token-secret").and_then(|secret| {
         let scope = Scope::of(rights);
         let subject = arguments.subject.as_deref();
-        token::mint(secret.as_bytes(), &scope, subject, &requirements, expires)
+        token::mint(secret.as_bytes(), &scope, subject, &requirements, &id, valid)
             .map_err(|error| format!("--token-secret: {error}"))
     });
     match minted {

@@ -115,6 +115,8 @@ pub struct Group {
     needs_pass: bool,
     /// The time, in ms, of an event that no pass has sent yet: about the oldest one.
     unsent_since: Option<u64>,
+    /// The events and bytes that were sent and are not in the metrics yet.
+    sent: (u64, u64),
     end: Option<Result<Ending, StreamAborted>>,
 }
 
@@ -150,6 +152,7 @@ impl Group {
             unvisited: 0,
             needs_pass: false,
             unsent_since: None,
+            sent: (0, 0),
             end: None,
         }
     }
@@ -190,6 +193,7 @@ impl Group {
         self.stream.set_subscribers(self.members.len());
         // The group may have read on.
         self.send(key, subscribers);
+        self.report();
     }
 
     /// Polls the stream, and adds its next bytes to the window.
@@ -235,6 +239,7 @@ impl Group {
         if self.unvisited == 0 {
             self.finish_pass(subscribers, limits);
         }
+        self.report();
         match self.unvisited > 0 || self.needs_pass {
             _ if self.members.is_empty() => Turn::Empty,
             true => Turn::Unfinished,
@@ -250,6 +255,7 @@ impl Group {
         subscriber.is_blocked = false;
         self.blocked.remove(&key);
         self.send(key, subscribers);
+        self.report();
     }
 
     /// Removes a subscriber if its client has closed its sending side. A request that was sent
@@ -282,6 +288,16 @@ impl Group {
         let leavers: Vec<usize> = self.members.iter().rev().take(count).copied().collect();
         let mut copy = ChunkCopy::default();
         leavers.into_iter().for_each(|key| self.leave(key, subscribers, &mut copy));
+        self.report();
+    }
+
+    /// Adds what was sent to the metrics. This is done once for a slice, because all pumps share the
+    /// counters.
+    fn report(&mut self) {
+        let (events, bytes) = std::mem::take(&mut self.sent);
+        if bytes > 0 {
+            self.stream.sent(events, bytes);
+        }
     }
 
     /// Sends to one subscriber everything that the window has for it.
@@ -315,7 +331,7 @@ impl Group {
         if is_full {
             return self.leave(key, subscribers, &mut ChunkCopy::default());
         }
-        subscriber.count(head);
+        subscriber.count(head, &mut self.sent);
         if let Some(Ok(ending)) = self.end
             && let Some(mut subscriber) = self.remove(key, subscribers)
         {
@@ -354,7 +370,7 @@ impl Group {
         let Some(mut subscriber) = self.remove(key, subscribers) else { return };
         let Some(mark) = self.window.from(subscriber.offset).cloned() else { return };
         let Point { end, payload, .. } = mark.point;
-        subscriber.count(mark.point);
+        subscriber.count(mark.point, &mut self.sent);
         let rest = copy.rest(&self.window, subscriber.offset, end);
         let is_last = self.end.is_some() && end == self.window.end();
         let bytes_left = subscriber.payload_max.saturating_sub(payload) as usize;
@@ -459,12 +475,10 @@ impl Subscribers {
 }
 
 impl Subscriber {
-    fn count(&mut self, point: Point) {
-        let events = point.events.saturating_sub(self.counted.events);
-        let bytes = point.payload.saturating_sub(self.counted.payload);
+    /// Adds the events and bytes up to `point` that were not counted before to `sent`.
+    fn count(&mut self, point: Point, sent: &mut (u64, u64)) {
+        sent.0 += point.events.saturating_sub(self.counted.events);
+        sent.1 += point.payload.saturating_sub(self.counted.payload);
         self.counted = point;
-        if bytes > 0 {
-            self.account.sent(events, bytes as usize);
-        }
     }
 }

@@ -18,7 +18,7 @@ use crate::limits::connections::Permit;
 use crate::sync::plants::{Plant, is_planted};
 use crate::sync::timers::Timer;
 use crate::sync::waiters::Registration;
-use crate::telemetry::metrics::{JoinKind, Unreported};
+use crate::telemetry::metrics::JoinKind;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -64,7 +64,6 @@ pub struct StreamKey {
 /// of the stream.
 pub struct StreamAccount {
     hub: Arc<Hub>,
-    unreported: Unreported,
     ending: Option<Ending>,
     _counted: TaskTrackerToken,
     /// The permit of the stream's client, and the permit for a stream over HTTP/2.
@@ -146,6 +145,11 @@ impl EventStream {
     /// Records that events are sent of which the oldest was stored at the time `stored_at`, in ms.
     pub fn delivered(&self, stored_at: u64) {
         self.hub.metrics().delivered(self.hub.clock().now().saturating_sub(stored_at));
+    }
+
+    /// Counts events, and bytes of the stream, that were sent to subscribers of a group.
+    pub fn sent(&self, events: u64, bytes: u64) {
+        self.hub.metrics().sent(events, bytes as usize);
     }
 
     /// Notes the number of subscribers that receive the stream.
@@ -283,13 +287,7 @@ impl StreamAccount {
     /// Opens the account of a stream, which now counts as open.
     pub fn open(hub: Arc<Hub>, kind: JoinKind) -> Self {
         hub.metrics().opened(kind);
-        Self {
-            unreported: Unreported::default(),
-            ending: None,
-            _counted: hub.count_stream(),
-            held: (None, None),
-            hub,
-        }
+        Self { ending: None, _counted: hub.count_stream(), held: (None, None), hub }
     }
 
     /// Keeps the permit of the client and the permit for a stream over HTTP/2 until the stream
@@ -298,13 +296,9 @@ impl StreamAccount {
         self.held = (permit, stream);
     }
 
-    /// Counts what was sent. Something without events is a comment or an end, after which there is
-    /// time to update the shared counters.
+    /// Counts what was sent.
     pub fn sent(&mut self, events: u64, bytes: usize) {
-        self.unreported.add(self.hub.metrics(), events, bytes);
-        if events == 0 {
-            self.unreported.report(self.hub.metrics());
-        }
+        self.hub.metrics().sent(events, bytes);
     }
 
     /// Notes how the stream has ended. A stream without this note has lost its client, or was cut.
@@ -355,7 +349,6 @@ impl CountedStream {
 
 impl Drop for StreamAccount {
     fn drop(&mut self) {
-        self.unreported.report(self.hub.metrics());
         let gone = if self.hub.is_draining() { Ending::Cut } else { Ending::ClientGone };
         self.hub.metrics().ended(self.ending.unwrap_or(gone));
     }

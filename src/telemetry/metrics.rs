@@ -87,35 +87,6 @@ struct ProcessMetrics {
     max_files: Gauge,
 }
 
-/// Events and bytes that were sent to one client and are not in the shared counters yet. All
-/// clients share the counters, and updating them for every event costs more than reading the event.
-#[derive(Debug, Default)]
-pub struct Unreported {
-    events: u64,
-    bytes: usize,
-}
-
-/// Number of events after which a client's counts are added to the shared counters. They are also
-/// added at each comment or ping, and when the client's stream ends.
-const UNREPORTED_EVENTS_MAX: u64 = 32;
-
-impl Unreported {
-    /// Counts events, and bytes of a stream.
-    pub fn add(&mut self, metrics: &Metrics, events: u64, bytes: usize) {
-        self.events += events;
-        self.bytes += bytes;
-        if self.events >= UNREPORTED_EVENTS_MAX {
-            self.report(metrics);
-        }
-    }
-
-    /// Adds the counts to the shared counters.
-    pub fn report(&mut self, metrics: &Metrics) {
-        let Self { events, bytes } = std::mem::take(self);
-        metrics.sent(events, bytes);
-    }
-}
-
 impl JoinKind {
     const ALL: [Self; 3] = [Self::Fresh, Self::Cursor, Self::LongPoll];
 

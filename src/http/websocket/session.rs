@@ -19,7 +19,6 @@ use crate::http::{HttpConfig, WebSocketLimits};
 use crate::hub::reader::{Lost, Step};
 use crate::hub::{Join, Joined};
 use crate::store::{Idempotency, Publication};
-use crate::telemetry::metrics::Unreported;
 use bytes::Bytes;
 use futures_util::SinkExt;
 use governor::clock::{Clock as _, DefaultClock};
@@ -86,7 +85,6 @@ pub struct Session {
     turn: Arc<Semaphore>,
     frames: DefaultDirectRateLimiter,
     unanswered_pings: u32,
-    unreported: Unreported,
 }
 
 /// How a session ends.
@@ -121,7 +119,6 @@ impl Session {
             turn: Arc::new(Semaphore::new(1)),
             frames,
             unanswered_pings: 0,
-            unreported: Unreported::default(),
         }
     }
 
@@ -134,7 +131,6 @@ impl Session {
             Some(close_reason) => End::Close(close_reason.clone()),
             None => self.serve(draining).await,
         };
-        self.unreported.report(metrics);
         metrics.websockets_open.dec();
         match end {
             End::Close(close_reason) => {
@@ -362,7 +358,7 @@ impl Session {
         match step {
             Ok(Step::Events(delivery)) => {
                 // Bytes are not counted, because the metric counts the bytes of streams only.
-                self.unreported.add(self.origin.hub.metrics(), delivery.events, 0);
+                self.origin.hub.metrics().sent(delivery.events, 0);
                 self.send_step(index, &delivery.bytes).await
             }
             Ok(Step::Ended) => {
@@ -441,7 +437,6 @@ impl Session {
             return Err(End::Close(CloseReason::policy("no answer to two pings (--ws-ping)")));
         }
         self.unanswered_pings += 1;
-        self.unreported.report(self.origin.hub.metrics());
         self.feed(Message::Ping(Bytes::new())).await?;
         self.flush().await
     }

@@ -36,7 +36,7 @@ mod writer;
 
 use super::{
     ChannelFilter, ChannelLimits, ChannelSize, Listener, Page, PageLimit, Publication, Published,
-    State, Store, StoreError, StoreFuture, StoreMetrics,
+    State, Store, StoreError, StoreFault, StoreFuture, StoreMetrics,
 };
 use crate::core::cursor::EventId;
 use crate::core::event::ChannelName;
@@ -186,6 +186,9 @@ impl LocalStore {
             must_follow: false,
             ages,
         };
+        if opened.is_damaged {
+            health.metrics.fault(StoreFault::Damaged);
+        }
         writer.begin(opened.is_damaged, opened.torn)?;
         writer.look_at_disk();
         let (commands, queue) = mpsc::channel(QUEUE_MAX);

@@ -1,9 +1,12 @@
 //! `/metrics` as Prometheus reads it.
 
-use crate::kit::Origin;
+use crate::kit::socket::Socket;
+use crate::kit::{Origin, PATIENCE, get, read_until};
 use headwater::client::Signal;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
 
 const OPENMETRICS: &str = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
 
@@ -138,4 +141,29 @@ async fn publishes_and_deliveries_are_timed() {
     // The stream may have caught up by itself at first; then the pump sends.
     let passes = origin.metric("headwater_delivery_seconds_count").await;
     assert!((2.0..=3.0).contains(&passes), "{passes}");
+}
+
+#[tokio::test]
+async fn what_is_sent_is_counted_while_the_streams_are_open() {
+    let origin = Origin::with(&["--store", "memory", "--segment", "60s"]);
+    let cursor = origin.publish("a", "first").await;
+    let mut stream = origin.raw(&get("/channels/a", Some(&cursor))).await;
+    read_until(&mut stream, |text| text.contains("event: segment")).await;
+    let mut socket = Socket::connect(origin.listen).await;
+    socket.subscribe("a", Some(&cursor)).await;
+    for data in ["one", "two", "three"] {
+        origin.publish("a", data).await;
+    }
+    read_until(&mut stream, |text| text.contains("three")).await;
+    socket.hear_all(3).await;
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let metrics = origin.metrics().await;
+        let events = metrics.value("headwater_events_out_total");
+        if events == 6.0 {
+            return assert!(metrics.value("headwater_streams_out_bytes_total") > 50.0);
+        }
+        assert!(events < 6.0 && Instant::now() < give_up, "{events} events were counted, not 6");
+        sleep(Duration::from_millis(20)).await;
+    }
 }

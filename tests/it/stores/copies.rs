@@ -90,6 +90,15 @@ async fn a_check_names_what_is_damaged() {
     let (output, said) = headwater(&["check", &place]);
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("DAMAGED: 0000000001-0000000001.log: bytes"), "{said}");
+    // A damaged copy replaces no older one.
+    let copies = tempfile::tempdir().unwrap();
+    let older = copies.path().join("2026-11-26T00-00-00Z");
+    std::fs::create_dir(&older).unwrap();
+    let to = copies.path().display().to_string();
+    let (output, said) = headwater(&["backup", &place, &to, "--keep", "1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("DAMAGED: 0000000001-0000000001.log: bytes"), "{said}");
+    assert!(older.exists() && std::fs::read_dir(copies.path()).unwrap().count() == 2);
     bytes.truncate(at);
     std::fs::write(&file, &bytes).unwrap();
     let (output, said) = headwater(&["check", &place]);

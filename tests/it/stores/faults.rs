@@ -129,6 +129,7 @@ async fn what_is_damaged_on_disk_is_a_gap_in_its_place() {
     flip_a_bit_of(&file, "event 4");
     origin.start_again();
     assert_eq!(origin.logged("a part of the log is damaged"), 1);
+    assert_eq!(origin.metric(&errors("damaged")).await, 1.0);
     let mut source = origin.source("/channels/a", Some(&ids[2]));
     let mut seen = Vec::new();
     for _ in 0..6 {
