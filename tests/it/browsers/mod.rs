@@ -9,3 +9,4 @@ pub mod demo;
 pub mod demo_audit;
 pub mod engines;
 pub mod page;
+pub mod pauses;
