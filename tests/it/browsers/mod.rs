@@ -7,6 +7,7 @@ pub mod client_module;
 pub mod console;
 pub mod demo;
 pub mod demo_audit;
+pub mod demo_cache;
 pub mod engines;
 pub mod page;
 pub mod pauses;
