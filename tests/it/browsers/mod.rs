@@ -1,5 +1,6 @@
 //! Real browsers, and client libraries of other projects.
 
+pub mod animation;
 pub mod boards;
 pub mod browser;
 pub mod client_matrix;
