@@ -12,6 +12,7 @@ mod channels;
 mod config;
 mod config_file;
 mod copies;
+mod demo_cache;
 mod doctor;
 mod edge;
 #[cfg(feature = "fuzzing")]

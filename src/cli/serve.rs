@@ -2,6 +2,7 @@
 //! reports how the origin ended.
 
 use super::capacity;
+use super::demo_cache::{CacheArguments, DemoCache};
 use super::loaded::Loaded;
 use super::logging::{LogFormat, start_log};
 use super::reload::Settings;
@@ -58,8 +59,9 @@ pub fn run() -> ExitCode {
     if let Err(error) = check_openness(&listeners, &config, arguments.access.is_open()) {
         return loaded.misused(&error);
     }
-    let log_format = arguments.log_format;
-    match runtime.block_on(serve(config, listeners, log_format, Settings::new(loaded, log))) {
+    let (log_format, cache) = (arguments.log_format, arguments.demo_cache.clone());
+    let settings = Settings::new(loaded, log);
+    match runtime.block_on(serve_behind(cache, config, listeners, log_format, settings)) {
         Ok(Stopped::Drained) => ExitCode::SUCCESS,
         Ok(Stopped::Cut { connections }) => {
             fail(&format!("stopped; {connections} streams were cut"))
@@ -91,20 +93,39 @@ fn check_openness(listeners: &Listeners, config: &Config, is_open: bool) -> Resu
     }
 }
 
+/// Serves behind the cache of the demo, if one is wanted.
+async fn serve_behind(
+    arguments: CacheArguments,
+    mut config: Config,
+    listeners: Listeners,
+    log_format: LogFormat,
+    settings: Settings,
+) -> Result<Stopped, String> {
+    let mut cache = arguments.start(&config, &listeners).await?;
+    config.demo_url = cache.as_ref().map(|cache| cache.url.clone());
+    let stopped = serve(config, listeners, log_format, settings, cache.as_mut()).await;
+    // Last, because it passes on the ends of the streams.
+    if let Some(cache) = cache {
+        cache.stop().await;
+    }
+    stopped
+}
+
 async fn serve(
     mut config: Config,
     listeners: Listeners,
     log_format: LogFormat,
     mut settings: Settings,
+    cache: Option<&mut DemoCache>,
 ) -> Result<Stopped, String> {
     capacity::bound(&mut config.server);
     // The handlers come first, because a write of the store may exceed a file size limit (SIGXFSZ).
     let mut signals = Signals::listen().map_err(|error| error.to_string())?;
-    let is_demo = config.demo;
+    let demo = config.demo.then(|| config.demo_url.clone());
     let tls = config.tls.as_ref().map(|tls| tls.on_admin);
     let drain_time = config.server.drain_delay + config.server.drain_timeout;
     let origin = Headwater::open(config).await.map_err(|error| error.to_string())?;
-    announce(&listeners, is_demo, tls, log_format);
+    announce(&listeners, demo, tls, log_format);
     service::is_ready();
     let shutdown = Shutdown::default();
     let (reloader, mut reloads) = origin.reloader();
@@ -124,16 +145,29 @@ async fn serve(
             shutdown.stop();
         }
     };
+    let watch = async {
+        match cache {
+            Some(cache) => cache.watch().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         stopped = origin.run(listeners, shutdown.clone()) => stopped.map_err(|error| error.to_string()),
         () = stop => Ok(Stopped::Drained),
         () = service::keep_alive() => Ok(Stopped::Drained),
+        () = watch => Ok(Stopped::Drained),
     }
 }
 
-/// Prints the addresses of the origin. Scripts wait for these lines. `tls` says whether the admin
-/// listeners use TLS, if there is TLS.
-fn announce(listeners: &Listeners, is_demo: bool, tls: Option<bool>, log_format: LogFormat) {
+/// Prints the addresses of the origin. Scripts wait for these lines. `demo` is `None` without the
+/// demo, and has its URL behind a cache if there is one. `tls` says whether the admin listeners use
+/// TLS, if there is TLS.
+fn announce(
+    listeners: &Listeners,
+    demo: Option<Option<String>>,
+    tls: Option<bool>,
+    log_format: LogFormat,
+) {
     let say = |what: &str, url: String| match log_format {
         LogFormat::Text => eprintln!("headwater: {what} on {url}"),
         LogFormat::Json => tracing::info!(what, url, "serving"),
@@ -145,7 +179,8 @@ fn announce(listeners: &Listeners, is_demo: bool, tls: Option<bool>, log_format:
     if let Some(url) = listeners.console_url(is_tls) {
         say("console", url);
     }
-    if is_demo {
-        public.iter().for_each(|url| say("demo", format!("{url}/")));
+    if let Some(behind) = demo {
+        let urls = behind.map_or(public, |url| vec![url]);
+        urls.iter().for_each(|url| say("demo", format!("{url}/")));
     }
 }

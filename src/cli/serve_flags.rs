@@ -3,6 +3,7 @@
 use super::access::{AccessArguments, Secret};
 use super::capacity;
 use super::channel_settings::{PatternSettings, of_patterns};
+use super::demo_cache::CacheArguments;
 use super::headings;
 use super::limits::{ClientLimits, LimitArguments};
 use super::logging::LogFormat;
@@ -187,6 +188,8 @@ pub struct ServeArguments {
     /// Serve the demo: a departures board, a ticker, background jobs and a chat, at / and /demo/
     #[arg(help_heading = headings::DEMO, long, env = "HEADWATER_DEMO", value_parser = switch())]
     pub(super) demo: bool,
+    #[command(flatten)]
+    pub(super) demo_cache: CacheArguments,
     /// Lowest severity of the messages on standard error: error, warn, info or debug
     #[arg(help_heading = headings::DEMO, long, env = "HEADWATER_LOG", default_value = "info")]
     pub(super) log: tracing::Level,
@@ -216,7 +219,7 @@ impl ServeArguments {
         let (access, token_jwks) = self.access.clone().finish(self.tls_edge_ca.is_some())?;
         let address = self.store.read("--store")?.parse()?;
         let redis = self.redis.options(&address)?;
-        Ok(Config {
+        let config = Config {
             store: StoreConfig {
                 limits: limits(self, store_bytes(&address, &shares))?,
                 channel_settings: of_patterns(&self.channel_settings)?,
@@ -248,7 +251,10 @@ impl ServeArguments {
                 answer_bytes: capacity::answer_bytes(self.answer_bytes)?,
             },
             demo: self.demo,
-        })
+            demo_url: None,
+        };
+        self.demo_cache.check(&config, self.access.is_open())?;
+        Ok(config)
     }
 }
 

@@ -9,7 +9,7 @@ mod jobs;
 mod pages;
 mod ticker;
 
-pub use pages::files;
+pub use pages::{Links, files};
 
 use crate::core::event::{ChannelName, Event, Field};
 use crate::hub::Hub;

@@ -12,6 +12,19 @@ const LAYOUT: &str = include_str!("web/layout.html");
 const CONSOLE: &str = "Operators see the channels and how their streams are shared in the \
                        <a href=\"{url}\">console</a>, on the machine of the origin.";
 
+/// The link to the overview behind the cache of this run. The page hides it where it is the same page.
+const CACHE: &str = "<p class=\"small\" id=\"cache-link\">A cache is in front of this origin: \
+                     <a href=\"{url}/\">{url}</a> shows these pages through it.</p>";
+
+/// Addresses of this run, for the overview.
+#[derive(Clone, Debug, Default)]
+pub struct Links {
+    /// The URL of the console, if browsers can reach it.
+    pub console: Option<String>,
+    /// The URL of the demo behind a cache, if there is one.
+    pub cache: Option<String>,
+}
+
 /// A page: its path, its name (which is also that of its script), its title, and its text.
 struct Page(&'static str, &'static str, &'static str, &'static str);
 
@@ -46,10 +59,12 @@ const PARTS: [(&str, &str, &str); 15] = [
     ("/demo/wire.js", SCRIPT, include_str!("web/wire.js")),
 ];
 
-/// The files of the demo, for the HTTP layer. `console` is the URL of the console, if browsers can
-/// reach it.
-pub fn files(console: Option<&str>) -> Vec<ExtraFile> {
-    let console = console.map_or(String::new(), |url| CONSOLE.replace("{url}", url));
+/// The files of the demo, for the HTTP layer.
+pub fn files(links: &Links) -> Vec<ExtraFile> {
+    let filled = |text: &str, url: &Option<String>| {
+        url.as_ref().map_or(String::new(), |url| text.replace("{url}", url))
+    };
+    let (console, cache) = (filled(CONSOLE, &links.console), filled(CACHE, &links.cache));
     let pages = PAGES.iter().map(|Page(path, name, title, text)| {
         let here = format!("href=\"{path}\"");
         let text = LAYOUT
@@ -57,7 +72,8 @@ pub fn files(console: Option<&str>) -> Vec<ExtraFile> {
             .replace("{name}", name)
             .replace(&here, &format!("{here} aria-current=\"page\""))
             .replace("{text}", text)
-            .replace("{console}", &console);
+            .replace("{console}", &console)
+            .replace("{cache}", &cache);
         ExtraFile { path, media_type: PAGE, text }
     });
     let parts = PARTS.iter().map(|&(path, media_type, text)| ExtraFile {

@@ -39,6 +39,8 @@ pub struct Config {
     pub memory: MemoryConfig,
     /// Whether to serve the pages of the demo and to publish its events.
     pub demo: bool,
+    /// The URL of the demo behind a cache, if one was started for it.
+    pub demo_url: Option<String>,
 }
 
 /// The store, and the limits of what it keeps.

@@ -48,6 +48,7 @@ pub struct Headwater {
     tls: Option<Arc<Tls>>,
     token_jwks: Option<String>,
     is_demo: bool,
+    demo_url: Option<String>,
 }
 
 /// Why an origin cannot be opened, cannot continue, or does not accept an event, as a sentence.
@@ -83,12 +84,13 @@ impl Headwater {
         let budget = Budget::new(answer_bytes, timeout);
         let hub = Hub::new(clock, config.segments, registry, store.clone(), timeout, budget);
         let hub = Arc::new(hub);
-        let is_demo = config.demo;
+        let (is_demo, demo_url) = (config.demo, config.demo_url);
         let (access, clients) = (Access::new(config.access), Clients::new(config.clients));
         let streams_max = config.server.max_connections;
         let app = AppState::new(hub.clone(), config.http, access, clients, streams_max);
         let (server, token_jwks) = (config.server, config.token_jwks);
-        Ok(Self { app: Arc::new(app), hub, store, server, tls, token_jwks, is_demo })
+        let app = Arc::new(app);
+        Ok(Self { app, hub, store, server, tls, token_jwks, is_demo, demo_url })
     }
 
     /// Returns a publisher for code in the same process.
@@ -109,7 +111,7 @@ impl Headwater {
     /// # Errors
     /// Fails when the store can no longer work.
     pub async fn run(self, listeners: Listeners, shutdown: Shutdown) -> Result<Stopped, Error> {
-        let Self { app, hub, store, server, tls, token_jwks, is_demo } = self;
+        let Self { app, hub, store, server, tls, token_jwks, is_demo, demo_url } = self;
         let sweeps = async {
             loop {
                 tokio::time::sleep(SWEEP_PAUSE).await;
@@ -126,7 +128,8 @@ impl Headwater {
         let is_tls =
             |is_admin: bool| tls.as_ref().is_some_and(|tls: &Arc<Tls>| !is_admin || tls.on_admin);
         let console = listeners.console_url(is_tls(true));
-        let files = if is_demo { demo::files(console.as_deref()) } else { Vec::new() };
+        let links = demo::Links { console, cache: demo_url };
+        let files = if is_demo { demo::files(&links) } else { Vec::new() };
         app.set_bound(listeners.public_urls(is_tls(false)), &files);
         let Listeners { public, admin, are_inherited } = listeners;
         if are_inherited {

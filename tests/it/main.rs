@@ -16,5 +16,6 @@ mod protocol;
 mod redis;
 mod soak;
 mod stores;
+mod stranger;
 mod tidy;
 mod websocket;

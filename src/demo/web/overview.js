@@ -80,7 +80,13 @@ client.onstate = () => {
   renderJobs();
 };
 
-byId("ask").onclick = () =>
-  ask(headers).catch((error) => {
-    setText(byId("asked"), `The server does not answer: ${error.message}`);
-  });
+byId("ask").onclick = () => ask(headers);
+// With a cache in front, the page shows at once how it shares responses.
+const asksAtOnce = () => {
+  if (document.body.dataset.cache == "none" || !document.body.dataset.cache) return;
+  client.removeEventListener("status", asksAtOnce);
+  ask(headers);
+};
+client.addEventListener("status", asksAtOnce);
+const link = document.querySelector("#cache-link a");
+if (link?.origin == location.origin) byId("cache-link").hidden = true;

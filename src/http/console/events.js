@@ -103,7 +103,7 @@ export class Events {
     setText(byId("waiting"), isPaused ? `${this.#fresh.length} not shown` : "");
     if (isPaused || !this.#fresh.length) return;
     const list = byId("events");
-    // A reader who has scrolled down keeps the place.
+    // Where the list is scrolled down, new events do not move the events that are shown.
     const [height, top] = [list.scrollHeight, list.scrollTop];
     list.prepend(...this.#fresh.splice(0).map(item).reverse());
     if (top) list.scrollTop = top + list.scrollHeight - height;

@@ -168,7 +168,7 @@ async fn the_commands_of_the_pages_work_when_they_are_pasted() {
         let commands = browser.run(texts).await;
         let commands = commands.as_array().expect("commands").iter().filter_map(Value::as_str);
         // The servers of the caches have tests of their own.
-        let in_shell = |text: &&str| !text.starts_with("new ");
+        let in_shell = |text: &&str| !text.starts_with("new ") && !text.contains(" serve ");
         for command in commands.filter(in_shell) {
             let command =
                 command.split("\nvarnishd ").next().and_then(|one| one.split("\nnginx ").next());
@@ -213,19 +213,24 @@ async fn a_late_visitor_sees_a_job_that_another_one_has_started() {
 #[tokio::test]
 async fn the_overview_counts_the_requests_that_reach_the_origin() {
     let _alone = alone().await;
-    let (origin, _directory) = demo(&[]);
+    let origin = Origin::with(&["--demo", "--store", "memory"]);
     let cache = Cache::varnish(origin.listen.port());
     let browser = Browser::start().await;
-    let through =
-        [(origin.listen.port(), "4 requests", "none"), (cache.port, "1 request", "varnish")];
+    let through = [
+        (origin.listen.port(), "100 origin requests", "none"),
+        (cache.port, "1 origin request", "varnish"),
+    ];
     for (port, requests, name) in through {
         browser.open(&format!("http://127.0.0.1:{port}/")).await;
         browser.wait_for("document.body.dataset.status == 'live'").await;
         browser
             .wait_for(&format!("document.querySelector('#cache').textContent == '{name}'"))
             .await;
-        browser.run("document.querySelector('#ask').click()").await;
-        let counted = format!("4 readers, {requests} at the origin.");
+        // Behind a cache the page asks by itself.
+        if name == "none" {
+            browser.run("document.querySelector('#ask').click()").await;
+        }
+        let counted = format!("100 clients, {requests}.");
         let text = "document.querySelector('#asked').textContent";
         browser.wait_for(&format!("{text}.startsWith('{counted}')")).await;
         assert!(browser.console_errors().await.is_empty());

@@ -65,6 +65,23 @@ pub struct Seen {
     pub module: Vec<(String, String)>,
     /// Each status of the client module.
     pub statuses: Vec<String>,
+    /// In a page that was opened with `open_for_pauses`.
+    #[serde(default)]
+    pub pauses: Pauses,
+}
+
+/// The times from each event to the next one, in milliseconds.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Pauses {
+    /// Those from the last event of a segment to the first one of the next.
+    pub boundaries: Vec<f64>,
+    /// For each number of milliseconds, how many of the other times are about that long.
+    pub others: Vec<u64>,
+    /// The number of all events.
+    pub events: usize,
+    /// The ids of the first and of the last event.
+    pub first: Option<String>,
+    pub last: Option<String>,
 }
 
 /// The web origin of the page that follows the stream.
@@ -157,6 +174,18 @@ impl Page {
     pub async fn open_with_module(engine: Engine, site: Site, cache: &Cache, path: &str) -> Self {
         let home = Home::start().await;
         Self::open_at(home, engine, site, cache, path, "script-with-module").await
+    }
+
+    /// Opens a page that only measures the pauses between events, with the client module or a native
+    /// `EventSource`.
+    pub async fn open_for_pauses(
+        engine: Engine,
+        is_native: bool,
+        cache: &Cache,
+        path: &str,
+    ) -> Self {
+        let script = if is_native { "script-pauses-native" } else { "script-pauses" };
+        Self::open_at(Home::start().await, engine, Site::Other, cache, path, script).await
     }
 
     async fn open_at(

@@ -1,12 +1,13 @@
 // Follows a stream and reports all that it sees to where it was loaded from: engine_kit.rs, which
 // knows the reports as `Seen`. The stream's URL is the query of its own.
 const script = new URL(document.currentScript.src);
+const { pathname } = script;
 const stream = script.search.slice(1);
 const seen = { opened: [], messages: [], segments: [], gaps: [], errors: [], module: [], statuses: [] };
 let lastId = "";
 
 function follow(url) {
-  const source = new EventSource(url, { withCredentials: script.pathname.endsWith("credentials") });
+  const source = new EventSource(url, { withCredentials: pathname.endsWith("credentials") });
   source.onopen = () => seen.opened.push(Date.now());
   const note = (kind, list, what) =>
     source.addEventListener(kind, (message) => {
@@ -34,12 +35,40 @@ async function followWithModule(url) {
   client.ongap = ({ reason }) => seen.gaps.push(reason);
 }
 
+// Measures the time from each event to the next one, with the client module or a native EventSource.
+// An event whose id is of another segment than that of the event before is the first after a boundary.
+const SEGMENT_MS = 2000;
+const HISTOGRAM_MS = 2000;
+
+async function measure(url, isNative) {
+  const pauses = (seen.pauses = { boundaries: [], others: Array(HISTOGRAM_MS).fill(0), events: 0 });
+  let last;
+  const take = (id) => {
+    const [now, time] = [performance.now(), parseInt(id)];
+    pauses.first ??= id;
+    pauses.last = id;
+    pauses.events += 1;
+    const pause = now - last?.now;
+    const isAcross = Math.floor(time / SEGMENT_MS) != Math.floor(last?.time / SEGMENT_MS);
+    if (last && isAcross) pauses.boundaries.push(pause);
+    else if (last) pauses.others[Math.min(Math.round(pause), HISTOGRAM_MS - 1)] += 1;
+    last = { now, time };
+  };
+  if (isNative) {
+    new EventSource(url).onmessage = ({ lastEventId }) => take(lastEventId);
+  } else {
+    const { connect } = await import(new URL("/headwater.js", url));
+    connect(url).onmessage = ({ id }) => take(id);
+  }
+}
+
 // One after the other, so that the last to arrive is the newest.
 async function report() {
   await fetch(script.origin, { method: "POST", mode: "no-cors", body: JSON.stringify(seen) });
   setTimeout(report, 300);
 }
 
-if (script.pathname.endsWith("module")) followWithModule(stream);
-follow(stream);
+if (pathname.includes("pauses")) measure(stream, pathname.endsWith("native"));
+else follow(stream);
+if (pathname.endsWith("with-module")) followWithModule(stream);
 report();

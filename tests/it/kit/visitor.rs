@@ -32,6 +32,13 @@ pub struct Report {
     pub status: String,
     /// The number of filled rows, prices, jobs, messages, channels or events.
     pub rows: usize,
+    /// The texts of each row of the departures board: first as a screen reader gets them, then as
+    /// the flaps show them.
+    pub board: Vec<Vec<String>>,
+    /// The symbol and the price of each tile of the ticker.
+    pub prices: Vec<[String; 2]>,
+    /// The ids of the events that arrived, in the order of their arrival.
+    pub ids: Vec<String>,
     /// The events that arrived, and those that are missing or arrived twice.
     pub events: u64,
     pub missing: u64,
