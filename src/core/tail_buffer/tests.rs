@@ -95,6 +95,115 @@ fn an_event_longer_than_the_run_is_still_given() {
     assert_eq!(chunk.bytes, text_of(&stored(2, &"x".repeat(100_000))));
 }
 
+#[test]
+fn the_position_before_an_instant_is_known_as_far_back_as_the_buffer_reaches() {
+    let mut log = TailBuffer::new(writer(), 1 << 20);
+    assert_eq!(log.position_before(u64::MAX), None);
+    log.append(id(2), &[stored(4, "a"), stored(6, "b")]);
+    let befores = [102, 103, 104, 105, 106, 107].map(|ms| log.position_before(ms));
+    assert_eq!(befores, [None, Some(id(2)), Some(id(2)), Some(id(4)), Some(id(4)), Some(id(6))]);
+}
+
+#[test]
+fn a_channel_is_unused_until_its_first_event() {
+    let mut log = TailBuffer::new(writer(), 1 << 20);
+    assert!(log.is_unused());
+    log.begin_at(log.generation(), id(1), id(1));
+    assert!(log.is_unused() && log.base() == Some(id(1)));
+    log.append(id(1), &[stored(2, "a")]);
+    assert!(!log.is_unused() && log.base() == Some(id(1)));
+
+    let mut log = TailBuffer::new(writer(), 1 << 20);
+    log.begin_at(log.generation(), id(1), id(2));
+    assert!(!log.is_unused());
+}
+
+#[test]
+fn a_channel_has_ended_until_it_is_opened_again() {
+    let mut log = TailBuffer::new(writer(), 1 << 20);
+    assert!(!log.is_ended());
+    log.append(id(0), &[stored(1, "a")]);
+    assert!(!log.is_ended());
+    log.append(id(1), &[StoredEvent { id: id(2), event: Event::end() }]);
+    assert!(log.is_ended());
+    log.append(id(2), &[stored(3, "reopened")]);
+    assert!(!log.is_ended());
+}
+
+#[test]
+fn every_reset_has_a_generation_of_its_own() {
+    let mut log = TailBuffer::new(writer(), 1 << 20);
+    let mut seen = vec![log.generation()];
+    for _ in 0..4 {
+        log.reset();
+        seen.push(log.generation());
+    }
+    assert!(seen.is_sorted_by(|earlier, later| earlier < later), "{seen:?}");
+    log.append(id(0), &[stored(1, "a")]);
+    let began = log.generation();
+    log.append(id(1), &[stored(2, "b")]);
+    assert_eq!(log.generation(), began);
+}
+
+#[test]
+fn single_events_are_read_within_the_limit_and_up_to_the_end_of_the_channel() {
+    let mut log = TailBuffer::new(writer(), 1 << 20);
+    let end = StoredEvent { id: id(4), event: Event::end() };
+    let events = [stored(1, "aaaa"), stored(2, "b"), stored(3, "c"), end, stored(5, "reopened")];
+    log.append(id(0), &events);
+    let read = |from, bytes_max| {
+        let chunks = log.read_each(id(from), u64::MAX, bytes_max).unwrap();
+        chunks.iter().map(|chunk| (chunk.last, chunk.events, chunk.is_end)).collect::<Vec<_>>()
+    };
+    let texts = ["data: aaaa\n\n", "data: b\n\n", "data: c\n\n"].map(str::len);
+    let [first, second, third] = [(id(1), 1, false), (id(2), 1, false), (id(3), 1, false)];
+    assert_eq!(read(0, 1), [first]);
+    assert_eq!(read(0, texts[0] + texts[1] - 1), [first]);
+    assert_eq!(read(0, texts[0] + texts[1]), [first, second]);
+    assert_eq!(read(0, texts.iter().sum()), [first, second, third]);
+    assert_eq!(read(0, usize::MAX), [first, second, third, (id(4), 1, true)]);
+    assert_eq!(read(4, usize::MAX), [(id(5), 1, false)]);
+}
+
+/// An event whose text has `bytes` bytes in a stream.
+fn of_bytes(n: u64, bytes: usize) -> StoredEvent {
+    let data = "x".repeat(bytes - text_of(&stored(n, "")).len() - 1);
+    let event = stored(n, &data);
+    assert_eq!(text_of(&event).len(), bytes);
+    event
+}
+
+fn block_sizes(log: &TailBuffer) -> Vec<usize> {
+    log.blocks.iter().map(|block| block.bytes.len()).collect()
+}
+
+#[test]
+fn small_events_are_joined_once_they_fill_a_chunk_and_large_ones_stay_as_they_are() {
+    let mut log = TailBuffer::new(writer(), 1 << 20);
+    let mut previous = id(0);
+    let mut append = |log: &mut TailBuffer, bytes: usize| {
+        let event = of_bytes(previous.ms - 99, bytes);
+        log.append(previous, std::slice::from_ref(&event));
+        previous = event.id;
+        block_sizes(log)
+    };
+    assert_eq!(append(&mut log, CHUNK_BYTES / 4), [4096]);
+    for count in 1..=15 {
+        let mut sizes = vec![4096];
+        sizes.resize(count + 1, 1024);
+        assert_eq!(append(&mut log, 1024), sizes);
+    }
+    assert_eq!(append(&mut log, 1023), [[4096].as_slice(), &[1024; 15], &[1023]].concat());
+    assert_eq!(append(&mut log, 100), [4096, 16 * 1024 + 99]);
+    assert_eq!(append(&mut log, 4095), [4096, 16 * 1024 + 99, 4095]);
+    assert_eq!(append(&mut log, 50_000), [4096, 16 * 1024 + 99, 4095, 50_000]);
+    for _ in 0..3 {
+        append(&mut log, 4095);
+    }
+    assert_eq!(append(&mut log, 4095)[4..], [4095; 4]);
+    assert_eq!(append(&mut log, 40)[4..], [4 * 4095 + 40]);
+}
+
 proptest! {
     /// For any batches of appends, a reader that starts at any position, reads chunks of any
     /// size and stops at any instant gets exactly the bytes of the events in between.
