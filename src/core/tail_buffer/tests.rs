@@ -204,6 +204,99 @@ fn small_events_are_joined_once_they_fill_a_chunk_and_large_ones_stay_as_they_ar
     assert_eq!(append(&mut log, 40)[4..], [4 * 4095 + 40]);
 }
 
+/// A buffer of events with these numbers of bytes, whose ids count from 1.
+fn log_of(sizes: &[usize]) -> TailBuffer {
+    let mut log = TailBuffer::new(writer(), 1 << 20);
+    for (n, bytes) in (1..).zip(sizes) {
+        log.append(id(n - 1), &[of_bytes(n, *bytes)]);
+    }
+    log
+}
+
+/// The number of events and bytes of the next chunk, and whether it shares the memory of a block.
+fn chunk_after(log: &TailBuffer, n: u64, until: u64, bytes_max: usize) -> (u64, usize, bool) {
+    let Read::Events(chunk) = log.read(id(n), 100 + until, bytes_max) else { panic!("events") };
+    let is_shared = log.blocks.iter().any(|block| {
+        block.bytes.as_ptr_range().contains(&chunk.bytes.as_ptr()) || chunk.bytes.is_empty()
+    });
+    (chunk.events, chunk.bytes.len(), is_shared)
+}
+
+#[test]
+fn a_chunk_is_the_rest_of_a_block_or_small_blocks_joined() {
+    // The first 17 events are joined.
+    let mut sizes = vec![1024; 16];
+    sizes[15] = 1000;
+    sizes.extend([64, 3112]);
+    let joined = 16 * 1024 + 40;
+    sizes.extend([1000; 3]);
+    let log = log_of(&sizes);
+    assert_eq!(block_sizes(&log), [joined, 3112, 1000, 1000, 1000]);
+    // A quarter of a chunk and more is not copied.
+    let rest = |n: usize| sizes[n..17].iter().sum::<usize>();
+    assert_eq!((rest(12), rest(13)), (4 * 1024 + 40, 3 * 1024 + 40));
+    assert_eq!(chunk_after(&log, 0, 999, usize::MAX), (17, joined, true));
+    assert_eq!(chunk_after(&log, 12, 999, usize::MAX), (5, rest(12), true));
+    assert_eq!(chunk_after(&log, 13, 999, usize::MAX), (8, rest(13) + 3112 + 3000, false));
+    // Nothing is copied for a reader that needs only this block.
+    assert_eq!(chunk_after(&log, 13, 18, usize::MAX), (4, rest(13), true));
+    assert_eq!(chunk_after(&log, 13, 999, rest(13)), (4, rest(13), true));
+    assert_eq!(chunk_after(&log, 13, 999, rest(13) - 1), (3, rest(13) - 64, true));
+    assert_eq!(chunk_after(&log, 13, 999, 1), (1, 1024, true));
+    assert_eq!(chunk_after(&log, 13, 999, 1024), (1, 1024, true));
+    // Whole blocks are joined, within the limit and before the instant.
+    assert_eq!(chunk_after(&log, 13, 999, rest(13) + 3111), (4, rest(13), false));
+    assert_eq!(chunk_after(&log, 13, 999, rest(13) + 3112), (5, rest(13) + 3112, false));
+    assert_eq!(chunk_after(&log, 13, 20, usize::MAX), (6, rest(13) + 4112, false));
+}
+
+#[test]
+fn a_joined_chunk_is_never_longer_than_a_chunk() {
+    let log = log_of(&[1000, CHUNK_BYTES - 1000]);
+    assert_eq!(block_sizes(&log), [1000, CHUNK_BYTES - 1000]);
+    assert_eq!(chunk_after(&log, 0, 999, usize::MAX), (2, CHUNK_BYTES, false));
+    let log = log_of(&[1000, CHUNK_BYTES - 999]);
+    assert_eq!(chunk_after(&log, 0, 999, usize::MAX), (1, 1000, false));
+    // The rest of a block stays as it is from a quarter of a chunk on.
+    let log = log_of(&[CHUNK_BYTES / 4, 1000]);
+    assert_eq!(chunk_after(&log, 0, 999, usize::MAX), (1, CHUNK_BYTES / 4, true));
+    let log = log_of(&[CHUNK_BYTES / 4 - 1, 1000]);
+    assert_eq!(chunk_after(&log, 0, 999, usize::MAX), (2, CHUNK_BYTES / 4 + 999, false));
+}
+
+#[test]
+fn the_oldest_events_are_dropped_only_when_the_limit_is_exceeded() {
+    // Three events, each in a block of its own.
+    let mut log = log_of(&[5000; 3]);
+    let weight = 3 * (5000 + EVENT_OVERHEAD_BYTES);
+    assert_eq!(log.weight(), weight);
+    log.set_bytes_max(weight);
+    assert_eq!((log.base(), block_sizes(&log)), (Some(id(0)), vec![5000; 3]));
+    log.set_bytes_max(weight - 1);
+    assert_eq!((log.base(), block_sizes(&log)), (Some(id(1)), vec![5000; 2]));
+    log.set_bytes_max(0);
+    assert_eq!((log.base(), block_sizes(&log)), (Some(id(2)), vec![5000]));
+
+    // Sixteen events in one block.
+    let each = 1024 + EVENT_OVERHEAD_BYTES;
+    let mut log = log_of(&[1024; 16]);
+    assert_eq!(block_sizes(&log), [16 * 1024]);
+    log.set_bytes_max(16 * each);
+    assert_eq!(log.base(), Some(id(0)));
+    log.set_bytes_max(16 * each - 1);
+    assert_eq!((log.base(), block_sizes(&log)), (Some(id(1)), vec![15 * 1024]));
+    log.set_bytes_max(9 * each);
+    assert_eq!((log.base(), block_sizes(&log)), (Some(id(7)), vec![9 * 1024]));
+    log.set_bytes_max(2 * each);
+    assert_eq!((log.base(), block_sizes(&log)), (Some(id(14)), vec![2 * 1024]));
+    log.set_bytes_max(2 * each - 1);
+    assert_eq!((log.base(), block_sizes(&log)), (Some(id(15)), vec![1024]));
+    // The newest event stays, however small the limit is.
+    let mut log = log_of(&[1024; 16]);
+    log.set_bytes_max(0);
+    assert_eq!((log.base(), block_sizes(&log)), (Some(id(15)), vec![1024]));
+}
+
 proptest! {
     /// For any batches of appends, a reader that starts at any position, reads chunks of any
     /// size and stops at any instant gets exactly the bytes of the events in between.

@@ -185,7 +185,7 @@ impl Scan<'_> {
         // it if only ranges of this commit follow, and no valid frame shows that the commit began
         // after the range.
         while let Some(range) = self.damaged.last().cloned() {
-            let after = self.frames.partition_point(|frame| frame.offset < range.start);
+            let after = self.frames.partition_point(|frame| frame.offset < range.end);
             let next = self.frames.get(after);
             let is_of_last_commit =
                 next.is_none_or(|next| next.commit == newest.0 && !next.is_first);
