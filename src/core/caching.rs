@@ -139,6 +139,8 @@ mod tests {
         check(Freshness::Segment { ends_at: 10 }, "public, max-age=1, no-transform");
         check(Freshness::Forever, "public, max-age=60");
         check(Freshness::FullPage, "public, max-age=3600, immutable");
+        check(Freshness::File, "public, max-age=60");
+        check(Freshness::Unchanging, "public, max-age=31536000, immutable");
         check(Freshness::Second, "public, max-age=1");
         check(Freshness::Never, "no-store");
         let left = |ends_at| Freshness::Segment { ends_at }.seconds_left(0).unwrap();
@@ -147,6 +149,16 @@ mod tests {
             ("30.000".into(), "2.007".into(), "0.009".into())
         );
         assert_eq!(Freshness::Second.seconds_left(0), None);
+    }
+
+    #[test]
+    fn only_a_body_with_all_of_its_events_ends_cleanly() {
+        let whole = Ending::ALL.into_iter().filter(|ending| ending.is_whole());
+        assert_eq!(whole.collect::<Vec<_>>(), [Ending::Boundary, Ending::Full, Ending::ChannelEnd]);
+        assert_eq!(
+            Ending::ALL.map(Ending::as_str),
+            ["boundary", "full", "channel_end", "fell_behind", "store_lost", "cut", "client_gone"]
+        );
     }
 
     proptest! {

@@ -10,9 +10,9 @@ use std::fmt;
 /// Longest cursor, in bytes, that a browser sends to another origin without a preflight request
 /// (the Fetch standard's "CORS-safelisted request-header").
 pub const CURSOR_BYTES_MAX: usize = 128;
-/// Longest text that is parsed as a cursor, in bytes: eight full positions and a mark, so that
-/// every text that [`Cursor`] writes can be parsed.
-const CURSOR_BYTES_READ_MAX: usize = 8 * 42 + 43;
+/// Longest text that [`Cursor`] writes, in bytes, and so the longest one that is parsed: the newest
+/// instant, its own position, seven positions far before it, and a mark.
+const CURSOR_BYTES_READ_MAX: usize = 359;
 /// Largest number of channels in one stream.
 pub const CHANNELS_PER_STREAM_MAX: usize = 8;
 
@@ -237,11 +237,57 @@ mod tests {
     }
 
     #[test]
+    fn an_id_has_one_spelling() {
+        assert_eq!(EventId::parse("10-2"), Ok(id(10, 2)));
+        assert_eq!(EventId::parse("0-0"), Ok(EventId::START));
+        for text in ["01-0", "1-00", "+1-0", "1-+0", "1", "1-", "-1", "1-0.5", "1-0_1-0"] {
+            assert_eq!(EventId::parse(text), Err(NotACursor), "{text:?}");
+        }
+    }
+
+    #[test]
     fn eight_live_channels_and_a_mark_cost_no_preflight() {
         let now = 1_795_278_420_000;
         let positions: Vec<_> = (0..8).map(|n| id(now - n * 86_400_000, n * 10)).collect();
-        let text = Cursor { positions, mark: Some(now) }.to_string();
-        assert!(text.len() <= CURSOR_BYTES_MAX, "{} bytes: {text}", text.len());
+        for mark in [Some(now), None] {
+            let text = Cursor { positions: positions.clone(), mark }.to_string();
+            assert!(text.len() <= CURSOR_BYTES_MAX, "{} bytes: {text}", text.len());
+        }
+    }
+
+    #[test]
+    fn a_cursor_is_shortened_only_when_it_would_be_too_long() {
+        let now = 1_795_278_420_000;
+        let positions = vec![id(now, 10_000_000), EventId::START, id(now - 5, 0)];
+        let mut cursor = Cursor { positions, mark: Some(now) };
+        assert_eq!(cursor.to_string(), "1795278420000-10000000_0-0_1795278419995-0.1795278420000");
+        cursor.positions.extend([id(now, 3); 4]);
+        let longest = cursor.to_string();
+        assert!(!longest.starts_with('.'), "{longest}");
+        assert_eq!(longest.len(), CURSOR_BYTES_MAX - 8);
+        cursor.positions[2].seq = 100_000_000;
+        assert_eq!(cursor.to_string().len(), CURSOR_BYTES_MAX);
+        cursor.positions[2].seq = 1_000_000_000;
+        assert_eq!(
+            cursor.to_string(),
+            ".1795278420000_0-10000000__5-1000000000_0-3_0-3_0-3_0-3.1795278420000"
+        );
+        cursor.positions[0].seq = 0;
+        cursor.positions.push(id(now, 0));
+        assert_eq!(
+            cursor.to_string(),
+            ".1795278420000_0__5-1000000000_0-3_0-3_0-3_0-3_0.1795278420000"
+        );
+    }
+
+    #[test]
+    fn the_longest_cursor_is_read() {
+        let mut positions = vec![id(1, u64::MAX); CHANNELS_PER_STREAM_MAX];
+        positions[3].ms = u64::MAX;
+        let cursor = Cursor { positions, mark: Some(u64::MAX) };
+        let text = cursor.to_string();
+        assert_eq!(text.len(), CURSOR_BYTES_READ_MAX);
+        assert_eq!(Cursor::parse(&text), Ok(cursor));
     }
 
     fn any_id() -> impl Strategy<Value = EventId> {

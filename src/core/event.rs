@@ -288,10 +288,17 @@ mod tests {
         for bad in ["", "a\nid: 9", "a\r", "a\0", &"x".repeat(257)] {
             assert!(Field::key(bad).is_err(), "{bad:?}");
         }
+        assert!(Field::key(&"x".repeat(FIELD_BYTES_MAX)).is_ok());
         for reserved in RESERVED_TYPES {
             assert_eq!(Field::kind(reserved), Err(FieldError::Reserved));
             assert!(Field::key(reserved).is_ok());
         }
+    }
+
+    #[test]
+    fn the_type_the_key_and_the_data_count_against_the_limits() {
+        assert_eq!(Event::stored(Some("price"), Some("EURUSD"), "1.07").weight(), 5 + 6 + 4);
+        assert_eq!(Event::stored(None, Some("k"), "").weight(), 1);
     }
 
     #[test]

@@ -56,3 +56,49 @@ impl Bounds {
         self.low_watermark != self.opened_at && self.low_watermark.ms >= ms
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(ms: u64) -> EventId {
+        EventId { ms, seq: 0 }
+    }
+
+    /// A channel whose first event came after the position 5 of a log that began at 3.
+    const WHOLE: Bounds = Bounds {
+        beginning: EventId { ms: 3, seq: 0 },
+        opened_at: EventId { ms: 5, seq: 0 },
+        low_watermark: EventId { ms: 5, seq: 0 },
+        last: EventId { ms: 9, seq: 0 },
+    };
+
+    #[test]
+    fn a_log_with_all_of_its_events_begins_at_zero() {
+        assert_eq!(WHOLE.start(), EventId::START);
+        assert_eq!(Bounds { low_watermark: id(7), ..WHOLE }.start(), id(7));
+    }
+
+    #[test]
+    fn a_channel_that_is_older_than_the_log_begins_before_it() {
+        assert_eq!(WHOLE.first(), id(3));
+        assert_eq!(Bounds { opened_at: id(2), ..WHOLE }.first(), id(2));
+    }
+
+    #[test]
+    fn a_position_misses_events_when_it_lies_before_those_that_are_kept() {
+        let missing = |bounds: Bounds| (0..=9).filter(|ms| bounds.misses(id(*ms))).collect();
+        let missing: [Vec<u64>; 2] =
+            [missing(WHOLE), missing(Bounds { low_watermark: id(7), ..WHOLE })];
+        // The positions 0 and 3 both stand before the first event. The others before 5 are
+        // no positions of this channel.
+        assert_eq!(missing, [vec![1, 2, 4], vec![0, 1, 2, 3, 4, 5, 6]]);
+    }
+
+    #[test]
+    fn an_instant_is_trimmed_when_an_event_from_then_on_is_gone() {
+        let trimmed = Bounds { low_watermark: id(7), ..WHOLE };
+        assert_eq!([6, 7, 8].map(|ms| trimmed.is_trimmed_since(ms)), [true, true, false]);
+        assert!(!WHOLE.is_trimmed_since(0));
+    }
+}

@@ -293,7 +293,8 @@ mod tests {
             let error = parse_batch(text, Separator::Line, LIMITS).unwrap_err().to_string();
             assert!(error.contains(expected), "{error:?} lacks {expected:?}");
         };
-        check("", "the batch holds no event");
+        let empty = parse_batch("", Separator::Line, LIMITS).unwrap_err();
+        assert_eq!(empty.to_string(), "the batch holds no event");
         check("\n \n", "the batch holds no event");
         check("{\"data\":1}\n[]", "line 2: not an event as JSON");
         check("[\"x\",\"e\",\"k\"]", "line 1: not an event as JSON: an event is a JSON object");
@@ -305,7 +306,18 @@ mod tests {
         check(r#"{"data":1,"key":"a\nb"}"#, "line 1: \"key\" holds a line break");
         check(r#"{"data":1,"key":""}"#, "line 1: \"key\" is empty");
         check(&format!(r#"{{"data":"{}"}}"#, "x".repeat(41)), "41 bytes long, the limit is 40");
+        assert_eq!(datas(&format!(r#"{{"data":"{}"}}"#, "x".repeat(40))), ["x".repeat(40)]);
         check(&"{\"data\":1}\n".repeat(4), "line 4: a batch holds at most 3 events");
+    }
+
+    #[test]
+    fn a_refusal_for_a_limit_has_the_limit() {
+        let limit =
+            |text: &str| parse_batch(text, Separator::Line, LIMITS).unwrap_err().problem.limit();
+        assert_eq!(limit(&"{\"data\":1}\n".repeat(4)), Some(3));
+        assert_eq!(limit(&format!(r#"{{"data":"{}"}}"#, "x".repeat(41))), Some(40));
+        assert_eq!(limit(&format!(r#"{{"data":1,"key":"{}"}}"#, "x".repeat(257))), Some(256));
+        assert_eq!((limit("{}"), limit("")), (None, None));
     }
 
     proptest! {

@@ -162,6 +162,7 @@ mod tests {
         let short = SegmentClock { length_ms: 2_000, ..CLOCK };
         assert_eq!(short.span(0, 1_000, Arrival::New).ends_at, 2_000);
         assert_eq!(short.span(0, 1_001, Arrival::New).ends_at, 4_000);
+        assert_eq!((CLOCK.longest_ms(), short.longest_ms()), (32_000, 3_000));
     }
 
     #[test]
@@ -179,6 +180,9 @@ mod tests {
         let clock = SegmentClock { rejoin_tick_ms: 1_000, ..CLOCK };
         assert_eq!(clock.span(0, 29_100, Arrival::Marked(29_000)).ends_at, 30_000);
         assert_eq!(clock.span(0, 30_100, Arrival::Marked(30_000)).ends_at, 60_000);
+        // The boundaries on both sides of the segment are no ticks of it.
+        assert_eq!(clock.span(0, 59_100, Arrival::Marked(30_000)).ends_at, 90_000);
+        assert_eq!(clock.span(0, 59_100, Arrival::Marked(60_000)).ends_at, 90_000);
         // The cohort of an earlier segment no longer exists.
         assert_eq!(clock.span(0, 59_100, Arrival::Marked(29_000)).ends_at, 60_000);
         assert_eq!(clock.span(0, 61_100, Arrival::Marked(30_000)).ends_at, 62_000);

@@ -116,6 +116,8 @@ mod tests {
         check("2026-11-21T16:26:40Z", 1_795_278_400_000);
         check("2026-11-21T17:26:40.5+01:00", 1_795_278_400_500);
         check("2026-11-21T17:26:40 01:00", 1_795_278_400_000);
+        check("99999999999", 99_999_999_999_000);
+        check(&format!("1.{}", "0".repeat(TEXT_BYTES_MAX - 2)), 1_000);
     }
 
     #[test]
@@ -123,6 +125,8 @@ mod tests {
         for text in ["", "-", "5m", "yesterday", "1e9", "-1", "1795278400000", "NaN", "inf", "."] {
             assert_eq!(text.parse::<Since>(), Err(NotATime), "{text:?}");
         }
+        assert_eq!("100000000000".parse::<Since>(), Err(NotATime));
+        assert!(NotATime.to_string().starts_with("takes an instant as 2026-11-25T20:00:00Z"));
         assert_eq!("1969-12-31T23:59:59Z".parse::<Since>(), Err(NotATime));
         assert_eq!("1".repeat(65).parse::<Since>(), Err(NotATime));
     }

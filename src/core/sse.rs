@@ -391,6 +391,15 @@ mod tests {
     }
 
     #[test]
+    fn each_reason_has_the_name_of_the_protocol() {
+        assert_eq!(
+            ShedReason::ALL.map(ShedReason::as_str),
+            ["connections", "client", "store", "memory", "token-expired", "keys"]
+        );
+        assert_eq!(GapReason::ALL.map(GapReason::as_str), ["trimmed", "unknown", "ahead"]);
+    }
+
+    #[test]
     fn control_blocks_are_written_as_the_contract_shows_them() {
         let text = |write: &dyn Fn(&mut Vec<u8>)| {
             let mut out = Vec::new();

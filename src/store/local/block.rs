@@ -178,6 +178,59 @@ mod tests {
         read_entries(&out, checksum, SEED).ok()?.pop_front()
     }
 
+    fn entry(n: u32) -> Entry {
+        let first = EventId { ms: u64::from(n), seq: 5 };
+        Entry { first, count: 3, offset: n * 64, length: 64, bytes: 10 }
+    }
+
+    #[test]
+    fn a_block_counts_what_was_added() {
+        let mut block = Block::of(7, entry(1));
+        block.push(entry(2));
+        block.push(Entry::lost(EventId { ms: 9, seq: 1 }));
+        assert_eq!((block.segment, block.first), (7, EventId { ms: 1, seq: 5 }));
+        assert_eq!(block.last, EventId { ms: 9, seq: 1 });
+        assert_eq!((block.events, block.bytes, block.length), (3 + 3 + 1, 20, 128));
+        let Entries::Here(entries) = &block.entries else { panic!("they are in memory") };
+        assert_eq!(entries.iter().map(Entry::is_lost).collect::<Vec<_>>(), [false, false, true]);
+        assert_eq!(entries[1].last(), EventId { ms: 2, seq: 7 });
+    }
+
+    #[test]
+    fn a_block_is_full_at_its_limit_and_has_entries_of_one_file() {
+        let mut blocks = VecDeque::new();
+        for n in 0..=BLOCK_ENTRIES_MAX as u32 {
+            push(&mut blocks, 7, entry(n));
+        }
+        let counts = |blocks: &VecDeque<Block>| {
+            blocks.iter().map(|block| (block.segment, block.events / 3)).collect::<Vec<_>>()
+        };
+        assert_eq!(counts(&blocks), [(7, BLOCK_ENTRIES_MAX as u64), (7, 1)]);
+        push(&mut blocks, 8, entry(1000));
+        push(&mut blocks, 8, entry(1001));
+        assert_eq!(counts(&blocks), [(7, BLOCK_ENTRIES_MAX as u64), (7, 1), (8, 2)]);
+        // A block whose entries are in an index takes no more of them.
+        blocks[2].entries = Entries::Stored { offset: 0, count: 2, checksum: 0 };
+        push(&mut blocks, 8, entry(1002));
+        let ids = (EventId::START, EventId::START);
+        blocks.push_back(Block::stored(8, ids, (3, 10, 64), Entries::Here(VecDeque::new())));
+        push(&mut blocks, 8, entry(1003));
+        assert_eq!(counts(&blocks)[2..], [(8, 2), (8, 1), (8, 1), (8, 1)]);
+    }
+
+    #[test]
+    fn entries_are_found_where_they_were_written() {
+        let mut out = vec![0; 100];
+        let entries: VecDeque<Entry> = (1..=3).map(entry).collect();
+        let stored = write_entries(&mut out, &entries, SEED);
+        let Entries::Stored { offset, count, checksum } = stored else { panic!("stored") };
+        assert_eq!((offset, count, out.len()), (100, 3, 100 + 3 * ENTRY_BYTES));
+        assert_eq!(read_entries(&out[100..], checksum, SEED).ok(), Some(entries));
+        assert!(read_entries(&out[100..], checksum, SEED + 1).is_err());
+        out[140] ^= 1;
+        assert!(read_entries(&out[100..], checksum, SEED).is_err());
+    }
+
     #[test]
     fn the_last_id_of_an_entry_never_overflows() {
         let largest = EventId { ms: 1, seq: u64::MAX };

@@ -185,7 +185,7 @@ impl Scan<'_> {
         // it if only ranges of this commit follow, and no valid frame shows that the commit began
         // after the range.
         while let Some(range) = self.damaged.last().cloned() {
-            let after = self.frames.partition_point(|frame| frame.offset < range.start);
+            let after = self.frames.partition_point(|frame| frame.offset < range.end);
             let next = self.frames.get(after);
             let is_of_last_commit =
                 next.is_none_or(|next| next.commit == newest.0 && !next.is_first);
@@ -238,6 +238,40 @@ mod tests {
         assert_eq!(bodies(&scan), ["a", "bb", "", "cccccccc"]);
         assert!(scan.damaged.is_empty() && scan.end == end && scan.torn == 0);
         assert!(super::scan(&bytes, SEED + 1, true).frames.is_empty(), "of another log");
+    }
+
+    /// The literal bytes of the first format. A change that makes old files unreadable fails here.
+    #[test]
+    fn the_first_format_stays_readable() {
+        let mut bytes = vec![0; 8];
+        write(&mut bytes, SEED, (Kind::State, 0x0102_0304, true), |out| out.extend(b"hello"));
+        let mut expected = b"\0\0\0\0\0\0\0\0HW\x01\x88\0\0\0\x05\0\0\0\0\x01\x02\x03\x04".to_vec();
+        expected.extend(xxh3_64_with_seed(b"hello", SEED).to_be_bytes());
+        expected.extend(xxh3_64_with_seed(&expected[8..], SEED).to_be_bytes());
+        expected.extend(b"hello\0\0\0");
+        assert_eq!(bytes, expected);
+        for number in 1..=9 {
+            let kind = Kind::read(number).unwrap();
+            let mut bytes = Vec::new();
+            write(&mut bytes, SEED, (kind, u64::MAX, false), |_| {});
+            let frame = read(&bytes, 0, SEED).unwrap();
+            assert_eq!((frame.kind, frame.kind as u8), (kind, number));
+            assert_eq!((frame.commit, frame.is_first, frame.length()), (u64::MAX, false, 32));
+        }
+        assert_eq!((Kind::read(0), Kind::read(10)), (None, None));
+    }
+
+    #[test]
+    fn a_frame_of_another_format_is_not_read() {
+        let bytes = log(&[&["a"]]);
+        assert!(read(&bytes, 0, SEED).unwrap().is_first);
+        for (at, value) in [(0, b'h'), (1, b'v'), (2, 2), (3, 0x80), (3, 0x8a)] {
+            let mut bytes = bytes.clone();
+            bytes[at] = value;
+            let checksum = xxh3_64_with_seed(&bytes[..24], SEED);
+            bytes[24..32].copy_from_slice(&checksum.to_be_bytes());
+            assert_eq!(read(&bytes, 0, SEED).err(), Some(0), "{value} at {at}");
+        }
     }
 
     #[test]

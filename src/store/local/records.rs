@@ -231,6 +231,25 @@ mod tests {
         let mut out = Vec::new();
         record.write(&mut out);
         assert_eq!(ChannelRecord::read(&out).unwrap(), record);
+        let mark = Mark { newest: id(1, 2), ages: 3 };
+        let mut out = Vec::new();
+        mark.write(&mut out);
+        assert_eq!(Mark::read(&out).unwrap(), mark);
+    }
+
+    #[test]
+    fn the_events_of_a_record_have_consecutive_ids() {
+        let events = events();
+        assert_eq!([0, 1].map(|index| events.id(index)), [id(7, 1), id(7, 2)]);
+        // The id after the last event exists too.
+        let read = |first, events| {
+            let mut out = Vec::new();
+            Events { first, events, key: None, ..self::events() }.write(&mut out);
+            Events::read(&out).is_ok()
+        };
+        assert!(read(id(7, u64::MAX - 2), events.events.clone()));
+        assert!(!read(id(7, u64::MAX - 1), events.events.clone()));
+        assert!(!read(id(7, 1), Vec::new()), "a record without events");
     }
 
     /// The literal bytes of the first format. A change that makes old files unreadable fails here.
@@ -251,7 +270,7 @@ mod tests {
     #[test]
     fn a_field_of_a_later_version_is_passed_over() {
         let mut out = Vec::new();
-        let plain = Events { key: None, ..events() };
+        let plain = Events { key: None, is_first: false, ..events() };
         plain.write(&mut out);
         let at = 2 + 1 + 32 + 4;
         out[at..at + 2].copy_from_slice(&5_u16.to_be_bytes());
