@@ -46,7 +46,8 @@
 //!
 //! - [`core`]: what follows from the protocol alone (events, cursors, segments, the text of a
 //!   stream, caching headers). No I/O and no clock; time is an argument.
-//! - [`sync`]: the clock, timers, lists of waiters and background threads.
+//! - [`sync`]: the clock, timers, lists of waiters and background threads; [`pem`]: files of
+//!   certificates and keys.
 //! - [`access`]: tokens and their scopes; [`limits`]: how much one client or publisher may use.
 //! - [`store`]: where events are kept, on disk, in memory or in Redis.
 //! - [`telemetry`] has the metrics.
@@ -103,6 +104,8 @@ pub mod hub;
 pub mod limits;
 #[doc(hidden)]
 pub mod origin;
+#[doc(hidden)]
+pub mod pem;
 #[doc(hidden)]
 pub mod server;
 #[doc(hidden)]

@@ -46,10 +46,14 @@ impl Log {
     }
 }
 
-/// What is logged at a level. Libraries log warnings about single frames of single clients, so one
-/// client could fill the log; therefore only their errors are logged, unless `level` is debug or
-/// trace.
+/// The libraries of the connections of clients. They log single frames, so one client could fill the
+/// log.
+const CLIENT_LIBRARIES: [&str; 3] = ["h2", "hyper", "hyper_util"];
+
+/// What is logged at a level. Of libraries only errors are logged, unless `level` is debug; of those
+/// of the connections of clients, only errors at every level.
 fn targets(level: Level) -> Targets {
     let of_libraries = if level > Level::INFO { level } else { Level::ERROR };
-    Targets::new().with_default(of_libraries).with_target("headwater", level)
+    let targets = Targets::new().with_default(of_libraries).with_target("headwater", level);
+    targets.with_targets(CLIENT_LIBRARIES.map(|library| (library, Level::ERROR)))
 }

@@ -150,11 +150,13 @@ impl AppState {
         let version = request.version();
         let admission = caller.admission;
         let asks_for_socket = matches!(request.uri().path(), "/ws" | console::SOCKET);
+        let is_known_method = websocket::accept_connect(&mut request, asks_for_socket);
         let (answered, readers) = match site::host(&request) {
             Err(problem) => (Err(problem), Readers::default()),
             Ok(host) => {
                 let (readers, allowed) = self.guard(&request, caller, &host);
-                let answered = match allowed.and_then(|()| only_chunks(&request)) {
+                let checked = allowed.and(is_known_method).and_then(|()| only_chunks(&request));
+                let answered = match checked {
                     Err(problem) => Err(problem),
                     Ok(()) if admission == Admission::Admin => {
                         self.answer_admin(request, caller.address, &host).await
@@ -316,7 +318,10 @@ impl AppState {
                 Err(Problem::not_found("metrics are on the admin listener (--admin-listen)"))
             }
             _ if !is_read => Err(Problem::method(READ_METHODS)),
-            Route::WebSocket => self.handshake(&request, host, &query, admission, permit),
+            Route::WebSocket => {
+                let (admission, stream) = self.stream_permit(request.version(), admission);
+                self.handshake(&request, host, &query, admission, (permit, stream))
+            }
             Route::History(name) => {
                 let audience = self.audience_of(&request, &query, &name)?;
                 Ok(for_its(audience, self.history(&name, &query).await?))

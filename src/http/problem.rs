@@ -9,7 +9,7 @@ use hyper::header::{
     ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER,
     SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
-use hyper::{Response, StatusCode};
+use hyper::{Response, StatusCode, Version};
 use serde_json::{Map, Value, json};
 
 /// An error response.
@@ -137,13 +137,18 @@ impl Problem {
 
     /// `426`: only WebSocket handshakes are answered here. `can_upgrade`: they can be sent over this
     /// connection, which is so with HTTP/1.1.
-    pub fn only_websockets(can_upgrade: bool) -> Self {
-        let detail = match can_upgrade {
-            true => {
+    pub fn only_websockets(version: Version) -> Self {
+        let can_upgrade = version == Version::HTTP_11;
+        let detail = match version {
+            Version::HTTP_11 => {
                 "this is a WebSocket: send Connection: Upgrade, Upgrade: websocket, \
                  Sec-WebSocket-Version: 13 and a Sec-WebSocket-Key with GET"
             }
-            false => "a WebSocket begins with HTTP/1.1 here",
+            Version::HTTP_2 => {
+                "this is a WebSocket: send CONNECT with :protocol websocket (RFC 8441), \
+                 Sec-WebSocket-Version: 13"
+            }
+            _ => "a WebSocket begins with HTTP/1.1 or HTTP/2 here",
         };
         let (status, title) = (StatusCode::UPGRADE_REQUIRED, "Only WebSockets here");
         Self { upgrade: can_upgrade, ..Self::new(status, "websocket", title, detail) }

@@ -4,6 +4,7 @@
 //! or a WebSocket is taken out of hyper; after a stream, hyper gets it back.
 
 use super::connection::{Connection, Handover, Requests, ResponseKind, Switched};
+use super::connection_log::Reason;
 use super::listener::Stream;
 use super::takeover::{self, Taken};
 use super::{HEAD_BYTES_MAX, Peer, Served};
@@ -55,33 +56,40 @@ enum Next {
 
 /// Serves the requests of a connection, one after another. While a stream is with a pump, the
 /// future keeps only what is needed afterwards: everything else is in boxed futures.
-pub(super) async fn serve(stream: Stream, served: &Served, peer: &Peer) {
+pub(super) async fn serve(stream: Stream, served: &Served, peer: &Peer) -> Reason {
     let mut waiting = Box::pin(until_caught_up(stream, Bytes::new(), served, peer)).await;
-    while let Some(Waiting { socket, stream, after }) = waiting {
+    loop {
+        let Waiting { socket, stream, after } = match waiting {
+            Ok(waiting) => waiting,
+            Err(reason) => return reason,
+        };
         let outcome = served.pumps.send(socket, stream).await;
         waiting = Box::pin(resume(outcome, after, served, peer)).await;
     }
 }
 
-/// Serves requests until one has a stream that has caught up. Returns `None` when the connection
-/// has ended. `unread` are bytes that were already read from it.
+/// Serves requests until one has a stream that has caught up. `unread` are bytes that were already
+/// read from it.
+///
+/// # Errors
+/// Fails when the connection has ended.
 async fn until_caught_up(
     mut stream: Stream,
     mut unread: Bytes,
     served: &Served,
     peer: &Peer,
-) -> Option<Waiting> {
+) -> Result<Waiting, Reason> {
     loop {
         match Box::pin(serve_requests(stream, unread, served, peer)).await? {
             Next::WebSocket(switched) => {
-                super::serve_websocket(*switched, served.origin.clone()).await;
-                return None;
+                let ended = super::serve_websocket(*switched, served.origin.clone()).await;
+                return Err(Reason::WebSocket(ended.and_then(|(_, code)| code)));
             }
             Next::Stream { stream: own, taken, unread: after } => {
                 let now = served.origin.hub.clock().machine_now();
                 let (head, body, closes) = taken.into_parts(now);
                 let after = Box::new(After { unread: after, closes });
-                match takeover::send(own, head, body).await? {
+                match takeover::send(own, head, body).await.ok_or(Reason::InStream)? {
                     (own, Some(body)) => return Waiting::new(own, body, after),
                     (own, None) => (stream, unread) = after.next_request(own, served).await?,
                 }
@@ -96,8 +104,8 @@ async fn resume(
     after: Box<After>,
     served: &Served,
     peer: &Peer,
-) -> Option<Waiting> {
-    match takeover::resume(outcome).await? {
+) -> Result<Waiting, Reason> {
+    match takeover::resume(outcome).await.ok_or(Reason::InStream)? {
         (stream, Some(body)) => Waiting::new(stream, body, after),
         (stream, None) => {
             let (stream, unread) = after.next_request(stream, served).await?;
@@ -107,28 +115,39 @@ async fn resume(
 }
 
 impl Waiting {
-    fn new(stream: Stream, body: Box<CountedStream>, after: Box<After>) -> Option<Self> {
-        Some(Self { socket: stream.into_socket().ok()?, stream: body, after })
+    fn new(stream: Stream, body: Box<CountedStream>, after: Box<After>) -> Result<Self, Reason> {
+        let socket = stream.into_socket().map_err(|_| Reason::Failed)?;
+        Ok(Self { socket, stream: body, after })
     }
 }
 
 impl After {
-    /// Waits for the next request. Returns `None` if the connection has to close.
-    async fn next_request(self, stream: Stream, served: &Served) -> Option<(Stream, Bytes)> {
+    /// Waits for the next request.
+    ///
+    /// # Errors
+    /// Fails if the connection has to close.
+    async fn next_request(
+        self,
+        stream: Stream,
+        served: &Served,
+    ) -> Result<(Stream, Bytes), Reason> {
         if self.closes || self.unread.is_empty() && !has_request(&stream, served).await {
-            return None;
+            return Err(Reason::Finished);
         }
-        Some((stream, self.unread))
+        Ok((stream, self.unread))
     }
 }
 
 /// Serves requests with hyper, until a response takes the connection away from it.
+///
+/// # Errors
+/// Fails when the connection has ended.
 async fn serve_requests(
     stream: Stream,
     unread: Bytes,
     served: &Served,
     peer: &Peer,
-) -> Option<Next> {
+) -> Result<Next, Reason> {
     let Served { origin, config, .. } = served;
     let head_time = Some(config.head_timeout);
     let pace = IntakePace::default();
@@ -158,27 +177,30 @@ async fn serve_requests(
         .serve_connection(TokioIo::new(connection), service)
         .with_upgrades();
     let mut is_told = false;
-    // The result of the connection is ignored; the end of a stream is counted by its body.
-    poll_fn(|context| {
+    // The end of a stream is counted by its body.
+    let reason = poll_fn(|context| {
         requests.begin_turn();
         let mut connection = Pin::new(&mut connection);
         if !is_told && stage.poll_reached(context, Stage::Closing) {
             is_told = true;
             connection.as_mut().graceful_shutdown();
         }
-        let polled = connection.poll(context).map(drop);
-        if requests.has_stream() { Poll::Ready(()) } else { polled }
+        let polled = connection.poll(context).map(|ended| match ended {
+            Ok(()) => Reason::Finished,
+            Err(_) => Reason::Failed,
+        });
+        if requests.has_stream() { Poll::Ready(Reason::InStream) } else { polled }
     })
     .await;
-    let taken = match requests.take_handover()? {
-        Handover::WebSocket(switched) => return Some(Next::WebSocket(switched)),
+    let taken = match requests.take_handover().ok_or(reason)? {
+        Handover::WebSocket(switched) => return Ok(Next::WebSocket(switched)),
         Handover::Stream(taken) => taken,
     };
-    let parts = connection.into_parts()?;
-    let stream = parts.io.into_inner().take_stream()?;
+    let parts = connection.into_parts().ok_or(reason)?;
+    let stream = parts.io.into_inner().take_stream().ok_or(reason)?;
     // A copy, because even an empty handle would keep hyper's whole buffer.
     let unread = Bytes::copy_from_slice(&parts.read_buf);
-    Some(Next::Stream { stream, taken, unread })
+    Ok(Next::Stream { stream, taken, unread })
 }
 
 /// Waits for the next request after a stream. Returns `false` if the connection has to close.

@@ -7,7 +7,9 @@
 //! `--drain-timeout` is over or a second stop is requested.
 
 pub mod connection;
+mod connection_log;
 mod http1;
+mod http2;
 pub mod listener;
 pub mod takeover;
 pub mod tls;
@@ -15,25 +17,19 @@ pub mod unread_answers;
 mod unsent;
 
 use crate::fanout::Pumps;
-use crate::http::websocket::Session;
+use crate::http::websocket::{Session, Wire};
 use crate::http::{Admission, AppState, Caller, TlsPeer};
 use crate::limits::client_address::Client;
 use crate::limits::connections::{Acquired, Permit};
-use crate::limits::intake_pace::{Allowance, IntakePace};
-use crate::server::connection::{Connection, Requests, Switched};
+use crate::server::connection::Switched;
+use crate::server::connection_log::{ConnectionLog, Reason, Transport};
 use crate::server::listener::{Listener, Stream};
 use crate::server::tls::{Accepted, Tls};
-use crate::server::unread_answers::UnreadAnswers;
 use crate::sync::lifecycle::Stage;
 use crate::sync::shutdown::Shutdown;
 use crate::sync::waiters::Registration;
-use bytes::Bytes;
 use hyper::Version;
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -46,16 +42,6 @@ use tokio::time::{sleep, timeout};
 /// The most bytes in the head of a request, and about the number of bytes that hyper queues for a
 /// slow client.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
-/// The most HTTP/2 streams on a connection. A trusted proxy sends the requests of many clients over
-/// few connections, so it has a higher limit.
-const H2_STREAMS_MAX: u32 = 100;
-const H2_PROXY_STREAMS_MAX: u32 = 10_000;
-/// How often an HTTP/2 connection checks for responses that its client does not read.
-const UNREAD_PAUSE: Duration = Duration::from_millis(500);
-/// The most bytes that wait in an HTTP/2 stream for a client that does not read; the events after
-/// them stay in the shared log. With hyper's default of 400 KiB, one connection with 5,000 such
-/// streams used 2 GB.
-const H2_UNSENT_BYTES: usize = 16 * 1024;
 /// The most connections on the admin listeners.
 const ADMIN_CONNECTIONS: usize = 512;
 /// The longest time for connections without a stream to close when the process ends.
@@ -278,7 +264,7 @@ impl Served {
     ) {
         let count = connections.len();
         if count >= self.config.max_connections.saturating_add(self.config.overload_connections) {
-            return;
+            return ConnectionLog::refused(address, "--max-connections");
         }
         // A proxy's connection is not counted; each of its requests is counted for its client.
         let clients = &self.origin.clients;
@@ -287,7 +273,9 @@ impl Served {
             false => clients.acquire(Client::at(address)),
         };
         let (admission, permit) = match acquired {
-            Acquired::Rejected => return,
+            Acquired::Rejected => {
+                return ConnectionLog::refused(address, "--max-connections-per-client");
+            }
             Acquired::OverLimit(permit) => (Admission::OverLimit, Some(permit)),
             Acquired::Granted(permit) if count < self.config.max_connections => {
                 (Admission::Normal, permit)
@@ -337,19 +325,21 @@ impl Served {
         tls: Option<Arc<Tls>>,
     ) -> impl Future<Output = ()> + Send + use<> {
         let served = self.clone();
+        let mut log = ConnectionLog::new(peer.caller.address);
         async move {
             // The futures of everything but a stream are boxed, so that the many connections with
             // streams are small.
             let begun = Box::pin(served.begin(stream, tls)).await;
-            let Some((stream, protocol, tls_peer)) = begun else { return };
+            let Some((stream, protocol, tls_peer)) = begun else { return log.ended(Reason::Tls) };
             peer.caller.tls = tls_peer;
-            match protocol {
-                None => {}
-                Some(Version::HTTP_2) => {
-                    Box::pin(serve_h2(stream, served.origin.clone(), &peer)).await;
-                }
-                Some(_) => http1::serve(stream, &served, &peer).await,
-            }
+            let Some(version) = protocol else { return log.ended(Reason::NoRequest) };
+            let is_h2 = version == Version::HTTP_2;
+            log.opened(Transport::new(is_h2, tls_peer != TlsPeer::None));
+            let reason = match is_h2 {
+                true => Box::pin(http2::serve(stream, served.origin.clone(), &peer)).await,
+                false => http1::serve(stream, &served, &peer).await,
+            };
+            log.ended(reason);
         }
     }
 }
@@ -363,83 +353,18 @@ async fn protocol_of(stream: &Stream, idle_timeout: Duration) -> Option<Version>
     Some(if is_h2 { Version::HTTP_2 } else { Version::HTTP_11 })
 }
 
-/// Serves a WebSocket after its handshake.
-async fn serve_websocket(switched: Switched, origin: Arc<AppState>) {
+/// Serves a WebSocket after its handshake. Returns its connection, and the code with which the origin
+/// has closed it.
+async fn serve_websocket(switched: Switched, origin: Arc<AppState>) -> Option<(Wire, Option<u16>)> {
     let Switched { upgrade, handshake } = switched;
     // The client may have disconnected before the response was written.
-    let Ok(upgraded) = upgrade.await else { return };
+    let upgraded = upgrade.await.ok()?;
     let mut stage = Registration::new(origin.hub.lifecycle().clone());
     let draining = poll_fn(|context| match stage.poll_reached(context, Stage::Draining) {
         true => Poll::Ready(()),
         false => Poll::Pending,
     });
-    Session::new(origin, upgraded, handshake).await.run(draining).await;
-}
-
-async fn serve_h2(stream: Stream, origin: Arc<AppState>, peer: &Peer) {
-    let write_timeout = origin.write_timeout();
-    let requests = Arc::new(Requests::default());
-    let caller = peer.caller;
-    // HTTP/2 frames may arrive at any time, so there is no timeout for heads; pings detect clients
-    // that have disconnected.
-    let allowance = Arc::new(Allowance::default());
-    let pace = IntakePace::of_frames(allowance.clone());
-    let connection =
-        Connection::new(stream, Bytes::new(), requests.clone(), None, write_timeout, pace);
-    let begun = requests.clone();
-    let unread = Arc::new(UnreadAnswers::new(origin.heartbeat()));
-    let watched = unread.clone();
-    let streams_max = match origin.clients.is_proxy(caller.address) {
-        true => H2_PROXY_STREAMS_MAX,
-        false => H2_STREAMS_MAX,
-    };
-    let mut stage = Registration::new(origin.hub.lifecycle().clone());
-    let service = service_fn(move |mut request| {
-        let (origin, unread) = (origin.clone(), watched.clone());
-        begun.begin();
-        allowance.request();
-        request.extensions_mut().insert(allowance.clone());
-        async move {
-            let answer = origin.answer(request, &caller).await;
-            Ok::<_, Infallible>(answer.map(|body| unread.watch(body)))
-        }
-    });
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(20))
-        .max_concurrent_streams(streams_max)
-        .max_send_buf_size(H2_UNSENT_BYTES)
-        .max_header_list_size(HEAD_BYTES_MAX as u32)
-        .serve_connection(TokioIo::new(connection), service);
-    let mut connection = pin!(connection);
-    let mut is_told = false;
-    let mut looks = tokio::time::interval(UNREAD_PAUSE);
-    let _ended = poll_fn(|context| {
-        while looks.poll_tick(context).is_ready() {
-            if unread.is_stuck(write_timeout) {
-                // Only the whole connection can be closed from here. Responses that the client has
-                // already read are not affected.
-                return Poll::Ready(Ok(()));
-            }
-        }
-        loop {
-            let ended = connection.as_mut().poll(context);
-            let is_sent_away = caller.admission.is_refused() && requests.any();
-            // While the origin drains, a new connection still gets the answer to a request.
-            let is_over = stage.poll_reached(context, Stage::Closing)
-                || requests.any() && stage.poll_reached(context, Stage::Draining);
-            let must_go = is_sent_away || is_over;
-            if is_told || ended.is_ready() || !must_go {
-                return ended;
-            }
-            // Sends GOAWAY: running requests continue, and the client opens a new connection for
-            // further ones.
-            is_told = true;
-            connection.as_mut().graceful_shutdown();
-        }
-    })
-    .await;
+    Some(Session::new(origin, upgraded, handshake).await.run(draining).await)
 }
 
 /// Whether the connection begins with the HTTP/2 preface. The bytes are not consumed.

@@ -1,6 +1,7 @@
 //! TLS of the listeners: certificates that can be replaced, the choice between HTTP/2 and HTTP/1.1,
 //! and certificates of clients.
 
+use crate::pem::{authorities, certificates, private_key};
 use crate::sync::replaceable::Replaceable;
 use hyper::Version;
 use std::fmt;
@@ -11,11 +12,9 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
 /// The protocol names of HTTP/2 and HTTP/1.1 in the TLS handshake (RFC 7301), the preferred one
@@ -96,9 +95,7 @@ impl fmt::Debug for Tls {
 fn server_config(config: &TlsConfig) -> Result<ServerConfig, String> {
     let TlsConfig { certificate, key, edge_authorities, .. } = config;
     let chain = certificates(certificate, "--tls-cert")?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| {
-        format!("--tls-key: no private key can be read from {}: {error}", key.display())
-    })?;
+    let private = private_key(key, "--tls-key")?;
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone());
     let unusable = |error: &dyn fmt::Display| format!("TLS cannot be used: {error}");
@@ -107,13 +104,8 @@ fn server_config(config: &TlsConfig) -> Result<ServerConfig, String> {
     let builder = match edge_authorities {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let mut roots = RootCertStore::empty();
-            for authority in certificates(path, "--tls-edge-ca")? {
-                roots.add(authority).map_err(|error| {
-                    format!("--tls-edge-ca: {} cannot be used: {error}", path.display())
-                })?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+            let roots = Arc::new(authorities(path, "--tls-edge-ca")?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
             // Clients without a certificate are served like any other client.
             let verifier = verifier.allow_unauthenticated().build();
             builder.with_client_cert_verifier(verifier.map_err(|error| unusable(&error))?)
@@ -128,16 +120,4 @@ fn server_config(config: &TlsConfig) -> Result<ServerConfig, String> {
     })?;
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     Ok(config)
-}
-
-fn certificates(path: &PathBuf, flag: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let cannot = |why: &dyn fmt::Display| {
-        format!("{flag}: no certificate can be read from {}: {why}", path.display())
-    };
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let certificates = read.map_err(|error| cannot(&error))?;
-    match certificates.is_empty() {
-        true => Err(cannot(&"it has none in PEM")),
-        false => Ok(certificates),
-    }
 }

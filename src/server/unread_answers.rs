@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -28,6 +28,7 @@ pub struct UnreadAnswers {
     /// comment.
     heartbeat: Duration,
     answers: Mutex<Vec<Weak<LastPoll>>>,
+    is_given_up: AtomicBool,
 }
 
 /// When hyper last polled a body, in ms since the connection began.
@@ -47,7 +48,12 @@ impl UnreadAnswers {
     /// Creates the record of a connection without responses. `heartbeat` is the longest time for
     /// which a stream has nothing to send.
     pub fn new(heartbeat: Duration) -> Self {
-        Self { begun: Instant::now(), heartbeat, answers: Mutex::default() }
+        Self {
+            begun: Instant::now(),
+            heartbeat,
+            answers: Mutex::default(),
+            is_given_up: AtomicBool::new(false),
+        }
     }
 
     /// Adds a response, and returns its body with a record of its polls.
@@ -60,9 +66,17 @@ impl UnreadAnswers {
         Watched { body, unread: self.clone(), last_poll }
     }
 
+    /// Records that the client has left the end of a WebSocket unread for too long.
+    pub fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Relaxed);
+    }
+
     /// Whether the client has left a response unread for longer than `longest`; for a stream, the
     /// heartbeat time is added.
     pub fn is_stuck(&self, longest: Duration) -> bool {
+        if self.is_given_up.load(Ordering::Relaxed) {
+            return true;
+        }
         let now = self.now();
         let answers = self.answers.lock();
         answers.iter().filter_map(Weak::upgrade).any(|last_poll| {

@@ -3,13 +3,16 @@
 use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
-/// Most messages of one kind in a period. Further ones are counted.
+/// Most messages of one kind in a period, unless another number is given. Further ones are counted.
 const MESSAGES_MAX: u32 = 10;
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// The messages of one kind.
-#[derive(Debug, Default)]
-pub struct Throttle(Mutex<Period>);
+#[derive(Debug)]
+pub struct Throttle {
+    messages_max: u32,
+    period: Mutex<Period>,
+}
 
 #[derive(Debug, Default)]
 struct Period {
@@ -18,16 +21,28 @@ struct Period {
     suppressed: u64,
 }
 
+impl Default for Throttle {
+    fn default() -> Self {
+        Self::with(MESSAGES_MAX)
+    }
+}
+
 impl Throttle {
+    /// Creates a throttle that admits so many messages in a period of ten seconds.
+    pub const fn with(messages_max: u32) -> Self {
+        let period = Period { begun: None, logged: 0, suppressed: 0 };
+        Self { messages_max, period: Mutex::new(period) }
+    }
+
     /// Decides whether a message at the time `now` is logged. If it is, the result is the number of
     /// messages that were not logged since the last one that was.
     pub fn admit(&self, now: Instant) -> Option<u64> {
-        let mut period = self.0.lock();
+        let mut period = self.period.lock();
         if period.begun.is_none_or(|begun| now.duration_since(begun) >= PERIOD) {
             period.begun = Some(now);
             period.logged = 0;
         }
-        if period.logged == MESSAGES_MAX {
+        if period.logged == self.messages_max {
             period.suppressed += 1;
             return None;
         }

@@ -1,4 +1,8 @@
-//! `GET /ws`: the handshake of a WebSocket, and the rights of its client.
+//! `/ws`: the handshake of a WebSocket, and the rights of its client.
+//!
+//! Over HTTP/1.1 the handshake is a `GET` with `Upgrade` (RFC 6455), over HTTP/2 a `CONNECT` with
+//! `:protocol` (RFC 8441). [`accept_connect`] turns the second into the first for all checks, and
+//! only [`made`] tells them apart.
 //!
 //! An invalid request gets an HTTP error. To refuse a client, the origin completes the handshake
 //! and then closes the connection with a code and a reason, because a browser does not show a page
@@ -9,8 +13,10 @@ pub mod frame;
 mod rate_limited;
 mod session;
 mod subscription;
+mod wire;
 
-pub use session::{Session, Wire, close, failed, wire, wire_config};
+pub use session::Session;
+pub use wire::{Wire, close, failed, wire, wire_config};
 
 use super::access::{bearer, cookies, explanation};
 use super::problem::Problem;
@@ -23,13 +29,16 @@ use crate::access::{Credentials, Decision};
 use crate::core::event::ChannelName;
 use crate::http::stream_body::ResponseBody;
 use crate::limits::connections::Permit;
+use crate::limits::intake_pace::Allowance;
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
 use hyper::header::{
     CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -48,9 +57,13 @@ pub struct Handshake {
     credentials: Credentials,
     /// The reason for which the connection is closed at once, if it is.
     close_reason: Option<CloseReason>,
-    /// The permit of the client.
-    _permit: Option<Permit>,
+    /// The allowance of the connection, if the WebSocket is a stream over HTTP/2.
+    allowance: Option<Arc<Allowance>>,
+    _permits: Permits,
 }
+
+/// The permits of a WebSocket: that of its client, and that of a stream over HTTP/2.
+pub type Permits = (Option<Permit>, Option<OwnedSemaphorePermit>);
 
 /// The code and the reason with which a connection is closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,16 +101,10 @@ impl AppState {
         host: &str,
         query: &Query,
         admission: Admission,
-        permit: Option<Permit>,
+        permits: Permits,
     ) -> Result<HttpResponse, Problem> {
         let headers = request.headers();
-        let handshake = with_one_upgrade(request);
-        let made = create_response_with_body(&handshake, || ResponseBody::Full(Default::default()));
-        // The library checks only the first key; RFC 6455, section 11.3.1, allows only one.
-        let is_one = headers.get_all(SEC_WEBSOCKET_KEY).iter().count() < 2;
-        let Some(mut answer) = made.ok().filter(|_| is_one) else {
-            return Err(no_handshake(request));
-        };
+        let mut answer = made(request)?;
         let site = self.site(headers, host);
         let is_local = !self.access.guards_publishing() && is_local_page(headers);
         if site == Site::Strange && !self.config().cors_origins.is_empty() && !is_local {
@@ -142,7 +149,8 @@ impl AppState {
         answer.extensions_mut().insert(Arc::new(Handshake {
             credentials,
             close_reason,
-            _permit: permit,
+            allowance: request.extensions().get().cloned(),
+            _permits: permits,
         }));
         Ok(answer)
     }
@@ -175,6 +183,52 @@ impl AppState {
     }
 }
 
+/// Turns a request for a WebSocket over HTTP/2 into a `GET`, so that all checks of a `GET` hold for
+/// it. Any other `CONNECT` is refused.
+///
+/// # Errors
+/// Fails with `501` where the protocol or the resource is not that of a WebSocket.
+pub(super) fn accept_connect<B>(request: &mut Request<B>, is_socket: bool) -> Result<(), Problem> {
+    if request.method() != Method::CONNECT {
+        return Ok(());
+    }
+    if !is_connect(request) || !is_socket {
+        let detail = "CONNECT opens a WebSocket over HTTP/2 here, at /ws and with :protocol \
+                      websocket (RFC 8441), and nothing else";
+        let (status, title) = (StatusCode::NOT_IMPLEMENTED, "CONNECT opens nothing else here");
+        return Err(Problem::new(status, "connect", title, detail));
+    }
+    *request.method_mut() = Method::GET;
+    Ok(())
+}
+
+/// Whether a request asks for a WebSocket over HTTP/2. Only a `CONNECT` may have a `:protocol`.
+fn is_connect<B>(request: &Request<B>) -> bool {
+    let protocol = request.extensions().get::<Protocol>();
+    request.version() == Version::HTTP_2
+        && protocol.is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case("websocket"))
+}
+
+/// The response to a valid handshake, without the headers that depend on the client.
+///
+/// # Errors
+/// Fails when the handshake is not valid for its version of HTTP.
+fn made(request: &Request<Incoming>) -> Result<HttpResponse, Problem> {
+    let headers = request.headers();
+    let body = || ResponseBody::Full(Default::default());
+    if is_connect(request) {
+        let is_version_13 = headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|one| one == "13");
+        return match is_version_13 {
+            true => Ok(Response::new(body())),
+            false => Err(Problem::bad_field("Sec-WebSocket-Version", "the version is 13")),
+        };
+    }
+    let made = create_response_with_body(&with_one_upgrade(request), body);
+    // The library checks only the first key; RFC 6455, section 11.3.1, allows only one.
+    let is_one = headers.get_all(SEC_WEBSOCKET_KEY).iter().count() < 2;
+    made.ok().filter(|_| is_one).ok_or_else(|| no_handshake(request))
+}
+
 /// A copy of the head for the library, which does not find `websocket` in a list of protocols
 /// (RFC 6455, section 4.2.1, asks for a header that contains it).
 fn with_one_upgrade(request: &Request<Incoming>) -> Request<()> {
@@ -201,12 +255,12 @@ fn no_handshake(request: &Request<Incoming>) -> Problem {
     let is_upgrade =
         has_word(headers, UPGRADE, "websocket") && has_word(headers, CONNECTION, "upgrade");
     let is_version_13 = headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
-    let is_http_11 = request.version() == hyper::Version::HTTP_11;
-    if is_upgrade && is_version_13 && is_http_11 {
+    let version = request.version();
+    if is_upgrade && is_version_13 && version == Version::HTTP_11 {
         let detail = "Sec-WebSocket-Key takes 16 bytes in base64, once";
         return Problem::bad_field("Sec-WebSocket-Key", detail);
     }
-    Problem::only_websockets(is_http_11)
+    Problem::only_websockets(version)
 }
 
 fn protocols(headers: &HeaderMap) -> Vec<&str> {

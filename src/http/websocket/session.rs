@@ -6,16 +6,16 @@
 //! client is being stored. It therefore knows the id of an event that must not be echoed (`"echo":
 //! false`) before it reads that event.
 
-use super::rate_limited::RateLimited;
 use super::subscription::{Subscription, Subscriptions};
+use super::wire::{Wire, close, failed, wire};
 use super::{AppState, CloseReason, Handshake, Problem};
 use crate::access::scope::Right;
 use crate::core::event::ChannelName;
 use crate::core::resume::ResumeFrom;
 use crate::core::sse;
+use crate::http::HttpConfig;
 use crate::http::probe;
 use crate::http::websocket::frame::{self, ClientMessage, Frame, Publish, Reference};
-use crate::http::{HttpConfig, WebSocketLimits};
 use crate::hub::reader::{Lost, Step};
 use crate::hub::{Join, Joined};
 use crate::store::{Idempotency, Publication};
@@ -24,54 +24,22 @@ use futures_util::SinkExt;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
-use std::io::ErrorKind;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_stream::StreamExt;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame as WireFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
-use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame as WireFrame};
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::{Error, Message};
 
-/// The size of the read buffer of each connection.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
-/// Frames are collected up to this size before they are written.
-const WRITE_BUFFER_BYTES: usize = 8 * 1024;
 /// The longest frame of a message with an event, in bytes.
 const CHUNK_BYTES: usize = 16 * 1024;
-/// The longest time for closing a connection, and the most bytes that are read during it. Unread
-/// bytes would reset the connection, and the client might not receive the close reason.
-const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
-const DISCARDED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// The number of unanswered pings after which a client counts as disconnected.
 const UNANSWERED_PINGS_MAX: u32 = 2;
 /// Seconds after which a client may connect again when the store does not answer.
 const RETRY_STORE_S: u64 = 5;
-
-/// A connection that reads and writes WebSocket frames.
-pub type Wire = WebSocketStream<RateLimited<TokioIo<Upgraded>>>;
-
-/// Turns an upgraded connection into a WebSocket with these limits.
-pub async fn wire(upgraded: Upgraded, limits: &WebSocketLimits) -> Wire {
-    let config = wire_config(limits.message_bytes);
-    let stream = RateLimited::new(TokioIo::new(upgraded), limits.bytes_per_second);
-    WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await
-}
-
-/// The settings of the library for messages of at most `message_bytes` bytes.
-pub fn wire_config(message_bytes: usize) -> WebSocketConfig {
-    WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(WRITE_BUFFER_BYTES)
-        .max_message_size(Some(message_bytes))
-        .max_frame_size(Some(message_bytes))
-}
 
 /// A WebSocket that is being served.
 pub struct Session {
@@ -107,7 +75,7 @@ impl Session {
     /// Creates a session for a connection after its handshake.
     pub async fn new(origin: Arc<AppState>, upgraded: Upgraded, handshake: Arc<Handshake>) -> Self {
         let config = origin.config();
-        let wire = wire(upgraded, &config.websocket).await;
+        let wire = wire(upgraded, &config.websocket, handshake.allowance.clone()).await;
         let frames = RateLimiter::direct(Quota::per_second(config.websocket.frames_per_second));
         let subscriptions = Subscriptions::default();
         Self {
@@ -122,8 +90,9 @@ impl Session {
         }
     }
 
-    /// Serves the client until one side ends the session, or until `draining` completes.
-    pub async fn run(mut self, draining: impl Future<Output = ()>) {
+    /// Serves the client until one side ends the session, or until `draining` completes. Returns
+    /// the connection, and the code with which the origin has closed it.
+    pub async fn run(mut self, draining: impl Future<Output = ()>) -> (Wire, Option<u16>) {
         let origin = self.origin.clone();
         let metrics = origin.hub.metrics();
         metrics.websockets_open.inc();
@@ -132,13 +101,16 @@ impl Session {
             None => self.serve(draining).await,
         };
         metrics.websockets_open.dec();
-        match end {
-            End::Close(close_reason) => {
-                metrics.websocket_closed(Some(close_reason.code.into()));
-                close(self.wire, close_reason).await;
-            }
-            End::Gone => metrics.websocket_closed(None),
+        let close_reason = match end {
+            End::Close(close_reason) => Some(close_reason),
+            End::Gone => None,
+        };
+        let code = close_reason.as_ref().map(|close_reason| close_reason.code.into());
+        metrics.websocket_closed(code);
+        if let Some(close_reason) = close_reason {
+            close(&mut self.wire, close_reason).await;
         }
+        (self.wire, code)
     }
 
     async fn serve(&mut self, draining: impl Future<Output = ()>) -> End {
@@ -450,42 +422,4 @@ impl Session {
         let flushed = timeout(self.config.write_timeout, self.wire.flush()).await;
         if matches!(flushed, Ok(Ok(()))) { Ok(()) } else { Err(End::Gone) }
     }
-}
-
-/// The close reason for a failed connection; `None` if the client cannot receive one.
-pub fn failed(error: &Error, limits: &WebSocketLimits) -> Option<CloseReason> {
-    match error {
-        Error::Capacity(_) => {
-            let limit = limits.message_bytes;
-            let reason = format!("a message has at most {limit} bytes (--max-ws-message)");
-            Some(CloseReason::new(CloseCode::Size, reason))
-        }
-        Error::Utf8(_) => Some(CloseReason::new(CloseCode::Invalid, "text is UTF-8")),
-        Error::Io(error) if error.kind() == ErrorKind::QuotaExceeded => {
-            let limit = limits.bytes_per_second;
-            let reason = format!("at most {limit} bytes a second (--ws-byte-rate)");
-            Some(CloseReason::later(&reason, 1))
-        }
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
-        Error::Protocol(error) => Some(CloseReason::new(CloseCode::Protocol, error.to_string())),
-        _ => None,
-    }
-}
-
-/// Sends the close reason, and waits at most one second for the client to close too.
-pub async fn close(mut wire: Wire, close_reason: CloseReason) {
-    let frame =
-        CloseFrame { code: close_reason.code, reason: Utf8Bytes::from(short(close_reason.reason)) };
-    let close = async {
-        if wire.close(Some(frame)).await.is_ok() {
-            wire.get_mut().discard(DISCARDED_BYTES_MAX).await;
-        }
-    };
-    timeout(CLOSE_TIME_MAX, close).await.ok();
-}
-
-/// Cuts a reason to the 123 bytes that fit into a close frame (RFC 6455, section 5.5).
-fn short(mut reason: String) -> String {
-    reason.truncate(reason.floor_char_boundary(123));
-    reason
 }

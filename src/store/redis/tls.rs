@@ -1,12 +1,11 @@
 //! TLS of the connections to Redis: the authorities that are trusted, and a certificate of the
 //! origin.
 
+use crate::pem::{authorities, certificates, private_key};
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// The schemes of URLs with which connections use TLS.
@@ -56,9 +55,7 @@ impl RedisTls {
             return Ok(builder.with_no_client_auth());
         };
         let chain = certificates(certificate, "--redis-cert")?;
-        let private = PrivateKeyDer::from_pem_file(key).map_err(|error| {
-            format!("--redis-key: no private key can be read from {}: {error}", key.display())
-        })?;
+        let private = private_key(key, "--redis-key")?;
         builder.with_client_auth_cert(chain, private).map_err(|error| {
             format!(
                 "--redis-cert, --redis-key: {} and {} do not belong together: {error}",
@@ -69,17 +66,12 @@ impl RedisTls {
     }
 
     fn trusted(&self) -> Result<RootCertStore, String> {
-        let mut roots = RootCertStore::empty();
-        let Some(path) = &self.authorities else {
-            // Without any certificate, each connection fails, and the error names --redis-ca.
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            return Ok(roots);
-        };
-        for authority in certificates(path, "--redis-ca")? {
-            roots.add(authority).map_err(|error| {
-                format!("--redis-ca: {} cannot be used: {error}", path.display())
-            })?;
+        if let Some(path) = &self.authorities {
+            return authorities(path, "--redis-ca");
         }
+        let mut roots = RootCertStore::empty();
+        // Without any certificate, each connection fails, and the error names --redis-ca.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         Ok(roots)
     }
 }
@@ -90,18 +82,6 @@ pub fn without_tls(url: &str) -> Option<String> {
         let rest = url.strip_prefix(scheme)?;
         rest.starts_with([':', '-']).then(|| format!("{plain}{rest}"))
     })
-}
-
-fn certificates(path: &Path, flag: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let cannot = |why: &dyn Display| {
-        format!("{flag}: no certificate can be read from {}: {why}", path.display())
-    };
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let certificates = read.map_err(|error| cannot(&error))?;
-    match certificates.is_empty() {
-        true => Err(cannot(&"it has none in PEM")),
-        false => Ok(certificates),
-    }
 }
 
 #[cfg(test)]

@@ -48,10 +48,16 @@ struct Driver {
 impl Browser {
     /// Starts the browser with a fresh profile and an empty page.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// As `start`, with further flags.
+    pub async fn start_with(more: &[&str]) -> Self {
         let driver = Driver::start();
         let profile = tempfile::tempdir().expect("a directory for the profile");
         let data = format!("--user-data-dir={}", profile.path().display());
-        let flags: Vec<&str> = FLAGS.into_iter().chain([data.as_str()]).collect();
+        let flags: Vec<&str> =
+            FLAGS.into_iter().chain([data.as_str()]).chain(more.iter().copied()).collect();
         let patience = PATIENCE.as_millis() as u64;
         let wanted = json!({
             "goog:chromeOptions": { "binary": CHROMIUM, "args": flags },

@@ -6,6 +6,7 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use tokio::io::AsyncReadExt;
 
 #[test]
 fn every_line_of_a_json_log_is_an_object_with_a_level() {
@@ -98,4 +99,34 @@ async fn ends_of_channels_and_shed_streams_are_logged_and_floods_are_not() {
     assert_eq!(ended.status, 200);
     origin.logs_times("a channel was ended", 2).await;
     assert!(origin.logged("a request was refused") <= 20);
+}
+
+#[tokio::test]
+async fn each_connection_is_logged_at_debug_and_a_flood_of_them_is_not() {
+    let origin = Origin::with(&["--store", "memory", "--log", "debug"]);
+    // One request, and the end of its connection.
+    origin.publish("a", "secret-data").await;
+    origin.logs("a connection was opened client=127.0.0.1 transport=http/1.1").await;
+    origin.logs("reason=finished").await;
+    // A client that leaves its stream.
+    let mut stream = origin.raw(b"GET /channels/a HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    stream.read_exact(&mut [0; 12]).await.expect("a response");
+    drop(stream);
+    origin.logs("reason=in-stream").await;
+    // Bytes that are no request.
+    drop(origin.raw(b"\0\0\0\0\r\n\r\n").await);
+    origin.logs("reason=failed").await;
+    const FLOOD: usize = 3_000;
+    for _ in 0..FLOOD {
+        let mut stream = origin.raw(b"\0\0\0\0\r\n\r\n").await;
+        stream.read_to_end(&mut Vec::new()).await.ok();
+    }
+    // This line comes after all lines of the connections.
+    origin.signal("TERM");
+    origin.logs("stopped").await;
+    for words in ["a connection was opened", "a connection was closed"] {
+        let count = origin.logged(words);
+        assert!((1_000..FLOOD).contains(&count), "{words}: {count}");
+    }
+    assert_eq!(origin.logged("secret-data"), 0);
 }

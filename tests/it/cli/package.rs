@@ -1,4 +1,4 @@
-//! The Debian package: it is built, installed, upgraded and purged on this machine.
+//! The Debian package: it is built, checked, installed, upgraded and purged on this machine.
 
 use crate::kit::BINARY;
 use std::path::Path;
@@ -48,6 +48,8 @@ async fn the_package_is_installed_upgraded_and_purged() {
     // The package of this machine, if there is one, is not ours to replace.
     assert!(!Path::new(PROGRAM).exists(), "{PROGRAM} exists; purge that package for this test");
     let first = build("1");
+    // Debian's own checks find neither an error nor a warning.
+    assert_eq!(succeeds("lintian", &["--allow-root", "--fail-on", "error,warning", &first]), "");
     let _purge = Purge;
     succeeds("dpkg", &["--install", &first]);
     assert!(succeeds(PROGRAM, &["--version"]).starts_with("headwater "));
@@ -59,6 +61,7 @@ async fn the_package_is_installed_upgraded_and_purged() {
         "share/zsh/vendor-completions/_headwater",
         "share/fish/vendor_completions.d/headwater.fish",
         "share/doc/headwater/README.md",
+        "share/doc/headwater/changelog.gz",
     ] {
         assert!(Path::new("/usr").join(file).exists(), "{file}");
     }

@@ -3,7 +3,8 @@
 
 use super::{manifests, run, said, text};
 use crate::kit::BINARY;
-use serde_json::Value;
+use crate::kit::authority::Authority;
+use serde_json::{Value, json};
 
 const HELM: &str = "target/manifests/helm";
 const CHART: &str = "deploy/helm/headwater";
@@ -18,8 +19,19 @@ fn template(kind: &str, flags: &[&str]) -> Result<String, String> {
 
 /// The objects that the chart makes of one of its files with values.
 pub fn objects(kind: &str) -> Vec<Value> {
-    let objects = manifests(&["kubernetes"], &template(kind, &[]).unwrap()).unwrap();
+    objects_with(kind, &[])
+}
+
+fn objects_with(kind: &str, flags: &[&str]) -> Vec<Value> {
+    let objects = manifests(&["kubernetes"], &template(kind, flags).unwrap()).unwrap();
     objects.as_array().expect("objects").clone()
+}
+
+/// The file of settings of the origins, with the secrets in another directory.
+fn settings(objects: &[Value], secrets: &str) -> String {
+    let map = objects.iter().find(|object| object["kind"] == "ConfigMap").expect("a map");
+    let settings = map["data"]["headwater.toml"].as_str().expect("a file");
+    settings.replace("/etc/headwater/secrets/", secrets)
 }
 
 fn origins(objects: &[Value]) -> &Value {
@@ -111,9 +123,7 @@ fn the_settings_of_the_chart_are_settings_of_serve() {
     std::fs::write(path("token-secret"), "a secret of more than thirty-two bytes").unwrap();
     for kind in ["redis", "disk"] {
         let objects = objects(kind);
-        let map = objects.iter().find(|object| object["kind"] == "ConfigMap").expect("a map");
-        let settings = map["data"]["headwater.toml"].as_str().expect("a file");
-        let settings = settings.replace("@/etc/headwater/secrets/", &format!("@{}/", path("")));
+        let settings = settings(&objects, &format!("{}/", path("")));
         std::fs::write(path("headwater.toml"), &settings).expect("a file");
         let file = path("headwater.toml");
         let words = ["config", "check", "--config", &file];
@@ -131,12 +141,68 @@ fn the_settings_of_the_chart_are_settings_of_serve() {
 }
 
 #[test]
+fn redis_with_an_authority_and_a_client_certificate() {
+    let authority = Authority::new();
+    let (certificate, key) = authority.sign("origin", "basicConstraints=CA:FALSE");
+    let secrets = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| secrets.path().join(name).display().to_string();
+    std::fs::create_dir(path("redis-tls")).expect("a directory");
+    for (from, name) in
+        [(authority.path("ca.pem"), "ca.crt"), (certificate, "tls.crt"), (key, "tls.key")]
+    {
+        std::fs::copy(from, path(&format!("redis-tls/{name}"))).expect("a copy");
+    }
+    std::fs::write(path("redis-url"), "rediss://headwater:secret@redis.example:6379").unwrap();
+    std::fs::write(path("token-secret"), "a secret of more than thirty-two bytes").unwrap();
+    let set = |ca: &str| {
+        let tls = "store.redis.tls";
+        format!("{tls}.ca.{ca}=redis-ca,{tls}.ca.key=bundle.pem,{tls}.client.existingSecret=hw-tls")
+    };
+    for (value, source) in [("existingSecret", "secret"), ("existingConfigMap", "configMap")] {
+        let objects = objects_with("redis", &["--set", &set(value)]);
+        let pod = &origins(&objects)["spec"]["template"]["spec"];
+        let volumes = pod["volumes"].as_array().expect("volumes").iter();
+        let sources: Vec<&Value> = volumes
+            .filter_map(|volume| volume.pointer("/projected/sources"))
+            .flat_map(|sources| sources.as_array().expect("sources"))
+            .collect();
+        let find = |kind: &str, name: &str| {
+            let mut found = sources.iter().map(|one| &one[kind]).filter(|one| one["name"] == name);
+            found.next().unwrap_or_else(|| panic!("{kind} {name} in {sources:?}"))
+        };
+        let item = |key: &str, path: &str| json!({ "key": key, "path": path });
+        let of_authority = &find(source, "redis-ca")["items"];
+        assert_eq!(*of_authority, json!([item("bundle.pem", "redis-tls/ca.crt")]));
+        let of_client = &find("secret", "hw-tls")["items"];
+        let files = [("tls.crt", "redis-tls/tls.crt"), ("tls.key", "redis-tls/tls.key")];
+        assert_eq!(*of_client, json!(files.map(|(key, path)| item(key, path))));
+        // The origin takes the files from where the volume has them.
+        let settings = settings(&objects, &format!("{}/", path("")));
+        std::fs::write(path("headwater.toml"), &settings).expect("a file");
+        let words = ["config", "check", "--config", &path("headwater.toml")];
+        said(&run(BINARY, &words, "")).unwrap();
+        for name in ["redis-ca", "redis-cert", "redis-key"] {
+            assert!(settings.contains(&format!("\n{name} = ")), "{settings}");
+        }
+    }
+    // Without TLS there is nothing of it.
+    let objects = objects("redis");
+    assert!(!settings(&objects, "").contains("redis-tls"));
+}
+
+#[test]
 fn values_that_cannot_work_are_refused() {
     for (kind, value, why) in [
         ("redis", "token.existingSecret=", "/token/existingSecret"),
         ("redis", "store.redis.existingSecret=", "/store/redis/existingSecret"),
         ("redis", "backup.enabled=true", "/store/kind"),
         ("redis", "settings.listen=:80", "listen"),
+        ("redis", "settings.redis-ca=/ca.pem", "redis-ca"),
+        (
+            "redis",
+            "store.redis.tls.ca.existingSecret=a,store.redis.tls.ca.existingConfigMap=b",
+            "/store/redis/tls/ca/existingConfigMap",
+        ),
         ("redis", "replica=3", "replica"),
         ("disk", "store.kind=file", "/store/kind"),
         ("disk", "drain.timeoutSeconds=75s", "/drain/timeoutSeconds"),

@@ -59,6 +59,12 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// The port for TLS, if the server has one, otherwise the port without.
+    fn service_port(&self) -> u16 {
+        let mut words = self.flags.iter().skip_while(|flag| *flag != "--tls-port");
+        words.nth(1).map_or(self.port, |port| port.parse().expect("a port"))
+    }
+
     pub fn signal(&self, name: &str) {
         signal(self.child.id(), name);
     }
@@ -233,14 +239,24 @@ pub struct Sentinels {
 
 impl Sentinels {
     pub fn start() -> Self {
-        let durable = ["--appendonly", "yes", "--appendfsync", "always"];
-        let master = RedisServer::with(&durable);
-        let of_master = ["--replicaof", &format!("127.0.0.1 {}", master.port)];
-        let replica = RedisServer::with(&[&durable[..], &of_master[..]].concat());
+        Self::with(Vec::new)
+    }
+
+    /// Starts servers and sentinels with further flags, which `more` returns for each of them. If
+    /// they have a port for TLS, they reach each other there.
+    pub fn with(more: impl Fn() -> Vec<String>) -> Self {
+        let server = |flags: &[&str]| {
+            let durable = ["--appendonly", "yes", "--appendfsync", "always"];
+            let more = more();
+            let more: Vec<&str> = more.iter().map(String::as_str).collect();
+            RedisServer::with(&[&durable[..], flags, &more].concat())
+        };
+        let master = server(&[]);
+        let replica = server(&["--replicaof", &format!("127.0.0.1 {}", master.service_port())]);
         wait_until("the replica follows", || {
             replica.command(&["INFO", "replication"]).contains("master_link_status:up")
         });
-        let sentinels: Vec<_> = (0..3).map(|_| sentinel(master.port)).collect();
+        let sentinels: Vec<_> = (0..3).map(|_| sentinel(master.service_port(), more())).collect();
         let this = Self { master, replica, sentinels };
         wait_until("the sentinels know each other and the replica", || {
             this.sentinels.iter().all(|sentinel| {
@@ -256,13 +272,12 @@ impl Sentinels {
         let nodes: Vec<String> = self
             .sentinels
             .iter()
-            .map(|sentinel| format!("node=127.0.0.1:{}", sentinel.port))
+            .map(|sentinel| format!("node=127.0.0.1:{}", sentinel.service_port()))
             .collect();
-        let first = self.sentinels[0].port;
-        format!(
-            "redis-sentinel://127.0.0.1:{first}?sentinelServiceName=hw&{}",
-            nodes[1..].join("&")
-        )
+        let first = self.sentinels[0].service_port();
+        let is_tls = first != self.sentinels[0].port;
+        let scheme = if is_tls { "rediss-sentinel" } else { "redis-sentinel" };
+        format!("{scheme}://127.0.0.1:{first}?sentinelServiceName=hw&{}", nodes[1..].join("&"))
     }
 
     /// Kills the master and waits until the replica is promoted.
@@ -274,7 +289,7 @@ impl Sentinels {
     }
 }
 
-fn sentinel(master: u16) -> RedisServer {
+fn sentinel(master: u16, more: Vec<String>) -> RedisServer {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("sentinel.conf");
     let rules = format!(
@@ -282,7 +297,8 @@ fn sentinel(master: u16) -> RedisServer {
          sentinel failover-timeout hw 6000\n"
     );
     std::fs::write(&path, rules).expect("a file");
-    let flags = vec![path.display().to_string(), "--sentinel".to_owned()];
+    let fixed = [path.display().to_string(), "--sentinel".to_owned()];
+    let flags = fixed.into_iter().chain(more).collect();
     RedisServer::launch(directory, Vec::new(), flags)
 }
 

@@ -11,13 +11,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_stream::StreamExt;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 pub struct Socket {
@@ -27,6 +28,26 @@ pub struct Socket {
 trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// Connects over TLS, trusts the given certificate chain, and offers these protocols.
+pub async fn tls(
+    server: SocketAddr,
+    certificate: &Certificate,
+    protocols: &[&str],
+) -> TlsStream<TcpStream> {
+    let mut trusted = RootCertStore::empty();
+    let chain = CertificateDer::pem_file_iter(certificate.path("chain.pem")).expect("a file");
+    chain.for_each(|one| trusted.add(one.expect("PEM")).expect("a certificate"));
+    let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+    let config =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let mut config =
+        config.expect("versions").with_root_certificates(trusted).with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|one| one.as_bytes().to_vec()).collect();
+    let stream = TcpStream::connect(server).await.expect("it listens");
+    let name = ServerName::from(server.ip());
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS")
+}
 
 /// What a socket receives: a JSON frame, or the end of the connection.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,21 +90,23 @@ impl Socket {
 
     /// Connects over TLS, and trusts the given certificate chain.
     pub async fn connect_over_tls(server: SocketAddr, certificate: &Certificate) -> Self {
-        let mut trusted = RootCertStore::empty();
-        let chain = CertificateDer::pem_file_iter(certificate.path("chain.pem")).expect("a file");
-        chain.for_each(|one| trusted.add(one.expect("PEM")).expect("a certificate"));
-        let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
-        let config =
-            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let config =
-            config.expect("versions").with_root_certificates(trusted).with_no_client_auth();
-        let stream = TcpStream::connect(server).await.expect("it listens");
-        let name = ServerName::from(server.ip());
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
-        let stream: Box<dyn Connection> = Box::new(stream.expect("TLS"));
+        let stream: Box<dyn Connection> = Box::new(tls(server, certificate, &[]).await);
         let url = format!("wss://{server}/ws");
         let (wire, _) = tokio_tungstenite::client_async(url, stream).await.expect("a handshake");
         Self { wire }
+    }
+
+    /// Goes on after a handshake that was made elsewhere.
+    pub async fn after_handshake(
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Self {
+        let stream: Box<dyn Connection> = Box::new(stream);
+        Self { wire: WebSocketStream::from_raw_socket(stream, Role::Client, None).await }
+    }
+
+    /// Closes the socket.
+    pub async fn close(&mut self) {
+        self.wire.close(None).await.expect("it is open");
     }
 
     pub async fn say(&mut self, frame: Value) {

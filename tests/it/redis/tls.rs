@@ -1,7 +1,7 @@
 //! Redis over TLS: a private authority, certificates of the origin, and mistakes with either.
 
 use crate::kit::authority::{Authority, LOCAL};
-use crate::kit::redis::{Cluster, RedisServer, free_port, wait_until};
+use crate::kit::redis::{Cluster, RedisServer, Sentinels, free_port, wait_until};
 use crate::kit::{BINARY, Origin, PATIENCE, next_message};
 use std::process::Command;
 use tokio::time::timeout;
@@ -90,6 +90,49 @@ async fn a_cluster_over_tls_works() {
         clients.contains(&format!("laddr=127.0.0.1:{} ", port(node)))
     });
     assert_eq!(used.count(), 3);
+}
+
+/// The sentinels, the servers and the origin reach each other over TLS only, with certificates on
+/// both sides.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sentinels_over_tls_work_and_fail_over() {
+    let authority = Authority::new();
+    let (of_redis, of_origin) =
+        (authority.sign("redis", LOCAL), authority.sign("origin", "basicConstraints=CA:FALSE"));
+    let ca = authority.path("ca.pem");
+    let mut sentinels = Sentinels::with(|| {
+        let port = ["--tls-replication", "yes", "--tls-port", &free_port().to_string()];
+        let files = flags(&ca, &of_redis.0, &of_redis.1, "yes");
+        port.iter().chain(&files).map(|word| (*word).to_owned()).collect()
+    });
+    let url = sentinels.url();
+    assert!(url.starts_with("rediss-sentinel://"), "{url}");
+    let (certificate, key) = of_origin;
+    let files = ["--redis-ca", &ca, "--redis-cert", &certificate, "--redis-key", &key];
+    let origin = Origin::with(&[&["--store", &url], &files[..]].concat());
+    let mut source = origin.source("/channels/a?after=0-0", None);
+    let before = origin.publish("a", "before").await;
+    assert_eq!(next_message(&mut source).await.data, "before");
+    sentinels.fail_over();
+    // A publish is refused until the origin has found the new master.
+    let published = async {
+        loop {
+            let answer = origin.post("/channels/a", &[], "after").await;
+            if answer.status == 201 {
+                return answer.json()["id"].as_str().expect("an id").to_owned();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    let after = timeout(2 * PATIENCE, published).await.expect("the new master is found");
+    let log: Vec<_> = origin.log("a").await.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(log, [before, after]);
+    // The connections to the new master use TLS.
+    let replica = &sentinels.replica;
+    let port = replica.command(&["CONFIG", "GET", "tls-port"]);
+    let port = port.lines().last().expect("a port");
+    let clients = replica.command(&["CLIENT", "LIST", "TYPE", "normal"]);
+    assert!(clients.contains(&format!("laddr=127.0.0.1:{port} ")), "{clients}");
 }
 
 /// Starts an origin, and waits until `/readyz` and its log name this cause.

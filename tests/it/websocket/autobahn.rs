@@ -72,7 +72,7 @@ async fn handshake(mut request: Request<Incoming>) -> Result<Response<Full<Bytes
     };
     tokio::spawn(async move {
         if let Ok(upgraded) = hyper::upgrade::on(&mut request).await {
-            echo(wire(upgraded, &LIMITS).await).await;
+            echo(wire(upgraded, &LIMITS, None).await).await;
         }
     });
     Ok(answer)
@@ -86,7 +86,7 @@ async fn echo(mut wire: Wire) {
             Ok(_) => wire.flush().await,
             Err(error) => {
                 if let Some(close_reason) = failed(&error, &LIMITS) {
-                    close(wire, close_reason).await;
+                    close(&mut wire, close_reason).await;
                 }
                 return;
             }

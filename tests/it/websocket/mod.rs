@@ -1,6 +1,7 @@
-//! WebSockets: messages, client libraries and raw frames.
+//! WebSockets: messages, client libraries, raw frames, and HTTP/2.
 
 pub mod autobahn;
 pub mod clients;
+pub mod http2;
 pub mod messages;
 pub mod raw;

@@ -43,6 +43,15 @@ listen = ["0.0.0.0:8080"]
 admin-listen = "0.0.0.0:8081"
 {{- if eq .Values.store.kind "redis" }}
 store = "@/etc/headwater/secrets/{{ .Values.store.redis.key }}"
+{{- with .Values.store.redis.tls }}
+{{- if or .ca.existingSecret .ca.existingConfigMap }}
+redis-ca = "/etc/headwater/secrets/redis-tls/ca.crt"
+{{- end }}
+{{- if .client.existingSecret }}
+redis-cert = "/etc/headwater/secrets/redis-tls/tls.crt"
+redis-key = "/etc/headwater/secrets/redis-tls/tls.key"
+{{- end }}
+{{- end }}
 drain = "boundary"
 {{- else }}
 # The volume belongs to root, and the program makes a directory that is its own.
@@ -163,6 +172,26 @@ spec:
           - secret:
               name: {{ .Values.store.redis.existingSecret }}
               items: [{ key: {{ .Values.store.redis.key }}, path: {{ .Values.store.redis.key }} }]
+          {{- with .Values.store.redis.tls.ca }}
+          {{- if .existingSecret }}
+          - secret:
+              name: {{ .existingSecret }}
+              items: [{ key: {{ .key }}, path: redis-tls/ca.crt }]
+          {{- else if .existingConfigMap }}
+          - configMap:
+              name: {{ .existingConfigMap }}
+              items: [{ key: {{ .key }}, path: redis-tls/ca.crt }]
+          {{- end }}
+          {{- end }}
+          {{- with .Values.store.redis.tls.client }}
+          {{- if .existingSecret }}
+          - secret:
+              name: {{ .existingSecret }}
+              items:
+                - { key: {{ .certificateKey }}, path: redis-tls/tls.crt }
+                - { key: {{ .privateKeyKey }}, path: redis-tls/tls.key }
+          {{- end }}
+          {{- end }}
           {{- end }}
           {{- if .Values.token.existingSecret }}
           - secret:

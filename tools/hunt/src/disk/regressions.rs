@@ -12,7 +12,7 @@ const RUNS: u64 = 200;
 
 fn publish_to(channel: &'static str, text: &str) -> Vec<Write> {
     let events = vec![Event::stored(None, None, text)];
-    vec![Write::Publish(Unclear { channel, events, key: None, reopens: false })]
+    vec![Write::Publish(Unclear { channel, events, key: None, reopens: false, erases: false })]
 }
 
 fn publish(text: &str) -> Vec<Write> {
