@@ -164,11 +164,13 @@ async fn check_deletion(origins: &mut [Origin], is_durable: bool) {
     }
 
     // The channel can be used again.
+    let end = admin(&origins[0], Method::GET, "/channels/old", &[], "").await.json();
+    let end = end["last"].as_str().expect("an id").to_owned();
     origins[0].request(Method::DELETE, "/channels/old?reopen=1", &[], "").await;
     origins[0].publish_with("old", "key=k", "new").await;
     restart(origins, is_durable);
     assert_eq!(data(&origins[last], "old").await, ["new"]);
-    let mut source = origins[last].source("/channels/old", None);
+    let mut source = origins[last].source("/channels/old", Some(&end));
     assert_eq!(next_message(&mut source).await.data, "new");
     let error = try_channels(&origins[0], &["delete", "never", "--yes"]).await;
     assert!(String::from_utf8_lossy(&error.stderr).contains("no such channel"), "{error:?}");
