@@ -318,6 +318,23 @@ mod tests {
         assert_eq!((bodies(&damaged), places(&damaged)), (vec!["a", "c", "mark"], vec![(40, 80)]));
     }
 
+    #[test]
+    fn a_hole_inside_the_last_commit_is_no_damage_and_one_before_a_mark_is() {
+        let scanned = |last: Kind| {
+            let mut bytes = Vec::new();
+            for (kind, body) in [(Kind::Events, b"a"), (Kind::Events, b"b"), (last, b"c")] {
+                write(&mut bytes, SEED, (kind, 1, true), |out| out.extend_from_slice(body));
+            }
+            bytes[45..75].fill(0);
+            let scan = scan(&bytes, SEED, true);
+            (bodies(&scan).concat(), places(&scan), scan.end)
+        };
+        // Frames of the commit before and after the hole show that it lies inside the commit.
+        assert_eq!(scanned(Kind::Events), ("a".to_owned(), vec![], 40));
+        // Everything before a mark is durable.
+        assert_eq!(scanned(Kind::Mark), ("ac".to_owned(), vec![(40, 80)], 120));
+    }
+
     proptest! {
         #[test]
         fn no_bytes_lead_astray(bytes in prop::collection::vec(any::<u8>(), 0..500)) {
