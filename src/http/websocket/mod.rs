@@ -1,8 +1,8 @@
 //! `/ws`: the handshake of a WebSocket, and the rights of its client.
 //!
 //! Over HTTP/1.1 the handshake is a `GET` with `Upgrade` (RFC 6455), over HTTP/2 a `CONNECT` with
-//! `:protocol` (RFC 8441). [`accept_connect`] turns the second into the first for all checks, and
-//! only [`made`] tells them apart.
+//! `:protocol` (RFC 8441). `accept_connect` turns the second into the first for all checks, and
+//! only `made` tells them apart.
 //!
 //! An invalid request gets an HTTP error. To refuse a client, the origin completes the handshake
 //! and then closes the connection with a code and a reason, because a browser does not show a page
