@@ -101,8 +101,8 @@ fn one_channel(path: &str) -> Result<ChannelName, Problem> {
     Ok(name)
 }
 
-/// Changes settings by the merge patch (RFC 7396) in a body: an absent setting stays as it is, and
-/// `null` removes one.
+/// Returns the settings after the merge patch (RFC 7396) in a body. A setting that is not in the body
+/// stays unchanged. A setting whose value in the body is `null` is removed.
 fn patched(settings: &ChannelSettings, body: &[u8]) -> Result<ChannelSettings, Problem> {
     let mut new = json!(settings);
     let value: Value = serde_json::from_slice(body).map_err(|error| bad(&error.to_string()))?;

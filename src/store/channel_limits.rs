@@ -197,11 +197,18 @@ impl ChannelLimits {
         self.own.write().is_complete = false;
     }
 
-    /// Replaces the settings of single channels by the state of the settings channel. A state that
-    /// is older than a change that is known already is not used.
-    pub fn load(&self, state: &State) {
+    /// Returns the newest change that is known.
+    pub fn position(&self) -> EventId {
+        self.own.read().position
+    }
+
+    /// Replaces the settings of single channels by the state of the settings channel. `known` is
+    /// [`ChannelLimits::position`] before the state was read: a state that is older than a change
+    /// that has arrived since then is not used. A state may be older than `known`, because Redis can
+    /// lose changes, and forgets a settings channel that is empty.
+    pub fn load(&self, known: EventId, state: &State) {
         let mut own = self.own.write();
-        if state.position < own.position {
+        if own.position != known && state.position < own.position {
             return;
         }
         *own = OwnSettings { position: state.position, is_complete: true, ..Default::default() };
@@ -230,5 +237,49 @@ impl OwnSettings {
 impl From<Limits> for Arc<ChannelLimits> {
     fn from(general: Limits) -> Self {
         Arc::new(ChannelLimits::new(general, Vec::new()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> ChannelName {
+        ChannelName::parse(text).unwrap()
+    }
+
+    fn change(ms: u64, max_keys: Option<u64>) -> StoredEvent {
+        let settings = ChannelSettings { max_keys, ..Default::default() };
+        let event = settings.event_for(&name("a")).unwrap();
+        StoredEvent { id: EventId { ms, seq: 0 }, event }
+    }
+
+    fn state(ms: u64, events: Vec<StoredEvent>) -> State {
+        State { position: EventId { ms, seq: 0 }, events }
+    }
+
+    fn limits() -> ChannelLimits {
+        ChannelLimits::new(Limits::default(), Vec::new())
+    }
+
+    #[test]
+    fn a_change_that_arrives_while_the_state_is_read_is_kept() {
+        let limits = limits();
+        let known = limits.position();
+        limits.note(&settings_channel(), &[change(20, Some(2))]);
+        limits.load(known, &state(10, vec![change(10, Some(1))]));
+        assert_eq!((limits.of(&name("a")).keys, limits.is_complete()), (2, false));
+        limits.load(limits.position(), &state(20, vec![change(20, Some(2))]));
+        assert_eq!((limits.of(&name("a")).keys, limits.is_complete()), (2, true));
+    }
+
+    #[test]
+    fn a_state_that_has_lost_changes_is_used() {
+        let limits = limits();
+        limits.note(&settings_channel(), &[change(20, Some(2))]);
+        limits.mark_incomplete();
+        limits.load(limits.position(), &state(10, Vec::new()));
+        assert_eq!(limits.of(&name("a")).keys, Limits::default().keys);
+        assert!(limits.is_complete());
     }
 }

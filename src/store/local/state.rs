@@ -35,7 +35,8 @@ impl LocalStore {
     pub(super) fn load_settings(&self) -> io::Result<()> {
         let channel = settings_channel();
         if let Some(Places { kept, last, .. }) = self.places(&channel) {
-            self.limits.load(&self.reader.state(&channel, last, kept)?);
+            let known = self.limits.position();
+            self.limits.load(known, &self.reader.state(&channel, last, kept)?);
         }
         Ok(())
     }

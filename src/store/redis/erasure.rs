@@ -30,9 +30,10 @@ impl RedisStore {
     pub async fn may_publish(&self, give_up: Instant) -> Result<(), StoreError> {
         self.reachable(give_up).await?;
         if !self.limits.is_complete() {
+            let known = self.limits.position();
             let (channel, slow) = (settings_channel(), |_| StoreError::Down(NO_ANSWER.to_owned()));
             let state = tokio::time::timeout_at(give_up, self.current_state(&channel)).await;
-            self.limits.load(&state.map_err(slow)??);
+            self.limits.load(known, &state.map_err(slow)??);
         }
         Ok(())
     }
