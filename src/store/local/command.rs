@@ -102,12 +102,9 @@ impl CommandQueue {
         Self { incoming, waiting: VecDeque::new(), was_large: false }
     }
 
-    /// Waits until a command is there. Returns false when all senders are dropped.
-    pub fn wait(&mut self) -> bool {
-        if self.waiting.is_empty() {
-            self.waiting.extend(self.incoming.blocking_recv().map(Waiting::from));
-        }
-        !self.waiting.is_empty()
+    /// Whether all senders are dropped.
+    pub fn is_closed(&self) -> bool {
+        self.incoming.is_closed()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -176,6 +173,13 @@ impl CommandQueue {
 }
 
 impl WriteCommand {
+    /// Returns the bytes that a small publish adds to a commit, about, and `None` for other
+    /// commands.
+    pub fn small_bytes(&self) -> Option<usize> {
+        let bytes = matches!(self, Self::Publish(..)).then(|| self.bytes());
+        bytes.filter(|bytes| *bytes <= SMALL_BYTES_MAX)
+    }
+
     /// Returns the bytes that the command adds to a commit, about.
     fn bytes(&self) -> usize {
         let Self::Publish(publication, ..) = self else { return 0 };

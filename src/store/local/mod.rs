@@ -2,12 +2,13 @@
 //! experiments.
 //!
 //! The store is a log of append-only files (`segment.rs`). A file consists of records that each
-//! have a checksum (`frame.rs`, `records.rs`). One thread writes the log (`writer.rs`): it puts all
-//! waiting publishes into one write and one sync, and acknowledges or delivers an event only after
-//! that. A second thread makes the indexes and compacts files (`maintenance.rs`). The locations of
-//! events are in memory and in an index beside each file (`block.rs`, `summary.rs`, `catalog.rs`).
-//! Readers look up the locations there, then read the files (`reading.rs`) without waiting for the
-//! writer. The store in memory is the same code on files in memory.
+//! have a checksum (`frame.rs`, `records.rs`). The writer (`writer.rs`) puts all waiting publishes
+//! into one write and one sync, and acknowledges or delivers an event only after that. It has a
+//! thread of its own (`writing.rs`). A second thread makes the indexes and compacts files
+//! (`maintenance.rs`). The locations of events are in memory and in an index beside each file
+//! (`block.rs`, `summary.rs`, `catalog.rs`). Readers look up the locations there, then read the
+//! files (`reading.rs`) without waiting for the writer. The store in memory is the same code on
+//! files in memory.
 
 mod batch;
 mod block;
@@ -33,6 +34,7 @@ mod state;
 pub mod stepped;
 mod summary;
 mod writer;
+mod writing;
 
 use super::{
     ChannelFilter, ChannelLimits, ChannelSize, Listener, Page, PageLimit, Publication, Published,
@@ -45,19 +47,20 @@ use crate::sync::clock::Clock;
 use crate::sync::plants::{Plant, is_planted};
 use block::Block;
 use catalog::Catalog;
-use command::{Reply, WriteCommand};
+use command::{CommandQueue, Reply, WriteCommand};
 use files::{Directory, Files, Memory};
 use health::{Health, Ticket};
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use parking_lot::{RwLock, RwLockReadGuard};
 use reading::{Plan, RecordReader};
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use writer::{Ages, Writer};
+use writing::Writing;
 
 /// Maximum number of commands in the writer's queue. Further senders wait for room.
 const QUEUE_MAX: usize = 4_096;
@@ -99,7 +102,8 @@ pub struct LocalStore {
     timeout: Duration,
     limits: Arc<ChannelLimits>,
     commands: mpsc::Sender<WriteCommand>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// `None` if the caller does the steps of the writer. It is dropped after `commands`.
+    writing: Option<Writing>,
 }
 
 impl LocalStore {
@@ -132,16 +136,10 @@ impl LocalStore {
         clock: Clock,
         listener: Arc<dyn Listener>,
     ) -> io::Result<Self> {
-        let (store, writer, queue) = Self::build(files, config, limits, clock, listener, false)?;
+        let (mut store, writer, queue) =
+            Self::build(files, config, limits, clock, listener, false)?;
         let maintainer = writer.maintenance().start(&store.health)?;
-        let alive = store.health.clone();
-        let run = move || {
-            let guard = alive.watch();
-            writer.run(queue, maintainer);
-            guard.ended_well();
-        };
-        let thread = std::thread::Builder::new().name("headwater-log".to_owned()).spawn(run)?;
-        *store.thread.lock() = Some(thread);
+        store.writing = Some(Writing::start(writer, queue, maintainer)?);
         Ok(store)
     }
 
@@ -154,7 +152,7 @@ impl LocalStore {
         clock: Clock,
         listener: Arc<dyn Listener>,
         is_older: bool,
-    ) -> io::Result<(Self, Writer, mpsc::Receiver<WriteCommand>)> {
+    ) -> io::Result<(Self, Writer, CommandQueue)> {
         let beginning = EventId { ms: clock.now(), seq: 0 };
         let mut opened = segment::open(&*files, beginning)?;
         if is_older {
@@ -192,11 +190,11 @@ impl LocalStore {
         writer.begin(opened.is_damaged, opened.torn)?;
         writer.look_at_disk();
         let (commands, queue) = mpsc::channel(QUEUE_MAX);
-        let (timeout, thread) = (config.timeout, Mutex::default());
         let reading = Arc::new(Semaphore::new(READERS_MAX));
-        let store = Self { catalog, reader, reading, health, timeout, limits, commands, thread };
+        let (timeout, writing) = (config.timeout, None);
+        let store = Self { catalog, reader, reading, health, timeout, limits, commands, writing };
         store.load_settings()?;
-        Ok((store, writer, queue))
+        Ok((store, writer, CommandQueue::new(queue)))
     }
 
     /// Sends a command to the writer and waits for the answer. After the timeout, a command that
@@ -209,8 +207,7 @@ impl LocalStore {
         let ticket = Ticket::default();
         let (reply, answer) = oneshot::channel();
         let asked = async {
-            let command = command(reply, ticket.clone());
-            self.commands.send(command).await.map_err(|_| stopped())?;
+            self.send(command(reply, ticket.clone())).await.map_err(|_| stopped())?;
             answer.await.map_err(|_| StoreError::Unclear("the store has stopped".to_owned()))?
         };
         match tokio::time::timeout(self.timeout, asked).await {
@@ -221,6 +218,20 @@ impl LocalStore {
             Err(_) => Err(StoreError::Unclear(
                 "the disk did not confirm it in time (--store-timeout)".to_owned(),
             )),
+        }
+    }
+
+    /// Sends a command to the writer, as soon as there is room in its queue.
+    async fn send(&self, command: WriteCommand) -> Result<(), SendError<WriteCommand>> {
+        let small_bytes = command.small_bytes();
+        self.commands.send(command).await?;
+        self.command_was_sent(small_bytes);
+        Ok(())
+    }
+
+    fn command_was_sent(&self, small_bytes: Option<usize>) {
+        if let Some(writing) = &self.writing {
+            writing.command_was_sent(small_bytes);
         }
     }
 
@@ -425,7 +436,7 @@ impl Store for LocalStore {
         Box::pin(async {
             let (reply, settled) = oneshot::channel();
             // Every command with an earlier id is before this one in the queue.
-            if self.commands.send(WriteCommand::Settle(reply)).await.is_ok() {
+            if self.send(WriteCommand::Settle(reply)).await.is_ok() {
                 settled.await.ok();
             }
         })
@@ -465,13 +476,14 @@ impl Store for LocalStore {
             self.health.fill.watch(bytes, self.limits.general().total_bytes);
             // A full queue means that the writer is busy. The next sweep follows in a second.
             self.commands.try_send(WriteCommand::Sweep).unwrap_or_default();
+            self.command_was_sent(None);
         })
     }
 
     fn stop(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {
-            self.commands.send(WriteCommand::Stop).await.ok();
-            let thread = self.thread.lock().take();
+            self.send(WriteCommand::Stop).await.ok();
+            let thread = self.writing.as_ref().and_then(Writing::take_thread);
             if let Some(thread) = thread {
                 tokio::task::spawn_blocking(|| thread.join().ok()).await.ok();
             }

@@ -5,7 +5,7 @@
 use super::super::{Idempotency, Limits, Listener, PageLimit, Publication, Store, StoreError};
 use super::damage::{self, Deaf, FileBytes, number};
 use super::files::{Files, Memory};
-use super::{LocalConfig, LocalStore};
+use super::{Backing, LocalConfig, LocalStore, SEGMENT_BYTES};
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, Event, Field, StoredEvent};
 use crate::sync::clock::Clock;
@@ -193,6 +193,50 @@ async fn a_writer_that_dies_is_noticed_and_loses_nothing() {
     let (_, again) = open(files.bytes());
     assert_eq!(again.read(&name("a"), EventId::START, ALL).await.unwrap().events.len(), 1);
     again.stop().await;
+}
+
+/// In memory the publisher's task commits, so the panic is in that task.
+#[tokio::test]
+async fn a_commit_that_panics_in_the_task_of_its_publisher_is_noticed() {
+    let clock = Clock::default();
+    let store = LocalStore::open(Backing::Memory, CONFIG, LIMITS, clock, Arc::new(Faulty)).unwrap();
+    let store = Arc::new(store);
+    let events = vec![Event::stored(None, None, "x")];
+    let publication = Publication { channel: name("a"), events, idempotency: None };
+    let publisher = (store.clone(), publication.clone());
+    let publisher = async move { publisher.0.publish(publisher.1).await };
+    assert!(tokio::spawn(publisher).await.unwrap_err().is_panic());
+    assert!(store.failed().await.contains("has died"));
+    assert!(store.ready().await.is_err());
+    assert!(matches!(store.publish(publication).await, Err(StoreError::Down(_))));
+}
+
+/// Small publishes are committed by their tasks or by the thread, large ones by the thread. Each is
+/// answered, and the publishes of one publisher keep their order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn publishers_that_commit_by_themselves_leave_no_command_behind() {
+    const PUBLISHES: usize = 2_000;
+    let clock = Clock::default();
+    let config = LocalConfig { segment_bytes: SEGMENT_BYTES, ..CONFIG };
+    let store = LocalStore::open(Backing::Memory, config, LIMITS, clock, Arc::new(Deaf)).unwrap();
+    let store = Arc::new(store);
+    let publisher = async |store: Arc<LocalStore>, channel: ChannelName| {
+        let mut last = EventId::START;
+        for number in 0..PUBLISHES {
+            let size = if number % 100 == 0 { 100_000 } else { 10 };
+            let events = vec![Event::new(None, None, "x".repeat(size), false)];
+            let publication = Publication { channel: channel.clone(), events, idempotency: None };
+            let id = store.publish(publication).await.unwrap().ids[0];
+            assert!(id > last, "{id:?} follows {last:?}");
+            last = id;
+        }
+    };
+    let publishers = (0..8)
+        .map(|number| tokio::spawn(publisher(store.clone(), name(&format!("c{}", number % 3)))));
+    let all = futures_util::future::join_all(publishers);
+    let all = tokio::time::timeout(Duration::from_secs(60), all).await.expect("each is answered");
+    all.into_iter().for_each(|publisher| publisher.unwrap());
+    store.stop().await;
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ impl LocalStore {
         let (store, writer, queue) =
             Self::build(files, config, limits.into(), clock, listener, false)?;
         let (maintainer, tasks) = Maintenance::without_thread(TASKS_MAX);
-        let (maintenance, queue) = (writer.maintenance(), CommandQueue::new(queue));
+        let maintenance = writer.maintenance();
         Ok((store, Steps { writer, queue, maintainer, maintenance, tasks }))
     }
 }

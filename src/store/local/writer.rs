@@ -1,4 +1,4 @@
-//! The thread that writes the log.
+//! The writer of the log.
 //!
 //! It takes all waiting commands and turns them into records. It writes the records with one write
 //! and one sync, and only then changes the catalog, passes the events to the hub and answers the
@@ -23,12 +23,7 @@ use parking_lot::RwLock;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
 
-/// Minimum time between the beginnings of two commits when several commands wait. On a fast disk,
-/// each commit would otherwise have few records and still write a whole page. A lone publisher does
-/// not wait.
-const COMMIT_PAUSE: Duration = Duration::from_micros(500);
 /// Maximum number of events that one sweep drops, so that publishes do not wait long for it.
 const SWEEP_EVENTS_MAX: u64 = 100_000;
 /// The clock for ages catches up with the real clock at this multiple of the passing time. After a
@@ -111,25 +106,6 @@ impl Writer {
         Ok(())
     }
 
-    /// Runs until it is stopped, or until all senders are dropped.
-    pub fn run(mut self, queue: mpsc::Receiver<WriteCommand>, maintainer: Maintainer) {
-        let mut queue = CommandQueue::new(queue);
-        let mut committed = Instant::now();
-        while queue.wait() {
-            if queue.has_several() && self.files.is_durable() {
-                let pause = COMMIT_PAUSE.saturating_sub(committed.elapsed());
-                #[expect(clippy::disallowed_methods, reason = "a thread of its own, not a task")]
-                std::thread::sleep(pause);
-                committed = Instant::now();
-            }
-            if self.step(&mut queue, &maintainer) {
-                break;
-            }
-        }
-        self.end();
-        maintainer.stop();
-    }
-
     /// Applies the commands of the next commit. Returns whether a stop was among them.
     pub fn step(&mut self, queue: &mut CommandQueue, maintainer: &Maintainer) -> bool {
         let (commands, is_stopped) = queue.take();
@@ -140,6 +116,11 @@ impl Writer {
         }
         self.health.work_ends();
         is_stopped
+    }
+
+    /// Whether the next file begins after a commit of this many bytes.
+    pub fn fills_file(&self, bytes: usize) -> bool {
+        self.tail.end + bytes as u64 >= self.config.segment_bytes
     }
 
     /// Writes the mark at the end of a log that is closed.
@@ -186,7 +167,7 @@ impl Writer {
             self.limits.note(&append.channel, &append.stored);
             self.listener.appended(&append.channel, append.follows, &append.stored);
         }
-        if self.tail.end >= self.config.segment_bytes {
+        if self.fills_file(0) {
             self.seal(maintainer);
         }
         Ok(())

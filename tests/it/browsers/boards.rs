@@ -1,4 +1,4 @@
-//! The boards of `serve --demo` at 100 events a second behind Varnish, in Chromium and Firefox: when
+//! The boards of `serve --demo` at 100 events a second behind Varnish, in each engine: when
 //! their channels have ended, they show the state, and no event is missing or has arrived twice.
 
 use crate::kit::edge::Cache;
@@ -164,4 +164,10 @@ async fn the_boards_are_right_at_100_events_a_second_in_chromium() {
 async fn the_boards_are_right_at_100_events_a_second_in_firefox() {
     let _alone = alone().await;
     the_boards_are_right(Engine::Firefox).await;
+}
+
+#[tokio::test]
+async fn the_boards_are_right_at_100_events_a_second_in_webkit() {
+    let _alone = alone().await;
+    the_boards_are_right(Engine::WebKit).await;
 }

@@ -1,5 +1,6 @@
 // Reports what a page of the demo or the console shows, and goes to the page that the answer names.
 const faults = [];
+const failures = [];
 addEventListener("error", (event) => faults.push(event.message ?? "a file was not loaded"), true);
 addEventListener("unhandledrejection", ({ reason }) => faults.push(String(reason)));
 addEventListener("securitypolicyviolation", ({ blockedURI }) => faults.push("blocked: " + blockedURI));
@@ -28,10 +29,18 @@ async function report() {
     missing: seen.missing ?? 0,
     repeated: seen.repeated ?? 0,
     faults,
+    failures,
   };
   const answer = await fetch("/visitor", { method: "POST", body: JSON.stringify(shown) });
-  const next = await answer.text();
-  if (next.split("?")[0] != location.pathname) location.assign(next);
-  else setTimeout(report, 200);
+  if (!answer.ok) throw new Error("HTTP " + answer.status);
+  return answer.text();
 }
-addEventListener("load", report);
+
+// A report can fail, such as when it is sent over a connection that has just been closed. The next
+// one has the same news, and also says how many have failed.
+async function reportForEver() {
+  const next = await report().catch((error) => failures.push(String(error)) && location.pathname);
+  if (next.split("?")[0] != location.pathname) location.assign(next);
+  else setTimeout(reportForEver, 200);
+}
+addEventListener("load", reportForEver);

@@ -45,6 +45,8 @@ pub struct Report {
     pub repeated: u64,
     /// The errors of scripts.
     pub faults: Vec<String>,
+    /// Why earlier reports did not arrive.
+    pub failures: Vec<String>,
 }
 
 /// A browser that shows one page after another. It ends when the value is dropped.
@@ -99,7 +101,10 @@ impl Visitor {
         let met = self.reports.wait_for(|report| report.path == path && enough(report));
         let met = tokio::time::timeout(PATIENCE, met).await.map(|report| report.map(|r| r.clone()));
         match met {
-            Ok(Ok(report)) => report,
+            Ok(Ok(report)) => {
+                report.failures.iter().for_each(|failure| println!("a report failed: {failure}"));
+                report
+            }
             _ => panic!("{:?}: {what}? {:#?}", self.engine, *self.reports.borrow()),
         }
     }

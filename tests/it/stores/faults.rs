@@ -317,10 +317,12 @@ async fn a_limit_of_the_size_of_files_refuses_publishes_and_kills_nothing() {
     origin.publish("a", "again").await;
     // If not even the first file can be created, the start fails with the reason.
     let data = tempfile::tempdir().unwrap();
-    let serve = [crate::kit::BINARY, "serve", "--listen", "127.0.0.1:0", "--store"];
+    let serve = [crate::kit::BINARY, "serve", "--listen", "127.0.0.1:0"];
+    let elsewhere = ["--admin-listen", "127.0.0.1:0", "--store"];
     let refused = Command::new("prlimit")
         .args(["--fsize=65536:unlimited"])
         .args(serve)
+        .args(elsewhere)
         .arg(disk(data.path()))
         .output()
         .unwrap();
