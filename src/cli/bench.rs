@@ -29,8 +29,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 /// Most connections that are being opened at the same time.
 const OPENING_MAX: usize = 256;
-/// Longest wait for the first subscriber to have a stream.
+/// Longest wait for the first subscriber to have a stream, if requests have failed.
 const OPENING_TIME_MAX: Duration = Duration::from_secs(5);
+/// Longest wait for the first subscriber to have a stream, if no request has failed. On a quiet
+/// channel a cache that shares long polls answers only after `--long-poll-timeout` (20 s).
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 /// How often the publisher sends the events that are due; with one channel they form one batch.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(5);
 /// Longest wait for the last events to arrive.
@@ -172,10 +175,12 @@ async fn open_subscribers(
     }
     let bar =
         bar(arguments.subscribers, "opening {human_pos} of {human_len} subscribers {wide_bar}");
-    let give_up = Instant::now() + OPENING_TIME_MAX;
+    let began = Instant::now();
     while seen.open.load(Relaxed) < arguments.subscribers {
-        if seen.open.load(Relaxed) == 0 && Instant::now() > give_up {
-            let why = seen.not_open.lock().take().unwrap_or_else(|| "no answer".to_owned());
+        let refused = seen.not_open.lock().clone();
+        let longest = refused.as_ref().map_or(ANSWER_TIME_MAX, |_| OPENING_TIME_MAX);
+        if seen.open.load(Relaxed) == 0 && began.elapsed() > longest {
+            let why = refused.as_deref().unwrap_or("no answer");
             return Err(HttpError(format!("no subscriber has a stream yet: {why}")));
         }
         bar.set_position(seen.open.load(Relaxed));
@@ -385,20 +390,13 @@ impl Seen {
         let histogram = &self.latencies[place.index as usize % HISTOGRAMS];
         let mut histogram = histogram.lock();
         histogram.saturating_record(now.saturating_sub(sent_at).max(1));
-        match before {
-            Some(before) if number <= before => {
-                self.duplicates.fetch_add(1, Relaxed);
-                Some(before)
-            }
-            Some(before) => {
-                self.missing.fetch_add((number - before) / place.step - 1, Relaxed);
-                Some(number)
-            }
-            None => {
-                self.missing.fetch_add((number - 1) / place.step, Relaxed);
-                Some(number)
-            }
+        if before.is_some_and(|before| number <= before) {
+            self.duplicates.fetch_add(1, Relaxed);
+            return before;
         }
+        let since = |before| (number - before) / place.step - 1;
+        self.missing.fetch_add(before.map_or((number - 1) / place.step, since), Relaxed);
+        Some(number)
     }
 }
 
