@@ -1,4 +1,5 @@
-//! `headwater completions` and `headwater man`, with which packages make their files.
+//! `headwater completions` and `headwater man`, which print the completions of shells and write the
+//! manual pages that packages contain.
 
 use super::{Arguments, fail};
 use clap::{Args, CommandFactory};

@@ -1,9 +1,9 @@
 //! The newest events of one channel as encoded SSE bytes, in one bounded append-only buffer. A
 //! reader is only a position in it: after a missed wake-up, a late start or a reconnect it calls
-//! [`TailBuffer::read`] like at any other time. A lagging reader gets its pending events in large
-//! chunks. A chunk is a handle on shared bytes or, for the newest events, which are still separate,
-//! a copy of at most [`CHUNK_BYTES`]. So a slow reader holds one chunk at most. `base` is the id of
-//! the last event before the buffer. Earlier events come from the store.
+//! [`TailBuffer::read`] as always. A lagging reader gets its pending events in large chunks. A chunk
+//! refers to shared bytes. The newest events are not yet joined into a shared block, so they are
+//! copied, at most [`CHUNK_BYTES`] at a time. A slow reader therefore holds one chunk at most.
+//! `base` is the id of the last event before the buffer. Earlier events come from the store.
 
 use crate::core::cursor::EventId;
 use crate::core::event::StoredEvent;

@@ -63,7 +63,7 @@ pub struct Pump {
     poll: Poll,
     shared: Arc<Shared>,
     subscribers: Subscribers,
-    groups: Slab<Place>,
+    groups: Slab<GroupSlot>,
     by_key: HashMap<StreamKey, usize>,
     /// The groups that have something to send, in the order of their turns.
     turns: VecDeque<usize>,
@@ -75,7 +75,7 @@ pub struct Pump {
 }
 
 /// A group, with what the pump knows of it.
-struct Place {
+struct GroupSlot {
     group: Group,
     key: StreamKey,
     waker: Arc<GroupWaker>,
@@ -187,9 +187,9 @@ impl Pump {
                 return;
             }
             for group in woken {
-                if let Some(place) = self.groups.get_mut(group) {
-                    place.waker.is_noted.store(false, Ordering::Release);
-                    place.needs_poll = true;
+                if let Some(slot) = self.groups.get_mut(group) {
+                    slot.waker.is_noted.store(false, Ordering::Release);
+                    slot.needs_poll = true;
                     self.give_turn(group);
                 }
             }
@@ -219,16 +219,16 @@ impl Pump {
     fn socket_event(&mut self, event: &mio::event::Event) {
         let key = event.token().0;
         let Some(group) = self.subscribers.group_of(key) else { return };
-        let Some(place) = self.groups.get_mut(group) else { return };
+        let Some(slot) = self.groups.get_mut(group) else { return };
         if event.is_error() || event.is_write_closed() {
-            place.group.drop_gone(key, &mut self.subscribers);
+            slot.group.drop_gone(key, &mut self.subscribers);
         }
         // A client that closes its sending side during a stream counts as disconnected.
         if event.is_read_closed() {
-            place.group.drop_closed(key, &mut self.subscribers);
+            slot.group.drop_closed(key, &mut self.subscribers);
         }
         if event.is_writable() {
-            place.group.unblock(key, &mut self.subscribers);
+            slot.group.unblock(key, &mut self.subscribers);
         }
         self.give_turn(group);
     }
@@ -236,8 +236,8 @@ impl Pump {
     fn join(&mut self, joiner: Joiner) {
         let group = self.group_of(&joiner);
         self.poll_group(group);
-        if let Some(place) = self.groups.get_mut(group) {
-            place.group.join(joiner, &mut self.subscribers);
+        if let Some(slot) = self.groups.get_mut(group) {
+            slot.group.join(joiner, &mut self.subscribers);
         }
         self.give_turn(group);
     }
@@ -258,7 +258,13 @@ impl Pump {
             is_noted: AtomicBool::new(false),
         });
         let group = Group::new(id, stream);
-        entry.insert(Place { group, key: key.clone(), waker, has_turn: false, needs_poll: false });
+        entry.insert(GroupSlot {
+            group,
+            key: key.clone(),
+            waker,
+            has_turn: false,
+            needs_poll: false,
+        });
         self.by_key.insert(key, id);
         id
     }
@@ -276,21 +282,20 @@ impl Pump {
         if excess <= share / IMBALANCE_PART + IMBALANCE_MIN {
             return;
         }
-        if let Some((_, place)) = self.groups.iter_mut().max_by_key(|(_, place)| place.group.len())
-        {
-            place.group.move_away(excess.min(MOVED_MAX), &mut self.subscribers);
+        if let Some((_, slot)) = self.groups.iter_mut().max_by_key(|(_, slot)| slot.group.len()) {
+            slot.group.move_away(excess.min(MOVED_MAX), &mut self.subscribers);
         }
     }
 
     fn poll_group(&mut self, group: usize) {
-        let Some(place) = self.groups.get_mut(group) else { return };
-        place.needs_poll = false;
-        let waker = Waker::from(place.waker.clone());
-        let is_more = place.group.poll(&mut Context::from_waker(&waker)).is_ready();
-        if !place.group.is_open() {
+        let Some(slot) = self.groups.get_mut(group) else { return };
+        slot.needs_poll = false;
+        let waker = Waker::from(slot.waker.clone());
+        let is_more = slot.group.poll(&mut Context::from_waker(&waker)).is_ready();
+        if !slot.group.is_open() {
             // A later joiner of the same stream begins another group.
-            if self.by_key.get(&place.key) == Some(&group) {
-                self.by_key.remove(&place.key);
+            if self.by_key.get(&slot.key) == Some(&group) {
+                self.by_key.remove(&slot.key);
             }
         } else if is_more {
             waker.wake();
@@ -298,8 +303,8 @@ impl Pump {
     }
 
     fn give_turn(&mut self, group: usize) {
-        if let Some(place) = self.groups.get_mut(group)
-            && !std::mem::replace(&mut place.has_turn, true)
+        if let Some(slot) = self.groups.get_mut(group)
+            && !std::mem::replace(&mut slot.has_turn, true)
         {
             self.turns.push_back(group);
         }
@@ -308,9 +313,9 @@ impl Pump {
     /// Gives the next group its turn: one slice of a pass.
     fn take_turn(&mut self) {
         let Some(group) = self.turns.pop_front() else { return };
-        let Some(place) = self.groups.get_mut(group) else { return };
-        place.has_turn = false;
-        if place.needs_poll && place.group.is_between_passes() {
+        let Some(slot) = self.groups.get_mut(group) else { return };
+        slot.has_turn = false;
+        if slot.needs_poll && slot.group.is_between_passes() {
             self.poll_group(group);
         }
         let count = self.groups.len().max(1);
@@ -318,15 +323,15 @@ impl Pump {
             slow: (self.windows_bytes / count).min(WINDOW_BYTES_MAX),
             history: (self.windows_bytes / HISTORIES_PART / count).min(HISTORY_BYTES_MAX),
         };
-        let Some(place) = self.groups.get_mut(group) else { return };
-        match place.group.slice(&mut self.subscribers, limits) {
+        let Some(slot) = self.groups.get_mut(group) else { return };
+        match slot.group.slice(&mut self.subscribers, limits) {
             Turn::Unfinished => self.give_turn(group),
-            Turn::Idle if place.needs_poll => self.give_turn(group),
+            Turn::Idle if slot.needs_poll => self.give_turn(group),
             Turn::Idle => {}
             Turn::Empty => {
-                let place = self.groups.remove(group);
-                if self.by_key.get(&place.key) == Some(&group) {
-                    self.by_key.remove(&place.key);
+                let slot = self.groups.remove(group);
+                if self.by_key.get(&slot.key) == Some(&group) {
+                    self.by_key.remove(&slot.key);
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What is known once the listeners are bound.
+//! Values that are known only after the listeners are bound.
 
 use super::AppState;
 use super::files::{ExtraFile, ExtraFiles};

@@ -1,5 +1,6 @@
 //! `PATCH /channels/{name}/settings` and `DELETE /channels/{name}` on the admin listener: the
-//! settings of a channel of its own, and the deletion of everything that is kept of a channel.
+//! settings that an operator gives to one channel, and the deletion of everything that is kept of
+//! a channel.
 
 use super::admin::refuse_page;
 use super::problem::Problem;

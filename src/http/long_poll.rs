@@ -3,8 +3,8 @@
 //!
 //! The response ends with its first events, or after a timeout. A response with events stays right
 //! however long a cache keeps it: its bytes, including the mark in its last cursor, depend only on
-//! the cursor of the request and on the log, not on the time. The clients of two origins therefore
-//! continue with the same cursor.
+//! the cursor of the request and on the log, not on the time. Two origins therefore give the same
+//! response to the same cursor, and their clients continue with one cursor.
 
 use super::AppState;
 use crate::core::caching::{Ending, Freshness};

@@ -1,8 +1,8 @@
 //! The bodies of HTTP responses, above all the body of a stream.
 //!
-//! Over HTTP/2 and HTTP/1.0, hyper polls the body of a stream when it can send, and the body then
-//! polls the stream. An error makes hyper abort the transfer. Over HTTP/1.1 the server takes the
-//! stream out of the body and sends it without hyper (see `server::takeover`).
+//! Over HTTP/2, HTTP/1.0 and TLS, hyper polls the body of a stream when it can send, and the body
+//! then polls the stream. An error makes hyper abort the transfer. Over plain HTTP/1.1 the server
+//! takes the stream out of the body and sends it without hyper (see `server::takeover`).
 
 use crate::hub::event_stream::{CountedStream, StreamAborted};
 use bytes::Bytes;

@@ -1,8 +1,7 @@
 //! The order in which large publish bodies are decoded and parsed.
 //!
-//! Few of them are processed at the same time. Of the bodies of one publisher only one waits for
-//! that at a time, so a publisher with many connections delays another one by one body, and not by
-//! all of its own.
+//! Few of them are processed at the same time. Each publisher has at most one body in the queue, so
+//! a publisher with many connections delays another publisher by one body at most.
 
 use super::intake::Publisher;
 use parking_lot::Mutex;

@@ -1,8 +1,8 @@
-//! What comes next on a stream: events, a comment, the closing event, or an abort.
+//! Decides what a stream sends next: events, a comment, the closing event, or an abort.
 //!
-//! No other module decides this. Three drivers poll it: the body of an HTTP response that hyper
-//! sends (HTTP/2 and HTTP/1.0), the task of a connection that catches up, and the pump of the
-//! fan-out, which polls one stream for a whole group of subscribers.
+//! Only this module decides that. Three drivers poll an [`EventStream`]: the body of an HTTP
+//! response that hyper sends (HTTP/2, HTTP/1.0 and TLS), the task of a connection that catches up,
+//! and the pump of the fan-out, which polls one stream for a whole group of subscribers.
 //!
 //! A stream ends without an error only if its last cursor covers exactly the events that were sent.
 //! Any other end is an error, and the driver must break off the transfer, so that no cache keeps

@@ -1,6 +1,6 @@
 //! The centre of an origin: it connects streams with the store and with the channels in memory.
-//! `core::resume` computes where a stream begins, and `core::segment` when it ends; the hub begins
-//! and ends it.
+//! `core::resume` computes where a stream begins, and `core::segment` when it ends; the hub carries
+//! this out.
 //!
 //! Streams and publishes come in from HTTP through [`Hub::join`] and [`Hub::publish`], and
 //! everything that the store accepts comes in through [`ChannelRegistry`]. The hub does not deal

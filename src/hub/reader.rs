@@ -1,13 +1,9 @@
 //! Reads one or more channels after a position, as one stream of SSE events.
 //!
-//! One code path reads old and new events: events that are in the tail buffer come from there, and
-//! earlier events come from the store in pages. Each step begins at a position, so no event can be
-//! lost between the two. A reader holds at most one page per channel, requests the next page only
-//! when it is polled, and is woken by its channels. Several channels are merged in the order of
-//! their ids, and each event has the cursor of all channels.
-//!
-//! The memory for the pages of all channels of a reader is charged at once. If a reader waited for
-//! a second page while it held a first one, two readers could wait for each other without end.
+//! One code path reads old and new events: events in the tail buffer come from there, and earlier
+//! events from the store in pages. Each step begins at a position, so no event can be lost between
+//! the two. A reader holds at most one page per channel, and requests a page only when it is polled.
+//! Several channels are merged in the order of their ids, and events have the cursor of all of them.
 
 use crate::core::cursor::{Cursor, EventId};
 use crate::core::event::ChannelName;
@@ -46,7 +42,8 @@ pub struct Reader {
     merge: MergeMemory,
 }
 
-/// The memory for the pages of a reader of several channels.
+/// The memory for the pages of several channels. It is reserved in one step: two readers that each
+/// held one page and waited for a second one would deadlock.
 struct MergeMemory {
     /// The charge is held from the first page until no event of any page is left.
     charge: Option<Charge>,
@@ -200,11 +197,15 @@ impl Reader {
         self.tails.iter().map(|tail| tail.position).collect()
     }
 
-    /// Returns the newest position of each channel in memory: the cursor of the bug
-    /// [`Plant::CursorSkip`].
+    /// Returns the newest position of each channel in memory, for [`Plant::CursorSkip`].
     pub fn newest_positions(&self) -> Vec<EventId> {
         let newest = |tail: &Tail| tail.lease.log().last().unwrap_or(tail.position);
         self.tails.iter().map(newest).collect()
+    }
+
+    /// Whether everything of channels that have all ended was handed out.
+    pub fn is_over(&self) -> bool {
+        self.tails.iter().all(|tail| tail.progress == Progress::Ended)
     }
 
     /// Whether the reader waits for a page of the store.
@@ -231,8 +232,7 @@ impl Reader {
                 return Poll::Ready(Ok(Step::Events(delivery)));
             }
             let Some(mut paging) = self.paging.take() else {
-                let is_over = self.tails.iter().all(|tail| tail.progress == Progress::Ended);
-                return if is_over { Poll::Ready(Ok(Step::Ended)) } else { Poll::Pending };
+                return if self.is_over() { Poll::Ready(Ok(Step::Ended)) } else { Poll::Pending };
             };
             match paging.page.as_mut().poll(context) {
                 Poll::Pending => {

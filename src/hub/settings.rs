@@ -14,7 +14,8 @@ impl Hub {
     }
 
     /// Replaces the settings of a channel, which does not have to exist. They apply from the
-    /// channel's next event on, and the time limits at once.
+    /// channel's next event on; the log on disk and in memory also applies the time limits within
+    /// seconds.
     ///
     /// # Errors
     /// Fails when the store refuses the change or does not answer in time.

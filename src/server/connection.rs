@@ -148,11 +148,10 @@ impl Connection {
     ///
     /// `head_time` is the longest time for the head of a request; `None` where the client also
     /// sends other bytes, as in HTTP/2. `unread_time` is the longest time for which the client may
-    /// leave bytes unread before the kernel closes the connection: hyper has no write timeout, and
-    /// does not poll a body while the client does not read. `pace` limits how fast the bytes of the
+    /// leave bytes unread before the connection ends: hyper has no write timeout, and does not poll a body while the client does not read. `pace` limits how fast the bytes of the
     /// client are read. `unread` are bytes that were already read from the stream.
     pub fn new(
-        stream: Stream,
+        mut stream: Stream,
         unread: Bytes,
         requests: Arc<Requests>,
         head_time: Option<Duration>,

@@ -1,7 +1,8 @@
 //! Connections over HTTP/1.1 and HTTP/1.0.
 //!
-//! hyper reads the requests and sends complete responses. A connection whose response is a stream
-//! or a WebSocket is taken out of hyper; after a stream, hyper gets it back.
+//! hyper reads the requests and sends complete responses. A connection whose response is a WebSocket
+//! is taken out of hyper, and so is one whose response is a stream, except over TLS and HTTP/1.0, and
+//! where the request has a body. After a stream, hyper gets the connection back.
 
 use super::connection::{Connection, Handover, Requests, ResponseKind, Switched};
 use super::connection_log::Reason;
@@ -105,7 +106,7 @@ async fn resume(
     served: &Served,
     peer: &Peer,
 ) -> Result<Waiting, Reason> {
-    match takeover::resume(outcome).await.ok_or(Reason::InStream)? {
+    match takeover::resume(outcome, served.origin.write_timeout()).await.ok_or(Reason::InStream)? {
         (stream, Some(body)) => Waiting::new(stream, body, after),
         (stream, None) => {
             let (stream, unread) = after.next_request(stream, served).await?;

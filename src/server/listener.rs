@@ -1,6 +1,7 @@
 //! The addresses on which the server listens, and the connections that it accepts: over TCP and
 //! over Unix sockets.
 
+use super::local_stream::LocalStream;
 use crate::fanout::socket::Socket;
 use rustix::net::{RecvFlags, recv};
 use std::fmt;
@@ -53,7 +54,7 @@ pub enum Stream {
     /// A connection over TCP.
     Tcp(TcpStream),
     /// A connection over a Unix socket.
-    Unix(UnixStream),
+    Unix(LocalStream),
     /// A connection over TCP with TLS, after the handshake.
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -209,7 +210,9 @@ impl Listener {
                 accepted.map(|(stream, address)| (Stream::Tcp(stream), address.ip()))
             }),
             Self::Unix(listener, _) => listener.poll_accept(context).map(|accepted| {
-                accepted.map(|(stream, _)| (Stream::Unix(stream), Ipv4Addr::LOCALHOST.into()))
+                accepted.map(|(stream, _)| {
+                    (Stream::Unix(LocalStream::new(stream)), Ipv4Addr::LOCALHOST.into())
+                })
             }),
         }
     }
@@ -249,16 +252,17 @@ impl fmt::Display for Listener {
 }
 
 impl Stream {
-    /// Sets how the kernel treats a slow peer: it accepts about `unsent` bytes that are not sent
-    /// yet, and closes the connection when the peer takes no bytes for `unread_time`. Errors are
-    /// ignored, and a Unix socket has none of these options.
-    pub fn bound(&self, unsent: u32, unread_time: Duration) {
-        if !matches!(self, Self::Unix(_)) {
-            let connection = self.connection();
-            connection.set_tcp_nodelay(true).ok();
-            connection.set_tcp_user_timeout(Some(unread_time)).ok();
-            connection.set_tcp_notsent_lowat(unsent).ok();
+    /// Sets how a slow peer is treated: the connection ends when the peer takes no bytes for
+    /// `unread_time`, and over TCP the kernel accepts about `unsent` bytes that are not sent yet.
+    /// Errors are ignored.
+    pub fn bound(&mut self, unsent: u32, unread_time: Duration) {
+        if let Self::Unix(stream) = self {
+            return stream.bound(unread_time);
         }
+        let connection = self.connection();
+        connection.set_tcp_nodelay(true).ok();
+        connection.set_tcp_user_timeout(Some(unread_time)).ok();
+        connection.set_tcp_notsent_lowat(unsent).ok();
     }
 
     /// Takes the connection out of the runtime.
@@ -279,14 +283,19 @@ impl Stream {
         !matches!(self, Self::Tls(_))
     }
 
-    /// Gives a connection back to the runtime.
+    /// Gives a connection back to the runtime. It keeps the limits that the kernel knows; a Unix
+    /// socket needs its `unread_time` again.
     ///
     /// # Errors
     /// Fails when the runtime cannot watch the connection.
-    pub fn from_socket(socket: Socket) -> io::Result<Self> {
+    pub fn from_socket(socket: Socket, unread_time: Duration) -> io::Result<Self> {
         match socket {
             Socket::Tcp(stream) => TcpStream::from_std(stream).map(Self::Tcp),
-            Socket::Unix(stream) => UnixStream::from_std(stream).map(Self::Unix),
+            Socket::Unix(stream) => {
+                let mut stream = LocalStream::new(UnixStream::from_std(stream)?);
+                stream.bound(unread_time);
+                Ok(Self::Unix(stream))
+            }
         }
     }
 
@@ -312,6 +321,7 @@ impl Stream {
                     stream.try_io(Interest::READABLE, || peek(stream, buffer))
                 }
                 Self::Unix(stream) => {
+                    let stream = stream.socket();
                     ready!(stream.poll_read_ready(context))?;
                     stream.try_io(Interest::READABLE, || peek(stream, buffer))
                 }
@@ -335,7 +345,7 @@ impl Stream {
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),
-            Self::Unix(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.socket().try_write(bytes),
             Self::Tls(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
@@ -343,7 +353,7 @@ impl Stream {
     fn connection(&self) -> socket2::SockRef<'_> {
         match self {
             Self::Tcp(stream) => stream.into(),
-            Self::Unix(stream) => stream.into(),
+            Self::Unix(stream) => stream.socket().into(),
             Self::Tls(stream) => stream.get_ref().0.into(),
         }
     }

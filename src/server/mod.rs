@@ -2,15 +2,17 @@
 //!
 //! [`run`] receives its listeners and the shutdown signal. A connection uses HTTP/1.1, or HTTP/2 if
 //! its first bytes are the HTTP/2 preface (h2c with prior knowledge). While draining, the server
-//! accepts connections on the admin listeners only, and waits until every stream has ended as
-//! planned, at its boundary. Their clients only reconnect. Streams are cut only when
-//! `--drain-timeout` is over or a second stop is requested.
+//! accepts connections of clients until each lane has had a boundary, and those of operators until
+//! the end. It waits until every stream has ended as planned, at its boundary, so that clients only
+//! have to reconnect. Streams are cut only when `--drain-timeout` is over or a second stop is
+//! requested.
 
 pub mod connection;
 mod connection_log;
 mod http1;
 mod http2;
 pub mod listener;
+mod local_stream;
 pub mod takeover;
 pub mod tls;
 pub mod unread_answers;

@@ -1,7 +1,7 @@
-//! Sends the streams of HTTP/1.1 connections without hyper.
+//! Sends the streams of plain HTTP/1.1 connections without hyper.
 //!
-//! hyper reads the request, and a handler decides the response. If that is a stream, the server
-//! takes the connection out of hyper, writes the head itself, and sends the events from the start
+//! hyper reads the request, and a handler decides the response. If that is a stream, `server::http1`
+//! takes the connection out of hyper. This module writes the head, and sends the events from the start
 //! of the stream up to the newest one. When the stream has caught up, the connection goes to a
 //! pump. After the end of the response the connection goes back to hyper for the next request.
 //! hyper would keep two buffers of 8 KiB for each stream, and wake a task for each event of each
@@ -65,19 +65,20 @@ pub async fn send(mut stream: Stream, first: Bytes, mut body: Box<CountedStream>
     }
 }
 
-/// Continues with a connection after a pump. Returns `None` if the connection has ended.
-pub async fn resume(outcome: Outcome) -> Option<Sent> {
+/// Continues with a connection after a pump. The client may read nothing for `unread_time`. Returns
+/// `None` if the connection has ended.
+pub async fn resume(outcome: Outcome, unread_time: Duration) -> Option<Sent> {
     match outcome {
         Outcome::Gone => None,
-        Outcome::Complete(socket) => Some((Stream::from_socket(socket).ok()?, None)),
-        Outcome::Leave(leaver) => go_on(*leaver).await,
+        Outcome::Complete(socket) => Some((Stream::from_socket(socket, unread_time).ok()?, None)),
+        Outcome::Leave(leaver) => go_on(*leaver, unread_time).await,
     }
 }
 
 /// Continues with a subscriber that has left a pump.
-async fn go_on(leaver: Leaver) -> Option<Sent> {
+async fn go_on(leaver: Leaver, unread_time: Duration) -> Option<Sent> {
     let Leaver { socket, rest, stream: events, account } = leaver;
-    let mut stream = Stream::from_socket(socket).ok()?;
+    let mut stream = Stream::from_socket(socket, unread_time).ok()?;
     // Nothing more is read for a slow client before it has read the rest.
     let mut unsent = Unsent::default();
     unsent.push(rest);

@@ -1,10 +1,10 @@
-//! The limits of each channel: the general ones, changed by the settings of the most precise
-//! configured pattern that matches the channel, changed by the settings that an operator has given
-//! to this one channel.
+//! The limits of each channel. They have three layers, the later of which wins: the general limits,
+//! the settings of the most precise configured pattern that matches the channel, and the settings
+//! that an operator has given to this one channel.
 //!
-//! The settings of single channels are the state of a channel of their own
-//! ([`settings_channel`]), with the name of the other channel as the key. They are therefore as
-//! durable as events, and every origin on one Redis learns of a change.
+//! The settings of single channels are stored as the state of a reserved channel
+//! ([`settings_channel`]). Each key is the name of the channel that the settings are for. They are
+//! therefore as durable as events, and every origin on one Redis learns of a change.
 
 use super::{Limits, State};
 use crate::core::cursor::EventId;

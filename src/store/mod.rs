@@ -56,6 +56,49 @@ pub struct Limits {
     pub idempotency_keys: u64,
 }
 
+/// A limit whose excess refuses a publish. The other limits drop old events instead.
+#[derive(Clone, Copy, Debug)]
+pub enum Quota {
+    Channels,
+    TotalBytes,
+    Keys,
+    StateBytes,
+    IdempotencyKeys,
+}
+
+impl Limits {
+    /// Checks the value that a publish would lead to.
+    ///
+    /// # Errors
+    /// Fails when the value is over the limit.
+    pub fn check(&self, quota: Quota, value: u64) -> Result<(), StoreError> {
+        let (limit, refusal) = self.quota(quota);
+        if value <= limit { Ok(()) } else { Err(refusal) }
+    }
+
+    /// Returns the refusal of a publish that would exceed a limit.
+    pub fn refusal(&self, quota: Quota) -> StoreError {
+        self.quota(quota).1
+    }
+
+    fn quota(&self, quota: Quota) -> (u64, StoreError) {
+        let (limit, what, flag) = match quota {
+            Quota::Channels => (self.channels, "too many channels", "--max-channels"),
+            Quota::TotalBytes => {
+                (self.total_bytes, "the store is full, in bytes", "--max-store-bytes")
+            }
+            Quota::Keys => (self.keys, "too many keys in the channel", "--max-keys"),
+            Quota::StateBytes => {
+                (self.state_bytes, "the channel's state, in bytes", "--max-state-bytes")
+            }
+            Quota::IdempotencyKeys => {
+                (self.idempotency_keys, "too many idempotency keys", "--max-idempotency-keys")
+            }
+        };
+        (limit, StoreError::Limit { what, limit, flag })
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         const MIB: u64 = 1024 * 1024;

@@ -1,7 +1,7 @@
-//! The stages of a stop, shared by the hub, the server and every connection.
+//! The stages of a shutdown, shared by the hub, the server and every connection.
 //!
-//! `CancellationToken` of `tokio_util` was considered: each poll of its future takes a lock that
-//! all connections share. A [`Registration`] costs nothing when the same task is polled again.
+//! `CancellationToken` of `tokio_util` was rejected, because each poll of its future takes a lock
+//! that all connections share. A [`Registration`] costs nothing when the same task is polled again.
 
 use crate::sync::waiters::{HasWaiters, Registration, WaiterList};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -12,8 +12,8 @@ use std::task::Context;
 pub enum Stage {
     /// The origin serves requests.
     Running,
-    /// The public listeners accept no connection, and a response that begins now does not run past
-    /// the next boundary.
+    /// The public listeners accept connections until the next boundary of each lane, and no response
+    /// runs past it.
     Draining,
     /// The remaining connections close.
     Closing,

@@ -1,5 +1,5 @@
 //! Counts how many requests of one segment repeat another one. A cache that shares responses sends
-//! each request once, so this shows from the origin whether the caches in front collapse requests.
+//! each request once, so a high count shows that the caches in front do not collapse requests.
 
 use parking_lot::Mutex;
 use std::collections::HashSet;

@@ -2,8 +2,8 @@
 //! reads and publishes, and draws how its responses are shared.
 //!
 //! The page reads and publishes under `/console/api`, which leads to the same code, tokens and
-//! limits as the public listener. So no page of another web origin can use it, each request there is
-//! checked for its `Host` and for the page that sent it, a publish needs a header that such a page
+//! limits as the public listener. Three rules keep the pages of other web origins out: the `Host` of
+//! each request and the page that sent it are checked, a publish needs a header that such a page
 //! cannot send without a preflight, and no response has a CORS header.
 
 use super::files::{self, ExtraFile, ExtraFiles, Found};

@@ -2,7 +2,7 @@
 //!
 //! Over HTTP/1.1 the handshake is a `GET` with `Upgrade` (RFC 6455), over HTTP/2 a `CONNECT` with
 //! `:protocol` (RFC 8441). `accept_connect` turns the second into the first for all checks, and
-//! only `made` tells them apart.
+//! only `handshake_response` distinguishes them.
 //!
 //! An invalid request gets an HTTP error. To refuse a client, the origin completes the handshake
 //! and then closes the connection with a code and a reason, because a browser does not show a page
@@ -104,7 +104,7 @@ impl AppState {
         permits: Permits,
     ) -> Result<HttpResponse, Problem> {
         let headers = request.headers();
-        let mut answer = made(request)?;
+        let mut answer = handshake_response(request)?;
         let site = self.site(headers, host);
         let is_local = !self.access.guards_publishing() && is_local_page(headers);
         if site == Site::Strange && !self.config().cors_origins.is_empty() && !is_local {
@@ -213,7 +213,7 @@ fn is_connect<B>(request: &Request<B>) -> bool {
 ///
 /// # Errors
 /// Fails when the handshake is not valid for its version of HTTP.
-fn made(request: &Request<Incoming>) -> Result<HttpResponse, Problem> {
+fn handshake_response(request: &Request<Incoming>) -> Result<HttpResponse, Problem> {
     let headers = request.headers();
     let body = || ResponseBody::Full(Default::default());
     if is_connect(request) {

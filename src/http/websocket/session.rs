@@ -331,7 +331,12 @@ impl Session {
             Ok(Step::Events(delivery)) => {
                 // Bytes are not counted, because the metric counts the bytes of streams only.
                 self.origin.hub.metrics().sent(delivery.events, 0);
-                self.send_step(index, &delivery.bytes).await
+                self.send_step(index, &delivery.bytes).await?;
+                // A client that has received the `end` may subscribe again at once.
+                if self.subscriptions.at(index).is_over() {
+                    self.subscriptions.remove(index);
+                }
+                Ok(())
             }
             Ok(Step::Ended) => {
                 self.subscriptions.remove(index);

@@ -44,6 +44,11 @@ impl Subscription {
         Cursor { positions: self.reader.positions(), mark: None }
     }
 
+    /// Whether the channel has ended, and everything up to its end was read.
+    pub fn is_over(&self) -> bool {
+        self.reader.is_over()
+    }
+
     /// Skips the events with these ids when the reader reaches them.
     pub fn suppress(&mut self, ids: &[EventId]) {
         self.own.add(ids, self.position());

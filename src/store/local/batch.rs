@@ -2,7 +2,7 @@
 //! it. It becomes a record, unless it is refused or changes nothing. The log and the catalog do not
 //! change before the commit.
 
-use super::super::{ChannelLimits, Idempotency, Limits, Publication, Published, StoreError};
+use super::super::{ChannelLimits, Idempotency, Limits, Publication, Published, Quota, StoreError};
 use super::block::Entry;
 use super::catalog::{Catalog, Channel};
 use super::erasure::Erasure;
@@ -239,7 +239,7 @@ impl<'c> Batch<'c> {
 
     fn new_channel(&mut self) -> Result<Head, StoreError> {
         let count = self.known.channels.len() as u64 + self.new_channels + 1;
-        within(count, self.limits.general().channels, "too many channels", "--max-channels")?;
+        self.limits.general().check(Quota::Channels, count)?;
         Ok(Head {
             last: self.newest.max(self.known.beginning),
             closed: EventId::START,
@@ -313,19 +313,17 @@ impl<'c> Batch<'c> {
         let is_keyed = events.iter().any(|event| event.key.is_some());
         let total = self.total(before, after);
         if total > self.bytes {
-            within(total, limits.total_bytes, "the store is full, in bytes", "--max-store-bytes")?;
+            limits.check(Quota::TotalBytes, total)?;
         }
         if is_keyed && after.keys > before.keys {
-            within(after.keys, limits.keys, "too many keys in the channel", "--max-keys")?;
+            limits.check(Quota::Keys, after.keys)?;
         }
         if is_keyed && after.state_bytes > before.state_bytes {
-            let what = "the channel's state, in bytes";
-            within(after.state_bytes, limits.state_bytes, what, "--max-state-bytes")?;
+            limits.check(Quota::StateBytes, after.state_bytes)?;
         }
         if with_idempotency {
             let keys = self.known.keys.len() + self.keys.len() as u64 + 1;
-            let flag = "--max-idempotency-keys";
-            within(keys, limits.idempotency_keys, "too many idempotency keys", flag)?;
+            limits.check(Quota::IdempotencyKeys, keys)?;
         }
         Ok(())
     }
@@ -397,13 +395,4 @@ impl Append {
         let (stored, is_end) = (stored.collect(), kind == Kind::End);
         Self { channel, previous, follows: previous, is_end, entry, stored, state, key }
     }
-}
-
-fn within(
-    value: u64,
-    limit: u64,
-    what: &'static str,
-    flag: &'static str,
-) -> Result<(), StoreError> {
-    if value <= limit { Ok(()) } else { Err(StoreError::Limit { what, limit, flag }) }
 }

@@ -1,8 +1,8 @@
 //! Deletes everything that is kept of a channel. The channel stays, ended, with its `end` event.
 //!
-//! On disk this is an `end` event, the record of a channel that a compaction also writes, with the
-//! event before that `end` event as its low watermark, and the removal of every key. Earlier
-//! versions read all three. The bytes of the events leave the disk with the next compaction.
+//! A deletion writes three records: an `end` event; the record of the channel, as a compaction
+//! writes it, whose low watermark is the event before that `end` event; and the removal of every
+//! key. Earlier versions understand all of them. The bytes of the events leave the disk with the next compaction.
 
 use super::super::StoreError;
 use super::batch::{Batch, Change};

@@ -1,4 +1,5 @@
-//! Reads the states of channels, and the settings of single channels, which are such a state.
+//! Reads the states of channels, and the settings of single channels, which are stored as the state
+//! of a reserved channel.
 
 use super::super::{State, StoreError, settings_channel};
 use super::LocalStore;

@@ -1,7 +1,7 @@
 //! The configuration of the Redis store.
 
+use super::agreement::Settings;
 use super::connection::down;
-use super::settings::Settings;
 use super::tls::{RedisTls, without_tls};
 use crate::store::StoreError;
 use fred::types::config::{Config, TlsConnector};

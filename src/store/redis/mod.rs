@@ -6,6 +6,7 @@
 //! Redis, and all of them end their streams by the clock of Redis. The script refuses a publish
 //! that arrives after its deadline, so that no publish is stored after a `503` was sent.
 
+mod agreement;
 mod config;
 mod connection;
 mod counts;
@@ -21,7 +22,6 @@ mod progress;
 mod publish;
 mod reply;
 mod scripts;
-mod settings;
 mod tail;
 mod tls;
 mod together;
@@ -40,6 +40,7 @@ use crate::core::event::ChannelName;
 use crate::core::log_state::LogState;
 use crate::sync::clock::Clock;
 use crate::sync::random::random;
+use agreement::{Difference, wrong_shards};
 use bytes::Bytes;
 use connection::{Cause, RedisConnection, Script};
 use counts::Counts;
@@ -50,7 +51,6 @@ use parking_lot::Mutex;
 use progress::Progress;
 use reply::{array, id, id_if_any, next, number, text};
 use scripts::Scripts;
-use settings::{Difference, wrong_shards};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -230,7 +230,7 @@ impl RedisStore {
     ) -> Result<Value, StoreError> {
         let shard = self.keys.shard_of(channel);
         if !self.progress[shard].agrees() {
-            return Err(StoreError::Down(settings::OTHER_SHARDS.to_owned()));
+            return Err(StoreError::Down(agreement::OTHER_SHARDS.to_owned()));
         }
         self.reachable(Instant::now() + self.config.timeout.mul_f64(READY_PART)).await?;
         let slot = self.keys.slot(shard);

@@ -1,7 +1,7 @@
 //! How far an origin has read each shard, and which entries of the firehose it knows.
 //!
 //! An origin knows an entry because it has read it, or because Redis has acknowledged its own
-//! publish. Both are remembered: each of them shows what was lost when the firehose loses entries.
+//! publish. The origin remembers both kinds, to find out what was lost if the firehose loses entries.
 
 use crate::core::cursor::EventId;
 use crate::core::event::ChannelName;

@@ -2,13 +2,13 @@
 //! it is answered or the timeout is reached.
 
 use super::RedisStore;
+use super::agreement::wrong_shards;
 use super::counts::Counted;
 use super::progress::Remembered;
 use super::reply::{array, id, next, number, text, unexpected};
-use super::settings::wrong_shards;
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, Event, Field};
-use crate::store::{Idempotency, Limits, Published, StoreError, record};
+use crate::store::{Idempotency, Limits, Published, Quota, StoreError, record};
 use bytes::Bytes;
 use fred::error::{Error, ErrorKind};
 use fred::types::Value;
@@ -253,7 +253,7 @@ pub fn script_reply(
     limits: &Limits,
 ) -> Result<ScriptReply, StoreError> {
     let mut parts = array(answer)?.into_iter();
-    let limit = |what, limit, flag| ScriptReply::Refused(StoreError::Limit { what, limit, flag });
+    let over = |quota| ScriptReply::Refused(limits.refusal(quota));
     let word = text(next(&mut parts)?)?;
     Ok(match word.as_str() {
         "stored" | "repeated" => {
@@ -271,14 +271,11 @@ pub fn script_reply(
         "unknown" => ScriptReply::Refused(StoreError::NoChannel),
         "shards" => ScriptReply::Refused(wrong_shards(&text(next(&mut parts)?)?)),
         "reused" => ScriptReply::Refused(StoreError::KeyReused),
-        "keys" => limit("too many keys in the channel", limits.keys, "--max-keys"),
-        "state" => limit("the channel's state, in bytes", limits.state_bytes, "--max-state-bytes"),
-        "channels" => limit("too many channels", limits.channels, "--max-channels"),
-        "total" => limit("the store is full, in bytes", limits.total_bytes, "--max-store-bytes"),
-        "once" => {
-            let flag = "--max-idempotency-keys";
-            limit("too many idempotency keys", limits.idempotency_keys, flag)
-        }
+        "keys" => over(Quota::Keys),
+        "state" => over(Quota::StateBytes),
+        "channels" => over(Quota::Channels),
+        "total" => over(Quota::TotalBytes),
+        "once" => over(Quota::IdempotencyKeys),
         "late" => ScriptReply::Late { now: number(next(&mut parts)?)? },
         _ => return Err(unexpected()),
     })

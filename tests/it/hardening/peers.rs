@@ -8,7 +8,7 @@ use hyper::Method;
 use socket2::{SockFilter, SockRef};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout};
 
 /// Another address of this machine, which the origin sees as another client.
@@ -222,6 +222,34 @@ async fn answers_that_are_asked_for_and_never_read() {
     drop(never_read);
     assert_sane(&origin, "a", &[kept]).await;
     assert_calm(&origin).await;
+}
+
+/// The kernel has no time limit for a Unix socket, as it has for TCP.
+#[tokio::test]
+async fn a_client_on_a_unix_socket_that_never_reads() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("headwater.sock");
+    let listen = format!("unix:{}", path.display());
+    let times = ["--write-timeout", "2s", "--listen", &listen];
+    let origin = Origin::with(&[&QUIET[..], &times].concat());
+    let kept = origin.publish("a", &"x".repeat(500_000)).await;
+    let mut never_read = Vec::new();
+    for path_and_query in ["/channels/a?after=0-0", "/channels/b?after=0-0", "/channels/a/history"]
+    {
+        let mut stream = UnixStream::connect(&path).await.expect("it listens");
+        stream.write_all(&get(path_and_query, None)).await.expect("it is open");
+        never_read.push(stream);
+    }
+    let open = async || origin.metric("headwater_connections_open").await >= 3.0;
+    wait_for("not all have connected", open).await;
+    // More than the socket and the window of a pump can hold.
+    for _ in 0..4 {
+        origin.publish_lines("b", &lines(100, 10_000)).await;
+    }
+    let calm = async || origin.metric("headwater_connections_open").await <= 1.0;
+    wait_for("responses wait for ever", calm).await;
+    drop(never_read);
+    assert_sane(&origin, "a", &[kept]).await;
 }
 
 /// Makes the socket silent, as when its machine has failed: the kernel drops incoming packets

@@ -4,12 +4,15 @@ pub mod authority;
 pub mod client;
 pub mod edge;
 pub mod engine;
+mod load;
 pub mod machine;
 pub mod prometheus;
 pub mod redis;
 pub mod socket;
 pub mod visitor;
 pub mod websocket;
+
+pub use load::{alone, quiet};
 
 use bytes::Bytes;
 use headwater::client::EventSource;
@@ -28,7 +31,6 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Passes the socket with the number `$0` to a program as systemd's socket activation does.
 const ACTIVATE: &str = "exec 3<&$0 && LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"";
@@ -36,19 +38,6 @@ const ACTIVATE: &str = "exec 3<&$0 && LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"";
 pub const BINARY: &str = env!("CARGO_BIN_EXE_headwater");
 /// The time limit for everything that a test waits for.
 pub const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Most tests wait more than they compute, so many run at once; tests with many clients take turns.
-static LOAD: RwLock<()> = RwLock::const_new(());
-
-/// For a test that loads the machine: no other such test runs beside it.
-pub async fn alone() -> RwLockWriteGuard<'static, ()> {
-    LOAD.write().await
-}
-
-/// For a test that looks at delays: no test that loads the machine runs beside it.
-pub async fn quiet() -> RwLockReadGuard<'static, ()> {
-    LOAD.read().await
-}
 
 /// A running `headwater serve`. The process is killed when the value is dropped.
 pub struct Origin {
