@@ -3,7 +3,8 @@
 //! Every origin ends its responses at the same wall-clock instants, so that a cache in front of the
 //! origins keeps one object per segment and serves it to every client. These instants depend on the
 //! clock alone, not on the traffic. Some responses end earlier (at `--segment-bytes`, or when their
-//! channels end) or some seconds later; `hub::event_stream` decides that. Clients therefore reconnect together. This is intended, and no jitter may be added here. Lanes
+//! channels end) or some seconds later; `hub::event_stream` decides that. Clients therefore
+//! reconnect together. This is intended, and no jitter may be added here. Lanes
 //! divide the clients into several smaller waves; the rejoin tick bounds the number of different
 //! cursors.
 //!

@@ -1,6 +1,5 @@
 //! Error responses as RFC 9457 `application/problem+json`. Each has a stable `type`, and says what
-//! happened and what to do about it. The texts of the store's limits are in
-//! `store::Limits`.
+//! happened and what to do about it. The texts of the store's limits are in `store::Limits`.
 
 use crate::http::stream_body::ResponseBody;
 use crate::hub::channel::ReadError;

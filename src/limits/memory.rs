@@ -1,7 +1,8 @@
 //! How the memory that a process may use is divided between its buffers, unless flags say so.
 //!
-//! The buffers get at most five eighths of the memory. The rest is for the program and its indexes, for the
-//! kernel's part of the sockets, and for the allocator, which keeps freed memory for some seconds.
+//! The buffers get at most five eighths of the memory. The rest is for the program and its indexes,
+//! for the kernel's part of the sockets, and for the allocator, which keeps freed memory for some
+//! seconds.
 
 /// Most bytes of the tail buffers, however much memory there is.
 const TAILS_MAX: u64 = 256 << 20;

@@ -1,11 +1,11 @@
 //! Sends the streams of plain HTTP/1.1 connections without hyper.
 //!
-//! hyper reads the request, and a handler decides the response. If that is a stream, `server::http1`
-//! takes the connection out of hyper. This module writes the head, and sends the events from the start
-//! of the stream up to the newest one. When the stream has caught up, the connection goes to a
-//! pump. After the end of the response the connection goes back to hyper for the next request.
-//! hyper would keep two buffers of 8 KiB for each stream, and wake a task for each event of each
-//! subscriber.
+//! hyper reads the request, and a handler decides the response. If that is a stream,
+//! `server::http1` takes the connection out of hyper. This module writes the head, and sends the
+//! events from the start of the stream up to the newest one. When the stream has caught up, the
+//! connection goes to a pump. After the end of the response the connection goes back to hyper for
+//! the next request. hyper would keep two buffers of 8 KiB for each stream, and wake a task for
+//! each event of each subscriber.
 
 use crate::core::tail_buffer::CHUNK_BYTES;
 use crate::fanout::group::{Leaver, Outcome};

@@ -1,11 +1,10 @@
 //! Detects HTTP/2 clients that do not read their responses.
 //!
-//! `server::listener` (`Stream::bound`) limits how long the bytes of any connection may stay unread,
-//! which is enough for HTTP/1.1. An HTTP/2 client can
-//! read frames and answer pings, and still keep the flow-control window of a stream closed (RFC
-//! 9113, section 5.2) for any time; hyper then does not poll the body. Each body therefore records
-//! when it was last polled, and `server::http2` closes the connection of a body that was not polled
-//! for too long.
+//! `server::listener` (`Stream::bound`) limits how long the bytes of any connection may stay
+//! unread, which is enough for HTTP/1.1. An HTTP/2 client can read frames and answer pings, and
+//! still keep the flow-control window of a stream closed (RFC 9113, section 5.2) for any time;
+//! hyper then does not poll the body. Each body therefore records when it was last polled, and
+//! `server::http2` closes the connection of a body that was not polled for too long.
 
 use crate::http::stream_body::ResponseBody;
 use crate::hub::event_stream::StreamAborted;

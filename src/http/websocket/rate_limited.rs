@@ -3,9 +3,9 @@
 //! The session limits the messages too, but the WebSocket library reports only complete messages: a
 //! client could send empty fragments of one message without end. Therefore this limit counts bytes.
 //!
-//! Over HTTP/2, the WebSocket is one stream of a connection. Its allowance is added
-//! to that of the connection. All other frames are read at a fixed rate. Writes are
-//! small, because hyper queues several of them when the client does not read.
+//! Over HTTP/2, the WebSocket is one stream of a connection. Its allowance is added to that of the
+//! connection. All other frames are read at a fixed rate. Writes are small, because hyper queues
+//! several of them when the client does not read.
 
 use crate::limits::intake_pace::Allowance;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};

@@ -2,7 +2,8 @@
 //!
 //! A deletion writes three records: an `end` event; the record of the channel, as a compaction
 //! writes it, whose low watermark is the event before that `end` event; and the removal of every
-//! key. Earlier versions understand all of them. The bytes of the events leave the disk with the next compaction.
+//! key. Earlier versions understand all of them. The bytes of the events leave the disk with the
+//! next compaction.
 
 use super::super::StoreError;
 use super::batch::{Batch, Change};

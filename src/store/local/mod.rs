@@ -4,8 +4,9 @@
 //! The store is a log of append-only files (`segment.rs`). A file consists of records that each
 //! have a checksum (`frame.rs`, `records.rs`). The writer (`writer.rs`) puts all waiting publishes
 //! into one write and one sync, and acknowledges or delivers an event only after that. It has a
-//! thread of its own (`writing.rs`; in memory, the task of a small publish may do the work instead). A second thread makes the indexes and compacts files
-//! (`maintenance.rs`). The locations of events are in memory and in an index beside each file
+//! thread of its own (`writing.rs`; in memory, the task of a small publish may do the work instead).
+//! A second thread makes the indexes and compacts files (`maintenance.rs`). The locations of events
+//! are in memory and in an index beside each file
 //! (`block.rs`, `summary.rs`, `catalog.rs`). Readers look up the locations there, then read the
 //! files (`reading.rs`) without waiting for the writer. The store in memory is the same code on
 //! files in memory.
