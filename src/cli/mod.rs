@@ -3,6 +3,10 @@
 // The text of `--help` is no Markdown.
 #![allow(rustdoc::bare_urls, rustdoc::invalid_html_tags)]
 
+// First, because its macros are used by the other modules.
+#[macro_use]
+mod output;
+
 mod access;
 mod admin;
 mod bench;
@@ -22,7 +26,6 @@ mod health;
 mod limits;
 mod loaded;
 mod logging;
-mod output;
 mod packaging;
 mod publish;
 mod redis;

@@ -1,10 +1,10 @@
 //! `headwater completions` and `headwater man`, which print the completions of shells and write the
 //! manual pages that packages contain.
 
+use super::output::write_bytes;
 use super::{Arguments, fail};
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -27,16 +27,7 @@ pub fn completions(CompletionsArguments { shell }: &CompletionsArguments) -> Exi
     // The library panics where it cannot write, so it writes to memory.
     let mut text = Vec::new();
     clap_complete::generate(*shell, &mut command, name, &mut text);
-    print(&text)
-}
-
-fn print(text: &[u8]) -> ExitCode {
-    match io::stdout().write_all(text) {
-        // The reader has read enough, as in `headwater man | head`.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => fail(&format!("cannot write to standard output: {error}")),
-        Ok(()) => ExitCode::SUCCESS,
-    }
+    write_bytes(&text)
 }
 
 /// Prints headwater(1), or writes the pages of all commands.
@@ -46,7 +37,7 @@ pub fn man(ManArguments { directory }: &ManArguments) -> ExitCode {
         let mut text = Vec::new();
         // Writing to memory does not fail.
         clap_mangen::Man::new(command).render(&mut text).unwrap_or_default();
-        return print(&text);
+        return write_bytes(&text);
     };
     let made = std::fs::create_dir_all(directory);
     match made.and_then(|()| clap_mangen::generate_to(command, directory)) {

@@ -198,3 +198,31 @@ async fn a_health_check_fails_when_the_origin_is_not_ready_only_if_it_is_asked_t
     assert!(said.contains("/readyz answers 503"), "{said}");
     assert_eq!(stdout(&check(&[])), "ok\n");
 }
+
+#[test]
+fn a_command_whose_output_cannot_be_written_ends_without_a_panic() {
+    let origin = Origin::start();
+    let admin = format!("http://{}", origin.admin);
+    for words in [
+        vec!["edge", "squid", "--origin", "127.0.0.1:3129"],
+        vec!["config", "show"],
+        vec!["completions", "bash"],
+        vec!["man"],
+        vec!["channels", "list", "--admin-url", &admin],
+    ] {
+        let run = |output: Stdio| {
+            let mut command = Command::new(BINARY);
+            command.args(&words).env("HEADWATER_CONFIG", "");
+            let output = command.stdout(output).output().expect("it runs");
+            (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let (code, _) = run(writer.into());
+        assert_eq!(code, Some(0), "{words:?}: the reader has read enough");
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("a device");
+        let (code, said) = run(full.into());
+        assert_eq!(code, Some(1), "{words:?}: {said}");
+        assert!(said.contains("cannot write to standard output"), "{words:?}: {said}");
+    }
+}
