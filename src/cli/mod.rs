@@ -40,6 +40,7 @@ mod stats;
 mod table;
 mod tail;
 mod token;
+mod traces;
 mod units;
 mod variables;
 

@@ -8,6 +8,7 @@ use super::headings;
 use super::limits::{ClientLimits, LimitArguments};
 use super::logging::LogFormat;
 use super::redis::RedisArguments;
+use super::traces::TraceArguments;
 use super::units::{bytes, duration, positive, switch};
 use crate::core::segment::{LANES_MAX, SEGMENT_MS, SegmentClock};
 use crate::http::HttpConfig;
@@ -190,6 +191,8 @@ pub struct ServeArguments {
     pub(super) demo: bool,
     #[command(flatten)]
     pub(super) demo_cache: CacheArguments,
+    #[command(flatten)]
+    pub(super) traces: TraceArguments,
     /// Lowest severity of the messages on standard error: error, warn, info or debug
     #[arg(help_heading = headings::DEMO, long, env = "HEADWATER_LOG", default_value = "info")]
     pub(super) log: tracing::Level,
@@ -250,6 +253,7 @@ impl ServeArguments {
                 live_bytes: self.live_bytes.map(|bytes| bytes as usize),
                 answer_bytes: capacity::answer_bytes(self.answer_bytes)?,
             },
+            traces: self.traces.finish()?,
             demo: self.demo,
             demo_url: None,
         };

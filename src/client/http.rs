@@ -134,6 +134,10 @@ impl Address {
     fn tls_failed(error: impl fmt::Display) -> HttpError {
         let why = error.to_string();
         let hint = match () {
+            () if why.contains("CaUsedAsEndEntity") => {
+                "; the server uses the certificate of an authority: make its certificate with \
+                 basicConstraints=CA:FALSE"
+            }
             () if why.contains("certificate") => {
                 "; to trust it, name a file with its authority in SSL_CERT_FILE"
             }
@@ -301,9 +305,16 @@ impl Drop for Connection {
 /// # Errors
 /// Fails when the body does not arrive whole, is larger than 64 MiB, or is not UTF-8.
 pub async fn text(response: Response<Incoming>) -> Result<String, HttpError> {
+    String::from_utf8(body(response).await?.into()).map_err(failed)
+}
+
+/// Reads the whole body.
+///
+/// # Errors
+/// Fails when the body does not arrive whole, or is larger than 64 MiB.
+pub async fn body(response: Response<Incoming>) -> Result<Bytes, HttpError> {
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-    let body = body.map_err(|error| HttpError(error.to_string()))?.to_bytes();
-    String::from_utf8(body.into()).map_err(|error| HttpError(error.to_string()))
+    Ok(body.map_err(failed)?.to_bytes())
 }
 
 impl fmt::Display for HttpError {

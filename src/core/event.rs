@@ -5,6 +5,7 @@
 //! does not check the values again.
 
 use crate::core::cursor::EventId;
+use crate::core::trace_context::TraceContext;
 use std::fmt;
 use std::sync::Arc;
 
@@ -51,6 +52,9 @@ pub struct Event {
     /// Whether the event removes its key from the state. It is never set for an event without a
     /// key.
     removes_key: bool,
+    /// The trace of the publish, if spans of it are exported. It is boxed, because few events have
+    /// one.
+    trace: Option<Box<TraceContext>>,
 }
 
 /// The reason why a name, a type or a key was refused. The message is written to follow the name of
@@ -175,7 +179,7 @@ impl Event {
     ) -> Self {
         let data = data.into();
         let removes_key = key.is_some() && (removes_key || data.is_empty());
-        Self { kind, key, data, removes_key }
+        Self { kind, key, data, removes_key, trace: None }
     }
 
     /// Returns the event that ends a channel. Only Headwater creates it: [`Field::kind`] refuses
@@ -208,8 +212,19 @@ impl Event {
     /// Returns the same event, changed so that it removes its key from the state.
     #[must_use]
     pub fn removing_its_key(self) -> Self {
-        let Self { kind, key, data, .. } = self;
-        Self::new(kind, key, data, true)
+        let Self { kind, key, data, trace, .. } = self;
+        Self { trace, ..Self::new(kind, key, data, true) }
+    }
+
+    /// Returns the same event, as part of a trace.
+    #[must_use]
+    pub fn traced(self, trace: TraceContext) -> Self {
+        Self { trace: Some(Box::new(trace)), ..self }
+    }
+
+    /// Returns the trace that the event is part of.
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.trace.as_deref().copied()
     }
 
     /// Whether the event ends its channel, so that a stream stops after it.

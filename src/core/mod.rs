@@ -13,3 +13,4 @@ pub mod segment;
 pub mod since;
 pub mod sse;
 pub mod tail_buffer;
+pub mod trace_context;

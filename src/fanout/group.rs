@@ -228,6 +228,7 @@ impl Group {
         if self.unvisited == 0 && std::mem::take(&mut self.needs_pass) {
             self.unvisited = self.members.len();
             self.pass_end = self.window.end();
+            self.stream.pass_begins();
         }
         for _ in 0..SLICE {
             let Some(member) = self.unvisited.checked_sub(1) else { break };
@@ -342,7 +343,7 @@ impl Group {
 
     fn finish_pass(&mut self, subscribers: &mut Subscribers, limits: WindowLimits) {
         if let Some(stored_at) = self.unsent_since.take() {
-            self.stream.delivered(stored_at);
+            self.stream.pass_ended(stored_at);
         }
         // At the end of the stream, blocked subscribers finish on their own.
         let excess = match self.end {

@@ -5,6 +5,7 @@
 use super::channel_changes::IsLogged;
 use super::problem::Problem;
 use super::{AppState, HttpResponse};
+use crate::core::trace_context::{TRACEPARENT, TraceContext};
 use crate::limits::client_address::Client;
 use crate::sync::random::random;
 use crate::sync::throttle::Throttle;
@@ -13,15 +14,12 @@ use hyper::{Method, Request, StatusCode, Uri};
 use std::net::IpAddr;
 use std::time::Instant;
 
-/// The header of the W3C Trace Context. Its second part is the id of the trace.
-const TRACEPARENT: &str = "traceparent";
 const REQUEST_ID: &str = "x-request-id";
 const SHED: &str = "headwater-shed";
 const READINESS: &str = "/readyz";
 const REQUEST_ID_BYTES_MAX: usize = 128;
 /// The most bytes of a path in a line. The names of channels are shorter.
 const PATH_BYTES_MAX: usize = 1024;
-const TRACE_ID_DIGITS: usize = 32;
 
 /// The log lines whose number is bounded, because any client can cause them.
 #[derive(Debug, Default)]
@@ -134,17 +132,11 @@ impl RequestInfo {
         let text = |value: &'_ Option<HeaderValue>| {
             value.as_ref().and_then(|value| value.to_str().ok()).map(str::to_owned)
         };
-        let trace = text(&self.traceparent).and_then(|text| trace_id(&text));
+        let trace = text(&self.traceparent).and_then(|text| TraceContext::parse(&text));
+        let trace = trace.map(|trace| format!("{:032x}", trace.trace_id));
         let given = || text(&self.request_id).filter(|id| is_request_id(id));
         trace.or_else(given).unwrap_or_else(|| format!("{:016x}", random()))
     }
-}
-
-/// The id of the trace in a `traceparent`.
-fn trace_id(traceparent: &str) -> Option<String> {
-    let id = traceparent.split('-').nth(1)?;
-    let is_id = id.len() == TRACE_ID_DIGITS && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_id.then(|| id.to_owned())
 }
 
 /// Whether an id may be copied to a log: it has no spaces and no control characters.

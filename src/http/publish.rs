@@ -14,6 +14,7 @@ use crate::core::caching::Freshness;
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, Event};
 use crate::core::ndjson::{BatchLimits, Separator};
+use crate::core::trace_context::{TRACEPARENT, TraceContext};
 use crate::http::HttpConfig;
 use crate::limits::client_address::Client;
 use crate::limits::intake_pace::Allowance;
@@ -26,6 +27,7 @@ use flate2::bufread::GzDecoder;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::header::{CONTENT_ENCODING, HeaderMap};
+use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use serde_json::json;
 use std::fmt::Write;
@@ -36,9 +38,10 @@ use std::time::Duration;
 use tokio::task::block_in_place;
 use tokio::time::Instant;
 
-/// The most bytes of a refused body that are still read, and the longest time for reading them.
-const DISCARDED_BYTES_MAX: u64 = 16 * 1024 * 1024;
-const DISCARD_TIME_MAX: Duration = Duration::from_secs(5);
+/// The most bytes of a body over its limit that are still read, and the longest time for it.
+const TOO_LARGE: Discard = Discard { bytes: 16 * 1024 * 1024, time: Duration::from_secs(5) };
+/// The same for a body that is refused for another reason.
+const REFUSED: Discard = Discard { bytes: SMALL_BYTES as u64, time: Duration::from_secs(1) };
 /// A large body that arrives more slowly than this, in bytes a second, is refused after a grace
 /// period, because it occupies memory that other publishes could use.
 const SPEED_MIN: u64 = 16 * 1024;
@@ -51,6 +54,13 @@ const GUNZIP_BYTES: usize = 64 * 1024;
 const FEW_IDS: usize = 256;
 /// The length of an id in the response to a batch, with quotes and comma, about.
 const ID_BYTES: usize = 20;
+
+/// How much of a refused body is still read.
+#[derive(Clone, Copy)]
+struct Discard {
+    bytes: u64,
+    time: Duration,
+}
 
 /// The limits that all publishes share: the memory for their bodies, and the rates.
 pub(super) struct Publishing {
@@ -93,14 +103,21 @@ impl AppState {
         if !matches!(*request.method(), Method::POST | Method::DELETE) {
             return Err(Problem::method(CHANNEL_METHODS));
         }
-        let written = self.authorized_write(request, names, query, client).await;
-        written.inspect_err(|problem| self.hub.metrics().refused(problem.slug))
+        let (head, mut body) = request.into_parts();
+        let written = self.authorized_write((&head, &mut body), names, query, client).await;
+        if let Err(problem) = &written {
+            self.hub.metrics().refused(problem.slug);
+            // Over HTTP/2, a stream whose body is not read is reset after its response, without an
+            // error (RFC 9113, section 8.1). curl 7.88 then often reports an error, and no response.
+            discard(&mut body, REFUSED).await;
+        }
+        written
     }
 
     /// Publishes events, or ends or reopens a channel, if the token of the request grants this.
     async fn authorized_write(
         &self,
-        request: Request<Incoming>,
+        (head, body): (&Parts, &mut Incoming),
         names: Vec<ChannelName>,
         query: &Query,
         client: Client,
@@ -111,24 +128,30 @@ impl AppState {
                 "one channel at a time is published to, ended or reopened",
             )
         })?;
-        let grant = self.may_publish(request.headers(), &name)?;
+        let grant = self.may_publish(&head.headers, &name)?;
         let subject = grant.map(|grant| grant.subject.unwrap_or_default());
-        if request.method() == Method::DELETE {
+        if head.method == Method::DELETE {
             self.check_rate(&name, subject.as_deref(), 1)?;
             return self.end(&name, query).await;
         }
-        self.publish(request, name, (subject.as_deref(), client), query).await
+        let traceparent = head.headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+        let span = self.hub.traces().publish(&name, traceparent);
+        let publisher = (subject.as_deref(), client);
+        let published = self.publish((head, body), (name, span.context()), publisher, query).await;
+        span.answered(
+            published.as_ref().map_or_else(|problem| problem.status, |it| it.status()).as_u16(),
+        );
+        published
     }
 
     async fn publish(
         &self,
-        request: Request<Incoming>,
-        channel: ChannelName,
+        (head, body): (&Parts, &mut Incoming),
+        (channel, trace): (ChannelName, Option<TraceContext>),
         (subject, client): (Option<&str>, Client),
         query: &Query,
     ) -> Result<HttpResponse, Problem> {
         query.only("a publish", &["event", "key", "remove"])?;
-        let (head, body) = request.into_parts();
         let shape = shape(&head.headers);
         let removes_key = removes_key(query, shape)?;
         let is_gzip = is_gzip(&head.headers)?;
@@ -148,12 +171,17 @@ impl AppState {
             Idempotency::of(key.to_owned(), shape != Shape::Single, kind, of, removes_key, &body)
                 .of_subject(subject.unwrap_or_default())
         });
-        let events = match shape {
+        let mut events = match shape {
             Shape::Single => vec![single_event(query, removes_key, &body)?],
             Shape::Batch(separator) => self.batch(body, separator, room.publisher()).await?,
         };
         self.check_rate(&channel, subject, events.len())?;
         self.check_quotas(&channel, subject, idempotency.is_some()).await?;
+        if let Some(trace) = trace
+            && let Some(newest) = events.pop()
+        {
+            events.push(newest.traced(trace));
+        }
         let publication = Publication { channel, events, idempotency };
         let published = self.hub.publish(publication).await?;
         self.accepted(shape, published).await
@@ -179,7 +207,7 @@ impl AppState {
     /// Reads and decodes the whole body. Returns it with the memory that it has reserved.
     async fn read_body<'a>(
         &self,
-        mut body: Incoming,
+        body: &mut Incoming,
         shape: Shape,
         is_gzip: bool,
         (mut room, allowance): (Room<'a>, Option<&Arc<Allowance>>),
@@ -190,24 +218,24 @@ impl AppState {
         };
         let too_large = || Problem::too_large(what, limit, flag);
         if body.size_hint().lower() > limit as u64 {
-            discard(&mut body).await;
+            discard(body, TOO_LARGE).await;
             return Err(too_large());
         }
         let (mut bytes, begun) = (BytesMut::new(), Instant::now());
-        while let Some(frame) = next_frame(&mut body, bytes.len(), begun).await? {
+        while let Some(frame) = next_frame(body, bytes.len(), begun).await? {
             let Ok(data) = frame.map_err(body_cut)?.into_data() else { continue };
             if let Some(allowance) = allowance {
                 allowance.body(data.len());
             }
             if bytes.len() + data.len() > limit {
-                discard(&mut body).await;
+                discard(body, TOO_LARGE).await;
                 return Err(too_large());
             }
             if let Err(problem) = room.grow(data.len()) {
                 // The memory is released, and the rest of the body is discarded, because a
                 // publisher that is still sending would not read the response.
                 drop((bytes, room));
-                discard(&mut body).await;
+                discard(body, TOO_LARGE).await;
                 return Err(problem);
             }
             bytes.extend_from_slice(&data);
@@ -441,11 +469,10 @@ fn slow_body(longest: Duration) -> Problem {
 /// Reads and discards the rest of a refused body for a limited time. Varnish reads the response
 /// only after it has sent the whole body, and loses the response if the connection is closed
 /// before.
-async fn discard(body: &mut Incoming) {
-    if body.size_hint().lower() > DISCARDED_BYTES_MAX {
+async fn discard(body: &mut Incoming, Discard { bytes: mut left, time }: Discard) {
+    if body.size_hint().lower() > left {
         return;
     }
-    let mut left = DISCARDED_BYTES_MAX;
     let read = async {
         while let Some(Ok(frame)) = body.frame().await {
             let read = frame.data_ref().map_or(0, Bytes::len) as u64;
@@ -455,5 +482,5 @@ async fn discard(body: &mut Incoming) {
             }
         }
     };
-    tokio::time::timeout(DISCARD_TIME_MAX, read).await.ok();
+    tokio::time::timeout(time, read).await.ok();
 }

@@ -11,6 +11,7 @@
 use super::reader::{Delivery, Lost, Place, Reader, Step};
 use super::{Hub, Joined};
 use crate::core::caching::Ending;
+use crate::core::cursor::EventId;
 use crate::core::event::ChannelName;
 use crate::core::segment::Span;
 use crate::core::sse::{self, Format};
@@ -49,6 +50,9 @@ pub struct EventStream {
     /// Whether the stream began before all streams were ended early.
     may_end_early: bool,
     ending: Option<Ending>,
+    /// The positions up to which the pass of a group will have sent everything. They are noted only
+    /// while a traced event waits for its delivery.
+    sending: Option<Vec<EventId>>,
 }
 
 /// The streams that can share one group: from the same cursor on, they send the same bytes.
@@ -123,6 +127,7 @@ impl EventStream {
             sent_at,
             may_end_early: true,
             ending: None,
+            sending: None,
             hub,
         }
     }
@@ -142,9 +147,25 @@ impl EventStream {
         self.reader.places()
     }
 
-    /// Records that events are sent of which the oldest was stored at the time `stored_at`, in ms.
-    pub fn delivered(&self, stored_at: u64) {
+    /// Notes the events that the pass of a group will have sent, if one of them is traced.
+    pub fn pass_begins(&mut self) {
+        let has_traced = self.hub.traces().has_waiting();
+        self.sending = has_traced.then(|| self.reader.positions());
+    }
+
+    /// Records that a pass has sent events. The oldest was stored at the time `stored_at`, in ms.
+    pub fn pass_ended(&mut self, stored_at: u64) {
         self.hub.metrics().delivered(self.hub.clock().now().saturating_sub(stored_at));
+        if let Some(positions) = self.sending.take() {
+            self.hub.note_sent(&self.reader.names(), positions);
+        }
+    }
+
+    /// Notes that everything up to here was sent to a client.
+    fn note_sent(&self) {
+        if self.hub.traces().has_waiting() {
+            self.hub.note_sent(&self.reader.names(), self.reader.positions());
+        }
     }
 
     /// Counts events, and bytes of the stream, that were sent to subscribers of a group.
@@ -333,6 +354,7 @@ impl CountedStream {
         self.stream.poll_next(context).map(|next| match next {
             Some(Ok(delivery)) => {
                 self.account.sent(delivery.events, delivery.bytes.len());
+                self.stream.note_sent();
                 Some(Ok(delivery.bytes))
             }
             Some(Err(aborted)) => {

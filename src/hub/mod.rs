@@ -31,6 +31,7 @@ use crate::sync::lifecycle::{Lifecycle, Stage};
 use crate::sync::timers::{Timer, Timers};
 use crate::sync::waiters::Registration;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Traces;
 use futures_util::stream::FuturesUnordered;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -86,7 +87,7 @@ impl Hub {
         Self {
             ends: Timers::new(clock.clone()),
             heartbeats: Timers::new(clock.clone()),
-            metrics: Metrics::new(&store.metrics()),
+            metrics: Metrics::new(&store.metrics(), &registry.traces().exports),
             lifecycle: Arc::default(),
             early_end: AtomicU64::new(0),
             has_successor: AtomicBool::new(false),
@@ -130,6 +131,7 @@ impl Hub {
             loop {
                 tokio::time::sleep(SWEEP_PAUSE).await;
                 self.registry.sweep();
+                self.traces().sweep();
             }
         };
         tokio::join!(ends, heartbeats, sweeps, self.registry.announce());
@@ -152,7 +154,10 @@ impl Hub {
         let events = publication.events.len() as u64;
         let bytes: usize = publication.events.iter().map(crate::core::event::Event::weight).sum();
         let begun = std::time::Instant::now();
-        let published = self.settled(self.store.publish(publication)).await?;
+        let span = self.traces().store(&publication);
+        let published = self.settled(self.store.publish(publication)).await;
+        span.ended(published.as_ref().err().map(StoreError::to_string));
+        let published = published?;
         if !published.repeated {
             self.metrics.stored(begun.elapsed());
             self.metrics.published(events, bytes as u64);
@@ -190,6 +195,19 @@ impl Hub {
     /// Fails when other responses do not leave enough memory in time.
     pub async fn memory(&self, bytes: usize) -> Result<Charge, Exhausted> {
         self.budget.charge_in_time(bytes).await
+    }
+
+    /// Returns the traces of the process.
+    pub fn traces(&self) -> &Traces {
+        self.registry.traces()
+    }
+
+    /// Notes that the events up to these positions were sent to clients.
+    pub fn note_sent(&self, names: &[ChannelName], positions: impl IntoIterator<Item = EventId>) {
+        names
+            .iter()
+            .zip(positions)
+            .for_each(|(name, position)| self.traces().delivered(name, position));
     }
 
     /// Whether the process is about to end (it drains or closes).

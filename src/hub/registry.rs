@@ -15,6 +15,7 @@ use crate::store::{ChannelFilter, Listener, deleted_channel};
 use crate::sync::clock::Clock;
 use crate::sync::plants::{Plant, is_planted};
 use crate::sync::waiters::HasWaiters;
+use crate::telemetry::traces::Traces;
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Deref;
@@ -46,6 +47,7 @@ pub struct ChannelRegistry {
     channels: Mutex<Channels>,
     dirty: Mutex<Vec<Arc<Channel>>>,
     announce: Notify,
+    traces: Arc<Traces>,
 }
 
 /// The lease of a reader on a channel. It keeps the channel in memory.
@@ -65,7 +67,19 @@ impl ChannelRegistry {
             channels: Mutex::default(),
             dirty: Mutex::default(),
             announce: Notify::new(),
+            traces: Arc::default(),
         }
+    }
+
+    /// Returns the same registry, which notes the events of traced publishes.
+    #[must_use]
+    pub fn with_traces(self, traces: Arc<Traces>) -> Self {
+        Self { traces, ..self }
+    }
+
+    /// Returns the traces of the process.
+    pub fn traces(&self) -> &Traces {
+        &self.traces
     }
 
     /// Returns a lease on a channel for a reader in `format`, and creates the channel if it is not
@@ -205,6 +219,9 @@ impl Listener for ChannelRegistry {
             channels.for_each(|channel| self.reset(channel));
         }
         let (formats, count) = self.in_memory(channel);
+        if formats.iter().any(Option::is_some) {
+            self.traces.stored(channel, events);
+        }
         for channel in formats.into_iter().flatten() {
             channel.append(previous, events, self.share(count));
             self.wake_readers(channel);

@@ -37,10 +37,21 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// The memory that channels and responses may take.
     pub memory: MemoryConfig,
+    /// The collector of traces; `None`: traces are not exported.
+    pub traces: Option<TracesConfig>,
     /// Whether to serve the pages of the demo and to publish its events.
     pub demo: bool,
     /// The URL of the demo behind a cache, if one was started for it.
     pub demo_url: Option<String>,
+}
+
+/// The export of traces.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TracesConfig {
+    /// The URL of a collector of OpenTelemetry that accepts OTLP over HTTP, without `/v1/traces`.
+    pub endpoint: String,
+    /// The share (0 to 1) of the publishes without `traceparent` that are traced.
+    pub ratio: f64,
 }
 
 /// The store, and the limits of what it keeps.

@@ -3,6 +3,7 @@
 //! `headwater serve`, the tests and programs that embed an origin all use [`Headwater::open`] and
 //! [`Headwater::run`].
 
+mod collector;
 pub mod config;
 mod key_set;
 mod listeners;
@@ -10,7 +11,7 @@ mod listeners;
 pub use crate::http::Reloaded;
 pub use crate::store::redis::RedisTls;
 pub use crate::sync::shutdown::Shutdown;
-pub use config::{Config, MemoryConfig, RedisOptions, StoreAddress, StoreConfig};
+pub use config::{Config, MemoryConfig, RedisOptions, StoreAddress, StoreConfig, TracesConfig};
 pub use listeners::Listeners;
 
 use crate::access::Access;
@@ -77,7 +78,9 @@ impl Headwater {
         let clock = Clock::default();
         let shares = MemoryShares::of(memory_limit());
         let live_bytes = config.memory.live_bytes.unwrap_or(shares.tails);
-        let registry = Arc::new(ChannelRegistry::new(clock.clone(), live_bytes));
+        let traces = Arc::new(collector::traces(config.traces.as_ref()).map_err(Error)?);
+        let registry = ChannelRegistry::new(clock.clone(), live_bytes).with_traces(traces);
+        let registry = Arc::new(registry);
         let store = open_store(&config, &clock, &registry).await.map_err(Error)?;
         let answer_bytes = config.memory.answer_bytes.unwrap_or(shares.answers);
         let timeout = config.store.timeout;
@@ -149,6 +152,9 @@ impl Headwater {
             () = demo::feed(hub.clone()), if is_demo => Stopped::Drained,
         };
         store.stop().await;
+        // This waits for a thread that needs the runtime.
+        let stop_traces = tokio::task::spawn_blocking(move || hub.traces().stop());
+        stop_traces.await.unwrap_or_default();
         tracing::info!(?stopped, "stopped");
         Ok(stopped)
     }

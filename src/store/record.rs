@@ -4,11 +4,16 @@
 
 use crate::core::cursor::EventId;
 use crate::core::event::{Event, Field};
+use crate::core::trace_context::{TRACE_CONTEXT_BYTES, TraceContext};
 
 const VERSION: u8 = 1;
 /// The version of an event that removes its key although it has data. In version 1 only an event
 /// without data removes its key, so all other events are still written as version 1.
 const VERSION_REMOVAL: u8 = 2;
+/// The version of an event with the context of its trace, which precedes a record of version 1 or 2.
+/// Only records in Redis have it, so that the other origins learn the trace, and only while an
+/// origin exports traces (`--otlp-endpoint`).
+const VERSION_TRACED: u8 = 3;
 
 /// The record is damaged or has a version that this code does not read.
 #[derive(Debug)]
@@ -17,14 +22,18 @@ pub struct Unreadable;
 /// Reads the fields of a record one after the other.
 pub struct Reader<'a>(&'a [u8]);
 
-/// Encodes an event; see [`append_event`].
+/// Encodes an event with its trace, if it has one; see [`append_event`].
 pub fn write_event(event: &Event) -> Vec<u8> {
-    let mut out = Vec::with_capacity(5 + event.weight());
+    let mut out = Vec::with_capacity(6 + TRACE_CONTEXT_BYTES + event.weight());
+    if let Some(trace) = event.trace() {
+        out.push(VERSION_TRACED);
+        out.extend_from_slice(&trace.to_bytes());
+    }
     append_event(&mut out, event);
     out
 }
 
-/// Appends the encoded event: `version, type length, key length (u16, 0 = none), type, key, data`.
+/// Appends the encoded event without its trace: `version, type length, key length (u16, 0 = none), type, key, data`.
 pub fn append_event(out: &mut Vec<u8>, event: &Event) {
     let kind = event.kind.as_ref().map_or("", Field::as_str);
     let key = event.key.as_ref().map_or("", Field::as_str);
@@ -38,6 +47,16 @@ pub fn append_event(out: &mut Vec<u8>, event: &Event) {
 }
 
 pub fn read_event(bytes: &[u8]) -> Result<Event, Unreadable> {
+    if let Some((&VERSION_TRACED, rest)) = bytes.split_first() {
+        let mut reader = Reader(rest);
+        let trace = TraceContext::from_bytes(reader.array()?);
+        return read_untraced(reader.0).map(|event| event.traced(trace));
+    }
+    read_untraced(bytes)
+}
+
+/// Decodes a record of version 1 or 2.
+fn read_untraced(bytes: &[u8]) -> Result<Event, Unreadable> {
     let (mut reader, is_marked) = match bytes.split_first() {
         Some((&VERSION_REMOVAL, rest)) => (Reader(rest), true),
         Some((&VERSION, rest)) => (Reader(rest), false),
@@ -128,12 +147,34 @@ mod tests {
     }
 
     #[test]
+    fn a_trace_is_kept_in_redis_only() {
+        let trace = TraceContext { trace_id: 1 << 127, span_id: 2, flags: 1 };
+        for event in [
+            Event::stored(Some("type"), None, "x"),
+            Event::stored(None, Some("key"), "x").removing_its_key(),
+        ] {
+            let traced = event.clone().traced(trace);
+            let record = write_event(&traced);
+            assert_eq!(read_event(&record).unwrap(), traced);
+            for length in 0..TRACE_CONTEXT_BYTES + 6 {
+                assert!(read_event(&record[..length]).is_err());
+            }
+            let mut on_disk = Vec::new();
+            append_event(&mut on_disk, &traced);
+            assert_eq!(read_event(&on_disk).unwrap(), event);
+        }
+        // A record has one trace at most.
+        let twice = [&[3; 26][..], &[3; 26], b"\x01\x00\x00\x00\x00"].concat();
+        assert!(read_event(&twice).is_err());
+    }
+
+    #[test]
     fn what_is_cut_short_or_newer_is_refused() {
         let event = write_event(&Event::stored(Some("kind"), Some("key"), "x"));
         for length in 0..event.len() - 1 {
             assert!(read_event(&event[..length]).is_err());
         }
-        assert!(read_event(b"\x03\x00\x00\x00\x00").is_err());
+        assert!(read_event(b"\x04\x00\x00\x00\x00").is_err());
         assert!(read_event(&[]).is_err());
     }
 }

@@ -5,6 +5,7 @@ use crate::core::caching::Ending;
 use crate::core::sse::{GapReason, ShedReason};
 use crate::store::StoreMetrics;
 use crate::telemetry::repeats::Repeats;
+use crate::telemetry::traces::Exports;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -129,7 +130,7 @@ impl ProcessMetrics {
 
 impl Metrics {
     /// Returns the metrics, all at zero.
-    pub fn new(store: &StoreMetrics) -> Self {
+    pub fn new(store: &StoreMetrics, exports: &Exports) -> Self {
         let opened = Family::<Labels, Counter>::default();
         let kind = |kind: JoinKind| opened.get_or_create(&[("kind", kind.as_str())]).clone();
         let mut metrics = Self {
@@ -160,7 +161,9 @@ impl Metrics {
             process: ProcessMetrics::default(),
         };
         metrics.register(opened);
-        store.register(metrics.registry.sub_registry_with_prefix("headwater"));
+        let own = metrics.registry.sub_registry_with_prefix("headwater");
+        store.register(own);
+        exports.register(own);
         metrics.begin_at_zero();
         metrics
     }

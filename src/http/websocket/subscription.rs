@@ -4,6 +4,7 @@
 use crate::core::cursor::{Cursor, EventId};
 use crate::core::event::ChannelName;
 use crate::hub::reader::{Lost, Reader, Step};
+use crate::telemetry::traces::Traces;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::task::Poll;
@@ -47,6 +48,13 @@ impl Subscription {
     /// Whether the channel has ended, and everything up to its end was read.
     pub fn is_over(&self) -> bool {
         self.reader.is_over()
+    }
+
+    /// Notes that everything up to here was sent to the client.
+    pub fn note_sent(&self, traces: &Traces) {
+        if traces.has_waiting() {
+            traces.delivered(&self.channel, self.position());
+        }
     }
 
     /// Skips the events with these ids when the reader reaches them.

@@ -11,3 +11,4 @@ pub mod monitoring;
 pub mod operators;
 pub mod package;
 pub mod service;
+pub mod traces;

@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod client;
+pub mod collector;
 pub mod edge;
 pub mod engine;
 mod load;

@@ -3,6 +3,7 @@
 
 use crate::hardening::assert_sane;
 use crate::kit::{Answer, Origin, read_until};
+use crate::protocol::access::SECRET;
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -371,4 +372,18 @@ async fn a_full_store_refuses_what_needs_more_room_and_keeps_what_it_has() {
     assert_limit(["--max-store-bytes", "10KiB"], 10_240, &two, "/channels/a", &large).await;
     assert_limit(["--max-state-bytes", "8KiB"], 8_192, &two, "/channels/a", &large).await;
     assert_limit(["--max-idempotency-keys", "2"], 2, &two, "/channels/a", too_much).await;
+}
+
+// protocol §15.1
+#[tokio::test]
+async fn a_refused_publish_over_http_2_has_its_response_in_curl() {
+    let origin = Origin::with(&["--store", "memory", "--token-secret", SECRET]);
+    let url = format!("http://{}/channels/a", origin.listen);
+    for _ in 0..40 {
+        let mut command = tokio::process::Command::new("curl");
+        command.args(["-sS", "--http2-prior-knowledge", "-w", "%{http_code}", "-d", "no", &url]);
+        let output = command.output().await.expect("curl runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && said.ends_with("401"), "{output:?}");
+    }
 }
