@@ -1,9 +1,10 @@
-//! The files of a release, made from the program of the tests. No program is built: the standard
-//! libraries of the released targets are not everywhere where the tests run.
+//! The files of a release, made from the program of the tests. No program is built: that takes ten
+//! minutes for each target, and what builds them is not everywhere where the tests run.
 
 use super::run;
 use crate::kit::BINARY;
 use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -57,4 +58,26 @@ fn the_files_of_a_release_are_whole_and_the_same_each_time() {
         assert!(part["licenses"].is_array(), "{part}");
     }
     assert!(parts.iter().all(|part| part["name"] != "proptest"), "no part of the tests");
+}
+
+#[test]
+fn no_release_is_made_of_the_program_of_an_earlier_build() {
+    let place = tempfile::tempdir().expect("a directory");
+    let [tools, target, files] = ["tools", "target", "files"].map(|name| place.path().join(name));
+    let earlier = target.join(TARGET).join("dist");
+    std::fs::create_dir_all(&earlier).expect("a directory");
+    std::fs::copy(BINARY, earlier.join("headwater")).expect("a program");
+    std::fs::create_dir(&tools).expect("a directory");
+    let cargo = tools.join("cargo");
+    std::fs::write(&cargo, "#!/bin/sh\nexit 101\n").expect("a cargo that fails");
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&cargo, mode).expect("the mode is set");
+
+    let path = format!("{}:{}", tools.display(), std::env::var("PATH").expect("a path"));
+    let mut command = Command::new("deploy/release/build");
+    command.arg(TARGET).env("PATH", path);
+    command.env("CARGO_TARGET_DIR", &target).env("RELEASE_DIRECTORY", &files);
+    let output = command.output().expect("bash runs");
+    assert_eq!(output.status.code(), Some(101), "cargo's status");
+    assert!(!files.join("SHA256SUMS").exists());
 }
