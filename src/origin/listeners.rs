@@ -44,7 +44,13 @@ impl Listeners {
     ) -> Result<Self, Error> {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
+        let has_sockets = std::env::var_os("LISTEN_FDS").is_some();
         let (mut inherited, mut sockets) = (Self::default(), ListenFd::from_env());
+        if has_sockets && sockets.len() == 0 {
+            tracing::warn!(
+                "the sockets of LISTEN_FDS are for another process (LISTEN_PID), and are not used"
+            );
+        }
         for index in 0..sockets.len() {
             let name = names.next().unwrap_or_default();
             let socket = inherit(&mut sockets, index).map_err(|error| {

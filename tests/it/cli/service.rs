@@ -63,3 +63,11 @@ fn systemd_accepts_the_units_and_finds_them_hardened() {
         assert!(words[0] != "verify" || report.trim().is_empty(), "{report}");
     }
 }
+
+#[tokio::test]
+async fn sockets_for_another_process_are_not_used_and_this_is_logged() {
+    let wrapper = ["env", "LISTEN_FDS=1", "LISTEN_PID=1"];
+    let origin = Origin::wrapped(&wrapper, &["--store", "memory"]);
+    origin.logs("the sockets of LISTEN_FDS are for another process").await;
+    origin.publish("a", "x").await;
+}
