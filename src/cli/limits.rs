@@ -5,7 +5,7 @@ use super::units::{bytes, duration, positive};
 use crate::http::WebSocketLimits;
 use crate::limits::client_address::Network;
 use crate::limits::connections::ClientsConfig;
-use crate::limits::rates::{Allowance, RatesConfig};
+use crate::limits::rates::{Allowance, EVENT_RATE, RatesConfig};
 use clap::Args;
 use hyper::header::HeaderName;
 use std::num::NonZeroU32;
@@ -44,11 +44,11 @@ pub struct LimitArguments {
     #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_WRITE_TIMEOUT", default_value = "30s", value_parser = duration)]
     write_timeout: Duration,
     /// Most events per second, and at once, into one channel at this origin; 0 = no limit (count)
-    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_PUBLISH_RATE", default_value_t = 0)]
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_PUBLISH_RATE", default_value_t = EVENT_RATE.get())]
     publish_rate: u32,
     /// Most events per second, and at once, from tokens with the same `sub`, also refused ones; all
     /// tokens without a `sub` share one limit; 0 = no limit (count)
-    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_PUBLISH_RATE_PER_SUBJECT", default_value_t = 0)]
+    #[arg(help_heading = headings::LIMITS, long, env = "HEADWATER_PUBLISH_RATE_PER_SUBJECT", default_value_t = EVENT_RATE.get())]
     publish_rate_per_subject: u32,
     /// Most new channels at once from tokens with the same `sub`, at this origin; the allowance
     /// is restored evenly over --channel-idle; 0 = no limit (count)

@@ -7,8 +7,12 @@ use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+/// The default of both rates, in events per second. At this rate, large batches of one publisher cost
+/// the other publishers little: docs/security.md has the figures.
+pub const EVENT_RATE: NonZeroU32 = NonZeroU32::new(100_000).unwrap();
+
 /// The rates in events per second, and the allowances; `None`: no limit.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct RatesConfig {
     /// Rate of events into one channel.
     pub channel: Option<NonZeroU32>,
@@ -18,6 +22,13 @@ pub struct RatesConfig {
     pub new_channels: Option<Allowance>,
     /// Allowance of publishes with an idempotency key from the tokens with the same `sub`.
     pub idempotency_keys: Option<Allowance>,
+}
+
+impl Default for RatesConfig {
+    fn default() -> Self {
+        let rate = Some(EVENT_RATE);
+        Self { channel: rate, subject: rate, new_channels: None, idempotency_keys: None }
+    }
 }
 
 /// A number of uses that may happen all at once. Used ones become free again evenly over time.
