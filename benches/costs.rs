@@ -11,14 +11,14 @@ use headwater::core::resume::ResumeFrom;
 use headwater::core::segment::SegmentClock;
 use headwater::core::sse::{EventWriter, Format};
 use headwater::core::tail_buffer::TailBuffer;
-use headwater::fanout::group::{Group, Joiner, Subscribers, Turn, WindowLimits};
+use headwater::fanout::group::{AfterSlice, Group, Joiner, Subscribers, WindowLimits};
 use headwater::fanout::socket::Socket;
 use headwater::http::route::{Query, Route};
 use headwater::hub::event_stream::{CountedStream, EventStream, StreamAccount};
 use headwater::hub::registry::ChannelRegistry;
 use headwater::hub::{Hub, Join, Wanted};
 use headwater::limits::budget::Budget;
-use headwater::store::local::{Backing, LocalConfig, LocalStore, SEGMENT_BYTES};
+use headwater::store::local::{Backing, FILE_BYTES, LocalConfig, LocalStore};
 use headwater::store::{Limits, Publication};
 use headwater::sync::clock::Clock;
 use headwater::telemetry::metrics::JoinKind;
@@ -139,7 +139,7 @@ fn parse(count: u64) {
 fn hub() -> Arc<Hub> {
     let clock = Clock::default();
     let registry = Arc::new(ChannelRegistry::new(clock.clone(), BYTES));
-    let config = LocalConfig { timeout: TIMEOUT, reserve: 0, segment_bytes: SEGMENT_BYTES };
+    let config = LocalConfig { timeout: TIMEOUT, reserve: 0, file_bytes: FILE_BYTES };
     let limits = Limits::default();
     let store = LocalStore::open(Backing::Memory, config, limits, clock.clone(), registry.clone());
     let store = Arc::new(store.expect("a store in memory"));
@@ -202,7 +202,7 @@ async fn passes(count: u64) {
     for _ in 0..count {
         publish(&hub).await;
         let _pending = group.poll(&mut Context::from_waker(Waker::noop()));
-        while group.slice(&mut subscribers, limits) == Turn::Unfinished {}
+        while group.slice(&mut subscribers, limits) == AfterSlice::Unfinished {}
     }
     assert_eq!(group.len(), SUBSCRIBERS, "no subscriber was too slow");
 }

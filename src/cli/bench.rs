@@ -106,7 +106,7 @@ struct Seen {
 
 /// The events of a subscriber: their numbers and its index have the same remainder modulo `step`.
 #[derive(Clone, Copy)]
-struct Place {
+struct Selection {
     index: u64,
     step: u64,
 }
@@ -163,14 +163,14 @@ async fn open_subscribers(
     let opening = Arc::new(Semaphore::new(OPENING_MAX));
     let mut subscribers = JoinSet::new();
     for index in 0..arguments.subscribers {
-        let place = Place { index, step: arguments.channels };
+        let selection = Selection { index, step: arguments.channels };
         let (url, channel) = (arguments.url.clone(), arguments.channel(index));
         let (seen, lasts, opening) = (seen.clone(), lasts.clone(), opening.clone());
         if arguments.websocket {
-            subscribers.spawn(socket_subscriber(place, url, channel, seen, lasts, opening));
+            subscribers.spawn(socket_subscriber(selection, url, channel, seen, lasts, opening));
         } else {
             let source = EventSource::new(url, arguments.path(index), None);
-            subscribers.spawn(subscriber(place, source, seen, lasts, opening));
+            subscribers.spawn(subscriber(selection, source, seen, lasts, opening));
         }
     }
     let bar =
@@ -194,7 +194,7 @@ async fn open_subscribers(
 }
 
 async fn subscriber(
-    place: Place,
+    selection: Selection,
     mut source: EventSource,
     seen: Arc<Seen>,
     mut lasts: watch::Receiver<Option<u64>>,
@@ -206,7 +206,7 @@ async fn subscriber(
     loop {
         let signal = tokio::select! {
             signal = source.next() => signal,
-            Ok(_) = lasts.wait_for(|last| place.has_all(number, *last)) => return,
+            Ok(_) = lasts.wait_for(|last| selection.has_all(number, *last)) => return,
         };
         match signal {
             Signal::Opened => {
@@ -215,7 +215,7 @@ async fn subscriber(
                 }
             }
             Signal::Message(message) if message.kind == "message" => {
-                number = seen.note(place, number, &message.data);
+                number = seen.note(selection, number, &message.data);
             }
             Signal::Message(message) if message.kind == "gap" => {
                 seen.gap_events.fetch_add(1, Relaxed);
@@ -232,7 +232,7 @@ async fn subscriber(
             }
             Signal::Closed { .. } => return,
         }
-        if place.has_all(number, *lasts.borrow_and_update()) {
+        if selection.has_all(number, *lasts.borrow_and_update()) {
             return;
         }
     }
@@ -240,7 +240,7 @@ async fn subscriber(
 
 /// Does the same as `subscriber` over a WebSocket, which has no planned end: any end is a fault.
 async fn socket_subscriber(
-    place: Place,
+    selection: Selection,
     url: Address,
     channel: String,
     seen: Arc<Seen>,
@@ -253,17 +253,17 @@ async fn socket_subscriber(
         return;
     }
     let mut number = None;
-    while !place.has_all(number, *lasts.borrow_and_update()) {
+    while !selection.has_all(number, *lasts.borrow_and_update()) {
         let frame = tokio::select! {
             frame = socket.next() => frame,
-            Ok(_) = lasts.wait_for(|last| place.has_all(number, *last)) => return,
+            Ok(_) = lasts.wait_for(|last| selection.has_all(number, *last)) => return,
         };
         match frame {
             Some(Frame::Ack) => {
                 permit.take();
                 seen.open.fetch_add(1, Relaxed);
             }
-            Some(Frame::Event { data }) => number = seen.note(place, number, &data),
+            Some(Frame::Event { data }) => number = seen.note(selection, number, &data),
             Some(Frame::Gap) => drop(seen.gap_events.fetch_add(1, Relaxed)),
             Some(Frame::Other) => {}
             None => {
@@ -327,7 +327,7 @@ impl BenchArguments {
     }
 }
 
-impl Place {
+impl Selection {
     /// Whether the subscriber has received the last of the `published` events of its channel.
     /// `seen`: the highest number that it has received.
     fn has_all(self, seen: Option<u64>, published: Option<u64>) -> bool {
@@ -374,7 +374,7 @@ impl Seen {
     }
 
     /// Counts a received event. Returns the highest number that the subscriber has received so far.
-    fn note(&self, place: Place, before: Option<u64>, data: &str) -> Option<u64> {
+    fn note(&self, selection: Selection, before: Option<u64>, data: &str) -> Option<u64> {
         let mut parts = data.trim_start_matches('[').splitn(4, ',').map(str::parse::<u64>);
         let (Some(Ok(run)), Some(Ok(number)), Some(Ok(sent_at))) =
             (parts.next(), parts.next(), parts.next())
@@ -387,15 +387,15 @@ impl Seen {
         let now = self.micros();
         self.delivered.fetch_add(1, Relaxed);
         self.last_delivery.store(now, Relaxed);
-        let histogram = &self.latencies[place.index as usize % HISTOGRAMS];
+        let histogram = &self.latencies[selection.index as usize % HISTOGRAMS];
         let mut histogram = histogram.lock();
         histogram.saturating_record(now.saturating_sub(sent_at).max(1));
         if before.is_some_and(|before| number <= before) {
             self.duplicates.fetch_add(1, Relaxed);
             return before;
         }
-        let since = |before| (number - before) / place.step - 1;
-        self.missing.fetch_add(before.map_or((number - 1) / place.step, since), Relaxed);
+        let since = |before| (number - before) / selection.step - 1;
+        self.missing.fetch_add(before.map_or((number - 1) / selection.step, since), Relaxed);
         Some(number)
     }
 }

@@ -1,5 +1,5 @@
-//! The headers that say how long a cache may keep a response, and the ends of a body after which a
-//! cache may keep it.
+//! The headers that say how long a cache may keep a response, and which endings of a response allow
+//! a cache to keep it.
 //!
 //! The files for Varnish, Fastly and nginx rely on these headers, and tests compare the files with
 //! them. The headers are pure functions of the kind of response, the instant at which it ends, and

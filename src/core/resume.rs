@@ -2,7 +2,8 @@
 //!
 //! A cursor that cannot be honoured never leads to an HTTP error, because any status other than 200
 //! ends a native `EventSource` permanently. It is not ignored silently either: the client receives
-//! a `gap` event, and the stream goes on.
+//! a `gap` event, and the stream goes on. The reasons of a gap are in `core::sse::GapReason`; the
+//! two that a store writes into a log, `lost` and `damaged`, are in `core::event`.
 
 use crate::core::cursor::{Cursor, EventId};
 use crate::core::event::ChannelName;

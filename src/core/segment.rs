@@ -2,11 +2,14 @@
 //!
 //! Every origin ends its responses at the same wall-clock instants, so that a cache in front of the
 //! origins keeps one object per segment and serves it to every client. These instants depend on the
-//! clock alone, not on the traffic. Some responses end earlier (at `--segment-bytes`, or when their
-//! channels end) or some seconds later; `hub::event_stream` decides that. Clients therefore
-//! reconnect together. This is intended, and no jitter may be added here. Lanes
-//! divide the clients into several smaller waves; the rejoin tick bounds the number of different
-//! cursors.
+//! clock alone, not on the traffic. Clients therefore reconnect together. This is intended, and no
+//! jitter may be added here. Lanes divide the clients into several smaller waves; the rejoin tick
+//! bounds the number of different cursors.
+//!
+//! Some responses end at other instants. `hub::event_stream` ends a stream when it has sent
+//! `--segment-bytes`, when all its channels have ended, or up to five seconds after the boundary
+//! while events are still being sent. `Hub::span` ends it early while the process drains.
+//! `http::long_poll` computes the end that a long poll names.
 //!
 //! All functions are pure: the caller passes `now`. Only `sync::clock` reads the wall clock.
 

@@ -1,9 +1,12 @@
 //! The newest events of one channel as encoded SSE bytes, in one bounded append-only buffer. A
 //! reader is only a position in it: after a missed wake-up, a late start or a reconnect it calls
-//! [`TailBuffer::read`] as always. A lagging reader gets its pending events in large chunks. A chunk
-//! refers to shared bytes. The newest events are not yet joined into a shared block, so they are
-//! copied, at most [`CHUNK_BYTES`] at a time. A slow reader therefore holds one chunk at most.
-//! `base` is the id of the last event before the buffer. Earlier events come from the store.
+//! [`TailBuffer::read`] as always. `base` is the id of the last event before the buffer. Earlier
+//! events come from the store.
+//!
+//! A lagging reader gets its pending events in large chunks. A chunk of older events refers to
+//! bytes that all readers share. A chunk of the newest events is a copy of at most [`CHUNK_BYTES`].
+//! A reader takes its next chunk only after it has sent the last one, so it holds one chunk at
+//! most.
 
 use crate::core::cursor::EventId;
 use crate::core::event::StoredEvent;

@@ -1,5 +1,6 @@
 //! The context of a trace, as the header `traceparent` carries it (W3C Trace Context, level 1). A
-//! publish has it from its client, and its newest event takes it along, in memory and through Redis.
+//! publisher sends it with a publish. The last event of the publish carries it on, in memory and
+//! through Redis.
 
 /// The name of the header.
 pub const TRACEPARENT: &str = "traceparent";

@@ -5,10 +5,10 @@
 //! A subscriber is a socket and an offset in the group's window.
 //!
 //! The group sends in passes. Before a pass the stream is polled. The pass then writes to each
-//! subscriber, with one system call, everything that this subscriber has not been sent yet. When
-//! passes take longer, because there are many subscribers, each pass carries more events, so the
-//! number of system calls does not grow with the number of events. A pass is cut into slices, and
-//! between two slices other groups get their turn.
+//! subscriber, with one system call, everything that this subscriber has not been sent yet. A
+//! longer pass, to many subscribers, collects more events for the next one, so the number of system
+//! calls does not grow with the number of events. A pass is cut into slices, and other groups of
+//! the pump send between two slices.
 
 use super::socket::Socket;
 use super::window::{Point, Window};
@@ -122,7 +122,7 @@ pub struct Group {
 
 /// The state of a group after a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub enum AfterSlice {
     /// There is more to do at once.
     Unfinished,
     /// The group waits for its stream, or for blocked subscribers.
@@ -171,8 +171,9 @@ impl Group {
     /// subscriber goes back, to read on by itself.
     pub fn join(&mut self, joiner: Joiner, subscribers: &mut Subscribers) {
         // A stream that has ended has sent its end; the joiner's own stream ends in the same way.
-        let mark = self.window.at(&joiner.stream.stream.places()).filter(|_| self.end.is_none());
-        let Some(mark) = mark else { return joiner.refuse() };
+        let chunk_end =
+            self.window.at(&joiner.stream.stream.places()).filter(|_| self.end.is_none());
+        let Some(chunk_end) = chunk_end else { return joiner.refuse() };
         let Joiner { socket, stream, reply } = joiner;
         let CountedStream { stream, account } = *stream;
         let bytes_left = stream.bytes_left() as u64;
@@ -180,9 +181,9 @@ impl Group {
             socket,
             group: self.id,
             member: self.members.len(),
-            offset: mark.point.end,
-            counted: mark.point,
-            payload_max: mark.point.payload.saturating_add(bytes_left),
+            offset: chunk_end.point.end,
+            counted: chunk_end.point,
+            payload_max: chunk_end.point.payload.saturating_add(bytes_left),
             is_blocked: false,
             account,
             reply,
@@ -224,7 +225,7 @@ impl Group {
     }
 
     /// Writes to the next members, and finishes the pass after the last of them.
-    pub fn slice(&mut self, subscribers: &mut Subscribers, limits: WindowLimits) -> Turn {
+    pub fn slice(&mut self, subscribers: &mut Subscribers, limits: WindowLimits) -> AfterSlice {
         if self.unvisited == 0 && std::mem::take(&mut self.needs_pass) {
             self.unvisited = self.members.len();
             self.pass_end = self.window.end();
@@ -242,9 +243,9 @@ impl Group {
         }
         self.report();
         match self.unvisited > 0 || self.needs_pass {
-            _ if self.members.is_empty() => Turn::Empty,
-            true => Turn::Unfinished,
-            false => Turn::Idle,
+            _ if self.members.is_empty() => AfterSlice::Empty,
+            true => AfterSlice::Unfinished,
+            false => AfterSlice::Idle,
         }
     }
 
@@ -315,7 +316,10 @@ impl Group {
         let head = self.window.head();
         let is_full = head.payload > subscriber.payload_max;
         let until = match is_full {
-            true => self.window.within(subscriber.payload_max).map_or(0, |mark| mark.point.end),
+            true => self
+                .window
+                .within(subscriber.payload_max)
+                .map_or(0, |chunk_end| chunk_end.point.end),
             false => head.end,
         };
         while subscriber.offset < until {
@@ -369,13 +373,13 @@ impl Group {
     /// Lets a subscriber leave the group after the chunk that it has begun to send.
     fn leave(&mut self, key: usize, subscribers: &mut Subscribers, copy: &mut ChunkCopy) {
         let Some(mut subscriber) = self.remove(key, subscribers) else { return };
-        let Some(mark) = self.window.from(subscriber.offset).cloned() else { return };
-        let Point { end, payload, .. } = mark.point;
-        subscriber.count(mark.point, &mut self.sent);
+        let Some(chunk_end) = self.window.from(subscriber.offset).cloned() else { return };
+        let Point { end, payload, .. } = chunk_end.point;
+        subscriber.count(chunk_end.point, &mut self.sent);
         let rest = copy.rest(&self.window, subscriber.offset, end);
         let is_last = self.end.is_some() && end == self.window.end();
         let bytes_left = subscriber.payload_max.saturating_sub(payload) as usize;
-        let stream = (!is_last).then(|| self.stream.fork(&mark.places, bytes_left));
+        let stream = (!is_last).then(|| self.stream.fork(&chunk_end.places, bytes_left));
         if let Some(Ok(ending)) = self.end.filter(|_| is_last) {
             subscriber.account.ended(ending);
         }

@@ -1,10 +1,10 @@
 //! The fan-out: sends the live streams of plain HTTP/1.1 connections.
 //!
-//! A stream that has caught up with its channels waits for the same bytes as all other streams at
-//! the same place. The task of the connection then gives the socket to a pump, a thread that sends
-//! to all of them. The task sleeps until the pump returns the socket: when the response is complete,
-//! or when the subscriber has to continue on its own. Meanwhile a subscriber costs no timer, no
-//! future of a stream and no buffer.
+//! A stream that has caught up with its channels waits for the same bytes as all other such streams
+//! with the same channels, format and end. The task of the connection then gives the socket to a
+//! pump, a thread that sends to all of them. The task sleeps until the pump returns the socket:
+//! when the response is complete, or when the subscriber has to continue on its own. Meanwhile a
+//! subscriber costs no timer, no future of a stream and no buffer.
 //!
 //! There is one pump for each processor. A pump has its own poll of sockets and its own groups, so
 //! that pumps share nothing but the channels.

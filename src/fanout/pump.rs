@@ -5,7 +5,7 @@
 //! that has something to send gets one slice, so that a large group delays a small one by one slice
 //! at most.
 
-use super::group::{Group, Joiner, Subscribers, Turn, WindowLimits};
+use super::group::{AfterSlice, Group, Joiner, Subscribers, WindowLimits};
 use crate::hub::event_stream::StreamKey;
 use mio::{Events, Poll, Token};
 use parking_lot::Mutex;
@@ -325,10 +325,10 @@ impl Pump {
         };
         let Some(slot) = self.groups.get_mut(group) else { return };
         match slot.group.slice(&mut self.subscribers, limits) {
-            Turn::Unfinished => self.give_turn(group),
-            Turn::Idle if slot.needs_poll => self.give_turn(group),
-            Turn::Idle => {}
-            Turn::Empty => {
+            AfterSlice::Unfinished => self.give_turn(group),
+            AfterSlice::Idle if slot.needs_poll => self.give_turn(group),
+            AfterSlice::Idle => {}
+            AfterSlice::Empty => {
                 let slot = self.groups.remove(group);
                 if self.by_key.get(&slot.key) == Some(&group) {
                     self.by_key.remove(&slot.key);

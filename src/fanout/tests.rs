@@ -18,7 +18,7 @@ use crate::hub::event_stream::{CountedStream, EventStream, StreamAccount};
 use crate::hub::registry::ChannelRegistry;
 use crate::hub::{Hub, Join, Wanted};
 use crate::limits::budget::Budget;
-use crate::store::local::{Backing, LocalConfig, LocalStore, SEGMENT_BYTES};
+use crate::store::local::{Backing, FILE_BYTES, LocalConfig, LocalStore};
 use crate::store::{Limits, Publication};
 use crate::sync::clock::Clock;
 use crate::telemetry::metrics::JoinKind;
@@ -82,7 +82,7 @@ impl World {
     fn new(length_ms: u64) -> Self {
         let clock = Clock::default();
         let registry = Arc::new(ChannelRegistry::new(clock.clone(), BUDGET_BYTES));
-        let config = LocalConfig { timeout: PATIENCE, reserve: 0, segment_bytes: SEGMENT_BYTES };
+        let config = LocalConfig { timeout: PATIENCE, reserve: 0, file_bytes: FILE_BYTES };
         let limits = Limits::default();
         let store =
             LocalStore::open(Backing::Memory, config, limits, clock.clone(), registry.clone());

@@ -1,5 +1,5 @@
-//! The bytes that the subscribers of a group send: the newest part of the group's stream, framed as
-//! chunks of HTTP/1.1 (RFC 9112, section 7.1).
+//! The bytes that a group sends to its subscribers: the newest part of the group's stream, framed
+//! as chunks of HTTP/1.1 (RFC 9112, section 7.1).
 //!
 //! Each byte is framed and copied into the window once for all subscribers. A subscriber is only an
 //! offset. For the end of each chunk the window records the place in each channel, so that a
@@ -21,13 +21,13 @@ pub struct Window {
     bytes: BytesMut,
     /// The end of the newest chunk.
     head: Point,
-    /// The end of each chunk that ends after `base`, and before them the mark at `base` or earlier.
-    marks: VecDeque<Mark>,
+    /// The end of each chunk that ends after `base`, and before them the end at `base` or earlier.
+    ends: VecDeque<ChunkEnd>,
 }
 
 /// The end of a chunk, and the place in each channel after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct ChunkEnd {
     /// The end of the chunk.
     pub point: Point,
     /// The place in each channel.
@@ -49,8 +49,8 @@ impl Window {
     /// Returns an empty window of a stream whose events begin at `places`.
     pub fn new(places: Box<[Place]>) -> Self {
         let head = Point::default();
-        let marks = VecDeque::from([Mark { point: head, places }]);
-        Self { base: 0, bytes: BytesMut::new(), head, marks }
+        let ends = VecDeque::from([ChunkEnd { point: head, places }]);
+        Self { base: 0, bytes: BytesMut::new(), head, ends }
     }
 
     /// Appends a chunk with `events` events. After it the stream is at `places`.
@@ -63,7 +63,7 @@ impl Window {
             events: self.head.events + events,
             payload: self.head.payload + chunk.len() as u64,
         };
-        self.marks.push_back(Mark { point: self.head, places });
+        self.ends.push_back(ChunkEnd { point: self.head, places });
     }
 
     /// Appends the last chunk, which ends the response. It belongs to the chunk before it, so that
@@ -71,7 +71,7 @@ impl Window {
     pub fn finish(&mut self) {
         last_chunk(&mut self.bytes);
         self.head.end = self.end();
-        if let Some(newest) = self.marks.back_mut() {
+        if let Some(newest) = self.ends.back_mut() {
             newest.point = self.head;
         }
     }
@@ -97,28 +97,28 @@ impl Window {
         &self.bytes[index(from)..index(to)]
     }
 
-    /// Returns the newest mark at these places, if the window still has all bytes after it.
-    pub fn at(&self, places: &[Place]) -> Option<&Mark> {
-        let marks = self.marks.iter().rev().take_while(|mark| mark.point.end >= self.base);
-        marks.into_iter().find(|mark| *mark.places == *places)
+    /// Returns the newest end at these places, if the window still has all bytes after it.
+    pub fn at(&self, places: &[Place]) -> Option<&ChunkEnd> {
+        let ends = self.ends.iter().rev().take_while(|end| end.point.end >= self.base);
+        ends.into_iter().find(|end| *end.places == *places)
     }
 
-    /// Returns the end of the chunk that contains `offset`, or the mark at `offset` itself.
-    pub fn from(&self, offset: u64) -> Option<&Mark> {
-        self.marks.get(self.marks.partition_point(|mark| mark.point.end < offset))
+    /// Returns the end of the chunk that contains `offset`, or the end at `offset` itself.
+    pub fn from(&self, offset: u64) -> Option<&ChunkEnd> {
+        self.ends.get(self.ends.partition_point(|end| end.point.end < offset))
     }
 
     /// Returns the offset at which the chunk begins that contains `offset`.
     pub fn start_of(&self, offset: u64) -> u64 {
-        let after = self.marks.partition_point(|mark| mark.point.end < offset);
-        let before = after.checked_sub(1).map(|before| self.marks[before].point.end);
+        let after = self.ends.partition_point(|end| end.point.end < offset);
+        let before = after.checked_sub(1).map(|before| self.ends[before].point.end);
         before.map_or(self.base, |start| start.max(self.base))
     }
 
-    /// Returns the newest mark up to which the stream has at most `payload` bytes.
-    pub fn within(&self, payload: u64) -> Option<&Mark> {
-        let after = self.marks.partition_point(|mark| mark.point.payload <= payload);
-        self.marks.get(after.checked_sub(1)?)
+    /// Returns the newest end up to which the stream has at most `payload` bytes.
+    pub fn within(&self, payload: u64) -> Option<&ChunkEnd> {
+        let after = self.ends.partition_point(|end| end.point.payload <= payload);
+        self.ends.get(after.checked_sub(1)?)
     }
 
     /// Drops the bytes before `offset`.
@@ -131,9 +131,9 @@ impl Window {
             // The memory of a burst is returned.
             self.bytes = BytesMut::new();
         }
-        // The mark at `base` stays: subscribers may begin there.
-        while self.marks.get(1).is_some_and(|second| second.point.end <= self.base) {
-            self.marks.pop_front();
+        // The end at `base` stays: subscribers may begin there.
+        while self.ends.get(1).is_some_and(|second| second.point.end <= self.base) {
+            self.ends.pop_front();
         }
     }
 
@@ -144,7 +144,7 @@ impl Window {
         if keep_from <= self.base {
             return None;
         }
-        self.from(keep_from).map(|mark| mark.point.end)
+        self.from(keep_from).map(|end| end.point.end)
     }
 }
 

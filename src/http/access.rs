@@ -1,4 +1,4 @@
-//! Finds the credentials of a request, and with `access::Access::decide`, the one policy, decides
+//! Finds the credentials of a request. `access::Access::decide`, the only policy, then decides
 //! whether the request may read or publish.
 //!
 //! A bearer token is valid for its bearer only, so a response that a token opens is never shared. A

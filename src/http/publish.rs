@@ -17,7 +17,7 @@ use crate::core::ndjson::{BatchLimits, Separator};
 use crate::core::trace_context::{TRACEPARENT, TraceContext};
 use crate::http::HttpConfig;
 use crate::limits::client_address::Client;
-use crate::limits::intake_pace::Allowance;
+use crate::limits::intake_pace::ByteCredit;
 use crate::limits::rates::{Quota, Rates, RatesConfig, TooFast};
 use crate::store::{IDEMPOTENCY_KEY_RULE, Idempotency, Publication, Published};
 use crate::sync::background;
@@ -162,9 +162,9 @@ impl AppState {
             _ => Publisher::Client(client),
         };
         let room = self.publishing.intake.room(publisher);
-        let allowance = head.extensions.get::<Arc<Allowance>>();
+        let credit = head.extensions.get::<Arc<ByteCredit>>();
         let body =
-            tokio::time::timeout(longest, self.read_body(body, shape, is_gzip, (room, allowance)));
+            tokio::time::timeout(longest, self.read_body(body, shape, is_gzip, (room, credit)));
         let (body, room) = body.await.map_err(|_| slow_body(longest))??;
         let idempotency = key.map(|key| {
             let (kind, of) = (query.get("event"), query.get("key"));
@@ -210,7 +210,7 @@ impl AppState {
         body: &mut Incoming,
         shape: Shape,
         is_gzip: bool,
-        (mut room, allowance): (Room<'a>, Option<&Arc<Allowance>>),
+        (mut room, credit): (Room<'a>, Option<&Arc<ByteCredit>>),
     ) -> Result<(Bytes, Room<'a>), Problem> {
         let (what, limit, flag) = match shape {
             Shape::Single => ("an event", self.config().event_bytes, "--max-event"),
@@ -224,8 +224,8 @@ impl AppState {
         let (mut bytes, begun) = (BytesMut::new(), Instant::now());
         while let Some(frame) = next_frame(body, bytes.len(), begun).await? {
             let Ok(data) = frame.map_err(body_cut)?.into_data() else { continue };
-            if let Some(allowance) = allowance {
-                allowance.body(data.len());
+            if let Some(credit) = credit {
+                credit.body(data.len());
             }
             if bytes.len() + data.len() > limit {
                 discard(body, TOO_LARGE).await;

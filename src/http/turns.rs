@@ -1,7 +1,8 @@
 //! The order in which large publish bodies are decoded and parsed.
 //!
-//! Few of them are processed at the same time. Each publisher has at most one body in the queue, so
-//! a publisher with many connections delays another publisher by one body at most.
+//! Only a few bodies are processed at the same time. Each publisher has at most one body in the
+//! queue, and its next body enters the queue when that one is done. So a publisher with many
+//! connections delays another publisher by one body at most.
 
 use super::intake::Publisher;
 use parking_lot::Mutex;

@@ -2,8 +2,8 @@
 //! its next events.
 //!
 //! Its locks are held for a few instructions and never across an await. All readers share the tail
-//! buffer and the snapshot of the state that all fresh joins of one segment receive, and the
-//! channel has no queue for any reader.
+//! buffer. All fresh joins of one segment share one snapshot of the state. The channel has no queue
+//! for any reader.
 
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, StoredEvent};

@@ -6,12 +6,18 @@
 //! reader. Other channels stay for a minute after their last reader has left, because at a boundary
 //! all readers leave and come back at once. One budget bounds the memory of all tail buffers
 //! together.
+//!
+//! A new event reaches a stream in these steps. The store calls `appended`, which appends the event
+//! to the channel (`channel.rs`). If at most `WOKEN_AT_ONCE_MAX` tasks wait for it, they are
+//! woken immediately; otherwise [`ChannelRegistry::announce`] wakes them. Such a task is a pump
+//! (`fanout`), or serves one response. It polls its stream (`event_stream.rs`), whose reader
+//! (`reader.rs`) reads the tail buffer.
 
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, StoredEvent};
 use crate::core::sse::Format;
 use crate::hub::channel::Channel;
-use crate::store::{ChannelFilter, Listener, deleted_channel};
+use crate::store::{ChannelFilter, EventSink, deleted_channel};
 use crate::sync::clock::Clock;
 use crate::sync::plants::{Plant, is_planted};
 use crate::sync::waiters::HasWaiters;
@@ -206,7 +212,7 @@ impl Channels {
     }
 }
 
-impl Listener for ChannelRegistry {
+impl EventSink for ChannelRegistry {
     fn appended(&self, channel: &ChannelName, previous: EventId, events: &[StoredEvent]) {
         // If an event had a later time than the clock, a stream could keep it back until its next
         // response.

@@ -1,6 +1,6 @@
-//! Limits how many connections each client may have at once. Requests over HTTP/2, and requests
-//! through a trusted proxy whose responses are for one client, count too. `server` asks for a permit
-//! for each connection, and `http` (`admit`) for each such request.
+//! Limits how many connections each client may have at once. Each request over HTTP/2 counts, too.
+//! A request through a trusted proxy counts only if its response cannot be shared. `server` asks
+//! for a permit for each connection, and `http` (`admit`) for each such request.
 
 use crate::limits::client_address::{Client, Network, behind_proxies, is_one_of};
 use crate::sync::replaceable::Replaceable;

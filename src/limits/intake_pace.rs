@@ -26,7 +26,7 @@ const PIECE_BYTES: u64 = 512;
 
 /// The number of bytes that the requests of an HTTP/2 connection allow it to send.
 #[derive(Debug, Default)]
-pub struct Allowance(AtomicU64);
+pub struct ByteCredit(AtomicU64);
 
 /// The reading pace of one connection.
 #[derive(Default)]
@@ -37,31 +37,31 @@ pub struct IntakePace {
 }
 
 struct Frames {
-    allowance: Arc<Allowance>,
+    credit: Arc<ByteCredit>,
     /// Bytes that may be read now. The number is negative after a large read.
     left: i64,
     filled_at: Instant,
     sleep: Pin<Box<Sleep>>,
 }
 
-impl Allowance {
-    /// Adds the allowance of a request that has begun.
+impl ByteCredit {
+    /// Adds the credit of a request that has begun.
     pub fn request(&self) {
         self.0.fetch_add(REQUEST_BYTES, Ordering::Relaxed);
     }
 
-    /// Adds the allowance of a chunk of a request's body, which had `bytes` bytes.
+    /// Adds the credit of a chunk of a request's body, which had `bytes` bytes.
     pub fn body(&self, bytes: usize) {
         self.0.fetch_add(bytes as u64 + PIECE_BYTES, Ordering::Relaxed);
     }
 }
 
 impl IntakePace {
-    /// Returns the pace of an HTTP/2 connection, with the allowance of its requests.
-    pub fn of_frames(allowance: Arc<Allowance>) -> Self {
+    /// Returns the pace of an HTTP/2 connection, with the credit of its requests.
+    pub fn of_frames(credit: Arc<ByteCredit>) -> Self {
         let now = Instant::now();
         let sleep = Box::pin(tokio::time::sleep_until(now));
-        let frames = Frames { allowance, left: FRAME_BURST, filled_at: now, sleep };
+        let frames = Frames { credit, left: FRAME_BURST, filled_at: now, sleep };
         Self { turn: 0, frames: Some(Box::new(frames)) }
     }
 
@@ -106,7 +106,7 @@ impl Frames {
             self.filled_at += Duration::from_millis(passed as u64);
             self.left = self.left.max(FRAME_BURST.min(self.left + passed * FRAME_RATE / 1_000));
         }
-        self.left += self.allowance.0.swap(0, Ordering::Relaxed) as i64;
+        self.left += self.credit.0.swap(0, Ordering::Relaxed) as i64;
     }
 }
 
@@ -118,8 +118,8 @@ mod tests {
 
     #[tokio::test]
     async fn frames_without_a_request_are_read_at_a_rate() {
-        let allowance = Arc::new(Allowance::default());
-        let mut pace = IntakePace::of_frames(allowance.clone());
+        let credit = Arc::new(ByteCredit::default());
+        let mut pace = IntakePace::of_frames(credit.clone());
         let begun = Instant::now();
         let mut read = 0;
         while begun.elapsed() < Duration::from_secs(1) {
@@ -130,7 +130,7 @@ mod tests {
         let allowed = FRAME_BURST + begun.elapsed().as_millis() as i64 * FRAME_RATE / 1_000;
         assert!((FRAME_BURST..=allowed + 16_384).contains(&read), "{read} of {allowed}");
         // The bytes of a body are read as they arrive.
-        allowance.body(1 << 20);
+        credit.body(1 << 20);
         for _ in 0..60 {
             pace.turn = 0;
             let may_read = poll_fn(|context| pace.poll_may_read(context)).now_or_never();

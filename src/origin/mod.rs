@@ -27,7 +27,7 @@ use crate::limits::connections::Clients;
 use crate::limits::memory::MemoryShares;
 use crate::server::tls::Tls;
 use crate::server::{self, ServerConfig, Stopped};
-use crate::store::local::{Backing, LocalConfig, LocalStore, SEGMENT_BYTES};
+use crate::store::local::{Backing, FILE_BYTES, LocalConfig, LocalStore};
 use crate::store::redis::{RedisConfig, RedisStore};
 use crate::store::{ChannelLimits, Publication, Store};
 use crate::sync::clock::Clock;
@@ -213,7 +213,7 @@ async fn open_store(
     let limits = Arc::new(ChannelLimits::new(*limits, channel_settings.clone()));
     let local = |backing| {
         let (timeout, reserve) = (*timeout, *disk_reserve);
-        let local = LocalConfig { timeout, reserve, segment_bytes: SEGMENT_BYTES };
+        let local = LocalConfig { timeout, reserve, file_bytes: FILE_BYTES };
         let store =
             LocalStore::open(backing, local, limits.clone(), clock.clone(), registry.clone());
         store.map(|store| Arc::new(store) as Arc<dyn Store>)

@@ -1,5 +1,5 @@
-//! The log lines about each connection, at `debug`. Any client can open connections, so their number
-//! is bounded, too.
+//! The log lines about each connection, at `debug`. Any client can open connections, so the number
+//! of these lines is bounded.
 
 use crate::sync::throttle::Throttle;
 use std::fmt;

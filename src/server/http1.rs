@@ -1,8 +1,8 @@
 //! Connections over HTTP/1.1 and HTTP/1.0.
 //!
-//! hyper reads the requests and sends complete responses. A connection whose response is a WebSocket
-//! is taken out of hyper, and so is one whose response is a stream, except over TLS and HTTP/1.0, and
-//! where the request has a body. After a stream, hyper gets the connection back.
+//! hyper reads the requests and sends complete responses. A connection that becomes a WebSocket
+//! always leaves hyper. One whose response is a stream leaves it, too, except over TLS, over
+//! HTTP/1.0, or when the request has a body; after the stream, hyper gets the connection back.
 
 use super::connection::{Connection, Handover, Requests, ResponseKind, Switched};
 use super::connection_log::Reason;

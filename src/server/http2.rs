@@ -1,6 +1,6 @@
 //! Connections over HTTP/2.
 //!
-//! hyper sends all responses. A stream whose request asks for a WebSocket (RFC 8441) gets a task of
+//! hyper sends all responses. An HTTP/2 stream that becomes a WebSocket (RFC 8441) gets a task of
 //! its own.
 
 use super::connection::{Connection, Requests, Switched};
@@ -10,7 +10,7 @@ use super::unread_answers::{UnreadAnswers, Watched};
 use super::{HEAD_BYTES_MAX, Peer, serve_websocket};
 use crate::http::websocket::Handshake;
 use crate::http::{AppState, Caller};
-use crate::limits::intake_pace::{Allowance, IntakePace};
+use crate::limits::intake_pace::{ByteCredit, IntakePace};
 use crate::sync::lifecycle::Stage;
 use crate::sync::waiters::Registration;
 use bytes::Bytes;
@@ -45,8 +45,8 @@ pub(super) async fn serve(stream: Stream, origin: Arc<AppState>, peer: &Peer) ->
     let caller = peer.caller;
     // HTTP/2 frames may arrive at any time, so there is no timeout for heads; pings detect clients
     // that have disconnected.
-    let allowance = Arc::new(Allowance::default());
-    let pace = IntakePace::of_frames(allowance.clone());
+    let credit = Arc::new(ByteCredit::default());
+    let pace = IntakePace::of_frames(credit.clone());
     let connection =
         Connection::new(stream, Bytes::new(), requests.clone(), None, write_timeout, pace);
     let begun = requests.clone();
@@ -60,8 +60,8 @@ pub(super) async fn serve(stream: Stream, origin: Arc<AppState>, peer: &Peer) ->
     let service = service_fn(move |mut request: Request<Incoming>| {
         let (origin, unread) = (origin.clone(), watched.clone());
         begun.begin();
-        allowance.request();
-        request.extensions_mut().insert(allowance.clone());
+        credit.request();
+        request.extensions_mut().insert(credit.clone());
         async move { Ok::<_, Infallible>(answer(request, origin, caller, unread).await) }
     });
     let connection = http2::Builder::new(TokioExecutor::new())

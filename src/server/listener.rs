@@ -1,5 +1,8 @@
 //! The addresses on which the server listens, and the connections that it accepts: over TCP and
 //! over Unix sockets.
+//!
+//! A client that does not read is disconnected after `--write-timeout`. [`Stream::bound`] sets this for
+//! TCP, `local_stream.rs` for Unix sockets, and `unread_answers.rs` for HTTP/2.
 
 use super::local_stream::LocalStream;
 use crate::fanout::socket::Socket;

@@ -1,8 +1,8 @@
 //! The bytes of a response that are not yet written to the socket, as chunks of HTTP/1.1.
 //!
-//! A large chunk stays a handle on bytes that others share, or that are charged to the memory
-//! budget until the handle is dropped. Only small chunks are copied, so that one system call
-//! writes many of them.
+//! A large chunk is not copied. It is a handle on bytes that other readers share, or that count
+//! against the memory budget until the handle is dropped. Only small chunks are copied, so that one
+//! system call writes many of them.
 
 use crate::fanout::window::{chunk_end, chunk_head, last_chunk};
 use bytes::{Buf, Bytes, BytesMut};

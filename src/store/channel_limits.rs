@@ -1,6 +1,6 @@
-//! The limits of each channel. They have three layers, the later of which wins: the general limits,
-//! the settings of the most precise configured pattern that matches the channel, and the settings
-//! that an operator has given to this one channel.
+//! The limits of each channel. They come in three layers, and a later layer overrides an earlier
+//! one: the general limits, the settings of the most precise configured pattern that matches the
+//! channel, and the settings that an operator has given to this one channel.
 //!
 //! The settings of single channels are stored as the state of a reserved channel
 //! ([`settings_channel`]). Each key is the name of the channel that the settings are for. They are

@@ -1,4 +1,4 @@
-//! Logs when a store is almost full.
+//! Writes a warning to the log of the process when a store is almost full.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -309,10 +309,10 @@ pub struct PageLimit {
 
 /// Receives everything that a store accepts. The calls for one channel come in the order of its
 /// ids.
-pub trait Listener: Send + Sync + 'static {
+pub trait EventSink: Send + Sync + 'static {
     /// Receives `events` of `channel`, which directly follow the event `previous`.
     fn appended(&self, channel: &ChannelName, previous: EventId, events: &[StoredEvent]);
-    /// The listener may have missed events, so everything that it has in memory must be read again.
+    /// The sink may have missed events, so everything that it has in memory must be read again.
     fn lost_place(&self);
 }
 
@@ -377,7 +377,7 @@ pub trait Store: Send + Sync + 'static {
         &'a self,
         channel: &'a ChannelName,
     ) -> StoreFuture<'a, Result<ChannelSize, StoreError>>;
-    /// Completes once the listener has received every event with an id before the instant `ms`, and
+    /// Completes once the sink has received every event with an id before the instant `ms`, and
     /// this instant has passed by the clock of the store.
     fn settle(&self, ms: u64) -> StoreFuture<'_, ()>;
     /// Fails when the store cannot be read or written.

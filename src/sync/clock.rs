@@ -1,12 +1,12 @@
 //! The only module that reads the wall clock.
 //!
 //! The time of [`Clock`] does not go back, because ids of events and ends of streams that are later
-//! than the new time may already be in use. There is one exception: when a store with its own clock
-//! reports the difference for the first time, nothing is in use yet. [`Clock`] follows the wall
-//! clock. If the wall clock is set forward, this clock follows at once; if it is set back, this
-//! clock runs 5 % slower until the wall clock has caught up. So a wall clock that is set back and
-//! then corrected has no lasting effect, and a clock that is ahead slowly returns to the wall
-//! clock.
+//! than the new time may already be in use. There is one exception: the first time that a store
+//! reports how far its own clock differs from that of the machine, the time may go back, because
+//! nothing is in use yet. [`Clock`] follows the wall clock. If the wall clock is set forward, this
+//! clock follows at once; if it is set back, this clock runs 5 % slower until the wall clock has
+//! caught up. So a wall clock that is set back and then corrected has no lasting effect, and a
+//! clock that is ahead slowly returns to the wall clock.
 //!
 //! Segments follow the clock of the store, so that origins with different clocks of their own end
 //! their streams at the same instants. A store that has its own clock reports how far the clock of

@@ -1,4 +1,5 @@
-//! The stages of a shutdown, shared by the hub, the server and every connection.
+//! The stages of a shutdown, shared by the hub, the server and every connection. `server::run` goes
+//! through them, after `cli::signals` has received SIGTERM.
 //!
 //! `CancellationToken` of `tokio_util` was rejected, because each poll of its future takes a lock
 //! that all connections share. A [`Registration`] costs nothing when the same task is polled again.

@@ -1,10 +1,10 @@
 //! One timer for all tasks that wait for the same instant.
 //!
 //! Ten thousand responses that end at one boundary share one timer, and a heartbeat every few
-//! seconds needs no timer for each response. A timer may fire later than its instant: at a boundary
-//! the hub fires it only when the store has passed on every event with an earlier id (the store has
-//! settled), or half a second later. So all responses that end at a boundary end after the same
-//! event.
+//! seconds needs no timer for each response. A timer may fire later than its instant: the hub fires
+//! the timer of a boundary when the store has passed on every event with an earlier id (it has
+//! settled), but at the latest half a second after the boundary. So all responses that end at a
+//! boundary end after the same event.
 
 use crate::sync::clock::Clock;
 use crate::sync::waiters::{HasWaiters, Registration, WaiterList};

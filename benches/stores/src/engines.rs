@@ -3,7 +3,7 @@
 use headwater::sync::clock::Clock;
 use headwater::core::cursor::EventId;
 use headwater::core::event::{ChannelName, Event, StoredEvent};
-use headwater::store::local::{Backing, LocalConfig, LocalStore, SEGMENT_BYTES};
+use headwater::store::local::{Backing, LocalConfig, LocalStore, FILE_BYTES};
 use headwater::store::{Limits, Listener, PageLimit, Publication, Store};
 use redb::{Database, ReadableDatabase, TableDefinition};
 use std::path::Path;
@@ -149,7 +149,7 @@ impl Headwater {
             idempotency_keys: 1_000,
         };
         let timeout = Duration::from_secs(60);
-        let config = LocalConfig { timeout, reserve: 0, segment_bytes: SEGMENT_BYTES };
+        let config = LocalConfig { timeout, reserve: 0, file_bytes: FILE_BYTES };
         let backing = Backing::Directory(path.to_owned());
         let store = LocalStore::open(backing, config, limits, Clock::default(), Arc::new(Deaf));
         let mut runtime = tokio::runtime::Builder::new_multi_thread();

@@ -29,7 +29,7 @@ use crate::access::{Credentials, Decision};
 use crate::core::event::ChannelName;
 use crate::http::stream_body::ResponseBody;
 use crate::limits::connections::Permit;
-use crate::limits::intake_pace::Allowance;
+use crate::limits::intake_pace::ByteCredit;
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper::header::{
@@ -57,8 +57,8 @@ pub struct Handshake {
     credentials: Credentials,
     /// The reason for which the connection is closed at once, if it is.
     close_reason: Option<CloseReason>,
-    /// The allowance of the connection, if the WebSocket is a stream over HTTP/2.
-    allowance: Option<Arc<Allowance>>,
+    /// The credit of the connection, if the WebSocket is a stream over HTTP/2.
+    credit: Option<Arc<ByteCredit>>,
     _permits: Permits,
 }
 
@@ -149,7 +149,7 @@ impl AppState {
         answer.extensions_mut().insert(Arc::new(Handshake {
             credentials,
             close_reason,
-            allowance: request.extensions().get().cloned(),
+            credit: request.extensions().get().cloned(),
             _permits: permits,
         }));
         Ok(answer)

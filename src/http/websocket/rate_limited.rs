@@ -3,11 +3,12 @@
 //! The session limits the messages too, but the WebSocket library reports only complete messages: a
 //! client could send empty fragments of one message without end. Therefore this limit counts bytes.
 //!
-//! Over HTTP/2, the WebSocket is one stream of a connection. Its allowance is added to that of the
-//! connection. All other frames are read at a fixed rate. Writes are small, because hyper queues
-//! several of them when the client does not read.
+//! Over HTTP/2, the WebSocket is one stream of a connection. The bytes that it may send are added
+//! to those that the requests of the connection may send ([`ByteCredit`]). All other frames are
+//! read at a fixed rate. Writes are small, because hyper queues several of them when the client
+//! does not read.
 
-use crate::limits::intake_pace::Allowance;
+use crate::limits::intake_pace::ByteCredit;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use std::io;
 use std::num::NonZeroU32;
@@ -27,18 +28,18 @@ const H2_WRITE_BYTES_MAX: usize = 4 * 1024;
 pub struct RateLimited<S> {
     stream: S,
     limit: DefaultDirectRateLimiter,
-    allowance: Option<Arc<Allowance>>,
+    credit: Option<Arc<ByteCredit>>,
     /// The number of bytes that a read counts at least.
     read_bytes_min: NonZeroU32,
 }
 
 impl<S> RateLimited<S> {
-    /// Wraps a connection from which at most `bytes` a second may be read. `allowance` is that of
+    /// Wraps a connection from which at most `bytes` a second may be read. `credit` is that of
     /// the HTTP/2 connection that carries this one, if there is one.
-    pub fn new(stream: S, bytes: NonZeroU32, allowance: Option<Arc<Allowance>>) -> Self {
+    pub fn new(stream: S, bytes: NonZeroU32, credit: Option<Arc<ByteCredit>>) -> Self {
         let limit = RateLimiter::direct(Quota::per_second(bytes));
-        let over_h2 = allowance.as_ref().map(|_| H2_READ_BYTES_MIN.min(bytes));
-        Self { stream, limit, allowance, read_bytes_min: over_h2.unwrap_or(NonZeroU32::MIN) }
+        let over_h2 = credit.as_ref().map(|_| H2_READ_BYTES_MIN.min(bytes));
+        Self { stream, limit, credit, read_bytes_min: over_h2.unwrap_or(NonZeroU32::MIN) }
     }
 }
 
@@ -70,8 +71,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for RateLimited<S> {
         let is_within = match NonZeroU32::new(count) {
             None => true,
             Some(count) => {
-                if let Some(allowance) = &self.allowance {
-                    allowance.body(count.get() as usize);
+                if let Some(credit) = &self.credit {
+                    credit.body(count.get() as usize);
                 }
                 let counted = count.max(self.read_bytes_min);
                 matches!(self.limit.check_n(counted), Ok(Ok(())))
@@ -90,7 +91,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for RateLimited<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let bytes = match self.allowance {
+        let bytes = match self.credit {
             Some(_) => &bytes[..bytes.len().min(H2_WRITE_BYTES_MAX)],
             None => bytes,
         };

@@ -75,7 +75,7 @@ impl Session {
     /// Creates a session for a connection after its handshake.
     pub async fn new(origin: Arc<AppState>, upgraded: Upgraded, handshake: Arc<Handshake>) -> Self {
         let config = origin.config();
-        let wire = wire(upgraded, &config.websocket, handshake.allowance.clone()).await;
+        let wire = wire(upgraded, &config.websocket, handshake.credit.clone()).await;
         let frames = RateLimiter::direct(Quota::per_second(config.websocket.frames_per_second));
         let subscriptions = Subscriptions::default();
         Self {

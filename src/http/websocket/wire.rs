@@ -3,7 +3,7 @@
 use super::CloseReason;
 use super::rate_limited::RateLimited;
 use crate::http::WebSocketLimits;
-use crate::limits::intake_pace::Allowance;
+use crate::limits::intake_pace::ByteCredit;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use std::io::ErrorKind;
@@ -29,15 +29,15 @@ const DISCARDED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// A connection that reads and writes WebSocket frames.
 pub type Wire = WebSocketStream<RateLimited<TokioIo<Upgraded>>>;
 
-/// Turns an upgraded connection into a WebSocket with these limits. `allowance` is that of the
+/// Turns an upgraded connection into a WebSocket with these limits. `credit` is that of the
 /// HTTP/2 connection, if the WebSocket is a stream of one.
 pub async fn wire(
     upgraded: Upgraded,
     limits: &WebSocketLimits,
-    allowance: Option<Arc<Allowance>>,
+    credit: Option<Arc<ByteCredit>>,
 ) -> Wire {
     let config = wire_config(limits.message_bytes);
-    let stream = RateLimited::new(TokioIo::new(upgraded), limits.bytes_per_second, allowance);
+    let stream = RateLimited::new(TokioIo::new(upgraded), limits.bytes_per_second, credit);
     WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await
 }
 

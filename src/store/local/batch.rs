@@ -1,6 +1,7 @@
 //! The commands of one commit. Each command is checked against the catalog and the commands before
 //! it. It becomes a record, unless it is refused or changes nothing. The log and the catalog do not
-//! change before the commit.
+//! change before the commit. A publish with an idempotency key that is known gets its first answer
+//! again. The keys are in the files of the log, and `summary.rs` reads them at the start.
 
 use super::super::{ChannelLimits, Idempotency, Limits, Publication, Published, Quota, StoreError};
 use super::block::Entry;
@@ -17,7 +18,7 @@ use std::collections::HashMap;
 #[derive(Clone, Copy, Debug)]
 pub struct WritePosition {
     /// The number of the file, and the offset in it.
-    pub segment: u32,
+    pub log_file: u32,
     pub offset: usize,
     /// The number of the commit, and the seed of its checksums.
     pub commit: u64,
@@ -354,7 +355,7 @@ impl<'c> Batch<'c> {
         let (is_first, previous) = (head.is_new, head.last);
         let record = Events { channel, is_first, previous, first, key, events };
         let write_position = self.write(kind, |out| record.write(out));
-        let mut append = Append::of(record, kind, self.write_position.segment, write_position);
+        let mut append = Append::of(record, kind, self.write_position.log_file, write_position);
         if is_first {
             append.follows = self.known.beginning;
         }
@@ -386,9 +387,9 @@ impl<'c> Batch<'c> {
 
 impl Append {
     /// Returns the changes by a record whose frame is at `offset` and has `length` bytes.
-    fn of(record: Events, kind: Kind, segment: u32, (offset, length): (usize, usize)) -> Self {
+    fn of(record: Events, kind: Kind, log_file: u32, (offset, length): (usize, usize)) -> Self {
         let entry = entry_of(&record, offset, length);
-        let state = keyed(&record, segment, offset, length).into_iter().collect();
+        let state = keyed(&record, log_file, offset, length).into_iter().collect();
         let Events { channel, previous, first, key, events, .. } = record;
         let id = |index| EventId { ms: first.ms, seq: first.seq + index };
         let stored = (0..).zip(events).map(|(index, event)| StoredEvent { id: id(index), event });

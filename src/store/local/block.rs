@@ -36,7 +36,7 @@ pub struct Entry {
 #[derive(Clone, Debug)]
 pub struct Block {
     /// The number of the file.
-    pub segment: u32,
+    pub log_file: u32,
     pub first: EventId,
     pub last: EventId,
     /// The number of events that are still kept, and their bytes as they count against the limits.
@@ -79,9 +79,9 @@ impl Entry {
 
 impl Block {
     /// Creates a block with one entry.
-    pub fn of(segment: u32, entry: Entry) -> Self {
+    pub fn of(log_file: u32, entry: Entry) -> Self {
         let mut block = Self {
-            segment,
+            log_file,
             first: entry.first,
             last: entry.last(),
             events: 0,
@@ -94,10 +94,10 @@ impl Block {
         block
     }
 
-    /// Whether an entry of the file `segment` can be added.
-    pub fn has_room(&self, segment: u32) -> bool {
+    /// Whether an entry of the file `log_file` can be added.
+    pub fn has_room(&self, log_file: u32) -> bool {
         let is_here = matches!(self.entries, Entries::Here(_));
-        is_here && self.pushed < BLOCK_ENTRIES_MAX && self.segment == segment
+        is_here && self.pushed < BLOCK_ENTRIES_MAX && self.log_file == log_file
     }
 
     /// Adds an entry to a block that has room.
@@ -116,20 +116,20 @@ impl Block {
 impl Block {
     /// Creates a block whose entries are in an index.
     pub fn stored(
-        segment: u32,
+        log_file: u32,
         (first, last): (EventId, EventId),
         (events, bytes, length): (u64, u64, u64),
         entries: Entries,
     ) -> Self {
-        Self { segment, first, last, events, bytes, length, entries, pushed: BLOCK_ENTRIES_MAX }
+        Self { log_file, first, last, events, bytes, length, entries, pushed: BLOCK_ENTRIES_MAX }
     }
 }
 
 /// Adds an entry to the blocks of a channel, in a new block if the last one has no room.
-pub fn push(blocks: &mut VecDeque<Block>, segment: u32, entry: Entry) {
-    match blocks.back_mut().filter(|block| block.has_room(segment)) {
+pub fn push(blocks: &mut VecDeque<Block>, log_file: u32, entry: Entry) {
+    match blocks.back_mut().filter(|block| block.has_room(log_file)) {
         Some(block) => block.push(entry),
-        None => blocks.push_back(Block::of(segment, entry)),
+        None => blocks.push_back(Block::of(log_file, entry)),
     }
 }
 
@@ -188,7 +188,7 @@ mod tests {
         let mut block = Block::of(7, entry(1));
         block.push(entry(2));
         block.push(Entry::lost(EventId { ms: 9, seq: 1 }));
-        assert_eq!((block.segment, block.first), (7, EventId { ms: 1, seq: 5 }));
+        assert_eq!((block.log_file, block.first), (7, EventId { ms: 1, seq: 5 }));
         assert_eq!(block.last, EventId { ms: 9, seq: 1 });
         assert_eq!((block.events, block.bytes, block.length), (3 + 3 + 1, 20, 128));
         let Entries::Here(entries) = &block.entries else { panic!("they are in memory") };
@@ -203,7 +203,7 @@ mod tests {
             push(&mut blocks, 7, entry(n));
         }
         let counts = |blocks: &VecDeque<Block>| {
-            blocks.iter().map(|block| (block.segment, block.events / 3)).collect::<Vec<_>>()
+            blocks.iter().map(|block| (block.log_file, block.events / 3)).collect::<Vec<_>>()
         };
         assert_eq!(counts(&blocks), [(7, BLOCK_ENTRIES_MAX as u64), (7, 1)]);
         push(&mut blocks, 8, entry(1000));

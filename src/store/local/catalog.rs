@@ -18,7 +18,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// Reads the entries of a block from an index. Returns `None` when they cannot be read.
-pub type Load<'a> = &'a dyn Fn(&Segment, &Block) -> Option<VecDeque<Entry>>;
+pub type Load<'a> = &'a dyn Fn(&LogFile, &Block) -> Option<VecDeque<Entry>>;
 
 /// The content of the log.
 #[derive(Default)]
@@ -32,7 +32,7 @@ pub struct Catalog {
     pub ages: u64,
     pub channels: HashMap<ChannelName, Channel>,
     pub keys: Keys,
-    pub segments: BTreeMap<u32, Segment>,
+    pub log_files: BTreeMap<u32, LogFile>,
     /// Bytes of all events and states.
     pub bytes: u64,
 }
@@ -63,7 +63,7 @@ pub struct Channel {
 
 /// A file of the log.
 #[derive(Clone)]
-pub struct Segment {
+pub struct LogFile {
     /// The number of the first file whose records this file holds. The last one is its own number.
     pub first: u32,
     pub log: Arc<dyn File>,
@@ -117,7 +117,7 @@ impl Channel {
     }
 }
 
-impl Segment {
+impl LogFile {
     /// Creates a file whose records are not counted yet.
     pub fn new(first: u32, log: Arc<dyn File>, index: Option<Arc<dyn File>>, size: u64) -> Self {
         Self { first, log, index, size, events_length: 0, state_length: 0, rests_until: 0 }
@@ -148,7 +148,7 @@ impl Catalog {
         Bounds { beginning, opened_at: beginning, low_watermark: beginning, last: beginning }
     }
 
-    /// Adds the summary of the next file. The file must be in `segments` already.
+    /// Adds the summary of the next file. The file must be in `log_files` already.
     pub fn fold(&mut self, summary: Summary) {
         self.newest = self.newest.max(summary.newest);
         self.ages = self.ages.max(summary.ages);
@@ -175,7 +175,7 @@ impl Catalog {
         let channel = self.channels.entry(name).or_insert_with(|| Channel::new(opened_at));
         if let Some(carried) = &carried {
             // Events up to the low watermark are dropped, also those in earlier files.
-            Self::drop_until(&mut self.segments, &mut self.bytes, channel, carried.low_watermark);
+            Self::drop_until(&mut self.log_files, &mut self.bytes, channel, carried.low_watermark);
             channel.low_watermark = channel.low_watermark.max(carried.low_watermark);
             channel.last = channel.last.max(carried.low_watermark);
         }
@@ -184,8 +184,8 @@ impl Catalog {
                 channel.low_watermark = previous;
             } else if previous > channel.last {
                 let lost = Entry::lost(previous);
-                if let Some(segment) = summary.blocks.front().map(|block| block.segment) {
-                    block::push(&mut channel.blocks, segment, lost);
+                if let Some(log_file) = summary.blocks.front().map(|block| block.log_file) {
+                    block::push(&mut channel.blocks, log_file, lost);
                     channel.events += 1;
                 }
             }
@@ -199,13 +199,13 @@ impl Catalog {
             channel.events += block.events;
             channel.bytes += block.bytes;
             self.bytes += block.bytes;
-            if let Some(segment) = self.segments.get_mut(&block.segment) {
-                segment.events_length += block.length;
+            if let Some(log_file) = self.log_files.get_mut(&block.log_file) {
+                log_file.events_length += block.length;
             }
             channel.blocks.push_back(block);
         }
         for (key, kept) in summary.state {
-            Self::set_state(&mut self.segments, &mut self.bytes, channel, key, kept);
+            Self::set_state(&mut self.log_files, &mut self.bytes, channel, key, kept);
         }
     }
 
@@ -216,8 +216,8 @@ impl Catalog {
         }
     }
 
-    /// Adds a committed record of events, which is in the file `segment`.
-    pub fn commit(&mut self, append: &Append, segment: u32) {
+    /// Adds a committed record of events, which is in the file `log_file`.
+    pub fn commit(&mut self, append: &Append, log_file: u32) {
         let Append { channel: name, previous, is_end, entry, .. } = append;
         let channel = self.channels.entry(name.clone()).or_insert_with(|| Channel::new(*previous));
         channel.last = entry.last();
@@ -225,14 +225,14 @@ impl Catalog {
         channel.events += u64::from(entry.count);
         channel.bytes += u64::from(entry.bytes);
         channel.closed = if *is_end { channel.last } else { channel.closed };
-        block::push(&mut channel.blocks, segment, *entry);
+        block::push(&mut channel.blocks, log_file, *entry);
         self.newest = channel.last;
         self.bytes += u64::from(entry.bytes);
-        if let Some(segment) = self.segments.get_mut(&segment) {
-            segment.events_length += u64::from(entry.length);
+        if let Some(log_file) = self.log_files.get_mut(&log_file) {
+            log_file.events_length += u64::from(entry.length);
         }
         for (key, kept) in &append.state {
-            Self::set_state(&mut self.segments, &mut self.bytes, channel, key.clone(), *kept);
+            Self::set_state(&mut self.log_files, &mut self.bytes, channel, key.clone(), *kept);
         }
         if let Some(key) = &append.key {
             self.keys.insert(name.clone(), key.clone());
@@ -241,7 +241,7 @@ impl Catalog {
 
     /// Makes an event the state of its key, or removes the key.
     pub fn set_state(
-        segments: &mut BTreeMap<u32, Segment>,
+        log_files: &mut BTreeMap<u32, LogFile>,
         bytes: &mut u64,
         channel: &mut Channel,
         key: Box<str>,
@@ -252,15 +252,15 @@ impl Catalog {
             None => channel.state.remove(&key),
         };
         let mut count = |kept: Option<Kept>, is_added: bool| {
-            let Some(Kept { segment, share, bytes: weight, .. }) = kept else { return };
+            let Some(Kept { log_file, share, bytes: weight, .. }) = kept else { return };
             let (share, weight) = (u64::from(share), u64::from(weight));
             let change = |number: &mut u64, by: u64| {
                 *number = if is_added { *number + by } else { number.saturating_sub(by) };
             };
             change(&mut channel.state_bytes, weight);
             change(bytes, weight);
-            if let Some(segment) = segments.get_mut(&segment) {
-                change(&mut segment.state_length, share);
+            if let Some(log_file) = log_files.get_mut(&log_file) {
+                change(&mut log_file.state_length, share);
             }
         };
         count(before, false);
@@ -269,11 +269,11 @@ impl Catalog {
 
     /// Notes that the entries of a sealed file are now in its index.
     pub fn sealed(&mut self, number: u32, index: Option<Arc<dyn File>>, summary: &Summary) {
-        let Some(segment) = self.segments.get_mut(&number) else { return };
-        segment.index = index;
+        let Some(log_file) = self.log_files.get_mut(&number) else { return };
+        log_file.index = index;
         for sealed in &summary.channels {
             let Some(channel) = self.channels.get_mut(&sealed.name) else { continue };
-            let from = channel.blocks.partition_point(|block| block.segment < number);
+            let from = channel.blocks.partition_point(|block| block.log_file < number);
             for block in channel.blocks.range_mut(from..) {
                 let places =
                     |other: &&Block| (other.first, other.last) == (block.first, block.last);
@@ -291,27 +291,27 @@ impl Catalog {
     pub fn replaced(
         &mut self,
         numbers: RangeInclusive<u32>,
-        with: Option<(Segment, Summary)>,
-    ) -> Vec<Segment> {
+        with: Option<(LogFile, Summary)>,
+    ) -> Vec<LogFile> {
         let (oldest, newest) = (*numbers.start(), *numbers.end());
-        let first = self.segments.get(&oldest).map(|segment| segment.first);
-        let gone = self.segments.extract_if(numbers, |_, _| true).map(|(_, segment)| segment);
+        let first = self.log_files.get(&oldest).map(|log_file| log_file.first);
+        let gone = self.log_files.extract_if(numbers, |_, _| true).map(|(_, log_file)| log_file);
         let gone = gone.collect();
         if with.is_none()
-            && let Some((_, next)) = self.segments.range_mut(newest..).next()
+            && let Some((_, next)) = self.log_files.range_mut(newest..).next()
         {
             next.first = first.unwrap_or(next.first);
         }
         let mut found = HashMap::new();
-        if let Some((segment, summary)) = with {
-            self.segments.insert(newest, segment);
+        if let Some((log_file, summary)) = with {
+            self.log_files.insert(newest, log_file);
             found.extend(
                 summary.channels.into_iter().map(|channel| (channel.name.clone(), channel)),
             );
         }
         for (name, channel) in &mut self.channels {
-            let from = channel.blocks.partition_point(|block| block.segment < oldest);
-            let until = channel.blocks.partition_point(|block| block.segment <= newest);
+            let from = channel.blocks.partition_point(|block| block.log_file < oldest);
+            let until = channel.blocks.partition_point(|block| block.log_file <= newest);
             let later = channel.blocks.split_off(until);
             if from == 0 && until > 0 {
                 // The first record is now counted with its dropped events, which are dropped again
@@ -350,9 +350,9 @@ impl Catalog {
             channel.bytes = (channel.bytes + after.1).saturating_sub(before.1);
             self.bytes = (self.bytes + after.1).saturating_sub(before.1);
             channel.blocks.extend(later);
-            if let Some(segment) = self.segments.get_mut(&newest) {
-                segment.events_length += events_length;
-                segment.state_length += state_length;
+            if let Some(log_file) = self.log_files.get_mut(&newest) {
+                log_file.events_length += events_length;
+                log_file.state_length += state_length;
             }
         }
         gone
@@ -370,20 +370,20 @@ impl Catalog {
         let Some(channel) = self.channels.remove(name) else { return };
         self.bytes = self.bytes.saturating_sub(channel.bytes + channel.state_bytes);
         for block in &channel.blocks {
-            if let Some(segment) = self.segments.get_mut(&block.segment) {
-                segment.events_length = segment.events_length.saturating_sub(block.length);
+            if let Some(log_file) = self.log_files.get_mut(&block.log_file) {
+                log_file.events_length = log_file.events_length.saturating_sub(block.length);
             }
         }
         for kept in channel.state.values() {
-            if let Some(segment) = self.segments.get_mut(&kept.segment) {
-                segment.state_length = segment.state_length.saturating_sub(u64::from(kept.share));
+            if let Some(log_file) = self.log_files.get_mut(&kept.log_file) {
+                log_file.state_length = log_file.state_length.saturating_sub(u64::from(kept.share));
             }
         }
     }
 
     /// Drops whole blocks up to a position.
     fn drop_until(
-        segments: &mut BTreeMap<u32, Segment>,
+        log_files: &mut BTreeMap<u32, LogFile>,
         bytes: &mut u64,
         channel: &mut Channel,
         place: EventId,
@@ -392,8 +392,8 @@ impl Catalog {
             channel.events = channel.events.saturating_sub(block.events);
             channel.bytes = channel.bytes.saturating_sub(block.bytes);
             *bytes = bytes.saturating_sub(block.bytes);
-            if let Some(segment) = segments.get_mut(&block.segment) {
-                segment.events_length = segment.events_length.saturating_sub(block.length);
+            if let Some(log_file) = log_files.get_mut(&block.log_file) {
+                log_file.events_length = log_file.events_length.saturating_sub(block.length);
             }
             channel.low_watermark = channel.low_watermark.max(block.last);
             channel.skipped = 0;
@@ -409,7 +409,7 @@ impl Catalog {
         load: Load<'_>,
         is_over: impl Fn(&Channel, EventId) -> bool,
     ) -> u64 {
-        let Self { channels, segments, bytes, .. } = self;
+        let Self { channels, log_files, bytes, .. } = self;
         let Some(channel) = channels.get_mut(name) else { return 0 };
         let mut dropped = 0;
         while dropped < events_max
@@ -417,17 +417,17 @@ impl Catalog {
             && is_over(channel, oldest)
         {
             let Some(block) = channel.blocks.front_mut() else { break };
-            let Some(segment) = segments.get_mut(&block.segment) else { break };
+            let Some(log_file) = log_files.get_mut(&block.log_file) else { break };
             if let Entries::Stored { .. } = block.entries {
                 let (events, last) = (block.events, block.last);
-                match load(segment, block) {
+                match load(log_file, block) {
                     Some(entries) => block.entries = Entries::Here(entries),
                     // Some of its events have to stay, and it is not known where they are. The
                     // block is trimmed when it can be read again.
                     None if !channel.may_lose_first(&is_over) => break,
                     None => {
                         dropped += events;
-                        Self::drop_until(segments, bytes, channel, last);
+                        Self::drop_until(log_files, bytes, channel, last);
                         continue;
                     }
                 }
@@ -437,7 +437,7 @@ impl Catalog {
                 // The log has no record of these events, so the whole block is dropped.
                 dropped += block.events;
                 let last = block.last;
-                Self::drop_until(segments, bytes, channel, last);
+                Self::drop_until(log_files, bytes, channel, last);
                 continue;
             };
             let share = |all: u32| {
@@ -452,7 +452,7 @@ impl Catalog {
             block.events = block.events.saturating_sub(1);
             block.bytes = block.bytes.saturating_sub(weight);
             block.length = block.length.saturating_sub(length);
-            segment.events_length = segment.events_length.saturating_sub(length);
+            log_file.events_length = log_file.events_length.saturating_sub(length);
             *bytes = bytes.saturating_sub(weight);
             channel.events = channel.events.saturating_sub(1);
             channel.bytes = channel.bytes.saturating_sub(weight);

@@ -3,11 +3,11 @@
 //! crash at any moment therefore leaves either the old files or the new one.
 
 use super::super::record::{Reader, Unreadable};
-use super::catalog::{Catalog, Segment};
+use super::catalog::{Catalog, LogFile};
 use super::files::{Files, read_all, write_whole};
 use super::frame::{self, Frame, Kind};
-use super::records::{ChannelRecord, Events, KeyRecord, Mark, read_name};
-use super::segment::{Head, name, store_index};
+use super::log_file::{Head, name, store_index};
+use super::records::{ChannelRecord, Checkpoint, Events, KeyRecord, read_name};
 use super::summary::{Summary, summarize};
 use crate::core::cursor::EventId;
 use crate::core::event::ChannelName;
@@ -27,22 +27,22 @@ const REST_MS: u64 = 10 * 60 * 1000;
 /// several small files.
 pub fn candidates(
     catalog: &Catalog,
-    tail: u32,
-    segment_bytes: u64,
+    last_file: u32,
+    file_bytes: u64,
     now: u64,
 ) -> Option<RangeInclusive<u32>> {
     let is_small =
-        |segment: &Segment| segment.size < segment_bytes / SMALL_PART && segment.rests_until <= now;
-    let mut sealed = catalog.segments.range(..tail).peekable();
-    while let Some((first, segment)) = sealed.next() {
-        if !is_wasteful(segment, now) && !is_small(segment) {
+        |log_file: &LogFile| log_file.size < file_bytes / SMALL_PART && log_file.rests_until <= now;
+    let mut sealed = catalog.log_files.range(..last_file).peekable();
+    while let Some((first, log_file)) = sealed.next() {
+        if !is_wasteful(log_file, now) && !is_small(log_file) {
             continue;
         }
-        let (mut until, mut live, mut files) = (*first, segment.live(), 1);
-        let mut is_worth_it = is_wasteful(segment, now);
+        let (mut until, mut live, mut files) = (*first, log_file.live(), 1);
+        let mut is_worth_it = is_wasteful(log_file, now);
         while let Some((number, next)) = sealed.next_if(|(_, next)| {
             let is_one = is_wasteful(next, now) || is_small(next);
-            is_one && live + next.live() <= segment_bytes
+            is_one && live + next.live() <= file_bytes
         }) {
             (until, live, files) = (*number, live + next.live(), files + 1);
             is_worth_it |= is_wasteful(next, now);
@@ -54,8 +54,8 @@ pub fn candidates(
     None
 }
 
-fn is_wasteful(segment: &Segment, now: u64) -> bool {
-    segment.live() < segment.size / 2 && segment.rests_until <= now
+fn is_wasteful(log_file: &LogFile, now: u64) -> bool {
+    log_file.live() < log_file.size / 2 && log_file.rests_until <= now
 }
 
 /// Writes one file in place of the files in `numbers`. Returns `None` if no record in them is worth
@@ -70,23 +70,23 @@ pub fn compact(
     head: Head,
     numbers: RangeInclusive<u32>,
     now: u64,
-) -> io::Result<Option<(Segment, Summary)>> {
+) -> io::Result<Option<(LogFile, Summary)>> {
     let newest = *numbers.end();
     let (old, oldest) = {
-        let segments = &read(catalog).segments;
-        let old = segments.range(numbers).map(|(number, segment)| (*number, segment.clone()));
-        (old.collect::<Vec<_>>(), segments.keys().next().copied())
+        let log_files = &read(catalog).log_files;
+        let old = log_files.range(numbers).map(|(number, log_file)| (*number, log_file.clone()));
+        (old.collect::<Vec<_>>(), log_files.keys().next().copied())
     };
-    let Some(first) = old.first().map(|(_, segment)| segment.first) else { return Ok(None) };
+    let Some(first) = old.first().map(|(_, log_file)| log_file.first) else { return Ok(None) };
     let is_oldest = oldest == old.first().map(|(number, _)| *number);
     let mut kept = Kept::new(catalog, head, is_oldest);
-    for (number, segment) in &old {
-        kept.take_file(*number, segment)?;
+    for (number, log_file) in &old {
+        kept.take_file(*number, log_file)?;
     }
     // The new file may have the name of an old one, and a leftover index must not be taken for its
     // index.
-    for (number, segment) in &old {
-        files.remove(&name(segment.first, *number, "index")).unwrap_or_default();
+    for (number, log_file) in &old {
+        files.remove(&name(log_file.first, *number, "index")).unwrap_or_default();
     }
     // Not every file system keeps the order of two changes of names.
     files.sync_names()?;
@@ -95,7 +95,7 @@ pub fn compact(
             // The next file then also stands for the removed files. Otherwise they would look like
             // missing files.
             let next =
-                read(catalog).segments.range(newest + 1..).next().map(|(n, s)| (*n, s.first));
+                read(catalog).log_files.range(newest + 1..).next().map(|(n, s)| (*n, s.first));
             if let Some((number, next_first)) = next {
                 for extension in ["log", "index"] {
                     let before = name(next_first, number, extension);
@@ -110,14 +110,14 @@ pub fn compact(
             let log = write_whole(files, &name(first, newest, "log"), &bytes)?;
             let mut summary = summarize(&frame::scan(&bytes, head.seed, false), newest);
             let index = store_index(files, (first, newest), &mut summary, head.seed).ok();
-            let mut segment = Segment::new(first, log, index, bytes.len() as u64);
-            segment.rests_until = now + REST_MS;
-            Some((segment, summary))
+            let mut log_file = LogFile::new(first, log, index, bytes.len() as u64);
+            log_file.rests_until = now + REST_MS;
+            Some((log_file, summary))
         }
     };
-    for (number, segment) in &old {
-        if (segment.first, *number) != (first, newest) || with.is_none() {
-            files.remove(&name(segment.first, *number, "log"))?;
+    for (number, log_file) in &old {
+        if (log_file.first, *number) != (first, newest) || with.is_none() {
+            files.remove(&name(log_file.first, *number, "log"))?;
         }
     }
     files.sync_names()?;
@@ -152,11 +152,11 @@ impl<'c> Kept<'c> {
     }
 
     /// Takes the records worth keeping of the file `number`.
-    fn take_file(&mut self, number: u32, segment: &Segment) -> io::Result<()> {
-        let bytes = read_all(&*segment.log)?;
+    fn take_file(&mut self, number: u32, log_file: &LogFile) -> io::Result<()> {
+        let bytes = read_all(&*log_file.log)?;
         let scan = frame::scan(&bytes, self.head.seed, false);
         // The index has the summary, unless it could not be written or is damaged.
-        let index = segment.index.as_deref();
+        let index = log_file.index.as_deref();
         let known = index.and_then(|index| Summary::read_index(index, self.head.seed, number).ok());
         self.channels.push(known.unwrap_or_else(|| summarize(&scan, number)));
         for frame in &scan.frames {
@@ -195,7 +195,7 @@ impl<'c> Kept<'c> {
                 }
             }
             Kind::Beginning => self.copy(frame),
-            Kind::Mark | Kind::Seal | Kind::Channel => {}
+            Kind::Checkpoint | Kind::Seal | Kind::Channel => {}
         }
         Ok(())
     }
@@ -252,8 +252,8 @@ impl<'c> Kept<'c> {
         frame::write(&mut self.frames, self.head.seed, head, body);
     }
 
-    /// Returns the bytes of the new file: a record for each channel, the kept records, a mark and a
-    /// seal. Returns `None` if nothing is worth keeping.
+    /// Returns the bytes of the new file: a record for each channel, the kept records, a checkpoint
+    /// and a seal. Returns `None` if nothing is worth keeping.
     fn finish(mut self) -> Option<Vec<u8>> {
         let catalog = read(self.catalog);
         let mut channels: std::collections::BTreeMap<_, ChannelRecord> = Default::default();
@@ -283,8 +283,8 @@ impl<'c> Kept<'c> {
             frame::write(&mut out, seed, (Kind::Channel, commit, true), |out| record.write(out));
         }
         out.append(&mut self.frames);
-        let mark = Mark { newest, ages };
-        frame::write(&mut out, seed, (Kind::Mark, commit, true), |out| mark.write(out));
+        let checkpoint = Checkpoint { newest, ages };
+        frame::write(&mut out, seed, (Kind::Checkpoint, commit, true), |out| checkpoint.write(out));
         frame::write(&mut out, seed, (Kind::Seal, commit, true), |_| {});
         Some(out)
     }

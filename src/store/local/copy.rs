@@ -7,12 +7,12 @@
 
 use super::files::{Directory, File, Files, read_all, write_named};
 use super::frame::{self, Kind, Scan};
-use super::segment::{Head, NO_HEAD, PAGE_BYTES, invalid, is_cut, name, numbers, write_zeros};
+use super::log_file::{Head, NO_HEAD, PAGE_BYTES, invalid, is_cut, name, numbers, write_zeros};
 use super::summary::summarize;
-use super::{LocalConfig, LocalStore, SEGMENT_BYTES};
+use super::{FILE_BYTES, LocalConfig, LocalStore};
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, StoredEvent};
-use crate::store::{Limits, Listener};
+use crate::store::{EventSink, Limits};
 use crate::sync::clock::Clock;
 use std::collections::HashSet;
 use std::fmt;
@@ -112,7 +112,7 @@ pub fn restore(from: &Path, to: &Path) -> io::Result<Report> {
         idempotency_age: ever,
         idempotency_keys: no_limit,
     };
-    let config = LocalConfig { timeout: ever, reserve: 0, segment_bytes: SEGMENT_BYTES };
+    let config = LocalConfig { timeout: ever, reserve: 0, file_bytes: FILE_BYTES };
     let files = Arc::new(Directory::open(to)?);
     LocalStore::build(files, config, limits.into(), Clock::default(), Arc::new(Deaf), true)?;
     Ok(report)
@@ -120,7 +120,7 @@ pub fn restore(from: &Path, to: &Path) -> io::Result<Report> {
 
 struct Deaf;
 
-impl Listener for Deaf {
+impl EventSink for Deaf {
     fn appended(&self, _: &ChannelName, _: EventId, _: &[StoredEvent]) {}
     fn lost_place(&self) {}
 }

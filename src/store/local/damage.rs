@@ -2,13 +2,13 @@
 //! the store serves no wrong event, announces every loss and does not panic.
 #![cfg(test)]
 
-use super::super::{Idempotency, Limits, Listener, PageLimit, Publication, Store, StoreMetrics};
+use super::super::{EventSink, Idempotency, Limits, PageLimit, Publication, Store, StoreMetrics};
 use super::compaction;
 use super::files::{Files, Memory};
 use super::frame::{self, Kind};
+use super::log_file::{self, Head};
 use super::reading::{Plan, RecordReader};
 use super::records::Events;
-use super::segment::{self, Head};
 use super::summary::summarize;
 use super::{LocalConfig, LocalStore};
 use crate::core::cursor::EventId;
@@ -34,7 +34,7 @@ pub const LIMITS: Limits = Limits {
     idempotency_keys: 1_000,
 };
 const CONFIG: LocalConfig =
-    LocalConfig { timeout: Duration::from_secs(60), reserve: 0, segment_bytes: 8 * 1024 };
+    LocalConfig { timeout: Duration::from_secs(60), reserve: 0, file_bytes: 8 * 1024 };
 const ALL: PageLimit = PageLimit { events: 100_000, bytes: 1 << 30 };
 const CHANNELS: [&str; 4] = ["often", "keyed", "early", "batches"];
 /// The environment variable with the number of damaged copies in each test. The script for long
@@ -43,7 +43,7 @@ const RUNS_VARIABLE: &str = "TEST_DAMAGE_RUNS";
 
 pub struct Deaf;
 
-impl Listener for Deaf {
+impl EventSink for Deaf {
     fn appended(&self, _: &ChannelName, _: EventId, _: &[StoredEvent]) {}
     fn lost_place(&self) {}
 }
@@ -107,8 +107,8 @@ fn is_gap(stored: &StoredEvent) -> bool {
 }
 
 /// Whether a client that has all events before `id` is informed that this event is missing: by a
-/// later gap event, of which `gap` is the newest, or at its return, because its cursor is not one of
-/// this log. `log` has the events that were written.
+/// later gap event, of which `gap` is the newest, or at its return, because its cursor is not one
+/// of this log. `log` has the events that were written.
 fn is_announced(id: EventId, gap: Option<EventId>, bounds: Bounds, log: &[StoredEvent]) -> bool {
     let before = log.iter().rev().find(|stored| stored.id < id);
     let is_refused = |before: EventId| bounds.misses(before) || before > bounds.last;
@@ -259,13 +259,13 @@ async fn a_flipped_bit_in_a_file_without_a_good_index_is_announced() {
     }
 }
 
-/// Replaces the files from `first` on, but the last two, by one, as a compaction does. Compares what
-/// is read without a restart with what was written.
+/// Replaces the files from `first` on, but the last two, by one, as a compaction does. Compares
+/// what is read without a restart with what was written.
 fn compact_and_check(bytes: FileBytes, first: u32, whole: &Log, what: &str) -> FileBytes {
     let files = Memory::durable(bytes);
-    let opened = segment::open(&files, EventId::START).unwrap();
+    let opened = log_file::open(&files, EventId::START).unwrap();
     let (head, catalog) = (opened.head, RwLock::new(opened.catalog));
-    let newest = *catalog.read().segments.keys().rev().nth(2).unwrap();
+    let newest = *catalog.read().log_files.keys().rev().nth(2).unwrap();
     let with = compaction::compact(&files, &catalog, head, first..=newest, 0).unwrap();
     catalog.write().replaced(first..=newest, with);
     let reader = RecordReader::new(head.seed, StoreMetrics::default());
@@ -390,14 +390,14 @@ fn the_index_of_a_damaged_last_file_is_not_believed_later() {
     bytes.insert("0000000001-0000000001.log".to_owned(), log);
     let files = Memory::durable(bytes);
     for _ in 0..2 {
-        let opened = segment::open(&files, beginning).unwrap();
+        let opened = log_file::open(&files, beginning).unwrap();
         assert!(opened.is_damaged && opened.catalog.channels.is_empty());
     }
 }
 
 #[test]
 fn a_name_without_possible_numbers_is_no_file_of_the_log() {
-    let numbers = |first, until| segment::numbers(&segment::name(first, until, "log"));
+    let numbers = |first, until| log_file::numbers(&log_file::name(first, until, "log"));
     assert_eq!(numbers(3, 4), Some((3, 4)));
     for (first, until) in [(0, 1), (4, 3), (1, u32::MAX)] {
         assert_eq!(numbers(first, until), None, "{first} {until}");

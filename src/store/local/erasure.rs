@@ -1,9 +1,9 @@
 //! Deletes everything that is kept of a channel. The channel stays, ended, with its `end` event.
 //!
-//! A deletion writes three records: an `end` event; the record of the channel, as a compaction
-//! writes it, whose low watermark is the event before that `end` event; and the removal of every
-//! key. Earlier versions understand all of them. The bytes of the events leave the disk with the
-//! next compaction.
+//! A deletion writes an `end` event. Then it writes a channel record like that of a compaction,
+//! which says that everything before the `end` event is dropped. Last, it writes the removal of
+//! every key. Earlier versions understand all of these records. The bytes of the events leave the
+//! disk with the next compaction.
 
 use super::super::StoreError;
 use super::batch::{Batch, Change};
@@ -57,12 +57,12 @@ impl Catalog {
     pub fn erase(&mut self, erasure: &Erasure, load: Load<'_>) {
         let Erasure { channel: name, low_watermark } = erasure;
         self.trim(name, u64::MAX, load, |_, oldest| oldest <= *low_watermark);
-        let Self { channels, segments, bytes, .. } = self;
+        let Self { channels, log_files, bytes, .. } = self;
         let Some(channel) = channels.get_mut(name) else { return };
         channel.low_watermark = channel.low_watermark.max(*low_watermark);
         let keys: Vec<_> = channel.state.keys().cloned().collect();
         for key in keys {
-            Self::set_state(segments, bytes, channel, key, None);
+            Self::set_state(log_files, bytes, channel, key, None);
         }
     }
 }

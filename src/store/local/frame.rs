@@ -40,9 +40,9 @@ pub enum Kind {
     End = 2,
     /// An ended channel was reopened.
     Reopen = 3,
-    /// Everything before the mark is durable. A mark is written without a sync while the log is
-    /// idle.
-    Mark = 4,
+    /// Everything before the checkpoint is durable. A checkpoint is written without a sync while
+    /// the log is idle.
+    Checkpoint = 4,
     /// The last frame of a file. Nothing is written after it.
     Seal = 5,
     /// The properties of a channel, after the records that defined them were dropped.
@@ -80,8 +80,8 @@ pub struct Scan<'a> {
 
 impl Kind {
     fn read(byte: u8) -> Option<Self> {
-        use Kind::{Beginning, Channel, End, Events, Key, Mark, Reopen, Seal, State};
-        let all = [Events, End, Reopen, Mark, Seal, Channel, Key, State, Beginning];
+        use Kind::{Beginning, Channel, Checkpoint, End, Events, Key, Reopen, Seal, State};
+        let all = [Events, End, Reopen, Checkpoint, Seal, Channel, Key, State, Beginning];
         all.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
@@ -146,8 +146,8 @@ pub fn read(bytes: &[u8], offset: usize, seed: u64) -> Result<Frame<'_>, usize> 
     Ok(Frame { kind, commit: number(8..16), is_first, offset, body })
 }
 
-/// Scans a file for frames. `is_last` marks the last file of the log, whose last commit may be
-/// incomplete.
+/// Scans a file for frames. `is_last` says that it is the last file of the log, whose last commit
+/// may be incomplete.
 pub fn scan(bytes: &[u8], seed: u64, is_last: bool) -> Scan<'_> {
     let mut scan = Scan::default();
     let mut at = 0;
@@ -190,7 +190,7 @@ impl Scan<'_> {
             let is_of_last_commit =
                 next.is_none_or(|next| next.commit == newest.0 && !next.is_first);
             let is_continued = after > 0 && self.frames[after - 1].commit == newest.0;
-            let is_interrupted = is_of_last_commit || is_continued && newest.1 != Kind::Mark;
+            let is_interrupted = is_of_last_commit || is_continued && newest.1 != Kind::Checkpoint;
             if !is_interrupted {
                 return;
             }
@@ -213,7 +213,7 @@ mod tests {
         let mut out = Vec::new();
         for (number, commit) in commits.iter().enumerate() {
             for (index, body) in commit.iter().enumerate() {
-                let kind = if *body == "mark" { Kind::Mark } else { Kind::Events };
+                let kind = if *body == "checkpoint" { Kind::Checkpoint } else { Kind::Events };
                 let head = (kind, number as u64, index == 0);
                 write(&mut out, SEED, head, |out| out.extend_from_slice(body.as_bytes()));
             }
@@ -312,10 +312,13 @@ mod tests {
             assert!(bodies(&torn).len() < 3 && torn.end == torn.frames.len() * 40, "{holes:?}");
         }
         // A later commit proves that the whole commit was written.
-        let mut bytes = log(&[&["a"], &["b", "c"], &["mark"]]);
+        let mut bytes = log(&[&["a"], &["b", "c"], &["checkpoint"]]);
         bytes[45..75].fill(0);
         let damaged = scan(&bytes, SEED, true);
-        assert_eq!((bodies(&damaged), places(&damaged)), (vec!["a", "c", "mark"], vec![(40, 80)]));
+        assert_eq!(
+            (bodies(&damaged), places(&damaged)),
+            (vec!["a", "c", "checkpoint"], vec![(40, 80)])
+        );
     }
 
     #[test]
@@ -331,8 +334,8 @@ mod tests {
         };
         // Frames of the commit before and after the hole show that it lies inside the commit.
         assert_eq!(scanned(Kind::Events), ("a".to_owned(), vec![], 40));
-        // Everything before a mark is durable.
-        assert_eq!(scanned(Kind::Mark), ("ac".to_owned(), vec![(40, 80)], 120));
+        // Everything before a checkpoint is durable.
+        assert_eq!(scanned(Kind::Checkpoint), ("ac".to_owned(), vec![(40, 80)], 120));
     }
 
     proptest! {
@@ -349,8 +352,8 @@ mod tests {
             let commits: Vec<Vec<&str>> = texts.iter().map(|t| vec![t[0].as_str()]).collect();
             let commits: Vec<&[&str]> = commits.iter().map(Vec::as_slice).collect();
             let mut bytes = log(&commits);
-            let mark = (Kind::Mark, 10, true);
-            write(&mut bytes, SEED, mark, |_| {});
+            let checkpoint = (Kind::Checkpoint, 10, true);
+            write(&mut bytes, SEED, checkpoint, |_| {});
             bytes[at] ^= 1 << bit;
             let scan = scan(&bytes, SEED, true);
             prop_assert_eq!(scan.frames.len(), 10);

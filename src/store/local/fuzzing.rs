@@ -3,8 +3,10 @@
 pub use super::block::{BLOCK_ENTRIES_MAX, Entries, Entry, read_entries};
 pub use super::files::{File, Files, Memory};
 pub use super::frame::{Frame, Kind, Scan, scan, write};
-pub use super::records::{ChannelRecord, Events, KeyRecord, Mark, read_name, write_id, write_name};
-pub use super::segment::{Head, Opened, name, numbers, open};
+pub use super::log_file::{Head, Opened, name, numbers, open};
+pub use super::records::{
+    ChannelRecord, Checkpoint, Events, KeyRecord, read_name, write_id, write_name,
+};
 pub use super::summary::{ChannelSummary, Summary, entries_at, summarize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 

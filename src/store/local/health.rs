@@ -106,12 +106,13 @@ impl Health {
         self.fault.lock().is_some()
     }
 
-    /// Requests a mark in the log as soon as no other command waits.
+    /// Requests a checkpoint in the log as soon as no other command waits.
     pub fn must_mark(&self) {
         self.is_unmarked.store(true, Ordering::Relaxed);
     }
 
-    /// Returns whether a mark is due, and resets this flag. A mark is due after each commit.
+    /// Returns whether a checkpoint is due, and resets this flag. A checkpoint is due after each
+    /// commit.
     pub fn take_unmarked(&self) -> bool {
         self.is_unmarked.swap(false, Ordering::Relaxed)
     }

@@ -6,11 +6,14 @@
 //! one, which is why a name has two numbers. The free space after the records of the last file is
 //! filled with zeros in advance. A commit (`fdatasync` of a write inside the file) then writes only
 //! the pages of its records and no metadata of the file system.
+//!
+//! A crash may leave a torn commit at the end of the last file. `frame.rs` finds it when the log is
+//! opened, and `Writer::begin` cuts it off.
 
-use super::catalog::{Catalog, Segment};
+use super::catalog::{Catalog, LogFile};
 use super::files::{File, Files, read_all, write_named, write_whole};
 use super::frame::{self, Kind, Scan};
-use super::records::{Mark, write_id};
+use super::records::{Checkpoint, write_id};
 use super::summary::{Summary, summarize};
 use crate::core::cursor::EventId;
 use std::io::{self, ErrorKind};
@@ -40,7 +43,7 @@ pub struct Head {
 }
 
 /// The file that is being written.
-pub struct Tail {
+pub struct LastFile {
     pub number: u32,
     pub file: Arc<dyn File>,
     /// The offset of the next frame.
@@ -53,7 +56,7 @@ pub struct Tail {
 pub struct Opened {
     pub head: Head,
     pub catalog: Catalog,
-    pub tail: Tail,
+    pub last_file: LastFile,
     pub commit: u64,
     /// The number of bytes of an interrupted commit.
     pub torn: u64,
@@ -129,16 +132,18 @@ impl Head {
     }
 }
 
-impl Tail {
+impl LastFile {
     /// Creates the first file of the log, or the file after a sealed one.
     pub fn create(
         files: &dyn Files,
         number: u32,
         (seed, commit): (u64, u64),
-        mark: Mark,
+        checkpoint: Checkpoint,
     ) -> io::Result<Self> {
         let mut bytes = Vec::new();
-        frame::write(&mut bytes, seed, (Kind::Mark, commit, true), |out| mark.write(out));
+        frame::write(&mut bytes, seed, (Kind::Checkpoint, commit, true), |out| {
+            checkpoint.write(out)
+        });
         let end = bytes.len() as u64;
         let ahead = if files.is_durable() { AHEAD_BYTES } else { 0 };
         let allocated = end.max(ahead);
@@ -176,8 +181,8 @@ impl Tail {
         self.file.sync()
     }
 
-    pub fn segment(&self) -> Segment {
-        Segment::new(self.number, self.file.clone(), None, self.end)
+    pub fn log_file(&self) -> LogFile {
+        LogFile::new(self.number, self.file.clone(), None, self.end)
     }
 }
 
@@ -245,7 +250,7 @@ pub fn open(files: &dyn Files, beginning: EventId) -> io::Result<Opened> {
             ages: if found.is_empty() { beginning.ms } else { 0 },
             ..Catalog::default()
         },
-        tail: Tail {
+        last_file: LastFile {
             number: 0,
             file: Arc::new(super::files::MemoryFile::default()),
             end: 0,
@@ -268,11 +273,12 @@ pub fn open(files: &dyn Files, beginning: EventId) -> io::Result<Opened> {
         tracing::error!("the files of the log are gone, and their events with them");
         opened.suspect();
     }
-    if opened.tail.number == 0 {
-        let mark = Mark { newest: opened.catalog.newest, ages: opened.catalog.ages };
-        opened.tail = Tail::create(files, next, (head.seed, opened.commit + 1), mark)?;
+    if opened.last_file.number == 0 {
+        let checkpoint = Checkpoint { newest: opened.catalog.newest, ages: opened.catalog.ages };
+        opened.last_file =
+            LastFile::create(files, next, (head.seed, opened.commit + 1), checkpoint)?;
         opened.commit += 1;
-        opened.catalog.segments.insert(next, opened.tail.segment());
+        opened.catalog.log_files.insert(next, opened.last_file.log_file());
     }
     Ok(opened)
 }
@@ -329,8 +335,8 @@ impl Opened {
             .as_ref()
             .filter(|_| !is_last)
             .and_then(|index| Summary::read_index(&**index, self.head.seed, until).ok());
-        let segment = Segment::new(first, log.clone(), index, size);
-        self.catalog.segments.insert(until, segment);
+        let log_file = LogFile::new(first, log.clone(), index, size);
+        self.catalog.log_files.insert(until, log_file);
         if let Some(summary) = known {
             self.commit = self.commit.max(summary.commit);
             self.fold(summary);
@@ -356,10 +362,10 @@ impl Opened {
         let is_cut = !is_sealed && (!is_last || is_cut(&scan, size)) && files.is_durable();
         if is_sealed && !summary.is_damaged {
             let index = store_index(files, (first, until), &mut summary, self.head.seed);
-            if let Some(segment) = self.catalog.segments.get_mut(&until) {
-                segment.index = index.ok();
+            if let Some(log_file) = self.catalog.log_files.get_mut(&until) {
+                log_file.index = index.ok();
             }
-        } else if self.catalog.segments.get(&until).is_some_and(|one| one.index.is_some()) {
+        } else if self.catalog.log_files.get(&until).is_some_and(|one| one.index.is_some()) {
             // The next process would believe the index, which has what this one found damaged.
             files.remove(&name(first, until, "index"))?;
         }
@@ -373,7 +379,7 @@ impl Opened {
             self.suspect();
         }
         if is_last && !is_sealed {
-            self.tail = Tail { number: until, file: log, end, allocated: size };
+            self.last_file = LastFile { number: until, file: log, end, allocated: size };
             self.torn = torn;
         }
         Ok(())

@@ -8,13 +8,13 @@
 //! before its index is made. The thread locks the catalog only for short moments, and the writer
 //! continues meanwhile.
 
-use super::catalog::{Catalog, Segment};
+use super::catalog::{Catalog, LogFile};
 use super::compaction;
 use super::files::{Files, read_all};
 use super::frame;
 use super::health::Health;
+use super::log_file::{Head, store_index};
 use super::reading::RecordReader;
-use super::segment::{Head, store_index};
 use super::summary::summarize;
 use parking_lot::RwLock;
 use std::io;
@@ -38,14 +38,14 @@ pub struct Maintenance {
     pub reader: Arc<RecordReader>,
     pub head: Head,
     /// The size in bytes at which a file is sealed.
-    pub segment_bytes: u64,
+    pub file_bytes: u64,
 }
 
 enum Task {
     /// Make the index of the sealed file with this number.
     Index(u32),
-    /// Compact files before the file with the number `tail`; `now` is in ms.
-    Compact { tail: u32, now: u64 },
+    /// Compact files before the file with the number `last_file`; `now` is in ms.
+    Compact { last_file: u32, now: u64 },
 }
 
 /// The writer's handle of the running thread. The thread ends when the handle is stopped or
@@ -66,8 +66,8 @@ impl Maintainer {
     }
 
     /// Requests a compaction, unless the queue is full. The next request follows a second later.
-    pub fn compact(&self, tail: u32, now: u64) {
-        self.tasks.try_send(Task::Compact { tail, now }).unwrap_or_default();
+    pub fn compact(&self, last_file: u32, now: u64) {
+        self.tasks.try_send(Task::Compact { last_file, now }).unwrap_or_default();
     }
 
     fn give(&self, task: Task) {
@@ -112,7 +112,7 @@ impl Maintenance {
         let Ok(task) = tasks.0.try_recv() else { return false };
         match task {
             Task::Index(number) => self.index_or_warn(number),
-            Task::Compact { tail, now } => while self.compact(tail, now) {},
+            Task::Compact { last_file, now } => while self.compact(last_file, now) {},
         }
         true
     }
@@ -121,9 +121,9 @@ impl Maintenance {
         for task in queue {
             match task {
                 Task::Index(number) => self.index_or_warn(number),
-                Task::Compact { tail, now } => {
+                Task::Compact { last_file, now } => {
                     let begun = Instant::now();
-                    while begun.elapsed() < COMPACTION_TIME && self.compact(tail, now) {}
+                    while begun.elapsed() < COMPACTION_TIME && self.compact(last_file, now) {}
                 }
             }
         }
@@ -138,8 +138,8 @@ impl Maintenance {
     fn index(&self, number: u32) -> io::Result<()> {
         let (first, log) = {
             let catalog = self.catalog.read();
-            let segment = catalog.segments.get(&number).ok_or(io::ErrorKind::NotFound)?;
-            (segment.first, segment.log.clone())
+            let log_file = catalog.log_files.get(&number).ok_or(io::ErrorKind::NotFound)?;
+            (log_file.first, log_file.log.clone())
         };
         let bytes = read_all(&*log)?;
         let mut summary = summarize(&frame::scan(&bytes, self.head.seed, false), number);
@@ -153,10 +153,10 @@ impl Maintenance {
     }
 
     /// Compacts some files. Returns whether there may be more to compact.
-    fn compact(&self, tail: u32, now: u64) -> bool {
+    fn compact(&self, last_file: u32, now: u64) -> bool {
         let candidates = {
             let catalog = self.catalog.read();
-            compaction::candidates(&catalog, tail, self.segment_bytes, now)
+            compaction::candidates(&catalog, last_file, self.file_bytes, now)
         };
         let Some(numbers) = candidates else { return false };
         let done =
@@ -172,8 +172,8 @@ impl Maintenance {
             }
             Err(error) => {
                 tracing::warn!(%error, "files of the log could not be compacted; tried again later");
-                for (_, segment) in catalog.segments.range_mut(numbers) {
-                    segment.rests_until = now + RETRY_MS;
+                for (_, log_file) in catalog.log_files.range_mut(numbers) {
+                    log_file.rests_until = now + RETRY_MS;
                 }
                 false
             }
@@ -185,7 +185,7 @@ impl Maintenance {
 /// in the blocks.
 pub fn trim_again(catalog: &mut Catalog, reader: &RecordReader) {
     for name in catalog.untrimmed() {
-        let load = |segment: &Segment, block: &_| reader.entries(&name, segment, block).ok();
+        let load = |log_file: &LogFile, block: &_| reader.entries(&name, log_file, block).ok();
         catalog.trim(&name, u64::MAX, &load, |channel, oldest| oldest <= channel.low_watermark);
     }
 }
@@ -203,7 +203,7 @@ mod tests {
     use tokio::sync::Mutex;
 
     const CONFIG: LocalConfig =
-        LocalConfig { timeout: Duration::from_secs(20), reserve: 0, segment_bytes: 4 * 1024 };
+        LocalConfig { timeout: Duration::from_secs(20), reserve: 0, file_bytes: 4 * 1024 };
     const ALL: PageLimit = PageLimit { events: 1_000, bytes: 1 << 20 };
 
     /// Files in memory in which no index can be created while the gate is locked.

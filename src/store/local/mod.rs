@@ -1,15 +1,14 @@
 //! The embedded store of one machine. It is durable in a directory, or in memory for tests and
 //! experiments.
 //!
-//! The store is a log of append-only files (`segment.rs`). A file consists of records that each
+//! The store is a log of append-only files (`log_file.rs`). A file consists of records that each
 //! have a checksum (`frame.rs`, `records.rs`). The writer (`writer.rs`) puts all waiting publishes
 //! into one write and one sync, and acknowledges or delivers an event only after that. It has a
-//! thread of its own (`writing.rs`; in memory, the task of a small publish may do the work instead).
-//! A second thread makes the indexes and compacts files (`maintenance.rs`). The locations of events
-//! are in memory and in an index beside each file
-//! (`block.rs`, `summary.rs`, `catalog.rs`). Readers look up the locations there, then read the
-//! files (`reading.rs`) without waiting for the writer. The store in memory is the same code on
-//! files in memory.
+//! thread of its own (`writing.rs`; in memory, the task of a small publish may do the work
+//! instead). A second thread makes the indexes and compacts files (`maintenance.rs`). The locations
+//! of events are in memory and in an index beside each file (`block.rs`, `summary.rs`,
+//! `catalog.rs`). Readers look up the locations there, then read the files (`reading.rs`) without
+//! waiting for the writer. The store in memory is the same code on files in memory.
 
 mod batch;
 mod block;
@@ -26,11 +25,11 @@ pub mod fuzzing;
 mod health;
 mod keys;
 mod listing;
+mod log_file;
 mod maintenance;
 mod model;
 mod reading;
 mod records;
-mod segment;
 mod state;
 pub mod stepped;
 mod summary;
@@ -38,7 +37,7 @@ mod writer;
 mod writing;
 
 use super::{
-    ChannelFilter, ChannelLimits, ChannelSize, Listener, Page, PageLimit, Publication, Published,
+    ChannelFilter, ChannelLimits, ChannelSize, EventSink, Page, PageLimit, Publication, Published,
     State, Store, StoreError, StoreFault, StoreFuture, StoreMetrics,
 };
 use crate::core::cursor::EventId;
@@ -86,12 +85,12 @@ pub struct LocalConfig {
     /// Publishes are refused while fewer bytes than this are free on the disk.
     pub reserve: u64,
     /// The size in bytes at which a file of the log is sealed and the next file begins.
-    pub segment_bytes: u64,
+    pub file_bytes: u64,
 }
 
-/// The value of [`LocalConfig::segment_bytes`] except in tests. It is small enough that a file is
+/// The value of [`LocalConfig::file_bytes`] except in tests. It is small enough that a file is
 /// compacted in tens of milliseconds, and large enough that a log of gigabytes has few files.
-pub const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+pub const FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The embedded store.
 pub struct LocalStore {
@@ -118,7 +117,7 @@ impl LocalStore {
         config: LocalConfig,
         limits: impl Into<Arc<ChannelLimits>>,
         clock: Clock,
-        listener: Arc<dyn Listener>,
+        sink: Arc<dyn EventSink>,
     ) -> Result<Self, StoreError> {
         let (place, files) = match &backing {
             Backing::Memory => ("the memory store".to_owned(), Ok(boxed(Memory::default()))),
@@ -127,7 +126,7 @@ impl LocalStore {
             }
         };
         let why = |error: io::Error| StoreError::Down(format!("cannot open {place}: {error}"));
-        Self::open_files(files.map_err(why)?, config, limits.into(), clock, listener).map_err(why)
+        Self::open_files(files.map_err(why)?, config, limits.into(), clock, sink).map_err(why)
     }
 
     fn open_files(
@@ -135,10 +134,9 @@ impl LocalStore {
         config: LocalConfig,
         limits: Arc<ChannelLimits>,
         clock: Clock,
-        listener: Arc<dyn Listener>,
+        sink: Arc<dyn EventSink>,
     ) -> io::Result<Self> {
-        let (mut store, writer, queue) =
-            Self::build(files, config, limits, clock, listener, false)?;
+        let (mut store, writer, queue) = Self::build(files, config, limits, clock, sink, false)?;
         let maintainer = writer.maintenance().start(&store.health)?;
         store.writing = Some(Writing::start(writer, queue, maintainer)?);
         Ok(store)
@@ -151,11 +149,11 @@ impl LocalStore {
         config: LocalConfig,
         limits: Arc<ChannelLimits>,
         clock: Clock,
-        listener: Arc<dyn Listener>,
+        sink: Arc<dyn EventSink>,
         is_older: bool,
     ) -> io::Result<(Self, Writer, CommandQueue)> {
         let beginning = EventId { ms: clock.now(), seq: 0 };
-        let mut opened = segment::open(&*files, beginning)?;
+        let mut opened = log_file::open(&*files, beginning)?;
         if is_older {
             opened.suspect();
         }
@@ -174,12 +172,12 @@ impl LocalStore {
             limits: limits.clone(),
             config,
             clock,
-            listener,
+            sink,
             catalog: catalog.clone(),
             reader: reader.clone(),
             health: health.clone(),
             head: opened.head,
-            tail: opened.tail,
+            last_file: opened.last_file,
             commit: opened.commit,
             must_cut: false,
             must_follow: false,
@@ -268,11 +266,11 @@ impl LocalStore {
         choose: impl FnOnce(&VecDeque<Block>) -> Option<usize>,
         find: impl FnOnce(&VecDeque<block::Entry>) -> Option<EventId> + Send + 'static,
     ) -> Result<Option<EventId>, StoreError> {
-        let Some((segment, block)) = Plan::block(&self.catalog(), name, choose) else {
+        let Some((log_file, block)) = Plan::block(&self.catalog(), name, choose) else {
             return Ok(None);
         };
         let name = name.clone();
-        self.read_files(move |reader| Ok(find(&reader.entries(&name, &segment, &block)?))).await
+        self.read_files(move |reader| Ok(find(&reader.entries(&name, &log_file, &block)?))).await
     }
 
     /// Returns the last position before `id`. In an ended channel this position is always before
@@ -396,13 +394,13 @@ impl Store for LocalStore {
                 })?;
                 Some(blocks.len() - 1 - index)
             };
-            let Some((segment, block)) = Plan::block(&self.catalog(), channel, choose) else {
+            let Some((log_file, block)) = Plan::block(&self.catalog(), channel, choose) else {
                 return Ok(start);
             };
             let name = channel.clone();
             let found = self.read_files(move |reader| {
                 let mut left = before;
-                for entry in reader.entries(&name, &segment, &block)?.iter().rev() {
+                for entry in reader.entries(&name, &log_file, &block)?.iter().rev() {
                     if u64::from(entry.count) > left {
                         let EventId { ms, seq } = entry.last();
                         return Ok(Some(EventId { ms, seq: seq - left }));
@@ -455,7 +453,7 @@ impl Store for LocalStore {
         let metrics = self.health.metrics.clone();
         let catalog = self.catalog();
         let events: u64 = catalog.channels.values().map(|channel| channel.events).sum();
-        let files: u64 = catalog.segments.values().map(|segment| segment.size).sum();
+        let files: u64 = catalog.log_files.values().map(|log_file| log_file.size).sum();
         metrics.bytes.set(catalog.bytes as i64);
         metrics.events.set(events as i64);
         metrics.fill.set(catalog.bytes as f64 / self.limits.general().total_bytes.max(1) as f64);

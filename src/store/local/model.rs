@@ -2,10 +2,10 @@
 //! restarts, the content of the log must equal that of the model.
 #![cfg(test)]
 
-use super::super::{Idempotency, Limits, Listener, PageLimit, Publication, Store, StoreError};
+use super::super::{EventSink, Idempotency, Limits, PageLimit, Publication, Store, StoreError};
 use super::damage::{self, Deaf, FileBytes, number};
 use super::files::{Files, Memory};
-use super::{Backing, LocalConfig, LocalStore, SEGMENT_BYTES};
+use super::{Backing, FILE_BYTES, LocalConfig, LocalStore};
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, Event, Field, StoredEvent};
 use crate::sync::clock::Clock;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 const LIMITS: Limits = Limits { retain_events: 60, idempotency_keys: 100_000, ..damage::LIMITS };
 const CONFIG: LocalConfig =
-    LocalConfig { timeout: Duration::from_secs(60), reserve: 0, segment_bytes: 4 * 1024 };
+    LocalConfig { timeout: Duration::from_secs(60), reserve: 0, file_bytes: 4 * 1024 };
 const ALL: PageLimit = PageLimit { events: 100_000, bytes: 1 << 30 };
 const CHANNELS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
@@ -164,10 +164,10 @@ async fn the_log_is_what_the_model_says_through_compaction_and_restarts() {
     }
 }
 
-/// A listener that panics in the writer's thread, because no input makes the writer fail.
+/// A sink that panics in the writer's thread, because no input makes the writer fail.
 struct Faulty;
 
-impl Listener for Faulty {
+impl EventSink for Faulty {
     fn appended(&self, _: &ChannelName, _: EventId, _: &[StoredEvent]) {
         panic!("the writer's thread dies here, on purpose");
     }
@@ -217,7 +217,7 @@ async fn a_commit_that_panics_in_the_task_of_its_publisher_is_noticed() {
 async fn publishers_that_commit_by_themselves_leave_no_command_behind() {
     const PUBLISHES: usize = 2_000;
     let clock = Clock::default();
-    let config = LocalConfig { segment_bytes: SEGMENT_BYTES, ..CONFIG };
+    let config = LocalConfig { file_bytes: FILE_BYTES, ..CONFIG };
     let store = LocalStore::open(Backing::Memory, config, LIMITS, clock, Arc::new(Deaf)).unwrap();
     let store = Arc::new(store);
     let publisher = async |store: Arc<LocalStore>, channel: ChannelName| {

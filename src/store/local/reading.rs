@@ -4,7 +4,7 @@
 
 use super::super::{Page, PageLimit, State, StoreFault, StoreMetrics};
 use super::block::{Block, Entries, Entry, read_entries};
-use super::catalog::{Catalog, Segment};
+use super::catalog::{Catalog, LogFile};
 use super::files::{File, read_all};
 use super::frame::{self, Kind};
 use super::records::Events;
@@ -30,7 +30,7 @@ pub struct RecordReader {
 /// The locations of the events of a page.
 pub struct Plan {
     name: ChannelName,
-    blocks: Vec<(Segment, Block)>,
+    blocks: Vec<(LogFile, Block)>,
     /// The bounds and the status of the channel, without events.
     page: Page,
 }
@@ -81,10 +81,10 @@ impl Plan {
         catalog: &Catalog,
         name: &ChannelName,
         choose: impl FnOnce(&VecDeque<Block>) -> Option<usize>,
-    ) -> Option<(Segment, Block)> {
+    ) -> Option<(LogFile, Block)> {
         let channel = catalog.channels.get(name)?;
         let block = channel.blocks.get(choose(&channel.blocks)?)?;
-        Some((catalog.segments.get(&block.segment)?.clone(), block.clone()))
+        Some((catalog.log_files.get(&block.log_file)?.clone(), block.clone()))
     }
 
     /// Whether the page has no events, so that no file must be read.
@@ -118,8 +118,8 @@ impl Plan {
                 self.page.complete = false;
                 return;
             }
-            if let Some(segment) = catalog.segments.get(&block.segment) {
-                self.blocks.push((segment.clone(), block.clone()));
+            if let Some(log_file) = catalog.log_files.get(&block.log_file) {
+                self.blocks.push((log_file.clone(), block.clone()));
             }
             if index > 0 {
                 events += block.events;
@@ -142,11 +142,11 @@ impl RecordReader {
     pub fn page(&self, plan: Plan, position: EventId, limit: PageLimit) -> io::Result<Page> {
         let Plan { name, blocks, mut page } = plan;
         let (mut window, mut bytes) = (Window::default(), 0);
-        for (segment, block) in blocks {
-            let entries = self.entries(&name, &segment, &block)?;
+        for (log_file, block) in blocks {
+            let entries = self.entries(&name, &log_file, &block)?;
             let from = entries.partition_point(|entry| entry.last() <= position);
             for index in from..entries.len() {
-                let events = self.events(&name, &segment, &entries, index, &mut window)?;
+                let events = self.events(&name, &log_file, &entries, index, &mut window)?;
                 for stored in events.into_iter().filter(|stored| stored.id > position) {
                     bytes += stored.event.weight();
                     let is_full = page.events.len() == limit.events || bytes > limit.bytes;
@@ -173,11 +173,11 @@ impl RecordReader {
     ) -> io::Result<Page> {
         let Plan { name, blocks, mut page } = plan;
         let (mut window, mut bytes) = (Window::default(), 0);
-        for (segment, block) in blocks.into_iter().rev() {
-            let entries = self.entries(&name, &segment, &block)?;
+        for (log_file, block) in blocks.into_iter().rev() {
+            let entries = self.entries(&name, &log_file, &block)?;
             let until = entries.partition_point(|entry| entry.first < before);
             for index in (0..until).rev() {
-                let events = self.events(&name, &segment, &entries, index, &mut window)?;
+                let events = self.events(&name, &log_file, &entries, index, &mut window)?;
                 let is_wanted = |stored: &StoredEvent| stored.id < before && stored.id > position;
                 for stored in events.into_iter().rev().filter(is_wanted) {
                     bytes += stored.event.weight();
@@ -202,14 +202,14 @@ impl RecordReader {
     pub fn entries(
         &self,
         name: &ChannelName,
-        segment: &Segment,
+        log_file: &LogFile,
         block: &Block,
     ) -> io::Result<VecDeque<Entry>> {
         let Some((offset, length, checksum)) = entries_at(&block.entries) else {
             let Entries::Here(entries) = &block.entries else { return Ok(VecDeque::new()) };
             return Ok(entries.clone());
         };
-        let index = segment.index.as_ref();
+        let index = log_file.index.as_ref();
         let read = index.ok_or(ErrorKind::NotFound.into()).and_then(|index| {
             let mut bytes = vec![0; length];
             index.read_at(&mut bytes, offset)?;
@@ -225,19 +225,19 @@ impl RecordReader {
             Err(_) => {}
         }
         tracing::error!(%name, "an index is damaged; the log itself is read in its place");
-        self.entries_of_log(name, segment, block)
+        self.entries_of_log(name, log_file, block)
     }
 
     /// Reconstructs the entries of a block from the log file when its index is damaged.
     fn entries_of_log(
         &self,
         name: &ChannelName,
-        segment: &Segment,
+        log_file: &LogFile,
         block: &Block,
     ) -> io::Result<VecDeque<Entry>> {
         self.metrics.fault(StoreFault::Index);
-        let bytes = read_all(&*segment.log)?;
-        let summary = summarize(&frame::scan(&bytes, self.seed, false), block.segment);
+        let bytes = read_all(&*log_file.log)?;
+        let summary = summarize(&frame::scan(&bytes, self.seed, false), block.log_file);
         let channel = summary.channels.into_iter().find(|channel| channel.name == *name);
         // The first record that can be read names the event before it. If that event belongs to
         // this block, its record is lost too.
@@ -264,7 +264,7 @@ impl RecordReader {
     fn events(
         &self,
         name: &ChannelName,
-        segment: &Segment,
+        log_file: &LogFile,
         entries: &VecDeque<Entry>,
         index: usize,
         window: &mut Window,
@@ -272,7 +272,7 @@ impl RecordReader {
         let entry = entries[index];
         if !entry.is_lost() {
             let end = window_end(entries.range(index..));
-            let bytes = window.get(&segment.log, (entry.offset, entry.length), end);
+            let bytes = window.get(&log_file.log, (entry.offset, entry.length), end);
             match bytes.map(|bytes| self.record(bytes, name, entry)) {
                 Ok(Some(record)) => return Ok(stored(record)),
                 Ok(None) => {}
@@ -302,16 +302,16 @@ impl RecordReader {
         &self,
         name: &ChannelName,
         position: EventId,
-        mut kept: Vec<(Segment, Kept)>,
+        mut kept: Vec<(LogFile, Kept)>,
     ) -> io::Result<State> {
-        kept.sort_by_key(|(_, kept)| (kept.segment, kept.offset, kept.id));
+        kept.sort_by_key(|(_, kept)| (kept.log_file, kept.offset, kept.id));
         let mut events: Vec<StoredEvent> = Vec::with_capacity(kept.len());
         let (mut window, mut record) = (Window::default(), None::<((u32, u32), Option<Events>)>);
-        for (segment, kept) in &kept {
-            let place = (kept.segment, kept.offset);
+        for (log_file, kept) in &kept {
+            let place = (kept.log_file, kept.offset);
             if record.as_ref().is_none_or(|(at, _)| *at != place) {
                 let end = u64::from(kept.offset) + u64::from(kept.length);
-                let read = window.get(&segment.log, (kept.offset, kept.length), end);
+                let read = window.get(&log_file.log, (kept.offset, kept.length), end);
                 let frame = match read {
                     Ok(bytes) => frame::read(bytes, 0, self.seed).ok(),
                     Err(error) if is_damage(&error) => None,

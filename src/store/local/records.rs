@@ -47,16 +47,16 @@ pub struct ChannelRecord {
     pub low_watermark: EventId,
 }
 
-/// The properties of the log that a mark records.
+/// The properties of the log that a checkpoint records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct Checkpoint {
     /// The newest id in any channel.
     pub newest: EventId,
     /// The instant against which the ages of events are measured, in ms.
     pub ages: u64,
 }
 
-impl Mark {
+impl Checkpoint {
     /// Appends the body of the frame to `out`.
     pub fn write(self, out: &mut Vec<u8>) {
         write_id(out, self.newest);
@@ -231,10 +231,10 @@ mod tests {
         let mut out = Vec::new();
         record.write(&mut out);
         assert_eq!(ChannelRecord::read(&out).unwrap(), record);
-        let mark = Mark { newest: id(1, 2), ages: 3 };
+        let checkpoint = Checkpoint { newest: id(1, 2), ages: 3 };
         let mut out = Vec::new();
-        mark.write(&mut out);
-        assert_eq!(Mark::read(&out).unwrap(), mark);
+        checkpoint.write(&mut out);
+        assert_eq!(Checkpoint::read(&out).unwrap(), checkpoint);
     }
 
     #[test]

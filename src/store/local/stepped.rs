@@ -5,7 +5,7 @@ use super::command::CommandQueue;
 use super::files::Files;
 use super::maintenance::{Maintainer, Maintenance, Tasks};
 use super::writer::Writer;
-use super::{ChannelLimits, Listener, LocalConfig, LocalStore};
+use super::{ChannelLimits, EventSink, LocalConfig, LocalStore};
 use crate::sync::clock::Clock;
 use std::io;
 use std::sync::Arc;
@@ -33,10 +33,9 @@ impl LocalStore {
         config: LocalConfig,
         limits: impl Into<Arc<ChannelLimits>>,
         clock: Clock,
-        listener: Arc<dyn Listener>,
+        sink: Arc<dyn EventSink>,
     ) -> io::Result<(Self, Steps)> {
-        let (store, writer, queue) =
-            Self::build(files, config, limits.into(), clock, listener, false)?;
+        let (store, writer, queue) = Self::build(files, config, limits.into(), clock, sink, false)?;
         let (maintainer, tasks) = Maintenance::without_thread(TASKS_MAX);
         let maintenance = writer.maintenance();
         Ok((store, Steps { writer, queue, maintainer, maintenance, tasks }))

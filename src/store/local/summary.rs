@@ -7,7 +7,9 @@ use super::super::record::{Reader, Unreadable};
 use super::block::{self, Block, ENTRY_BYTES, Entries, Entry};
 use super::files::File;
 use super::frame::{Frame, Kind, Scan};
-use super::records::{ChannelRecord, Events, KeyRecord, Mark, read_name, write_id, write_name};
+use super::records::{
+    ChannelRecord, Checkpoint, Events, KeyRecord, read_name, write_id, write_name,
+};
 use crate::core::cursor::EventId;
 use crate::core::event::ChannelName;
 use std::collections::{HashMap, VecDeque};
@@ -63,7 +65,7 @@ pub struct ChannelSummary {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kept {
     pub id: EventId,
-    pub segment: u32,
+    pub log_file: u32,
     pub offset: u32,
     /// The length of its frame in bytes, and its share of that length.
     pub length: u32,
@@ -72,8 +74,8 @@ pub struct Kept {
     pub bytes: u32,
 }
 
-/// Summarizes the frames of the file `segment`.
-pub fn summarize(scan: &Scan<'_>, segment: u32) -> Summary {
+/// Summarizes the frames of the file `log_file`.
+pub fn summarize(scan: &Scan<'_>, log_file: u32) -> Summary {
     let mut channels: HashMap<ChannelName, ChannelSummary> = HashMap::new();
     let mut summary = Summary::default();
     let mut damaged = scan.damaged.iter().peekable();
@@ -83,11 +85,11 @@ pub fn summarize(scan: &Scan<'_>, segment: u32) -> Summary {
             channels.values_mut().for_each(|channel| channel.is_suspect = true);
         }
         // A record with correct checksums that cannot be decoded was written by a later version.
-        if summary.take(&mut channels, frame, segment).is_err() {
+        if summary.take(&mut channels, frame, log_file).is_err() {
             summary.is_damaged = true;
         }
     }
-    channels.values_mut().for_each(|channel| channel.announce_lost_end(segment));
+    channels.values_mut().for_each(|channel| channel.announce_lost_end(log_file));
     summary.channels = channels.into_values().collect();
     summary
 }
@@ -97,14 +99,14 @@ impl Summary {
         &mut self,
         channels: &mut HashMap<ChannelName, ChannelSummary>,
         frame: &Frame<'_>,
-        segment: u32,
+        log_file: u32,
     ) -> Result<(), Unreadable> {
         self.commit = self.commit.max(frame.commit);
         match frame.kind {
             Kind::Events | Kind::End => {
                 let events = Events::read(frame.body)?;
                 let channel = known(channels, &events.channel);
-                channel.append(&events, frame, segment);
+                channel.append(&events, frame, log_file);
                 if frame.kind == Kind::End {
                     channel.closed = Some(channel.last);
                 }
@@ -115,7 +117,7 @@ impl Summary {
             }
             Kind::State => {
                 let events = Events::read(frame.body)?;
-                known(channels, &events.channel).take_state(&events, frame, segment);
+                known(channels, &events.channel).take_state(&events, frame, log_file);
             }
             Kind::Reopen => {
                 known(channels, &read_name(&mut Reader::new(frame.body))?).closed =
@@ -129,10 +131,10 @@ impl Summary {
                 channel.carried = Some(record);
             }
             Kind::Key => self.keys.push(KeyRecord::read(frame.body)?),
-            Kind::Mark => {
-                let mark = Mark::read(frame.body)?;
-                self.newest = self.newest.max(mark.newest);
-                self.ages = self.ages.max(mark.ages);
+            Kind::Checkpoint => {
+                let checkpoint = Checkpoint::read(frame.body)?;
+                self.newest = self.newest.max(checkpoint.newest);
+                self.ages = self.ages.max(checkpoint.ages);
             }
             Kind::Seal => self.is_sealed = true,
             Kind::Beginning => {
@@ -170,8 +172,8 @@ impl Summary {
         out
     }
 
-    /// Reads the directory of an index of the file `segment`. The entries are not read.
-    pub fn read_index(index: &dyn File, seed: u64, segment: u32) -> Result<Self, Unreadable> {
+    /// Reads the directory of an index of the file `log_file`. The entries are not read.
+    pub fn read_index(index: &dyn File, seed: u64, log_file: u32) -> Result<Self, Unreadable> {
         let part = |offset: u64, length: usize| {
             let mut bytes = vec![0; length];
             index.read_at(&mut bytes, offset).map_err(|_| Unreadable).map(|()| bytes)
@@ -193,9 +195,9 @@ impl Summary {
         let (beginning, newest) = (reader.id()?, reader.id()?);
         let (ages, commit) = (reader.u64()?, reader.u64()?);
         let count = reader.u32()?;
-        let channels = (0..count).map(|_| ChannelSummary::read(&mut reader, segment));
+        let channels = (0..count).map(|_| ChannelSummary::read(&mut reader, log_file));
         let mut channels = channels.collect::<Result<Vec<_>, _>>()?;
-        channels.iter_mut().for_each(|channel| channel.announce_lost_end(segment));
+        channels.iter_mut().for_each(|channel| channel.announce_lost_end(log_file));
         let mut keys = Vec::new();
         while !reader.is_empty() {
             let length = reader.u32()? as usize;
@@ -221,7 +223,7 @@ impl ChannelSummary {
         }
     }
 
-    fn append(&mut self, events: &Events, frame: &Frame<'_>, segment: u32) {
+    fn append(&mut self, events: &Events, frame: &Frame<'_>, log_file: u32) {
         self.is_suspect = false;
         let entry = entry_of(events, frame.offset, frame.length());
         if events.is_first {
@@ -234,26 +236,27 @@ impl ChannelSummary {
             self.previous = Some(events.previous);
         } else if events.previous > self.last {
             // Every record contains the id of the event before it, which reveals a lost record.
-            block::push(&mut self.blocks, segment, Entry::lost(events.previous));
+            block::push(&mut self.blocks, log_file, Entry::lost(events.previous));
         }
         self.last = entry.last();
         self.closed = self.closed.and(Some(EventId::START));
-        block::push(&mut self.blocks, segment, entry);
-        self.take_state(events, frame, segment);
+        block::push(&mut self.blocks, log_file, entry);
+        self.take_state(events, frame, log_file);
     }
 
-    /// Adds an entry for lost events at the end of a file that a compaction has made. No later record
-    /// reveals that loss, because the record of the channel in this file counts as its last event.
-    fn announce_lost_end(&mut self, segment: u32) {
+    /// Adds an entry for lost events at the end of a file that a compaction has made. No later
+    /// record reveals that loss, because the record of the channel in this file counts as its last
+    /// event.
+    fn announce_lost_end(&mut self, log_file: u32) {
         let Some(carried) = &self.carried else { return };
         if carried.last > self.last.max(carried.low_watermark) {
             self.last = carried.last;
-            block::push(&mut self.blocks, segment, Entry::lost(carried.last));
+            block::push(&mut self.blocks, log_file, Entry::lost(carried.last));
         }
     }
 
-    fn take_state(&mut self, events: &Events, frame: &Frame<'_>, segment: u32) {
-        self.state.extend(keyed(events, segment, frame.offset, frame.length()));
+    fn take_state(&mut self, events: &Events, frame: &Frame<'_>, log_file: u32) {
+        self.state.extend(keyed(events, log_file, frame.offset, frame.length()));
     }
 
     fn write(&self, directory: &mut Vec<u8>, out: &mut Vec<u8>, seed: u64) {
@@ -295,7 +298,7 @@ impl ChannelSummary {
         }
     }
 
-    fn read(reader: &mut Reader<'_>, segment: u32) -> Result<Self, Unreadable> {
+    fn read(reader: &mut Reader<'_>, log_file: u32) -> Result<Self, Unreadable> {
         let mut channel = Self::new(read_name(reader)?);
         channel.is_first = flag(reader)?;
         channel.last = reader.id()?;
@@ -319,7 +322,7 @@ impl ChannelSummary {
             let (offset, count) = (reader.u32()?, reader.u32()?);
             let entries = Entries::Stored { offset, count, checksum };
             let counts = (events, bytes, length);
-            channel.blocks.push_back(Block::stored(segment, (first, last), counts, entries));
+            channel.blocks.push_back(Block::stored(log_file, (first, last), counts, entries));
         }
         for _ in 0..reader.u32()? {
             let length = usize::from(u16::from_be_bytes(reader.array()?));
@@ -329,7 +332,7 @@ impl ChannelSummary {
                 let id = reader.id()?;
                 let (offset, length) = (reader.u32()?, reader.u32()?);
                 let (share, bytes) = (reader.u32()?, reader.u32()?);
-                kept = Some(Kept { id, segment, offset, length, share, bytes });
+                kept = Some(Kept { id, log_file, offset, length, share, bytes });
             }
             channel.state.insert(key, kept);
         }
@@ -365,7 +368,7 @@ pub fn entry_of(events: &Events, offset: usize, length: usize) -> Entry {
 /// removed key.
 pub fn keyed(
     events: &Events,
-    segment: u32,
+    log_file: u32,
     offset: usize,
     length: usize,
 ) -> HashMap<Box<str>, Option<Kept>> {
@@ -375,7 +378,7 @@ pub fn keyed(
     for (index, event) in events.events.iter().enumerate() {
         let Some(key) = &event.key else { continue };
         let (id, bytes) = (events.id(index), state_bytes(event));
-        let kept = Kept { id, segment, offset, length, share, bytes };
+        let kept = Kept { id, log_file, offset, length, share, bytes };
         newest.insert(key.as_str().into(), Some(kept).filter(|_| !event.removes_key()));
     }
     newest

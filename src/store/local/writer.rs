@@ -5,16 +5,16 @@
 //! publishers. When the disk fails, the log is cut back to its durable part, and every publish is
 //! refused until that succeeds. Reads continue meanwhile.
 
-use super::super::{ChannelLimits, Listener, StoreError};
+use super::super::{ChannelLimits, EventSink, StoreError};
 use super::batch::{Append, Batch, Change, Staged, WritePosition};
-use super::catalog::{Catalog, Channel, Segment};
+use super::catalog::{Catalog, Channel, LogFile};
 use super::command::{CommandQueue, Pending, WriteCommand, answer_later, refuse};
 use super::files::Files;
 use super::frame::{self, Kind};
+use super::log_file::{Head, LastFile};
 use super::maintenance::{Maintainer, Maintenance, trim_again};
 use super::reading::RecordReader;
-use super::records::{Mark, write_id};
-use super::segment::{Head, Tail};
+use super::records::{Checkpoint, write_id};
 use super::{Health, LocalConfig};
 use crate::core::event::ChannelName;
 use crate::sync::clock::Clock;
@@ -38,12 +38,12 @@ pub(super) struct Writer {
     pub limits: Arc<ChannelLimits>,
     pub config: LocalConfig,
     pub clock: Clock,
-    pub listener: Arc<dyn Listener>,
+    pub sink: Arc<dyn EventSink>,
     pub catalog: Arc<RwLock<Catalog>>,
     pub reader: Arc<RecordReader>,
     pub health: Arc<Health>,
     pub head: Head,
-    pub tail: Tail,
+    pub last_file: LastFile,
     /// The number of the last commit.
     pub commit: u64,
     /// The bytes after the end of the log may belong to a failed commit.
@@ -58,7 +58,7 @@ pub(super) struct Ages {
     now: u64,
     swept: Instant,
     /// The value that was last recorded in the log.
-    marked: u64,
+    checkpointed: u64,
 }
 
 impl Ages {
@@ -66,7 +66,7 @@ impl Ages {
     /// value 0 means that the log has none.
     pub fn new(known: u64, now: u64) -> Self {
         let known = if known == 0 { now } else { known.min(now) };
-        Self { now: known, swept: Instant::now(), marked: known }
+        Self { now: known, swept: Instant::now(), checkpointed: known }
     }
 
     fn advance(&mut self, now: u64) -> u64 {
@@ -85,7 +85,7 @@ impl Writer {
             catalog: self.catalog.clone(),
             reader: self.reader.clone(),
             head: self.head,
-            segment_bytes: self.config.segment_bytes,
+            file_bytes: self.config.file_bytes,
         }
     }
 
@@ -94,11 +94,11 @@ impl Writer {
     pub fn begin(&mut self, opened_damaged: bool, torn: u64) -> io::Result<()> {
         if torn > 0 {
             tracing::info!(bytes = torn, "the last commit was cut off by a crash; it is removed");
-            self.tail.cut()?;
+            self.last_file.cut()?;
         }
         trim_again(&mut self.catalog.write(), &self.reader);
         if self.files.is_durable() {
-            self.tail.complete()?;
+            self.last_file.complete()?;
         }
         if opened_damaged {
             self.announce_losses()?;
@@ -112,7 +112,7 @@ impl Writer {
         self.health.work_begins();
         self.apply(commands, maintainer);
         if queue.is_empty() {
-            self.mark();
+            self.checkpoint();
         }
         self.health.work_ends();
         is_stopped
@@ -120,14 +120,14 @@ impl Writer {
 
     /// Whether the next file begins after a commit of this many bytes.
     pub fn fills_file(&self, bytes: usize) -> bool {
-        self.tail.end + bytes as u64 >= self.config.segment_bytes
+        self.last_file.end + bytes as u64 >= self.config.file_bytes
     }
 
-    /// Writes the mark at the end of a log that is closed.
+    /// Writes the checkpoint at the end of a log that is closed.
     pub fn end(&mut self) {
         self.health.must_mark();
-        self.mark();
-        if self.tail.file.sync().is_err() {
+        self.checkpoint();
+        if self.last_file.file.sync().is_err() {
             tracing::warn!("the log could not be synced at the end; what was acknowledged is safe");
         }
     }
@@ -165,7 +165,7 @@ impl Writer {
         let appended = self.change(staged.changes);
         for append in &appended {
             self.limits.note(&append.channel, &append.stored);
-            self.listener.appended(&append.channel, append.follows, &append.stored);
+            self.sink.appended(&append.channel, append.follows, &append.stored);
         }
         if self.fills_file(0) {
             self.seal(maintainer);
@@ -206,8 +206,8 @@ impl Writer {
     }
 
     fn write_position(&self) -> WritePosition {
-        let (segment, offset) = (self.tail.number, self.tail.end as usize);
-        WritePosition { segment, offset, commit: self.commit + 1, seed: self.head.seed }
+        let (log_file, offset) = (self.last_file.number, self.last_file.end as usize);
+        WritePosition { log_file, offset, commit: self.commit + 1, seed: self.head.seed }
     }
 
     /// Makes frames durable at the end of the log.
@@ -215,20 +215,20 @@ impl Writer {
         let begun = Instant::now();
         self.make_room(bytes.len() as u64).map_err(|error| self.fail(&error, false))?;
         self.must_cut = true;
-        if let Err(error) = self.tail.file.write_at(bytes, self.tail.end) {
+        if let Err(error) = self.last_file.file.write_at(bytes, self.last_file.end) {
             // The written part may contain whole records. They count as not stored only once they
             // are overwritten.
-            self.must_cut = self.tail.cut().is_err();
+            self.must_cut = self.last_file.cut().is_err();
             return Err(self.fail(&error, self.must_cut));
         }
         let synced = match is_planted(Plant::AckBeforeSync) {
             true => Ok(()),
-            false => self.tail.file.sync(),
+            false => self.last_file.file.sync(),
         };
         self.health.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
         synced.map_err(|error| self.fail(&error, true))?;
         self.must_cut = false;
-        self.tail.end += bytes.len() as u64;
+        self.last_file.end += bytes.len() as u64;
         self.commit += 1;
         self.health.works();
         Ok(())
@@ -239,10 +239,10 @@ impl Writer {
         // The check also applies when the file has room already, because the reserve is for other
         // uses of the machine.
         self.check_free(length)?;
-        if self.tail.end + length < self.tail.allocated {
+        if self.last_file.end + length < self.last_file.allocated {
             return Ok(());
         }
-        if self.files.is_durable() { self.tail.write_ahead(length) } else { Ok(()) }
+        if self.files.is_durable() { self.last_file.write_ahead(length) } else { Ok(()) }
     }
 
     /// Updates the metric of free disk space, and reports too little space before a publish fails.
@@ -285,7 +285,8 @@ impl Writer {
         let checked = self.files.still_there().map_err(|error| {
             io::Error::new(error.kind(), format!("the data directory is gone: {error}"))
         });
-        let healed = checked.and_then(|()| if self.must_cut { self.tail.cut() } else { Ok(()) });
+        let healed =
+            checked.and_then(|()| if self.must_cut { self.last_file.cut() } else { Ok(()) });
         let healed = healed.and_then(|()| {
             self.must_cut = false;
             if self.must_follow { self.follow() } else { Ok(()) }
@@ -296,14 +297,14 @@ impl Writer {
     /// Applies durable changes to the catalog. Returns the records of events.
     fn change(&mut self, changes: Vec<Change>) -> Vec<Append> {
         let mut catalog = self.catalog.write();
-        let (reader, number) = (&self.reader, self.tail.number);
-        if let Some(segment) = catalog.segments.get_mut(&number) {
-            segment.size = self.tail.end;
+        let (reader, number) = (&self.reader, self.last_file.number);
+        if let Some(log_file) = catalog.log_files.get_mut(&number) {
+            log_file.size = self.last_file.end;
         }
         let mut appended = Vec::new();
         for change in changes {
             let name = change.channel().clone();
-            let load = |segment: &Segment, block: &_| reader.entries(&name, segment, block).ok();
+            let load = |log_file: &LogFile, block: &_| reader.entries(&name, log_file, block).ok();
             let append = match change {
                 Change::Append(append) => *append,
                 Change::Reopen(_) => {
@@ -326,31 +327,31 @@ impl Writer {
         appended
     }
 
-    /// Writes a mark, which proves that everything before it is durable. It is written while no
-    /// command waits and without a sync. The next commit overwrites it: if the mark stayed in front
-    /// of that commit, a crash could keep the commit and lose the mark, and the hole would look like
-    /// damage.
-    fn mark(&mut self) {
-        let mark = self.state();
+    /// Writes a checkpoint, which proves that everything before it is durable. It is written while
+    /// no command waits and without a sync. The next commit overwrites it: if the checkpoint stayed
+    /// in front of that commit, a crash could keep the commit and lose the checkpoint, and the hole
+    /// would look like damage.
+    fn checkpoint(&mut self) {
+        let checkpoint = self.state();
         let mut bytes = Vec::new();
-        let head = (Kind::Mark, self.commit + 1, true);
-        frame::write(&mut bytes, self.head.seed, head, |out| mark.write(out));
+        let head = (Kind::Checkpoint, self.commit + 1, true);
+        frame::write(&mut bytes, self.head.seed, head, |out| checkpoint.write(out));
         let is_whole = !self.must_cut && !self.must_follow && self.files.is_durable();
         let is_due = self.health.take_unmarked() && is_whole;
         if !is_due || self.make_room(bytes.len() as u64).is_err() {
             return;
         }
-        if self.tail.file.write_at(&bytes, self.tail.end).is_err() {
+        if self.last_file.file.write_at(&bytes, self.last_file.end).is_err() {
             self.must_cut = true;
             return;
         }
         self.commit += 1;
-        self.ages.marked = mark.ages;
+        self.ages.checkpointed = checkpoint.ages;
     }
 
-    fn state(&self) -> Mark {
+    fn state(&self) -> Checkpoint {
         let newest = self.catalog.read().newest;
-        Mark { newest, ages: self.ages.now }
+        Checkpoint { newest, ages: self.ages.now }
     }
 
     /// Seals the file, requests its index and begins the next file.
@@ -363,8 +364,8 @@ impl Writer {
         }
         self.must_follow = true;
         // This frees the space that was written ahead. A failure does no harm.
-        self.tail.file.cut_at(self.tail.end).unwrap_or_default();
-        maintainer.index(self.tail.number);
+        self.last_file.file.cut_at(self.last_file.end).unwrap_or_default();
+        maintainer.index(self.last_file.number);
         if let Err(error) = self.follow() {
             self.fail(&error, false);
         }
@@ -372,12 +373,13 @@ impl Writer {
 
     /// Begins the file after a sealed one.
     fn follow(&mut self) -> io::Result<()> {
-        let (mark, head) = (self.state(), (self.head.seed, self.commit + 1));
-        self.tail = Tail::create(&*self.files, self.tail.number + 1, head, mark)?;
+        let (checkpoint, head) = (self.state(), (self.head.seed, self.commit + 1));
+        self.last_file =
+            LastFile::create(&*self.files, self.last_file.number + 1, head, checkpoint)?;
         self.commit += 1;
         self.must_follow = false;
         let mut catalog = self.catalog.write();
-        catalog.segments.insert(self.tail.number, self.tail.segment());
+        catalog.log_files.insert(self.last_file.number, self.last_file.log_file());
         Ok(())
     }
 
@@ -386,21 +388,21 @@ impl Writer {
         let now = self.clock.now();
         let ages = self.ages.advance(now);
         self.drop_old(now, ages);
-        if ages > self.ages.marked + AGES_MARK_MS {
-            // The mark keeps dropped events from coming back when the log is opened again.
+        if ages > self.ages.checkpointed + AGES_MARK_MS {
+            // The checkpoint keeps dropped events from coming back when the log is opened again.
             self.health.must_mark();
         }
         self.look_at_disk();
-        // After a failure, a mark is written as a test, so that the recovery of the disk is
+        // After a failure, a checkpoint is written as a test, so that the recovery of the disk is
         // noticed.
         if self.health.is_failing() && self.heal().is_ok() {
             let mut bytes = Vec::new();
-            let mark = self.state();
-            let head = (Kind::Mark, self.commit + 1, true);
-            frame::write(&mut bytes, self.head.seed, head, |out| mark.write(out));
+            let checkpoint = self.state();
+            let head = (Kind::Checkpoint, self.commit + 1, true);
+            frame::write(&mut bytes, self.head.seed, head, |out| checkpoint.write(out));
             self.write(&bytes).unwrap_or_default();
         }
-        maintainer.compact(self.tail.number, now);
+        maintainer.compact(self.last_file.number, now);
     }
 
     fn drop_old(&mut self, now: u64, ages: u64) {
@@ -417,7 +419,7 @@ impl Writer {
         let mut left = SWEEP_EVENTS_MAX;
         for name in &old {
             let before = ago(self.limits.of(name).retain_age);
-            let load = |segment: &Segment, block: &_| reader.entries(name, segment, block).ok();
+            let load = |log_file: &LogFile, block: &_| reader.entries(name, log_file, block).ok();
             left -= catalog.trim(name, left, &load, |_, oldest| oldest.ms < before).min(left);
         }
         let is_unused = |name: &ChannelName, channel: &Channel| {

@@ -1,10 +1,9 @@
 //! What counts against the limits of the whole store: channels, their bytes, and idempotency keys.
 //!
 //! Each shard counts for itself, because a script can use the keys of one shard only. The publish
-//! script therefore gets what the limits leave to its shard: the limit minus the last counts of the
-//! other shards that this origin knows. Within a shard the limits are exact. Over several shards,
-//! origins that publish at the same moment can exceed them by what they publish within `LOOK_PAUSE`
-//! (see `tail`).
+//! script therefore gets the limit minus the counts of the other shards, as this origin has last
+//! read them. Within a shard the limits are exact. Over several shards, the limits can be exceeded
+//! by as much as the origins publish within `LOOK_PAUSE` (see `tail`).
 //!
 //! Redis drops events, and channels without events and state, when their time is over, but does not
 //! reduce the counts. The origins examine the counted channels one after another, but only while a

@@ -41,6 +41,6 @@ impl RedisStore {
     /// Notes that events may have been missed, so that everything must be read again.
     pub fn lost_place(&self) {
         self.limits.mark_incomplete();
-        self.listener.lost_place();
+        self.sink.lost_place();
     }
 }

@@ -2,10 +2,10 @@
 //! the data were deleted. Every affected channel gets a `gap` event.
 //!
 //! An origin finds a loss in two ways. The firehose no longer has an entry that the origin has
-//! read: its end lies before that entry, or a later entry names an older predecessor. Or the
-//! firehose never delivers an entry that Redis has acknowledged: the master failed after it had
-//! acknowledged the publish, and before the follower had read the entry. Only the origin that
-//! received the acknowledgement can find the second kind.
+//! read: the firehose ends before that entry, or the entry that follows it names an older one as
+//! its predecessor. Or the firehose never delivers an entry that Redis has acknowledged: the master
+//! failed after it had acknowledged the publish, and before the follower had read the entry. Only
+//! the origin that received the acknowledgement can find the second kind.
 
 use super::RedisStore;
 use super::connection::RedisConnection;
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 /// The entries that are lost, and for each affected channel its newest lost event.
 #[derive(Default)]
-struct Lost {
+struct LostEntries {
     entries: Vec<EventId>,
     channels: BTreeMap<ChannelName, EventId>,
 }
@@ -35,7 +35,7 @@ pub async fn of_entries_read(
     position: EventId,
 ) -> Result<EventId, StoreError> {
     let mut common = EventId::START;
-    let mut lost = Lost::default();
+    let mut lost = LostEntries::default();
     for (entry, publish) in store.progress[shard].newest_first() {
         if first_entry(store, shard, connection, entry, Some(entry)).await?.is_none() {
             lost.add(entry, publish);
@@ -68,7 +68,7 @@ pub async fn of_entries_acknowledged(
     // lead to a server that does not have them yet.
     let connection = &store.connection;
     let oldest = first_entry(store, shard, connection, EventId::START, None).await?;
-    let mut lost = Lost::default();
+    let mut lost = LostEntries::default();
     for (entry, publish) in missed {
         let is_stored = first_entry(store, shard, connection, entry, Some(entry)).await?.is_some();
         // Of an entry that is older than the firehose, it is unknown whether it was lost. It was
@@ -86,7 +86,7 @@ pub async fn of_entries_acknowledged(
     }
 }
 
-impl Lost {
+impl LostEntries {
     fn add(&mut self, entry: EventId, publish: Remembered) {
         self.entries.push(entry);
         let newest = self.channels.entry(publish.channel).or_default();
@@ -96,8 +96,8 @@ impl Lost {
 
 /// Adds a `gap` event to every affected channel. The entries are forgotten only after all
 /// announcements: if one fails, all are announced again.
-async fn announce(store: &RedisStore, shard: usize, lost: Lost) -> Result<(), StoreError> {
-    let Lost { entries, channels } = lost;
+async fn announce(store: &RedisStore, shard: usize, lost: LostEntries) -> Result<(), StoreError> {
+    let LostEntries { entries, channels } = lost;
     tracing::error!(
         shard,
         channels = channels.len(),

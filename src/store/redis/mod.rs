@@ -32,7 +32,7 @@ pub use tls::RedisTls;
 
 use super::fill::FillWatch;
 use super::{
-    ChannelFilter, ChannelLimits, ChannelSize, Listener, Page, PageLimit, Publication, Published,
+    ChannelFilter, ChannelLimits, ChannelSize, EventSink, Page, PageLimit, Publication, Published,
     State, Store, StoreError, StoreFault, StoreFuture, StoreMetrics,
 };
 use crate::core::cursor::EventId;
@@ -78,7 +78,7 @@ pub struct RedisStore {
     keys: Keys,
     limits: Arc<ChannelLimits>,
     clock: Clock,
-    listener: Arc<dyn Listener>,
+    sink: Arc<dyn EventSink>,
     connection: RedisConnection,
     scripts: Scripts,
     progress: Vec<Progress>,
@@ -121,7 +121,7 @@ impl RedisStore {
         config: RedisConfig,
         limits: impl Into<Arc<ChannelLimits>>,
         clock: Clock,
-        listener: Arc<dyn Listener>,
+        sink: Arc<dyn EventSink>,
     ) -> Result<Arc<Self>, StoreError> {
         let server = config.server()?;
         let keys = Keys::new(&config.prefix, config.shards);
@@ -147,7 +147,7 @@ impl RedisStore {
             keys,
             limits: limits.into(),
             clock,
-            listener,
+            sink,
         });
         match store.connection.connected().await {
             Ok(()) => store.checked().await?,
@@ -158,7 +158,7 @@ impl RedisStore {
             let connection = RedisConnection::open(&server, store.config.timeout, cause.clone())?;
             store.followers.spawn(tail::follow(store.clone(), shard, connection));
         }
-        // Every shard is followed before `open` returns, so that the listener receives each event
+        // Every shard is followed before `open` returns, so that the sink receives each event
         // from then on. An unreachable Redis only delays that.
         let begun = store.progress.iter().map(|progress| progress.reached(EventId::START));
         let begun = futures_util::future::join_all(begun);

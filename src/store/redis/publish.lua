@@ -1,5 +1,6 @@
 -- Publishes events, or ends a channel. The script checks the publish first, and then stores it,
--- remembers its idempotency key and adds it to the firehose, in one atomic step.
+-- remembers its idempotency key and adds it to the firehose, in one atomic step. channel.lua, which
+-- precedes it, reads the state of the channel into variables.
 -- KEYS: head, log, meta, state, firehose, idempotency, sizes, key counts
 -- ARGV: name, deadline (ms), retain events, age (ms) and bytes, keys max, state bytes max,
 --       idle (ms), firehose events and bytes max, digest ('' = none), its ttl (ms), '1' to end

@@ -1,4 +1,4 @@
--- Tests which of the commands that the scripts need this user may not run.
+-- Finds the commands that the scripts need and that this user may not run.
 -- KEYS: a string, a stream and a hash that nothing else uses, which expire after a second; then keys
 --       of each kind, which are not used: Redis refuses the whole script without permission for one
 -- Returns the names of the refused commands.

@@ -1,13 +1,14 @@
-//! Follows one shard, that is, every event that any origin publishes to its channels.
+//! Follows one shard: reads all events of the channels of this shard, whichever origin has
+//! published them.
 //!
-//! The follower reads a log and not messages, because messages can be lost. Two alternatives were
-//! rejected. XREAD on the streams of all channels costs Redis time in proportion to their number at
-//! every wake (98 us for 100 keys, 540 us for 1,000, measured). Pub/sub is cheap but loses messages
-//! whenever a connection breaks. Instead, each shard has one stream, the firehose, to which the
-//! publish script also writes. Each publish wakes each origin once, however many channels there
-//! are, and idle channels cost nothing. After an interruption an origin catches up from the last
-//! id. Every origin reads every byte, which is acceptable because few origins are needed behind a
-//! cache.
+//! It reads them from a log in Redis and not from pub/sub messages, because messages can be lost.
+//! Two alternatives were rejected. XREAD on the streams of all channels costs Redis time in
+//! proportion to their number at every wake (98 us for 100 keys, 540 us for 1,000, measured).
+//! Pub/sub is cheap but loses messages whenever a connection breaks. Instead, each shard has one
+//! stream, the firehose, to which the publish script also writes. Each publish wakes each origin
+//! once, however many channels there are, and idle channels cost nothing. After an interruption an
+//! origin catches up from the last id. Every origin reads every byte, which is acceptable because
+//! few origins are needed behind a cache.
 //!
 //! Each entry contains the id of the entry before it. If that id is not the last one that was read,
 //! there are two cases. Either the origin was disconnected for longer than the firehose is kept:
@@ -107,7 +108,7 @@ async fn step(
         }
     };
     if read.replace(position).is_none() {
-        // Readers that began earlier may wait for an event that was not passed to the listener.
+        // Readers that began earlier may wait for an event that was not passed to the sink.
         store.lost_place();
         progress.reach(position);
     }
@@ -135,7 +136,7 @@ async fn step(
     loss::of_entries_acknowledged(store, shard, position, is_quiet.then_some(asked)).await
 }
 
-/// Passes a new entry to the listener.
+/// Passes a new entry to the sink.
 fn tell(store: &RedisStore, shard: usize, position: EventId, id: EventId, news: News) {
     let News { before, channel, previous, events } = news;
     if before > position {
@@ -145,7 +146,7 @@ fn tell(store: &RedisStore, shard: usize, position: EventId, id: EventId, news: 
     let last = events.last().map_or(previous, |stored| stored.id);
     store.progress[shard].note_read(id, Remembered { channel: channel.clone(), last });
     store.limits.note(&channel, &events);
-    store.listener.appended(&channel, previous, &events);
+    store.sink.appended(&channel, previous, &events);
     let lag = store.redis_now().saturating_sub(id.ms);
     store.metrics.lag_seconds.set(lag as f64 / 1_000.0);
 }

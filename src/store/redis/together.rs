@@ -1,9 +1,9 @@
 //! Sends publishes of one channel to Redis together.
 //!
-//! A call of the publish script runs about twenty commands in Redis, and only a few of them belong
-//! to one event. While [`CALLS_MAX`] calls of a channel are under way, further publishes wait, and
-//! the next call takes all of them. A publish that comes alone never waits. Publishes with an
-//! idempotency key are sent alone, because the script checks one key.
+//! A call of the publish script runs about twenty commands in Redis. Most of these are needed once
+//! for each call, and not for each event. While [`CALLS_MAX`] calls of a channel are under way,
+//! further publishes wait, and the next call takes all of them. A publish that comes alone never
+//! waits. Publishes with an idempotency key are sent alone, because the script checks one key.
 
 use super::RedisStore;
 use super::publish::Call;
@@ -44,7 +44,7 @@ struct Waiting {
 
 /// The right to make one call of a channel. When it is dropped, the next call begins, also if the
 /// publisher has disconnected.
-struct Turn {
+struct CallPermit {
     store: Arc<RedisStore>,
     channel: ChannelName,
 }
@@ -83,7 +83,7 @@ impl RedisStore {
         };
         match answer {
             None => {
-                let turn = Turn { store: self, channel };
+                let turn = CallPermit { store: self, channel };
                 turn.call(&events, since).await
             }
             Some(answer) => answer.await.unwrap_or_else(|_| Err(stopped())),
@@ -117,7 +117,7 @@ impl Calls {
     }
 }
 
-impl Turn {
+impl CallPermit {
     async fn call(&self, events: &[Event], since: Instant) -> Result<Published, StoreError> {
         let (channel, idempotency, ends) = (&self.channel, None, false);
         let call = Call { channel, events, idempotency, ends, is_limited: true, since };
@@ -146,7 +146,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for CallPermit {
     fn drop(&mut self) {
         let batch = self.store.calls.next(&self.channel);
         if batch.is_empty() {

@@ -7,7 +7,7 @@ use headwater::core::log_state::{Bounds, LogState};
 use headwater::store::local::{Backing, LocalConfig, LocalStore};
 use headwater::store::redis::{RedisConfig, RedisStore, RedisTls};
 use headwater::store::{
-    Idempotency, Limits, Listener, PageLimit, Publication, Published, Store, StoreError,
+    EventSink, Idempotency, Limits, PageLimit, Publication, Published, Store, StoreError,
 };
 use headwater::sync::clock::Clock;
 use std::sync::{Arc, Mutex};
@@ -31,7 +31,7 @@ const ALL: PageLimit = PageLimit { events: 10_000, bytes: 1 << 30 };
 #[derive(Default)]
 struct Told(Mutex<Vec<(ChannelName, EventId, Vec<StoredEvent>)>>);
 
-impl Listener for Told {
+impl EventSink for Told {
     fn appended(&self, channel: &ChannelName, previous: EventId, events: &[StoredEvent]) {
         self.0.lock().unwrap().push((channel.clone(), previous, events.to_vec()));
     }
@@ -54,7 +54,7 @@ struct Subject {
 fn local(backing: Backing, limits: Limits) -> Subject {
     let (told, clock) = (Arc::new(Told::default()), Clock::default());
     let config =
-        LocalConfig { timeout: Duration::from_secs(10), reserve: 0, segment_bytes: 16 * 1024 };
+        LocalConfig { timeout: Duration::from_secs(10), reserve: 0, file_bytes: 16 * 1024 };
     let store = LocalStore::open(backing, config, limits, clock.clone(), told.clone());
     let store = store.expect("it opens");
     Subject { store: Arc::new(store), told, clock, is_redis: false }

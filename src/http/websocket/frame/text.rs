@@ -1,8 +1,8 @@
 //! Builds the answers to the messages of a client on a WebSocket: one JSON object in each text
 //! frame.
 //!
-//! Events, gaps, and ends of channels in the log are not built here. The message for each of them
-//! is the text of the `data:` lines in a stream with `?format=json`.
+//! The messages for events, gaps and the ends of channels are not built here: each of them is the
+//! text of the `data:` lines in a stream with `?format=json`.
 
 use super::Reference;
 use crate::core::cursor::EventId;

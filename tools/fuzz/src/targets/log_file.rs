@@ -3,8 +3,8 @@
 use super::record;
 use crate::input::Input;
 use headwater::store::local::fuzzing::{
-    ChannelRecord, ChannelSummary, Entries, Entry, File, Files, Kind, Mark, Memory, Scan, Summary,
-    entries_at, read_entries, scan, summarize, write, write_id, write_name,
+    ChannelRecord, ChannelSummary, Checkpoint, Entries, Entry, File, Files, Kind, Memory, Scan,
+    Summary, entries_at, read_entries, scan, summarize, write, write_id, write_name,
 };
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ const KINDS: [Kind; 8] = [
     Kind::Events,
     Kind::End,
     Kind::Reopen,
-    Kind::Mark,
+    Kind::Checkpoint,
     Kind::Channel,
     Kind::Key,
     Kind::State,
@@ -69,7 +69,9 @@ fn body(input: &mut Input<'_>) -> (Kind, Vec<u8>) {
         _ if input.flag() => body.extend_from_slice(input.bytes()),
         Kind::Events | Kind::End | Kind::State => record::events(input).write(&mut body),
         Kind::Reopen => write_name(&mut body, &input.channel()),
-        Kind::Mark => Mark { newest: input.id(), ages: input.number() }.write(&mut body),
+        Kind::Checkpoint => {
+            Checkpoint { newest: input.id(), ages: input.number() }.write(&mut body)
+        }
         Kind::Channel => {
             let (channel, last) = (input.channel(), input.id());
             let (closed, low_watermark) = (input.id(), input.id());

@@ -5,7 +5,7 @@ use headwater::core::cursor::EventId;
 use headwater::core::event::Event;
 use headwater::store::fuzzing::{read_event, write_event};
 use headwater::store::local::fuzzing::{
-    ChannelRecord, Events, Head, KeyRecord, Mark, name, numbers,
+    ChannelRecord, Checkpoint, Events, Head, KeyRecord, name, numbers,
 };
 
 pub fn run(bytes: &[u8]) {
@@ -81,7 +81,7 @@ fn read(bytes: &[u8]) {
         record.write(&mut out);
         assert!(bytes.starts_with(&out));
     }
-    if let Ok(mark) = Mark::read(bytes) {
+    if let Ok(mark) = Checkpoint::read(bytes) {
         out.clear();
         mark.write(&mut out);
         assert!(bytes.starts_with(&out));

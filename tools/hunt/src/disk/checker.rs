@@ -138,7 +138,7 @@ impl Model {
         of.flat_map(|write| &write.events).any(Event::is_end)
     }
 
-    /// Notes what the listener was given.
+    /// Notes what the sink was given.
     pub fn showed(&mut self, name: &'static str, events: &[StoredEvent]) {
         let erased = self.channels.get(name).map_or(EventId::START, |channel| channel.erased);
         let shown = events.iter().filter(|stored| stored.id >= erased);

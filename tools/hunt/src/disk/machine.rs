@@ -10,7 +10,7 @@ use headwater::core::event::{ChannelName, StoredEvent};
 use headwater::store::local::stepped::Steps;
 use headwater::store::local::{LocalConfig, LocalStore};
 use headwater::store::{
-    Idempotency, Limits, Listener, PageLimit, Publication, Published, Store, StoreError,
+    EventSink, Idempotency, Limits, PageLimit, Publication, Published, Store, StoreError,
 };
 use headwater::sync::clock::Clock;
 use parking_lot::Mutex;
@@ -39,7 +39,7 @@ pub struct Machine {
     pub time: Arc<ManualTime>,
     pub model: Model,
     pub history: Vec<String>,
-    segment_bytes: u64,
+    file_bytes: u64,
     /// Whether syncs may report success without an effect.
     is_lying: bool,
     has_failed: bool,
@@ -55,7 +55,7 @@ struct Running {
 
 type Answer = Result<(Vec<EventId>, bool), StoreError>;
 
-impl Listener for Recorder {
+impl EventSink for Recorder {
     fn appended(&self, channel: &ChannelName, _: EventId, events: &[StoredEvent]) {
         self.0.lock().push((channel.clone(), events.to_vec()));
     }
@@ -89,13 +89,13 @@ fn name(text: &str) -> Result<ChannelName, String> {
 }
 
 impl Machine {
-    pub fn new(segment_bytes: u64, retain: usize, is_lying: bool) -> Self {
+    pub fn new(file_bytes: u64, retain: usize, is_lying: bool) -> Self {
         Self {
             disk: Disk::new(),
             time: Arc::new(ManualTime::new(0, 0)),
             model: Model::new(retain),
             history: Vec::new(),
-            segment_bytes,
+            file_bytes,
             is_lying,
             has_failed: false,
             running: None,
@@ -123,7 +123,7 @@ impl Machine {
         let config = LocalConfig {
             timeout: Duration::from_secs(60),
             reserve: 0,
-            segment_bytes: self.segment_bytes,
+            file_bytes: self.file_bytes,
         };
         let limits = Limits {
             retain_events: self.model.retain as u64,

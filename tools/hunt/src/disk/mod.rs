@@ -19,7 +19,7 @@ pub struct DiskSimulator;
 /// What a seed decides for the whole run.
 struct Plan {
     operations: u64,
-    segment_bytes: u64,
+    file_bytes: u64,
     retain: usize,
     trouble: Trouble,
     /// Whether the wall clock may be set back between two processes.
@@ -52,7 +52,7 @@ impl Plan {
         };
         Self {
             operations: random.range(20..120),
-            segment_bytes: random.choose(&[1_024, 4_096, 16_384]),
+            file_bytes: random.choose(&[1_024, 4_096, 16_384]),
             retain: random.choose(&[15, 60, 100_000, 100_000]),
             trouble,
             clock_steps: random.one_in(2),
@@ -79,7 +79,7 @@ impl Simulator for DiskSimulator {
         let plan = Plan::of(run.seed);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let is_lying = plan.trouble == Trouble::Lying;
-        let mut machine = Machine::new(plan.segment_bytes, plan.retain, is_lying);
+        let mut machine = Machine::new(plan.file_bytes, plan.retain, is_lying);
         let finding = match runtime {
             Ok(runtime) => {
                 // The simulation is one task that never yields.
@@ -90,7 +90,7 @@ impl Simulator for DiskSimulator {
         };
         let mut history = vec![format!(
             "the log has files of {} bytes and keeps {} events a channel; trouble: {:?}",
-            plan.segment_bytes, plan.retain, plan.trouble
+            plan.file_bytes, plan.retain, plan.trouble
         )];
         history.append(&mut machine.history);
         Outcome { finding, history, operations: plan.operations }

@@ -16,7 +16,7 @@ use headwater::hub::registry::ChannelRegistry;
 use headwater::limits::budget::Budget;
 use headwater::limits::connections::{Clients, ClientsConfig};
 use headwater::store::{
-    ChannelFilter, ChannelLimits, ChannelSize, Limits, Listener, Page, PageLimit, Publication,
+    ChannelFilter, ChannelLimits, ChannelSize, EventSink, Limits, Page, PageLimit, Publication,
     Published, State, Store, StoreError, StoreFuture, StoreMetrics,
 };
 use headwater::sync::clock::Clock;
