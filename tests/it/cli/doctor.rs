@@ -188,7 +188,8 @@ async fn it_is_silent_on_the_shipped_files() {
 #[tokio::test]
 async fn other_channels_may_be_busy() {
     let _quiet = crate::kit::quiet().await;
-    let origin = Origin::with(&["--store", "memory", "--segment", "4s"]);
+    let flags = ["--store", "memory", "--segment", "4s", "--publish-rate", "0"];
+    let origin = Origin::with(&flags);
     let lines = "{\"data\":\"x\"}\n".repeat(100);
     let busy = async {
         loop {
