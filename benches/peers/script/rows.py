@@ -66,7 +66,7 @@ def all_servers(client):
     script = lambda package, name: lambda need, *rest: servers.node(
         need(package), *rest, script=f"{here}/servers/{name}")
     searched = (*ALL_ROWS, "search")
-    longest = "`--segment 10m --segment-bytes 1GiB`"
+    longest = "`--segment 10m --segment-bytes 1GiB --publish-rate 0`"
     only = ("publish",)
     return [
         Server("loop", "bare loop", "", "one `send` for each client and event",

@@ -70,12 +70,13 @@ def bare_loop(binary, _directory, ports):
 
 def headwater(binary, directory, ports, store):
     """`--segment 10m` is the longest segment, and `--segment-bytes` leaves room for the events of a
-    measurement, so that no stream ends in it (docs/reference/flags.md)."""
+    measurement, so that no stream ends in it (docs/reference/flags.md). Publishes have no limit of
+    their rate, like those of the other servers."""
     host = f"127.0.0.1:{ports[0]}"
     command = [
         binary, "serve", "--listen", host, "--admin-listen", f"127.0.0.1:{ports[1]}",
         "--store", store.format(directory=directory, port=ports[2]),
-        "--segment", "10m", "--segment-bytes", "1GiB", "--log", "warn",
+        "--segment", "10m", "--segment-bytes", "1GiB", "--publish-rate", "0", "--log", "warn",
     ]
     return Launch(
         command,
