@@ -35,7 +35,7 @@ const COSTS: [(&str, u64, &str, u64); 4] = [
     ("append", 2_000, "", 5_976),
     ("join", 1_000, "headwater::hub::join*", 5_597),
     ("parse", 2_000, "", 11_602),
-    ("pass over 1,000 subscribers", 20, "headwater::fanout::group::Group::slice*", 229_616),
+    ("pass over 1,000 subscribers", 20, "headwater::fanout::group::Group::slice*", 125_544),
 ];
 /// The most by which a count may differ. On one machine the counts differ by less than a thousandth;
 /// another compiler or libc changes them by some percent.

@@ -23,8 +23,8 @@ impl Socket {
     /// # Errors
     /// Fails when the connection has failed.
     pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        // In a process with threads, the `send` of the C library is also a cancellation point. That
-        // took 2.4 % of the samples of `perf` at 100,000 deliveries a second.
+        // In a process with threads, the `send` of the C library is also a cancellation point. With it
+        // a pass takes 1.8 times the instructions (`cargo test --release --bench costs`).
         loop {
             let written = match self {
                 Self::Tcp(stream) => send(stream, bytes, SendFlags::NOSIGNAL),
