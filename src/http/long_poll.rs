@@ -88,9 +88,7 @@ impl AppState {
         }
         counted.ending = if gathered.is_ended { Ending::ChannelEnd } else { Ending::Boundary };
         self.hub.metrics().sent(gathered.events, body.len());
-        if self.hub.traces().has_waiting() {
-            self.hub.note_sent(&reader.names(), reader.positions());
-        }
+        self.hub.note_sent(&reader);
         // A response that ends with the channel is not final, because the channel can be reopened.
         let is_final = is_for_ever && !gathered.is_ended;
         let freshness = if is_final { Freshness::Forever } else { Freshness::Second };

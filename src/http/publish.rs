@@ -28,7 +28,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::header::{CONTENT_ENCODING, HeaderMap};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, StatusCode, Version};
 use serde_json::json;
 use std::fmt::Write;
 use std::io::Read;
@@ -109,7 +109,10 @@ impl AppState {
             self.hub.metrics().refused(problem.slug);
             // Over HTTP/2, a stream whose body is not read is reset after its response, without an
             // error (RFC 9113, section 8.1). curl 7.88 then often reports an error, and no response.
-            discard(&mut body, REFUSED).await;
+            // Over HTTP/1.1, a read would ask a client for a body that it holds back (`Expect`).
+            if head.version == Version::HTTP_2 {
+                discard(&mut body, REFUSED).await;
+            }
         }
         written
     }

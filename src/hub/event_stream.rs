@@ -157,14 +157,7 @@ impl EventStream {
     pub fn pass_ended(&mut self, stored_at: u64) {
         self.hub.metrics().delivered(self.hub.clock().now().saturating_sub(stored_at));
         if let Some(positions) = self.sending.take() {
-            self.hub.note_sent(&self.reader.names(), positions);
-        }
-    }
-
-    /// Notes that everything up to here was sent to a client.
-    fn note_sent(&self) {
-        if self.hub.traces().has_waiting() {
-            self.hub.note_sent(&self.reader.names(), self.reader.positions());
+            self.hub.note_sent_to(&self.reader.names(), positions);
         }
     }
 
@@ -354,7 +347,7 @@ impl CountedStream {
         self.stream.poll_next(context).map(|next| match next {
             Some(Ok(delivery)) => {
                 self.account.sent(delivery.events, delivery.bytes.len());
-                self.stream.note_sent();
+                self.stream.hub.note_sent(&self.stream.reader);
                 Some(Ok(delivery.bytes))
             }
             Some(Err(aborted)) => {

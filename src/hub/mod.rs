@@ -23,6 +23,7 @@ use crate::core::log_state::LogState;
 use crate::core::segment::SegmentClock;
 use crate::core::sse;
 use crate::hub::channel::{ReadError, charged_state};
+use crate::hub::reader::Reader;
 use crate::hub::registry::ChannelRegistry;
 use crate::limits::budget::{Budget, Charge, Exhausted};
 use crate::store::{Page, PageLimit, Publication, Published, State, Store, StoreError};
@@ -202,12 +203,17 @@ impl Hub {
         self.registry.traces()
     }
 
-    /// Notes that the events up to these positions were sent to clients.
-    pub fn note_sent(&self, names: &[ChannelName], positions: impl IntoIterator<Item = EventId>) {
-        names
-            .iter()
-            .zip(positions)
-            .for_each(|(name, position)| self.traces().delivered(name, position));
+    /// Notes that everything that a reader has handed out was sent to its clients.
+    pub fn note_sent(&self, reader: &Reader) {
+        if self.traces().has_waiting() {
+            self.note_sent_to(&reader.names(), reader.positions());
+        }
+    }
+
+    /// Notes that the events of these channels up to these positions were sent to clients.
+    fn note_sent_to(&self, names: &[ChannelName], positions: Vec<EventId>) {
+        let sent = names.iter().zip(positions);
+        sent.for_each(|(name, position)| self.traces().delivered(name, position));
     }
 
     /// Whether the process is about to end (it drains or closes).

@@ -332,7 +332,7 @@ impl Session {
                 // Bytes are not counted, because the metric counts the bytes of streams only.
                 self.origin.hub.metrics().sent(delivery.events, 0);
                 self.send_step(index, &delivery.bytes).await?;
-                self.subscriptions.at(index).note_sent(self.origin.hub.traces());
+                self.origin.hub.note_sent(self.subscriptions.at(index).reader());
                 // A client that has received the `end` may subscribe again at once.
                 if self.subscriptions.at(index).is_over() {
                     self.subscriptions.remove(index);

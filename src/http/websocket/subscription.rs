@@ -4,7 +4,6 @@
 use crate::core::cursor::{Cursor, EventId};
 use crate::core::event::ChannelName;
 use crate::hub::reader::{Lost, Reader, Step};
-use crate::telemetry::traces::Traces;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::task::Poll;
@@ -50,11 +49,9 @@ impl Subscription {
         self.reader.is_over()
     }
 
-    /// Notes that everything up to here was sent to the client.
-    pub fn note_sent(&self, traces: &Traces) {
-        if traces.has_waiting() {
-            traces.delivered(&self.channel, self.position());
-        }
+    /// The reader of the events.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     /// Skips the events with these ids when the reader reaches them.
