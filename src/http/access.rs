@@ -11,7 +11,7 @@ use super::route::Query;
 use super::{AppState, HttpResponse, TlsPeer};
 use crate::access::scope::Right;
 use crate::access::token::{Grant, TokenError};
-use crate::access::{Credentials, Decision};
+use crate::access::{Access, Credentials, Decision};
 use crate::core::event::ChannelName;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -45,88 +45,88 @@ pub enum Denied {
 /// The most cookies of one name that are tried: a browser sends one for each path and domain.
 const COOKIES_MAX: usize = 4;
 
-impl AppState {
-    /// Decides whether a request may read these channels, and which clients may receive the
-    /// response.
-    pub(super) fn may_read(
-        &self,
-        request: &Request<Incoming>,
-        query: &Query,
-        names: &[ChannelName],
-    ) -> Result<Audience, Denied> {
-        let (headers, is_vouched) = (request.headers(), self.is_vouched(request));
-        let credentials = Credentials { grant: None, is_vouched };
-        if self.access.decide(&credentials, Right::Subscribe, names) == Decision::Open {
-            return Ok(Audience::Everyone);
-        }
-        let wanted = (Right::Subscribe, names);
-        // A token that the client sends itself takes precedence over cookies, which the browser
-        // adds.
-        if let Some(token) = bearer(headers).or(query.get("access_token")) {
-            return self.check(token, wanted).map(|_| Audience::Bearer);
-        }
-        let name = self.access.cookie_name();
-        let mut refused = None;
-        for token in cookies(headers, &name) {
-            match self.check(token, wanted) {
-                Ok(_) => return Ok(Audience::Bearer),
-                // `Expired` and `NotYet` replace `Refused`, because the client may come back later.
-                Err(Denied::Expired) => refused = Some(Denied::Expired),
-                Err(Denied::NotYet(problem)) => refused = Some(Denied::NotYet(problem)),
-                Err(denied) => refused = refused.or(Some(denied)),
-            }
-        }
-        Err(refused.unwrap_or_else(|| {
-            Denied::Refused(Problem::no_token(format!(
-                "this channel needs a token: send it as Authorization: Bearer, or from a browser \
-                 in the cookie {name:?} or as ?access_token="
-            )))
-        }))
+/// Decides whether a request may read these channels, and which clients may receive the
+/// response.
+pub(super) fn may_read(
+    app: &AppState,
+    request: &Request<Incoming>,
+    query: &Query,
+    names: &[ChannelName],
+) -> Result<Audience, Denied> {
+    let (headers, is_vouched) = (request.headers(), is_vouched(&app.access, request));
+    let credentials = Credentials { grant: None, is_vouched };
+    if app.access.decide(&credentials, Right::Subscribe, names) == Decision::Open {
+        return Ok(Audience::Everyone);
     }
-
-    /// Whether the edge vouches for a request: by a secret in a header, or by its certificate.
-    pub(super) fn is_vouched(&self, request: &Request<Incoming>) -> bool {
-        let secret = request.headers().get(EDGE_AUTH).map(HeaderValue::as_bytes);
-        request.extensions().get::<TlsPeer>() == Some(&TlsPeer::Edge)
-            || secret.is_some_and(|secret| self.access.is_vouched(secret))
+    let wanted = (Right::Subscribe, names);
+    // A token that the client sends itself takes precedence over cookies, which the browser
+    // adds.
+    if let Some(token) = bearer(headers).or(query.get("access_token")) {
+        return check(app, token, wanted).map(|_| Audience::Bearer);
     }
-
-    /// Decides whether a request may write to a channel. Returns the grant of its token, or `None`
-    /// if publishing needs no token. Only the `Authorization` header counts: with a cookie, any
-    /// site that a user visits could publish in the user's name, and a query is written to logs.
-    pub(super) fn may_publish(
-        &self,
-        headers: &HeaderMap,
-        name: &ChannelName,
-    ) -> Result<Option<Grant>, Problem> {
-        if !self.access.guards_publishing() {
-            return Ok(None);
-        }
-        let needs = "this needs a token: send it as Authorization: Bearer";
-        let token = bearer(headers).ok_or_else(|| Problem::no_token(needs))?;
-        match self.check(token, (Right::Publish, std::slice::from_ref(name))) {
-            Ok(grant) => Ok(Some(grant)),
-            Err(Denied::Refused(problem) | Denied::NotYet(problem)) => Err(problem),
-            Err(Denied::Expired) => Err(Problem::bad_token(EXPIRED)),
+    let name = app.access.cookie_name();
+    let mut refused = None;
+    for token in cookies(headers, &name) {
+        match check(app, token, wanted) {
+            Ok(_) => return Ok(Audience::Bearer),
+            // `Expired` and `NotYet` replace `Refused`, because the client may come back later.
+            Err(Denied::Expired) => refused = Some(Denied::Expired),
+            Err(Denied::NotYet(problem)) => refused = Some(Denied::NotYet(problem)),
+            Err(denied) => refused = refused.or(Some(denied)),
         }
     }
+    Err(refused.unwrap_or_else(|| {
+        Denied::Refused(Problem::no_token(format!(
+            "this channel needs a token: send it as Authorization: Bearer, or from a browser \
+             in the cookie {name:?} or as ?access_token="
+        )))
+    }))
+}
 
-    fn check(&self, token: &str, (right, names): (Right, &[ChannelName])) -> Result<Grant, Denied> {
-        let verified = self.access.verify(token, self.hub.clock().wall());
-        let grant = verified.map_err(|refusal| match refusal {
-            TokenError::Expired => Denied::Expired,
-            TokenError::UnknownKey | TokenError::Bad
-                if let Some(why) = self.access.missing_keys() =>
-            {
-                Denied::NotYet(keys_missing(&why))
-            }
-            other => Denied::Refused(Problem::bad_token(explanation(other))),
-        })?;
-        let credentials = Credentials { grant: Some(grant.clone()), is_vouched: false };
-        match self.access.decide(&credentials, right, names) {
-            Decision::OutOfScope => Err(Denied::Refused(out_of_scope(right, names))),
-            _ => Ok(grant),
+/// Whether the edge vouches for a request: by a secret in a header, or by its certificate.
+pub(super) fn is_vouched(access: &Access, request: &Request<Incoming>) -> bool {
+    let secret = request.headers().get(EDGE_AUTH).map(HeaderValue::as_bytes);
+    request.extensions().get::<TlsPeer>() == Some(&TlsPeer::Edge)
+        || secret.is_some_and(|secret| access.is_vouched(secret))
+}
+
+/// Decides whether a request may write to a channel. Returns the grant of its token, or `None`
+/// if publishing needs no token. Only the `Authorization` header counts: with a cookie, any
+/// site that a user visits could publish in the user's name, and a query is written to logs.
+pub(super) fn may_publish(
+    app: &AppState,
+    headers: &HeaderMap,
+    name: &ChannelName,
+) -> Result<Option<Grant>, Problem> {
+    if !app.access.guards_publishing() {
+        return Ok(None);
+    }
+    let needs = "this needs a token: send it as Authorization: Bearer";
+    let token = bearer(headers).ok_or_else(|| Problem::no_token(needs))?;
+    match check(app, token, (Right::Publish, std::slice::from_ref(name))) {
+        Ok(grant) => Ok(Some(grant)),
+        Err(Denied::Refused(problem) | Denied::NotYet(problem)) => Err(problem),
+        Err(Denied::Expired) => Err(Problem::bad_token(EXPIRED)),
+    }
+}
+
+fn check(
+    app: &AppState,
+    token: &str,
+    (right, names): (Right, &[ChannelName]),
+) -> Result<Grant, Denied> {
+    let verified = app.access.verify(token, app.hub.clock().wall());
+    let grant = verified.map_err(|refusal| match refusal {
+        TokenError::Expired => Denied::Expired,
+        TokenError::UnknownKey | TokenError::Bad if let Some(why) = app.access.missing_keys() => {
+            Denied::NotYet(keys_missing(&why))
         }
+        other => Denied::Refused(Problem::bad_token(explanation(other))),
+    })?;
+    let credentials = Credentials { grant: Some(grant.clone()), is_vouched: false };
+    match app.access.decide(&credentials, right, names) {
+        Decision::OutOfScope => Err(Denied::Refused(out_of_scope(right, names))),
+        _ => Ok(grant),
     }
 }
 

@@ -3,7 +3,10 @@
 
 use super::problem::Problem;
 use super::route::Route;
-use super::{AppState, HttpResponse, READ_METHODS, console, files, json, metrics, text};
+use super::{
+    AppState, HttpResponse, READ_METHODS, channel_changes, channel_list, console, files, json,
+    metrics, readiness, text,
+};
 use crate::core::caching::Freshness;
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, ORIGIN};
@@ -61,54 +64,52 @@ impl Reloads {
     }
 }
 
-impl AppState {
-    /// Answers a request on the admin listener.
-    pub(super) async fn answer_admin(
-        &self,
-        request: Request<Incoming>,
-        address: IpAddr,
-        host: &str,
-    ) -> Result<HttpResponse, Problem> {
-        if request.uri().path() == RELOAD {
-            return self.reload_for(&request).await;
-        }
-        if console::has(request.uri().path()) {
-            return self.answer_console(request, address, host).await;
-        }
-        let request = match self.change_channel(request, host).await {
-            Ok(answer) => return answer,
-            Err(request) => request,
-        };
-        if !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
-            return Err(Problem::method(READ_METHODS));
-        }
-        if let Some(answer) = self.answer_channels(&request, host).await {
-            return answer;
-        }
-        match Route::parse(request.uri().path())? {
-            Route::Metrics => {
-                self.hub.refresh_metrics().await;
-                self.hub.metrics().ready.set(self.ready().await.is_ok().into());
-                Ok(metrics(request.headers(), &self.hub.metrics().text()))
-            }
-            Route::Home => Ok(files::redirect(console::PAGE)),
-            Route::Health => Ok(text("ok\n".to_owned())),
-            Route::Ready => self.ready().await,
-            _ => Err(Problem::not_found(
-                "here are /console, /metrics, /healthz, /readyz, /channels and /reload",
-            )),
-        }
+/// Answers a request on the admin listener.
+pub(super) async fn answer(
+    app: &AppState,
+    request: Request<Incoming>,
+    address: IpAddr,
+    host: &str,
+) -> Result<HttpResponse, Problem> {
+    if request.uri().path() == RELOAD {
+        return reload_for(app, &request).await;
     }
+    if console::has(request.uri().path()) {
+        return console::answer(app, request, address, host).await;
+    }
+    let request = match channel_changes::answer(app, request, host).await {
+        Ok(answer) => return answer,
+        Err(request) => request,
+    };
+    if !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+        return Err(Problem::method(READ_METHODS));
+    }
+    if let Some(answer) = channel_list::answer(app, &request, host).await {
+        return answer;
+    }
+    match Route::parse(request.uri().path())? {
+        Route::Metrics => {
+            app.hub.refresh_metrics().await;
+            app.hub.metrics().ready.set(readiness::answer(app).await.is_ok().into());
+            Ok(metrics(request.headers(), &app.hub.metrics().text()))
+        }
+        Route::Home => Ok(files::redirect(console::PAGE)),
+        Route::Health => Ok(text("ok\n".to_owned())),
+        Route::Ready => readiness::answer(app).await,
+        _ => Err(Problem::not_found(
+            "here are /console, /metrics, /healthz, /readyz, /channels and /reload",
+        )),
+    }
+}
 
-    async fn reload_for<B>(&self, request: &Request<B>) -> Result<HttpResponse, Problem> {
-        if request.method() != Method::POST {
-            return Err(Problem::method("POST"));
-        }
-        refuse_page(request.headers(), "headwater reload")?;
-        let Reloaded { changed, at_restart } = self.reloads.request().await?;
-        let body = json!({ "changed": changed, "at_restart": at_restart });
-        Ok(json(StatusCode::OK, body.to_string().into(), &Freshness::Never.cache_control(0)))
+async fn reload_for<B>(app: &AppState, request: &Request<B>) -> Result<HttpResponse, Problem> {
+    if request.method() != Method::POST {
+        return Err(Problem::method("POST"));
     }
+    refuse_page(request.headers(), "headwater reload")?;
+    let Reloaded { changed, at_restart } = app.reloads.request().await?;
+    let body = json!({ "changed": changed, "at_restart": at_restart });
+    Ok(json(StatusCode::OK, body.to_string().into(), &Freshness::Never.cache_control(0)))
 }
 
 /// Refuses a change by a web page. `command` is the command for it. A browser adds one of these

@@ -2,11 +2,12 @@
 //! shed. They contain no payload, no query and no token. The id of a request is in the line and in
 //! the problem that the client gets.
 
+use super::HttpResponse;
 use super::channel_changes::IsLogged;
 use super::problem::Problem;
-use super::{AppState, HttpResponse};
 use crate::core::trace_context::{TRACEPARENT, TraceContext};
 use crate::limits::client_address::Client;
+use crate::limits::connections::Clients;
 use crate::sync::random::random;
 use crate::sync::throttle::Throttle;
 use hyper::header::HeaderValue;
@@ -38,44 +39,31 @@ pub struct RequestInfo {
     forwarded: Option<HeaderValue>,
 }
 
-impl AppState {
-    pub(super) fn request_info<B>(&self, request: &Request<B>, peer: IpAddr) -> RequestInfo {
-        let headers = request.headers();
-        let is_proxy = self.clients.is_proxy(peer);
-        let forwarded = || headers.get(self.clients.header()).cloned();
-        RequestInfo {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            peer,
-            traceparent: headers.get(TRACEPARENT).cloned(),
-            request_id: headers.get(REQUEST_ID).cloned(),
-            forwarded: is_proxy.then(forwarded).flatten(),
-        }
-    }
-
+impl Audit {
     /// Logs a request if its result is of interest, and returns the response. A problem gets the id
     /// of the request.
-    pub(super) fn audited(
+    pub fn finish(
         &self,
         info: &RequestInfo,
+        clients: &Clients,
         answered: Result<HttpResponse, Problem>,
     ) -> HttpResponse {
         match answered {
             Ok(answer) => {
-                self.note_success(info, &answer);
+                self.note_success(info, clients, &answer);
                 answer
             }
             Err(problem) => {
                 let id = info.id();
-                self.note_refusal(info, &problem, &id);
+                self.note_refusal(info, clients, &problem, &id);
                 problem.with("request_id", id).into_response()
             }
         }
     }
 
-    fn note_success(&self, info: &RequestInfo, answer: &HttpResponse) {
+    fn note_success(&self, info: &RequestInfo, clients: &Clients, answer: &HttpResponse) {
         if info.method == Method::DELETE && answer.extensions().get::<IsLogged>().is_none() {
-            let (path, client, request_id) = (info.path(), self.client_of(info), info.id());
+            let (path, client, request_id) = (info.path(), info.client(clients), info.id());
             let is_reopened = info.uri.query().is_some_and(|query| query.contains("reopen=1"));
             match is_reopened {
                 true => tracing::info!(path, %client, request_id, "a channel was opened again"),
@@ -83,16 +71,22 @@ impl AppState {
             }
         }
         if let Some(reason) = answer.headers().get(SHED)
-            && let Some(suppressed) = self.audit.shed.admit(Instant::now())
+            && let Some(suppressed) = self.shed.admit(Instant::now())
         {
-            let (path, client, request_id) = (info.path(), self.client_of(info), info.id());
+            let (path, client, request_id) = (info.path(), info.client(clients), info.id());
             let reason = reason.to_str().unwrap_or_default();
             tracing::info!(reason, path, %client, request_id, suppressed, "a stream was shed");
         }
     }
 
     /// Logs refusals for missing rights, and refusals because of a limit or a fault of the origin.
-    fn note_refusal(&self, info: &RequestInfo, problem: &Problem, request_id: &str) {
+    fn note_refusal(
+        &self,
+        info: &RequestInfo,
+        clients: &Clients,
+        problem: &Problem,
+        request_id: &str,
+    ) {
         let is_of_interest = matches!(
             problem.status,
             StatusCode::UNAUTHORIZED
@@ -104,22 +98,37 @@ impl AppState {
         if !is_of_interest || info.path() == READINESS {
             return;
         }
-        let Some(suppressed) = self.audit.refused.admit(Instant::now()) else { return };
-        let (method, path, client) = (&info.method, info.path(), self.client_of(info));
+        let Some(suppressed) = self.refused.admit(Instant::now()) else { return };
+        let (method, path, client) = (&info.method, info.path(), info.client(clients));
         let (status, problem) = (problem.status.as_u16(), problem.slug);
         tracing::info!(
             status, problem, %method, path, %client, request_id, suppressed, "a request was refused"
         );
     }
-
-    fn client_of(&self, info: &RequestInfo) -> Client {
-        let forwarded = info.forwarded.as_ref().map(HeaderValue::as_bytes);
-        let forwarded = forwarded.map(String::from_utf8_lossy);
-        self.clients.client(info.peer, forwarded.iter().map(AsRef::as_ref))
-    }
 }
 
 impl RequestInfo {
+    /// Copies what is logged of a request that arrived from the address `peer`.
+    pub fn new<B>(request: &Request<B>, peer: IpAddr, clients: &Clients) -> Self {
+        let headers = request.headers();
+        let is_proxy = clients.is_proxy(peer);
+        let forwarded = || headers.get(clients.header()).cloned();
+        Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            peer,
+            traceparent: headers.get(TRACEPARENT).cloned(),
+            request_id: headers.get(REQUEST_ID).cloned(),
+            forwarded: is_proxy.then(forwarded).flatten(),
+        }
+    }
+
+    fn client(&self, clients: &Clients) -> Client {
+        let forwarded = self.forwarded.as_ref().map(HeaderValue::as_bytes);
+        let forwarded = forwarded.map(String::from_utf8_lossy);
+        clients.client(self.peer, forwarded.iter().map(AsRef::as_ref))
+    }
+
     /// The path, without its end if it is very long.
     fn path(&self) -> &str {
         let path = self.uri.path();

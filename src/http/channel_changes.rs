@@ -5,6 +5,7 @@
 use super::admin::refuse_page;
 use super::problem::Problem;
 use super::route::{Query, Route};
+use super::site::check_admin_host;
 use super::{AppState, HttpResponse, json};
 use crate::core::caching::Freshness;
 use crate::core::event::ChannelName;
@@ -32,66 +33,64 @@ const NAMES: [&str; 6] = [
 #[derive(Clone, Copy, Debug)]
 pub struct IsLogged;
 
-impl AppState {
-    /// Carries out a request that changes a channel, or returns the request if it is another one.
-    pub(super) async fn change_channel(
-        &self,
-        request: Request<Incoming>,
-        host: &str,
-    ) -> Result<Result<HttpResponse, Problem>, Request<Incoming>> {
-        let path = request.uri().path();
-        let is_change = matches!(*request.method(), Method::PATCH | Method::DELETE);
-        if !is_change || !path.starts_with("/channels/") {
-            return Err(request);
-        }
-        Ok(self.changed(request, host).await.map(|mut answer| {
-            answer.extensions_mut().insert(IsLogged);
-            answer
-        }))
+/// Carries out a request that changes a channel, or returns the request if it is another one.
+pub(super) async fn answer(
+    app: &AppState,
+    request: Request<Incoming>,
+    host: &str,
+) -> Result<Result<HttpResponse, Problem>, Request<Incoming>> {
+    let path = request.uri().path();
+    let is_change = matches!(*request.method(), Method::PATCH | Method::DELETE);
+    if !is_change || !path.starts_with("/channels/") {
+        return Err(request);
     }
+    Ok(changed(app, request, host).await.map(|mut answer| {
+        answer.extensions_mut().insert(IsLogged);
+        answer
+    }))
+}
 
-    async fn changed(
-        &self,
-        request: Request<Incoming>,
-        host: &str,
-    ) -> Result<HttpResponse, Problem> {
-        self.check_admin_host(host)?;
-        refuse_page(request.headers(), "headwater channels")?;
-        let query = Query::parse(request.uri().query().unwrap_or_default());
-        query.only("a change of a channel", &[])?;
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        match (method, path.strip_suffix(SETTINGS)) {
-            (Method::PATCH, Some(path)) => self.set(&one_channel(path)?, request).await,
-            (Method::DELETE, None) => self.delete(&one_channel(&path)?).await,
-            (_, Some(_)) => Err(Problem::method("PATCH")),
-            (_, None) => Err(Problem::method("GET, HEAD, OPTIONS, DELETE")),
-        }
-    }
-
-    async fn set(
-        &self,
-        channel: &ChannelName,
-        request: Request<Incoming>,
-    ) -> Result<HttpResponse, Problem> {
-        let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
-        let body = tokio::time::timeout(self.config().body_timeout, body).await;
-        let body = body.map_err(|_| bad("the body did not arrive in time (--body-timeout)"))?;
-        let body = body.map_err(|error| bad(&format!("the body cannot be read: {error}")))?;
-        let settings = patched(&self.hub.settings_of(channel).0, &body.to_bytes())?;
-        self.hub.set_channel(channel, settings).await?;
-        let json = json!(settings).to_string();
-        tracing::info!(%channel, settings = json, "the settings of a channel were changed");
-        Ok(answer(json))
-    }
-
-    async fn delete(&self, channel: &ChannelName) -> Result<HttpResponse, Problem> {
-        let end = self.hub.delete_channel(channel).await?;
-        tracing::info!(%channel, %end, "a channel was deleted");
-        Ok(answer(json!({ "id": end.to_string() }).to_string()))
+async fn changed(
+    app: &AppState,
+    request: Request<Incoming>,
+    host: &str,
+) -> Result<HttpResponse, Problem> {
+    check_admin_host(&app.config(), host)?;
+    refuse_page(request.headers(), "headwater channels")?;
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    query.only("a change of a channel", &[])?;
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    match (method, path.strip_suffix(SETTINGS)) {
+        (Method::PATCH, Some(path)) => set(app, &one_channel(path)?, request).await,
+        (Method::DELETE, None) => delete(app, &one_channel(&path)?).await,
+        (_, Some(_)) => Err(Problem::method("PATCH")),
+        (_, None) => Err(Problem::method("GET, HEAD, OPTIONS, DELETE")),
     }
 }
 
-fn answer(json_text: String) -> HttpResponse {
+async fn set(
+    app: &AppState,
+    channel: &ChannelName,
+    request: Request<Incoming>,
+) -> Result<HttpResponse, Problem> {
+    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
+    let body = tokio::time::timeout(app.config().body_timeout, body).await;
+    let body = body.map_err(|_| bad("the body did not arrive in time (--body-timeout)"))?;
+    let body = body.map_err(|error| bad(&format!("the body cannot be read: {error}")))?;
+    let settings = patched(&app.hub.settings_of(channel).0, &body.to_bytes())?;
+    app.hub.set_channel(channel, settings).await?;
+    let json = json!(settings).to_string();
+    tracing::info!(%channel, settings = json, "the settings of a channel were changed");
+    Ok(ok(json))
+}
+
+async fn delete(app: &AppState, channel: &ChannelName) -> Result<HttpResponse, Problem> {
+    let end = app.hub.delete_channel(channel).await?;
+    tracing::info!(%channel, %end, "a channel was deleted");
+    Ok(ok(json!({ "id": end.to_string() }).to_string()))
+}
+
+fn ok(json_text: String) -> HttpResponse {
     json(StatusCode::OK, Bytes::from(json_text), &Freshness::Never.cache_control(0))
 }
 

@@ -3,6 +3,7 @@
 
 use super::problem::Problem;
 use super::route::{Query, Route};
+use super::site::check_admin_host;
 use super::{AppState, HttpResponse, json};
 use crate::core::caching::Freshness;
 use crate::core::event::ChannelName;
@@ -47,92 +48,89 @@ struct ChannelJson {
     limits: ChannelSettings,
 }
 
-impl AppState {
-    /// Answers a request for the channels, or returns `None` if the path is another one.
-    pub(super) async fn answer_channels<B>(
-        &self,
-        request: &Request<B>,
-        host: &str,
-    ) -> Option<Result<HttpResponse, Problem>> {
-        let path = request.uri().path();
-        if path != LIST && !path.starts_with("/channels/") {
-            return None;
-        }
-        // A page whose own name resolves to this machine (DNS rebinding) must not read the names of
-        // private channels.
-        if let Err(problem) = self.check_admin_host(host) {
-            return Some(Err(problem));
-        }
-        let query = Query::parse(request.uri().query().unwrap_or_default());
-        Some(match path {
-            LIST => self.list(&query).await,
-            path => self.show(path, &query).await,
-        })
+/// Answers a request for the channels, or returns `None` if the path is another one.
+pub(super) async fn answer<B>(
+    app: &AppState,
+    request: &Request<B>,
+    host: &str,
+) -> Option<Result<HttpResponse, Problem>> {
+    let path = request.uri().path();
+    if path != LIST && !path.starts_with("/channels/") {
+        return None;
     }
-
-    async fn list(&self, query: &Query) -> Result<HttpResponse, Problem> {
-        query.only("the list of channels", &["prefix", "after", "limit", "subscribed"])?;
-        let is_subscribed = match query.get("subscribed") {
-            None | Some("false" | "0") => false,
-            Some("true" | "1") => true,
-            Some(_) => {
-                let detail = "?subscribed=true selects the channels with subscribers";
-                return Err(Problem::bad_field("subscribed", detail));
-            }
-        };
-        let limit = list_limit(query)?;
-        let after = query.get("after").map(ChannelName::parse).transpose();
-        let after =
-            after.map_err(|error| Problem::bad_field("after", format!("?after= {error}")))?;
-        let prefix = query.get("prefix").unwrap_or_default().to_owned();
-        // One more than the response has shows whether there are more.
-        let filter = ChannelFilter { prefix, after, limit: limit + 1 };
-        let mut channels = self.hub.channels(&filter, is_subscribed).await?;
-        let is_last = channels.len() <= limit;
-        channels.truncate(limit);
-        let last = channels.last().map(|channel| channel.name.to_string());
-        let channels = channels.into_iter().map(|channel| self.described(channel)).collect();
-        let list = ListJson { channels, next: last.filter(|_| !is_last) };
-        answer(&list)
+    // A page whose own name resolves to this machine (DNS rebinding) must not read the names of
+    // private channels.
+    if let Err(problem) = check_admin_host(&app.config(), host) {
+        return Some(Err(problem));
     }
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    Some(match path {
+        LIST => list(app, &query).await,
+        path => show(app, path, &query).await,
+    })
+}
 
-    async fn show(&self, path: &str, query: &Query) -> Result<HttpResponse, Problem> {
-        query.only("a channel", &[])?;
-        let of_one = "here are /channels and /channels/{name}, of one channel";
-        let Route::Channels(names) = Route::parse(path)? else {
-            return Err(Problem::not_found(of_one));
-        };
-        let [name] = <[ChannelName; 1]>::try_from(names).map_err(|_| Problem::not_found(of_one))?;
-        let channel = self.hub.channel(&name).await?;
-        let has_settings = !self.hub.settings_of(&name).0.is_empty();
-        if !channel.has_log() && channel.subscribers == 0 && !has_settings {
-            let detail = format!(
-                "nothing was published to {name}, or the store has forgotten it, and it has no \
-                 settings and no subscribers here"
-            );
-            return Err(Problem::not_found(&detail));
+async fn list(app: &AppState, query: &Query) -> Result<HttpResponse, Problem> {
+    query.only("the list of channels", &["prefix", "after", "limit", "subscribed"])?;
+    let is_subscribed = match query.get("subscribed") {
+        None | Some("false" | "0") => false,
+        Some("true" | "1") => true,
+        Some(_) => {
+            let detail = "?subscribed=true selects the channels with subscribers";
+            return Err(Problem::bad_field("subscribed", detail));
         }
-        answer(&self.described(channel))
+    };
+    let limit = list_limit(query)?;
+    let after = query.get("after").map(ChannelName::parse).transpose();
+    let after = after.map_err(|error| Problem::bad_field("after", format!("?after= {error}")))?;
+    let prefix = query.get("prefix").unwrap_or_default().to_owned();
+    // One more than the response has shows whether there are more.
+    let filter = ChannelFilter { prefix, after, limit: limit + 1 };
+    let mut channels = app.hub.channels(&filter, is_subscribed).await?;
+    let is_last = channels.len() <= limit;
+    channels.truncate(limit);
+    let last = channels.last().map(|channel| channel.name.to_string());
+    let channels = channels.into_iter().map(|channel| described(app, channel)).collect();
+    let list = ListJson { channels, next: last.filter(|_| !is_last) };
+    ok(&list)
+}
+
+async fn show(app: &AppState, path: &str, query: &Query) -> Result<HttpResponse, Problem> {
+    query.only("a channel", &[])?;
+    let of_one = "here are /channels and /channels/{name}, of one channel";
+    let Route::Channels(names) = Route::parse(path)? else {
+        return Err(Problem::not_found(of_one));
+    };
+    let [name] = <[ChannelName; 1]>::try_from(names).map_err(|_| Problem::not_found(of_one))?;
+    let channel = app.hub.channel(&name).await?;
+    let has_settings = !app.hub.settings_of(&name).0.is_empty();
+    if !channel.has_log() && channel.subscribers == 0 && !has_settings {
+        let detail = format!(
+            "nothing was published to {name}, or the store has forgotten it, and it has no \
+             settings and no subscribers here"
+        );
+        return Err(Problem::not_found(&detail));
     }
+    ok(&described(app, channel))
+}
 
-    fn described(&self, channel: ChannelInfo) -> ChannelJson {
-        let has_log = channel.has_log();
-        let ChannelInfo { name, log_state, size, subscribers } = channel;
-        let (settings, limits) = self.hub.settings_of(&name);
-        ChannelJson {
-            private: self.access.is_private(std::slice::from_ref(&name)),
-            name: name.to_string(),
-            events: size.events,
-            bytes: size.bytes,
-            keys: size.keys,
-            state_bytes: size.state_bytes,
-            first: log_state.oldest.map(|id| id.to_string()),
-            last: has_log.then(|| log_state.bounds.last.to_string()),
-            ended: log_state.closed,
-            subscribers,
-            settings,
-            limits: ChannelSettings::of(&limits),
-        }
+fn described(app: &AppState, channel: ChannelInfo) -> ChannelJson {
+    let has_log = channel.has_log();
+    let ChannelInfo { name, log_state, size, subscribers } = channel;
+    let (settings, limits) = app.hub.settings_of(&name);
+    ChannelJson {
+        private: app.access.is_private(std::slice::from_ref(&name)),
+        name: name.to_string(),
+        events: size.events,
+        bytes: size.bytes,
+        keys: size.keys,
+        state_bytes: size.state_bytes,
+        first: log_state.oldest.map(|id| id.to_string()),
+        last: has_log.then(|| log_state.bounds.last.to_string()),
+        ended: log_state.closed,
+        subscribers,
+        settings,
+        limits: ChannelSettings::of(&limits),
     }
 }
 
@@ -145,7 +143,7 @@ fn list_limit(query: &Query) -> Result<usize, Problem> {
     })
 }
 
-fn answer(body: &impl Serialize) -> Result<HttpResponse, Problem> {
+fn ok(body: &impl Serialize) -> Result<HttpResponse, Problem> {
     let body = serde_json::to_vec(body).map_err(|error| Problem::internal(&error))?;
     Ok(json(StatusCode::OK, body.into(), &Freshness::Never.cache_control(0)))
 }

@@ -2,7 +2,7 @@
 //! headers they may send.
 
 use super::route::Route;
-use super::{AppState, CHANNEL_METHODS, HttpResponse, READ_METHODS};
+use super::{CHANNEL_METHODS, HttpResponse, READ_METHODS};
 use crate::http::stream_body::ResponseBody;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -33,30 +33,27 @@ pub(super) struct Readers {
     pub is_local: bool,
 }
 
-impl AppState {
-    /// Adds the headers that name the pages that may read the response.
-    pub(super) fn allow_origin(&self, readers: &Readers, headers: &mut HeaderMap) {
-        let config = self.config();
-        let allowed = &config.cors_origins;
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
-        if readers.varies || !allowed.is_empty() {
-            headers.append(VARY, HeaderValue::from_static("Origin"));
-        }
-        if readers.is_shut_out {
-            return;
-        }
-        if allowed.is_empty() {
-            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-            return;
-        }
-        let is_allowed = |asked: &&HeaderValue| {
-            readers.is_local || allowed.iter().any(|one| one.as_bytes() == asked.as_bytes())
-        };
-        if let Some(origin) = readers.asked.as_ref().filter(is_allowed) {
-            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            // Without this header, no page can read the response to a request with credentials.
-            headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-        }
+/// Adds the headers that name the pages that may read the response. `allowed` has the web origins of
+/// `--cors-origin`.
+pub(super) fn allow_origin(allowed: &[String], readers: &Readers, headers: &mut HeaderMap) {
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+    if readers.varies || !allowed.is_empty() {
+        headers.append(VARY, HeaderValue::from_static("Origin"));
+    }
+    if readers.is_shut_out {
+        return;
+    }
+    if allowed.is_empty() {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        return;
+    }
+    let is_allowed = |asked: &&HeaderValue| {
+        readers.is_local || allowed.iter().any(|one| one.as_bytes() == asked.as_bytes())
+    };
+    if let Some(origin) = readers.asked.as_ref().filter(is_allowed) {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        // Without this header, no page can read the response to a request with credentials.
+        headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::problem::Problem;
 use super::route::Query;
-use super::subscribe::{last, since};
+use super::subscribe::{last, since, surrogate_headers};
 use super::{AppState, HttpResponse, json};
 use crate::core::caching::Freshness;
 use crate::core::cursor::{Cursor, EventId};
@@ -55,104 +55,103 @@ enum Wanted {
     Before(Option<EventId>),
 }
 
-impl AppState {
-    pub(super) async fn history(
-        &self,
-        name: &ChannelName,
-        query: &Query,
-    ) -> Result<HttpResponse, Problem> {
-        query.only("history", &HISTORY_PARAMETERS)?;
-        let (wanted, events) = self.wanted_page(name, query).await?;
-        let limit = PageLimit { events, bytes: PAGE_BYTES_MAX };
-        let largest = PAGE_BYTES_MAX.max(self.config().event_bytes);
-        let turn = self.turn_to_read().await?;
-        let charge = self.hub.memory(PAGE_MEMORY_FACTOR * largest).await?;
-        let page = match wanted {
-            Wanted::After(place) | Wanted::Since { place, .. } => {
-                self.hub.read(name, place, limit).await
-            }
-            Wanted::Before(place) => {
-                let place = place.unwrap_or(EventId { ms: u64::MAX, seq: u64::MAX });
-                self.hub.read_back(name, place, limit).await
-            }
-        }?;
-        let turn = self.turn_to_build(turn).await?;
-        let bounds = page.bounds;
-        let (first, last) = (page.events.first(), page.events.last());
-        let is_backwards = matches!(wanted, Wanted::Before(_));
-        let (from, is_trimmed, is_fixed) = match wanted {
-            Wanted::After(place) => (place, bounds.misses(place), true),
-            Wanted::Since { ms, place } => (place, bounds.is_trimmed_since(ms), false),
-            Wanted::Before(place) => {
-                let is_short = page.complete && page.events.len() < events;
-                let is_trimmed = is_short && bounds.start() != EventId::START;
-                let is_inside = place.is_some_and(|place| place <= bounds.last);
-                // `from` is used only for an empty page. If the position lies inside the log, no
-                // event before it is kept, so the next page begins at the start of the log.
-                let from = if is_inside { bounds.start() } else { bounds.last };
-                (from, is_trimmed, is_inside)
-            }
-        };
-        let next = last.map_or(from, |stored| stored.id).to_string();
-        let previous = first.filter(|_| is_backwards && !page.complete).map(|s| s.id.to_string());
-        let trimmed_to = is_trimmed.then(|| bounds.low_watermark.to_string());
-        let is_full = !page.complete || page.events.len() == events;
-        let is_final = is_fixed && is_full && !is_trimmed && !page.events.is_empty();
-        let weight: usize = page.events.iter().map(|stored| stored.event.weight()).sum();
-        let freshness = if is_final { Freshness::FullPage } else { Freshness::Second };
-        let of = name.clone();
-        let body = built(weight, (turn, charge), move || {
-            let events = page.events.iter().map(|stored| event_json(&of, stored)).collect();
-            serde_json::to_vec(&PageJson { events, next, previous, trimmed_to })
-        });
-        Ok(self.read_answer(name, body.await?, freshness))
-    }
-
-    /// Reads from the query which page is requested, and how many events it has at most.
-    async fn wanted_page(
-        &self,
-        name: &ChannelName,
-        query: &Query,
-    ) -> Result<(Wanted, usize), Problem> {
-        let given = START_PARAMETERS.iter().filter_map(|name| Some((*name, query.get(name)?)));
-        let given: Vec<_> = given.collect();
-        if given.len() > 1 {
-            let names: Vec<_> = given.iter().map(|(name, _)| format!("?{name}=")).collect();
-            let detail = format!("{} exclude each other; give one of them", names.join(" and "));
-            return Err(Problem::bad_field(given[1].0, detail));
+/// Answers a request for a page of the log.
+pub(super) async fn answer(
+    app: &AppState,
+    name: &ChannelName,
+    query: &Query,
+) -> Result<HttpResponse, Problem> {
+    query.only("history", &HISTORY_PARAMETERS)?;
+    let (wanted, events) = wanted_page(app, name, query).await?;
+    let limit = PageLimit { events, bytes: PAGE_BYTES_MAX };
+    let largest = PAGE_BYTES_MAX.max(app.config().event_bytes);
+    let turn = app.turn_to_read().await?;
+    let charge = app.hub.memory(PAGE_MEMORY_FACTOR * largest).await?;
+    let page = match wanted {
+        Wanted::After(place) | Wanted::Since { place, .. } => {
+            app.hub.read(name, place, limit).await
         }
-        let limit = history_limit(query)?;
-        Ok(match given.first() {
-            None => (Wanted::After(EventId::START), limit),
-            Some(("after", text)) => (Wanted::After(place("after", text)?), limit),
-            Some(("before", text)) => (Wanted::Before(Some(place("before", text)?)), limit),
-            Some(("since", text)) => {
-                let ms = since(text)?.ms(self.hub.clock().now());
-                let place = self.hub.position_before(name, ms).await?;
-                (Wanted::Since { ms, place }, limit)
-            }
-            Some((_, text)) if query.get("limit").is_none() => {
-                (Wanted::Before(None), last(text)? as usize)
-            }
-            Some(_) => {
-                let detail = "?last= says how many events the page has; leave ?limit= out";
-                return Err(Problem::bad_field("limit", detail));
-            }
-        })
-    }
+        Wanted::Before(place) => {
+            let place = place.unwrap_or(EventId { ms: u64::MAX, seq: u64::MAX });
+            app.hub.read_back(name, place, limit).await
+        }
+    }?;
+    let turn = app.turn_to_build(turn).await?;
+    let bounds = page.bounds;
+    let (first, last) = (page.events.first(), page.events.last());
+    let is_backwards = matches!(wanted, Wanted::Before(_));
+    let (from, is_trimmed, is_fixed) = match wanted {
+        Wanted::After(place) => (place, bounds.misses(place), true),
+        Wanted::Since { ms, place } => (place, bounds.is_trimmed_since(ms), false),
+        Wanted::Before(place) => {
+            let is_short = page.complete && page.events.len() < events;
+            let is_trimmed = is_short && bounds.start() != EventId::START;
+            let is_inside = place.is_some_and(|place| place <= bounds.last);
+            // `from` is used only for an empty page. If the position lies inside the log, no
+            // event before it is kept, so the next page begins at the start of the log.
+            let from = if is_inside { bounds.start() } else { bounds.last };
+            (from, is_trimmed, is_inside)
+        }
+    };
+    let next = last.map_or(from, |stored| stored.id).to_string();
+    let previous = first.filter(|_| is_backwards && !page.complete).map(|s| s.id.to_string());
+    let trimmed_to = is_trimmed.then(|| bounds.low_watermark.to_string());
+    let is_full = !page.complete || page.events.len() == events;
+    let is_final = is_fixed && is_full && !is_trimmed && !page.events.is_empty();
+    let weight: usize = page.events.iter().map(|stored| stored.event.weight()).sum();
+    let freshness = if is_final { Freshness::FullPage } else { Freshness::Second };
+    let of = name.clone();
+    let body = built(weight, (turn, charge), move || {
+        let events = page.events.iter().map(|stored| event_json(&of, stored)).collect();
+        serde_json::to_vec(&PageJson { events, next, previous, trimmed_to })
+    });
+    Ok(read_answer(app, name, body.await?, freshness))
+}
 
-    /// Builds the response to a request for the history or the state.
-    pub(super) fn read_answer(
-        &self,
-        name: &ChannelName,
-        body: Bytes,
-        freshness: Freshness,
-    ) -> HttpResponse {
-        let cache_control = freshness.cache_control(self.hub.clock().now());
-        let mut answer = json(StatusCode::OK, body, &cache_control);
-        self.surrogate_headers(std::slice::from_ref(name), answer.headers_mut());
-        answer
+/// Reads from the query which page is requested, and how many events it has at most.
+async fn wanted_page(
+    app: &AppState,
+    name: &ChannelName,
+    query: &Query,
+) -> Result<(Wanted, usize), Problem> {
+    let given = START_PARAMETERS.iter().filter_map(|name| Some((*name, query.get(name)?)));
+    let given: Vec<_> = given.collect();
+    if given.len() > 1 {
+        let names: Vec<_> = given.iter().map(|(name, _)| format!("?{name}=")).collect();
+        let detail = format!("{} exclude each other; give one of them", names.join(" and "));
+        return Err(Problem::bad_field(given[1].0, detail));
     }
+    let limit = history_limit(query)?;
+    Ok(match given.first() {
+        None => (Wanted::After(EventId::START), limit),
+        Some(("after", text)) => (Wanted::After(place("after", text)?), limit),
+        Some(("before", text)) => (Wanted::Before(Some(place("before", text)?)), limit),
+        Some(("since", text)) => {
+            let ms = since(text)?.ms(app.hub.clock().now());
+            let place = app.hub.position_before(name, ms).await?;
+            (Wanted::Since { ms, place }, limit)
+        }
+        Some((_, text)) if query.get("limit").is_none() => {
+            (Wanted::Before(None), last(text)? as usize)
+        }
+        Some(_) => {
+            let detail = "?last= says how many events the page has; leave ?limit= out";
+            return Err(Problem::bad_field("limit", detail));
+        }
+    })
+}
+
+/// Builds the response to a request for the history or the state.
+pub(super) fn read_answer(
+    app: &AppState,
+    name: &ChannelName,
+    body: Bytes,
+    freshness: Freshness,
+) -> HttpResponse {
+    let cache_control = freshness.cache_control(app.hub.clock().now());
+    let mut answer = json(StatusCode::OK, body, &cache_control);
+    surrogate_headers(app, std::slice::from_ref(name), answer.headers_mut());
+    answer
 }
 
 /// Builds a response body from events of `weight` bytes in total. A large body is built in the

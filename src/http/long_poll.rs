@@ -40,109 +40,107 @@ struct Gathered {
     charge: Option<Charge>,
 }
 
-impl AppState {
-    /// Waits for events and returns the response body, and how long a cache may keep it.
-    pub(super) async fn long_poll(
-        &self,
-        mut joined: Joined,
-        asked: &ResumeFrom,
-        lane: u64,
-    ) -> Result<(Bytes, Freshness), ShedReason> {
-        self.hub.metrics().opened(JoinKind::LongPoll);
-        let (ending, _counted) = (Ending::ClientGone, self.hub.count_stream());
-        let mut counted = Counted { origin: self, ending, _counted };
-        let has_news = !joined.prelude.gaps.is_empty() || !joined.prelude.state.is_empty();
-        let mut gathered = match self.gather(&mut joined, has_news).await {
-            Ok(gathered) => gathered,
-            Err(lost) => {
-                counted.ending = match lost {
-                    Lost::FellBehind => Ending::FellBehind,
-                    Lost::Store(_) => Ending::StoreLost,
-                };
-                return Err(ShedReason::Store);
-            }
-        };
-        let state: usize = joined.prelude.state.iter().map(Bytes::len).sum();
-        let charge = match gathered.charge.take() {
-            Some(charge) if state == 0 => charge,
-            // The state, which all joins share, is copied into the response, so the charge must
-            // cover it too.
-            kept => {
-                drop(kept);
-                let needed = state + 2 * gathered.bytes.len();
-                self.hub.memory(needed).await.map_err(|_| ShedReason::Memory)?
-            }
-        };
-        let is_for_ever = gathered.events > 0 && !has_news && matches!(asked, ResumeFrom::After(_));
-        let span = self.long_poll_span(&joined, &gathered, lane);
-        let retry_ms = match is_for_ever {
-            true => self.hub.retry_ms(),
-            false => sse::RETRY_EMPTY_LONG_POLL_MS.max(self.hub.retry_ms()),
-        };
-        let Joined { reader, prelude, .. } = joined;
-        let mut body = prelude.chunks(span.segment.number, span.ends_at).concat();
-        body.extend_from_slice(&gathered.bytes);
-        if !gathered.is_ended {
-            let cursor = Joined::closing_cursor(&reader, span.ends_at);
-            sse::closing(&mut body, &cursor, span.next_number, retry_ms);
+/// Waits for events and returns the response body, and how long a cache may keep it.
+pub(super) async fn body(
+    app: &AppState,
+    mut joined: Joined,
+    asked: &ResumeFrom,
+    lane: u64,
+) -> Result<(Bytes, Freshness), ShedReason> {
+    app.hub.metrics().opened(JoinKind::LongPoll);
+    let (ending, _counted) = (Ending::ClientGone, app.hub.count_stream());
+    let mut counted = Counted { origin: app, ending, _counted };
+    let has_news = !joined.prelude.gaps.is_empty() || !joined.prelude.state.is_empty();
+    let mut gathered = match gather(app, &mut joined, has_news).await {
+        Ok(gathered) => gathered,
+        Err(lost) => {
+            counted.ending = match lost {
+                Lost::FellBehind => Ending::FellBehind,
+                Lost::Store(_) => Ending::StoreLost,
+            };
+            return Err(ShedReason::Store);
         }
-        counted.ending = if gathered.is_ended { Ending::ChannelEnd } else { Ending::Boundary };
-        self.hub.metrics().sent(gathered.events, body.len());
-        self.hub.note_sent(&reader);
-        // A response that ends with the channel is not final, because the channel can be reopened.
-        let is_final = is_for_ever && !gathered.is_ended;
-        let freshness = if is_final { Freshness::Forever } else { Freshness::Second };
-        Ok((charge.hold(body), freshness))
+    };
+    let state: usize = joined.prelude.state.iter().map(Bytes::len).sum();
+    let charge = match gathered.charge.take() {
+        Some(charge) if state == 0 => charge,
+        // The state, which all joins share, is copied into the response, so the charge must
+        // cover it too.
+        kept => {
+            drop(kept);
+            let needed = state + 2 * gathered.bytes.len();
+            app.hub.memory(needed).await.map_err(|_| ShedReason::Memory)?
+        }
+    };
+    let is_for_ever = gathered.events > 0 && !has_news && matches!(asked, ResumeFrom::After(_));
+    let span = span(app, &joined, &gathered, lane);
+    let retry_ms = match is_for_ever {
+        true => app.hub.retry_ms(),
+        false => sse::RETRY_EMPTY_LONG_POLL_MS.max(app.hub.retry_ms()),
+    };
+    let Joined { reader, prelude, .. } = joined;
+    let mut body = prelude.chunks(span.segment.number, span.ends_at).concat();
+    body.extend_from_slice(&gathered.bytes);
+    if !gathered.is_ended {
+        let cursor = Joined::closing_cursor(&reader, span.ends_at);
+        sse::closing(&mut body, &cursor, span.next_number, retry_ms);
     }
+    counted.ending = if gathered.is_ended { Ending::ChannelEnd } else { Ending::Boundary };
+    app.hub.metrics().sent(gathered.events, body.len());
+    app.hub.note_sent(&reader);
+    // A response that ends with the channel is not final, because the channel can be reopened.
+    let is_final = is_for_ever && !gathered.is_ended;
+    let freshness = if is_final { Freshness::Forever } else { Freshness::Second };
+    Ok((charge.hold(body), freshness))
+}
 
-    async fn gather(&self, joined: &mut Joined, has_news: bool) -> Result<Gathered, Lost> {
-        let mut gathered = Gathered::default();
-        let mut stage = Registration::new(self.hub.lifecycle().clone());
-        let wait =
-            if has_news { self.config().long_poll_linger } else { self.config().long_poll_timeout };
-        let mut deadline = Instant::now() + wait;
-        while gathered.bytes.len() < self.config().long_poll_bytes {
-            let room = self.config().long_poll_bytes - gathered.bytes.len();
-            // A process that ends answers at once with what it has.
-            let step = poll_fn(|context| match joined.reader.poll_next(context, room) {
-                Poll::Ready(step) => Poll::Ready(Some(step)),
-                Poll::Pending if stage.poll_reached(context, Stage::Draining) => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
-            });
-            let Ok(Some(step)) = timeout_at(deadline, step).await else { break };
-            match step? {
-                Step::Ended => {
-                    gathered.is_ended = true;
-                    break;
+async fn gather(app: &AppState, joined: &mut Joined, has_news: bool) -> Result<Gathered, Lost> {
+    let mut gathered = Gathered::default();
+    let mut stage = Registration::new(app.hub.lifecycle().clone());
+    let wait =
+        if has_news { app.config().long_poll_linger } else { app.config().long_poll_timeout };
+    let mut deadline = Instant::now() + wait;
+    while gathered.bytes.len() < app.config().long_poll_bytes {
+        let room = app.config().long_poll_bytes - gathered.bytes.len();
+        // A process that ends answers at once with what it has.
+        let step = poll_fn(|context| match joined.reader.poll_next(context, room) {
+            Poll::Ready(step) => Poll::Ready(Some(step)),
+            Poll::Pending if stage.poll_reached(context, Stage::Draining) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        let Ok(Some(step)) = timeout_at(deadline, step).await else { break };
+        match step? {
+            Step::Ended => {
+                gathered.is_ended = true;
+                break;
+            }
+            Step::Events(delivery) => {
+                if gathered.events == 0 {
+                    let charge = app.hub.memory(2 * app.config().long_poll_bytes).await;
+                    gathered.charge = charge.ok();
+                    deadline = deadline.min(Instant::now() + app.config().long_poll_linger);
                 }
-                Step::Events(delivery) => {
-                    if gathered.events == 0 {
-                        let charge = self.hub.memory(2 * self.config().long_poll_bytes).await;
-                        gathered.charge = charge.ok();
-                        deadline = deadline.min(Instant::now() + self.config().long_poll_linger);
-                    }
-                    gathered.bytes.extend_from_slice(&delivery.bytes);
-                    gathered.events += delivery.events;
-                }
+                gathered.bytes.extend_from_slice(&delivery.bytes);
+                gathered.events += delivery.events;
             }
         }
-        Ok(gathered)
     }
+    Ok(gathered)
+}
 
-    /// The segment number and the end that the response contains. With events they are those of the
-    /// segment of the newest event, which all origins compute alike. Without events the end is the
-    /// next whole second.
-    fn long_poll_span(&self, joined: &Joined, gathered: &Gathered, lane: u64) -> Span {
-        let segments = &self.hub.segments();
-        if gathered.events == 0 {
-            let now = self.hub.clock().now();
-            return segments.span_until(lane, now, (now / 1_000 + 1) * 1_000);
-        }
-        let newest = joined.reader.positions().iter().map(|position| position.ms).max();
-        let newest = newest.unwrap_or_default();
-        let ends_at = segments.segment_at(lane, newest).ends_at;
-        segments.span_until(lane, newest, ends_at)
+/// The segment number and the end that the response contains. With events they are those of the
+/// segment of the newest event, which all origins compute alike. Without events the end is the
+/// next whole second.
+fn span(app: &AppState, joined: &Joined, gathered: &Gathered, lane: u64) -> Span {
+    let segments = &app.hub.segments();
+    if gathered.events == 0 {
+        let now = app.hub.clock().now();
+        return segments.span_until(lane, now, (now / 1_000 + 1) * 1_000);
     }
+    let newest = joined.reader.positions().iter().map(|position| position.ms).max();
+    let newest = newest.unwrap_or_default();
+    let ends_at = segments.segment_at(lane, newest).ends_at;
+    segments.span_until(lane, newest, ends_at)
 }
 
 impl Drop for Counted<'_> {

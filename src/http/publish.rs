@@ -4,6 +4,7 @@
 //! memory for all bodies that are being read is limited too: a publish that does not fit is refused
 //! and does not wait for others.
 
+use super::access::may_publish;
 use super::body_events::{Shape, batch_events, removes_key, shape, single_event};
 use super::intake::{Intake, Publisher, Room, SMALL_BYTES};
 use super::problem::Problem;
@@ -86,177 +87,17 @@ impl Publishing {
         self.rates.replace(Rates::new(rates));
     }
 
-    pub fn sweep(&self) {
-        self.rates.get().sweep();
-        self.turns.sweep();
-    }
-}
-
-impl AppState {
-    pub(super) async fn write(
-        &self,
-        request: Request<Incoming>,
-        names: Vec<ChannelName>,
-        query: &Query,
-        client: Client,
-    ) -> Result<HttpResponse, Problem> {
-        if !matches!(*request.method(), Method::POST | Method::DELETE) {
-            return Err(Problem::method(CHANNEL_METHODS));
-        }
-        let (head, mut body) = request.into_parts();
-        let written = self.authorized_write((&head, &mut body), names, query, client).await;
-        if let Err(problem) = &written {
-            self.hub.metrics().refused(problem.slug);
-            // Over HTTP/2, a stream whose body is not read is reset after its response, without an
-            // error (RFC 9113, section 8.1). curl 7.88 then often reports an error, and no response.
-            // Over HTTP/1.1, a read would ask a client for a body that it holds back (`Expect`).
-            if head.version == Version::HTTP_2 {
-                discard(&mut body, REFUSED).await;
-            }
-        }
-        written
-    }
-
-    /// Publishes events, or ends or reopens a channel, if the token of the request grants this.
-    async fn authorized_write(
-        &self,
-        (head, body): (&Parts, &mut Incoming),
-        names: Vec<ChannelName>,
-        query: &Query,
-        client: Client,
-    ) -> Result<HttpResponse, Problem> {
-        let [name] = <[ChannelName; 1]>::try_from(names).map_err(|_| {
-            Problem::bad_field(
-                "channel",
-                "one channel at a time is published to, ended or reopened",
-            )
-        })?;
-        let grant = self.may_publish(&head.headers, &name)?;
-        let subject = grant.map(|grant| grant.subject.unwrap_or_default());
-        if head.method == Method::DELETE {
-            self.check_rate(&name, subject.as_deref(), 1)?;
-            return self.end(&name, query).await;
-        }
-        let traceparent = head.headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
-        let span = self.hub.traces().publish(&name, traceparent);
-        let publisher = (subject.as_deref(), client);
-        let published = self.publish((head, body), (name, span.context()), publisher, query).await;
-        span.answered(
-            published.as_ref().map_or_else(|problem| problem.status, |it| it.status()).as_u16(),
-        );
-        published
-    }
-
-    async fn publish(
-        &self,
-        (head, body): (&Parts, &mut Incoming),
-        (channel, trace): (ChannelName, Option<TraceContext>),
-        (subject, client): (Option<&str>, Client),
-        query: &Query,
-    ) -> Result<HttpResponse, Problem> {
-        query.only("a publish", &["event", "key", "remove"])?;
-        let shape = shape(&head.headers);
-        let removes_key = removes_key(query, shape)?;
-        let is_gzip = is_gzip(&head.headers)?;
-        let key = idempotency_key(&head.headers)?;
-        let longest = self.config().body_timeout;
-        let publisher = match subject {
-            Some(subject) if !subject.is_empty() => Publisher::Subject(subject.to_owned()),
-            _ => Publisher::Client(client),
-        };
-        let room = self.publishing.intake.room(publisher);
-        let credit = head.extensions.get::<Arc<ByteCredit>>();
-        let body =
-            tokio::time::timeout(longest, self.read_body(body, shape, is_gzip, (room, credit)));
-        let (body, room) = body.await.map_err(|_| slow_body(longest))??;
-        let idempotency = key.map(|key| {
-            let (kind, of) = (query.get("event"), query.get("key"));
-            Idempotency::of(key.to_owned(), shape != Shape::Single, kind, of, removes_key, &body)
-                .of_subject(subject.unwrap_or_default())
-        });
-        let mut events = match shape {
-            Shape::Single => vec![single_event(query, removes_key, &body)?],
-            Shape::Batch(separator) => self.batch(body, separator, room.publisher()).await?,
-        };
-        self.check_rate(&channel, subject, events.len())?;
-        self.check_quotas(&channel, subject, idempotency.is_some()).await?;
-        if let Some(trace) = trace
-            && let Some(newest) = events.pop()
-        {
-            events.push(newest.traced(trace));
-        }
-        let publication = Publication { channel, events, idempotency };
-        let published = self.hub.publish(publication).await?;
-        self.accepted(shape, published).await
-    }
-
-    /// Parses a batch. A large one is parsed in the background.
-    async fn batch(
-        &self,
-        body: Bytes,
-        separator: Separator,
-        publisher: &Publisher,
-    ) -> Result<Vec<Event>, Problem> {
-        let (events, event_bytes) = (self.config().batch_events, self.config().event_bytes);
-        let limits = BatchLimits { events, event_bytes };
-        if body.len() <= SMALL_BYTES {
-            return batch_events(&body, separator, limits);
-        }
-        let _turn = self.publishing.turns.take(publisher).await;
-        let parsed = background::run(move || batch_events(&body, separator, limits)).await;
-        parsed.map_err(|error| Problem::internal(&error))?
-    }
-
-    /// Reads and decodes the whole body. Returns it with the memory that it has reserved.
-    async fn read_body<'a>(
-        &self,
-        body: &mut Incoming,
-        shape: Shape,
-        is_gzip: bool,
-        (mut room, credit): (Room<'a>, Option<&Arc<ByteCredit>>),
-    ) -> Result<(Bytes, Room<'a>), Problem> {
-        let (what, limit, flag) = match shape {
-            Shape::Single => ("an event", self.config().event_bytes, "--max-event"),
-            Shape::Batch(_) => ("a batch", self.config().batch_bytes, "--max-batch"),
-        };
-        let too_large = || Problem::too_large(what, limit, flag);
-        if body.size_hint().lower() > limit as u64 {
-            discard(body, TOO_LARGE).await;
-            return Err(too_large());
-        }
-        let (mut bytes, begun) = (BytesMut::new(), Instant::now());
-        while let Some(frame) = next_frame(body, bytes.len(), begun).await? {
-            let Ok(data) = frame.map_err(body_cut)?.into_data() else { continue };
-            if let Some(credit) = credit {
-                credit.body(data.len());
-            }
-            if bytes.len() + data.len() > limit {
-                discard(body, TOO_LARGE).await;
-                return Err(too_large());
-            }
-            if let Err(problem) = room.grow(data.len()) {
-                // The memory is released, and the rest of the body is discarded, because a
-                // publisher that is still sending would not read the response.
-                drop((bytes, room));
-                discard(body, TOO_LARGE).await;
-                return Err(problem);
-            }
-            bytes.extend_from_slice(&data);
-        }
-        if !is_gzip {
-            return Ok((bytes.freeze(), room));
-        }
-        let decoded = gunzip(&bytes, limit, &mut room, &self.publishing.turns).await?;
-        Ok((decoded.ok_or_else(too_large)?, room))
-    }
-
-    pub(super) fn check_rate(
+    /// Counts these events against the rates of the publisher and of the channel.
+    ///
+    /// # Errors
+    /// Fails with `429` when a rate is used up.
+    pub fn check_rate(
         &self,
         channel: &ChannelName,
         subject: Option<&str>,
         events: usize,
     ) -> Result<(), Problem> {
-        let taken = self.publishing.rates.get().take(channel, subject, events);
+        let taken = self.rates.get().take(channel, subject, events);
         taken.map_err(|TooFast { what, flag, wait }| match wait {
             Ok(wait) => {
                 let detail = format!(
@@ -271,76 +112,238 @@ impl AppState {
         })
     }
 
-    /// Checks whether the publisher may use one more idempotency key and create one more channel.
-    /// Publishes without a token have no such quotas.
-    pub(super) async fn check_quotas(
-        &self,
-        channel: &ChannelName,
-        subject: Option<&str>,
-        has_key: bool,
-    ) -> Result<(), Problem> {
-        let Some(subject) = subject else { return Ok(()) };
-        let rates = self.publishing.rates.get();
-        let refused = |detail: &str, wait: Duration| {
-            let status = StatusCode::TOO_MANY_REQUESTS;
-            let problem = Problem::new(status, "rate", "Too many of one publisher", detail);
-            problem.retry_after(wait.as_secs() + 1)
-        };
-        if has_key {
-            let detail = "the publisher uses too many idempotency keys \
-                          (--idempotency-keys-per-subject); nothing was stored, wait and send it again";
-            let taken = rates.take_one(Quota::IdempotencyKey, subject);
+    pub fn sweep(&self) {
+        self.rates.get().sweep();
+        self.turns.sweep();
+    }
+}
+
+/// Answers a `POST` or a `DELETE` of a channel.
+pub(super) async fn answer(
+    app: &AppState,
+    request: Request<Incoming>,
+    names: Vec<ChannelName>,
+    query: &Query,
+    client: Client,
+) -> Result<HttpResponse, Problem> {
+    if !matches!(*request.method(), Method::POST | Method::DELETE) {
+        return Err(Problem::method(CHANNEL_METHODS));
+    }
+    let (head, mut body) = request.into_parts();
+    let written = authorized_write(app, (&head, &mut body), names, query, client).await;
+    if let Err(problem) = &written {
+        app.hub.metrics().refused(problem.slug);
+        // Over HTTP/2, a stream whose body is not read is reset after its response, without an
+        // error (RFC 9113, section 8.1). curl 7.88 then often reports an error, and no response.
+        // Over HTTP/1.1, a read would ask a client for a body that it holds back (`Expect`).
+        if head.version == Version::HTTP_2 {
+            discard(&mut body, REFUSED).await;
+        }
+    }
+    written
+}
+
+/// Publishes events, or ends or reopens a channel, if the token of the request grants this.
+async fn authorized_write(
+    app: &AppState,
+    (head, body): (&Parts, &mut Incoming),
+    names: Vec<ChannelName>,
+    query: &Query,
+    client: Client,
+) -> Result<HttpResponse, Problem> {
+    let [name] = <[ChannelName; 1]>::try_from(names).map_err(|_| {
+        Problem::bad_field("channel", "one channel at a time is published to, ended or reopened")
+    })?;
+    let grant = may_publish(app, &head.headers, &name)?;
+    let subject = grant.map(|grant| grant.subject.unwrap_or_default());
+    if head.method == Method::DELETE {
+        app.publishing.check_rate(&name, subject.as_deref(), 1)?;
+        return end(app, &name, query).await;
+    }
+    let traceparent = head.headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    let span = app.hub.traces().publish(&name, traceparent);
+    let publisher = (subject.as_deref(), client);
+    let published = publish(app, (head, body), (name, span.context()), publisher, query).await;
+    span.answered(
+        published.as_ref().map_or_else(|problem| problem.status, |it| it.status()).as_u16(),
+    );
+    published
+}
+
+async fn publish(
+    app: &AppState,
+    (head, body): (&Parts, &mut Incoming),
+    (channel, trace): (ChannelName, Option<TraceContext>),
+    (subject, client): (Option<&str>, Client),
+    query: &Query,
+) -> Result<HttpResponse, Problem> {
+    query.only("a publish", &["event", "key", "remove"])?;
+    let shape = shape(&head.headers);
+    let removes_key = removes_key(query, shape)?;
+    let is_gzip = is_gzip(&head.headers)?;
+    let key = idempotency_key(&head.headers)?;
+    let longest = app.config().body_timeout;
+    let publisher = match subject {
+        Some(subject) if !subject.is_empty() => Publisher::Subject(subject.to_owned()),
+        _ => Publisher::Client(client),
+    };
+    let room = app.publishing.intake.room(publisher);
+    let credit = head.extensions.get::<Arc<ByteCredit>>();
+    let body = tokio::time::timeout(longest, read_body(app, body, shape, is_gzip, (room, credit)));
+    let (body, room) = body.await.map_err(|_| slow_body(longest))??;
+    let idempotency = key.map(|key| {
+        let (kind, of) = (query.get("event"), query.get("key"));
+        Idempotency::of(key.to_owned(), shape != Shape::Single, kind, of, removes_key, &body)
+            .of_subject(subject.unwrap_or_default())
+    });
+    let mut events = match shape {
+        Shape::Single => vec![single_event(query, removes_key, &body)?],
+        Shape::Batch(separator) => batch(app, body, separator, room.publisher()).await?,
+    };
+    app.publishing.check_rate(&channel, subject, events.len())?;
+    check_quotas(app, &channel, subject, idempotency.is_some()).await?;
+    if let Some(trace) = trace
+        && let Some(newest) = events.pop()
+    {
+        events.push(newest.traced(trace));
+    }
+    let publication = Publication { channel, events, idempotency };
+    let published = app.hub.publish(publication).await?;
+    accepted(shape, published).await
+}
+
+/// Parses a batch. A large one is parsed in the background.
+async fn batch(
+    app: &AppState,
+    body: Bytes,
+    separator: Separator,
+    publisher: &Publisher,
+) -> Result<Vec<Event>, Problem> {
+    let (events, event_bytes) = (app.config().batch_events, app.config().event_bytes);
+    let limits = BatchLimits { events, event_bytes };
+    if body.len() <= SMALL_BYTES {
+        return batch_events(&body, separator, limits);
+    }
+    let _turn = app.publishing.turns.take(publisher).await;
+    let parsed = background::run(move || batch_events(&body, separator, limits)).await;
+    parsed.map_err(|error| Problem::internal(&error))?
+}
+
+/// Reads and decodes the whole body. Returns it with the memory that it has reserved.
+async fn read_body<'a>(
+    app: &AppState,
+    body: &mut Incoming,
+    shape: Shape,
+    is_gzip: bool,
+    (mut room, credit): (Room<'a>, Option<&Arc<ByteCredit>>),
+) -> Result<(Bytes, Room<'a>), Problem> {
+    let (what, limit, flag) = match shape {
+        Shape::Single => ("an event", app.config().event_bytes, "--max-event"),
+        Shape::Batch(_) => ("a batch", app.config().batch_bytes, "--max-batch"),
+    };
+    let too_large = || Problem::too_large(what, limit, flag);
+    if body.size_hint().lower() > limit as u64 {
+        discard(body, TOO_LARGE).await;
+        return Err(too_large());
+    }
+    let (mut bytes, begun) = (BytesMut::new(), Instant::now());
+    while let Some(frame) = next_frame(body, bytes.len(), begun).await? {
+        let Ok(data) = frame.map_err(body_cut)?.into_data() else { continue };
+        if let Some(credit) = credit {
+            credit.body(data.len());
+        }
+        if bytes.len() + data.len() > limit {
+            discard(body, TOO_LARGE).await;
+            return Err(too_large());
+        }
+        if let Err(problem) = room.grow(data.len()) {
+            // The memory is released, and the rest of the body is discarded, because a
+            // publisher that is still sending would not read the response.
+            drop((bytes, room));
+            discard(body, TOO_LARGE).await;
+            return Err(problem);
+        }
+        bytes.extend_from_slice(&data);
+    }
+    if !is_gzip {
+        return Ok((bytes.freeze(), room));
+    }
+    let decoded = gunzip(&bytes, limit, &mut room, &app.publishing.turns).await?;
+    Ok((decoded.ok_or_else(too_large)?, room))
+}
+
+/// Checks whether the publisher may use one more idempotency key and create one more channel.
+/// Publishes without a token have no such quotas.
+pub(super) async fn check_quotas(
+    app: &AppState,
+    channel: &ChannelName,
+    subject: Option<&str>,
+    has_key: bool,
+) -> Result<(), Problem> {
+    let Some(subject) = subject else { return Ok(()) };
+    let rates = app.publishing.rates.get();
+    let refused = |detail: &str, wait: Duration| {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let problem = Problem::new(status, "rate", "Too many of one publisher", detail);
+        problem.retry_after(wait.as_secs() + 1)
+    };
+    if has_key {
+        let detail = "the publisher uses too many idempotency keys \
+                      (--idempotency-keys-per-subject); nothing was stored, wait and send it again";
+        let taken = rates.take_one(Quota::IdempotencyKey, subject);
+        taken.map_err(|wait| refused(detail, wait))?;
+    }
+    if rates.has(Quota::NewChannel) {
+        let bounds = app.hub.log_state(channel).await?.bounds;
+        if bounds.last == bounds.beginning {
+            let detail = "the publisher makes too many channels (--new-channels-per-subject); \
+                          nothing was stored. Publish to a channel that is there already";
+            let taken = rates.take_one(Quota::NewChannel, subject);
             taken.map_err(|wait| refused(detail, wait))?;
         }
-        if rates.has(Quota::NewChannel) {
-            let bounds = self.hub.log_state(channel).await?.bounds;
-            if bounds.last == bounds.beginning {
-                let detail = "the publisher makes too many channels (--new-channels-per-subject); \
-                              nothing was stored. Publish to a channel that is there already";
-                let taken = rates.take_one(Quota::NewChannel, subject);
-                taken.map_err(|wait| refused(detail, wait))?;
-            }
+    }
+    Ok(())
+}
+
+async fn accepted(
+    shape: Shape,
+    Published { ids, repeated }: Published,
+) -> Result<HttpResponse, Problem> {
+    let status = if repeated { StatusCode::OK } else { StatusCode::CREATED };
+    let body = match (shape, &ids[..]) {
+        (Shape::Single, [id]) => json!({ "id": id.to_string() }).to_string(),
+        (_, few) if few.len() <= FEW_IDS => ids_json(few),
+        _ => {
+            let built = background::run(move || ids_json(&ids)).await;
+            built.map_err(|error| Problem::internal(&error))?
         }
-        Ok(())
-    }
+    };
+    Ok(json(status, body.into(), &Freshness::Never.cache_control(0)))
+}
 
-    async fn accepted(
-        &self,
-        shape: Shape,
-        Published { ids, repeated }: Published,
-    ) -> Result<HttpResponse, Problem> {
-        let status = if repeated { StatusCode::OK } else { StatusCode::CREATED };
-        let body = match (shape, &ids[..]) {
-            (Shape::Single, [id]) => json!({ "id": id.to_string() }).to_string(),
-            (_, few) if few.len() <= FEW_IDS => ids_json(few),
-            _ => {
-                let built = background::run(move || ids_json(&ids)).await;
-                built.map_err(|error| Problem::internal(&error))?
-            }
-        };
-        Ok(json(status, body.into(), &Freshness::Never.cache_control(0)))
-    }
-
-    async fn end(&self, channel: &ChannelName, query: &Query) -> Result<HttpResponse, Problem> {
-        query.only("DELETE", &["reopen"])?;
-        let body = match query.get("reopen") {
-            None | Some("0") => {
-                let id = self.hub.close(channel).await?;
-                json!({ "id": id.to_string() })
-            }
-            Some("1") => {
-                self.hub.reopen(channel).await?;
-                json!({ "reopened": true })
-            }
-            Some(_) => {
-                return Err(Problem::bad_field(
-                    "reopen",
-                    "?reopen= takes 1 (to take events again) or 0 (to end)",
-                ));
-            }
-        };
-        Ok(json_answer(StatusCode::OK, &body))
-    }
+async fn end(
+    app: &AppState,
+    channel: &ChannelName,
+    query: &Query,
+) -> Result<HttpResponse, Problem> {
+    query.only("DELETE", &["reopen"])?;
+    let body = match query.get("reopen") {
+        None | Some("0") => {
+            let id = app.hub.close(channel).await?;
+            json!({ "id": id.to_string() })
+        }
+        Some("1") => {
+            app.hub.reopen(channel).await?;
+            json!({ "reopened": true })
+        }
+        Some(_) => {
+            return Err(Problem::bad_field(
+                "reopen",
+                "?reopen= takes 1 (to take events again) or 0 (to end)",
+            ));
+        }
+    };
+    Ok(json_answer(StatusCode::OK, &body))
 }
 
 /// Returns the JSON of the ids of a batch.

@@ -22,7 +22,7 @@ pub(super) struct Readiness {
 impl Readiness {
     /// Records that a connection was accepted (`None`), or the error if it could not be. Only a
     /// change is logged, because there may be thousands of equal errors.
-    fn accepted(&self, fault: Option<&std::io::Error>) {
+    pub fn accepted(&self, fault: Option<&std::io::Error>) {
         let mut known = self.accept_fault.lock();
         match (fault, &*known) {
             (Some(fault), None) => {
@@ -54,33 +54,27 @@ impl Readiness {
     }
 }
 
-impl AppState {
-    /// Records whether connections can be accepted; `fault` is the error if they cannot.
-    pub fn note_accept(&self, fault: Option<&std::io::Error>) {
-        self.readiness.accepted(fault);
+/// Answers `/readyz`.
+pub(super) async fn answer(app: &AppState) -> Result<HttpResponse, Problem> {
+    if app.hub.is_draining() {
+        return Err(Problem::unavailable("draining", "the process is about to end", RETRY_S));
     }
+    let verdict = verdict(app).await;
+    app.readiness.steady(verdict, Instant::now())?;
+    Ok(text("ready\n".to_owned()))
+}
 
-    pub(super) async fn ready(&self) -> Result<HttpResponse, Problem> {
-        if self.hub.is_draining() {
-            return Err(Problem::unavailable("draining", "the process is about to end", RETRY_S));
-        }
-        let verdict = self.verdict().await;
-        self.readiness.steady(verdict, Instant::now())?;
-        Ok(text("ready\n".to_owned()))
+/// Checks whether a publish would be accepted and a stream could be served.
+async fn verdict(app: &AppState) -> Result<(), Problem> {
+    if let Some(why) = app.readiness.accept_fault() {
+        let detail = format!("connections cannot be accepted ({why}); raise ulimit -n");
+        return Err(Problem::unavailable("connections", detail, RETRY_S));
     }
-
-    /// Checks whether a publish would be accepted and a stream could be served.
-    async fn verdict(&self) -> Result<(), Problem> {
-        if let Some(why) = self.readiness.accept_fault() {
-            let detail = format!("connections cannot be accepted ({why}); raise ulimit -n");
-            return Err(Problem::unavailable("connections", detail, RETRY_S));
-        }
-        if let Some(why) = self.access.missing_keys() {
-            return Err(keys_missing(&why));
-        }
-        self.hub.ready().await?;
-        Ok(())
+    if let Some(why) = app.access.missing_keys() {
+        return Err(keys_missing(&why));
     }
+    app.hub.ready().await?;
+    Ok(())
 }
 
 /// The problem `keys`: tokens cannot be checked yet, because no keys have been fetched.

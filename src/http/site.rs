@@ -11,7 +11,7 @@
 
 use super::cors::Readers;
 use super::problem::Problem;
-use super::{AppState, Caller};
+use super::{Caller, HttpConfig};
 use hyper::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, VIA};
 use hyper::http::uri::Authority;
 use hyper::{Method, Request, StatusCode, Version};
@@ -150,86 +150,84 @@ pub(super) fn check_own_page(headers: &HeaderMap, host: &str) -> Result<(), Prob
     Err(Problem::new(StatusCode::FORBIDDEN, "origin", "Not from this page", detail))
 }
 
-impl AppState {
-    /// Determines the site of the page that sent a request to `host`.
-    pub(super) fn site(&self, headers: &HeaderMap, host: &str) -> Site {
-        let Some(origin) = headers.get(ORIGIN) else {
-            let is_cross = headers.get(FETCH_SITE).is_some_and(|site| site == "cross-site");
-            return if is_cross { Site::Strange } else { Site::NoPage };
-        };
-        // No page can set `X-Forwarded-Host` on the handshake of a WebSocket, nor on another
-        // request to another site without a preflight.
-        let forwarded = headers.get(FORWARDED_HOST).and_then(|value| value.to_str().ok());
-        let is_own = is_of_scheme(origin, headers)
-            && page_host(origin).is_some_and(|page| {
-                is_host(page, host) || forwarded.is_some_and(|forwarded| is_host(page, forwarded))
-            });
-        let config = self.config();
-        let named = &config.cors_origins;
-        match is_own || named.iter().any(|one| one.as_bytes() == origin.as_bytes()) {
-            true => Site::Ours,
-            false => Site::Strange,
-        }
+/// Determines the site of the page that sent a request to `host`.
+pub(super) fn site(config: &HttpConfig, headers: &HeaderMap, host: &str) -> Site {
+    let Some(origin) = headers.get(ORIGIN) else {
+        let is_cross = headers.get(FETCH_SITE).is_some_and(|site| site == "cross-site");
+        return if is_cross { Site::Strange } else { Site::NoPage };
+    };
+    // No page can set `X-Forwarded-Host` on the handshake of a WebSocket, nor on another
+    // request to another site without a preflight.
+    let forwarded = headers.get(FORWARDED_HOST).and_then(|value| value.to_str().ok());
+    let is_own = is_of_scheme(origin, headers)
+        && page_host(origin).is_some_and(|page| {
+            is_host(page, host) || forwarded.is_some_and(|forwarded| is_host(page, forwarded))
+        });
+    let named = &config.cors_origins;
+    match is_own || named.iter().any(|one| one.as_bytes() == origin.as_bytes()) {
+        true => Site::Ours,
+        false => Site::Strange,
     }
+}
 
-    /// Determines which pages may read the response to a request, and whether a guarded listener
-    /// allows the request. If it does not, the `403` names the flag that would allow it.
-    pub(super) fn guard<B>(
-        &self,
-        request: &Request<B>,
-        caller: &Caller,
-        host: &str,
-    ) -> (Readers, Result<(), Problem>) {
-        let headers = request.headers();
-        let asked = headers.get(ORIGIN).cloned();
-        if !caller.is_guarded {
-            return (Readers { asked, ..Readers::default() }, Ok(()));
-        }
-        if !host.is_empty() && !is_loopback(host) && !self.is_allowed_host(host) {
-            let readers = Readers { asked, varies: true, is_shut_out: true, is_local: false };
-            return (readers, Err(unknown_host(host)));
-        }
-        if is_from_proxy(headers) {
-            return (Readers { asked, ..Readers::default() }, Ok(()));
-        }
-        let is_local = is_local_page(headers);
-        let is_foreign = self.site(headers, host) == Site::Strange && !is_local;
-        let readers = Readers { asked, varies: true, is_shut_out: is_foreign, is_local };
-        let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
-            || request.uri().path() == "/ws";
-        let allowed = match is_foreign && changes {
-            true => Err(foreign_page(readers.asked.as_ref())),
-            false => Ok(()),
-        };
-        (readers, allowed)
+/// Determines which pages may read the response to a request, and whether a guarded listener
+/// allows the request. If it does not, the `403` names the flag that would allow it.
+pub(super) fn guard<B>(
+    config: &HttpConfig,
+    request: &Request<B>,
+    caller: &Caller,
+    host: &str,
+) -> (Readers, Result<(), Problem>) {
+    let headers = request.headers();
+    let asked = headers.get(ORIGIN).cloned();
+    if !caller.is_guarded {
+        return (Readers { asked, ..Readers::default() }, Ok(()));
     }
+    if !host.is_empty() && !is_loopback(host) && !is_allowed_host(config, host) {
+        let readers = Readers { asked, varies: true, is_shut_out: true, is_local: false };
+        return (readers, Err(unknown_host(host)));
+    }
+    if is_from_proxy(headers) {
+        return (Readers { asked, ..Readers::default() }, Ok(()));
+    }
+    let is_local = is_local_page(headers);
+    let is_foreign = site(config, headers, host) == Site::Strange && !is_local;
+    let readers = Readers { asked, varies: true, is_shut_out: is_foreign, is_local };
+    let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
+        || request.uri().path() == "/ws";
+    let allowed = match is_foreign && changes {
+        true => Err(foreign_page(readers.asked.as_ref())),
+        false => Ok(()),
+    };
+    (readers, allowed)
+}
 
-    /// Whether `--allowed-host` names a host.
-    fn is_allowed_host(&self, host: &str) -> bool {
-        self.config().allowed_hosts.iter().any(|one| {
-            one.eq_ignore_ascii_case(host) || one.eq_ignore_ascii_case(without_port(host))
-        })
-    }
+/// Whether `--allowed-host` names a host.
+fn is_allowed_host(config: &HttpConfig, host: &str) -> bool {
+    config
+        .allowed_hosts
+        .iter()
+        .any(|one| one.eq_ignore_ascii_case(host) || one.eq_ignore_ascii_case(without_port(host)))
+}
 
-    /// Checks the host of a request for data that only operators may read. An address cannot be
-    /// used for DNS rebinding.
-    ///
-    /// # Errors
-    /// Fails with `403` when the host is a name that `--allowed-host` does not have.
-    pub(super) fn check_admin_host(&self, host: &str) -> Result<(), Problem> {
-        let is_address = without_port(host).trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-        if host.is_empty() || is_address || is_loopback(host) || self.is_allowed_host(host) {
-            return Ok(());
-        }
-        let detail = format!(
-            "the channels and the console are shown under an address of this machine, under \
-             localhost, and under the names of --allowed-host; use the address, or start the origin with \
-             --allowed-host {}",
-            without_port(host)
-        );
-        let title = "The channels are not shown under this host";
-        Err(Problem::new(StatusCode::FORBIDDEN, "host", title, detail).with("field", "Host"))
+/// Checks the host of a request for data that only operators may read. An address cannot be
+/// used for DNS rebinding.
+///
+/// # Errors
+/// Fails with `403` when the host is a name that `--allowed-host` does not have.
+pub(super) fn check_admin_host(config: &HttpConfig, host: &str) -> Result<(), Problem> {
+    let is_address = without_port(host).trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    if host.is_empty() || is_address || is_loopback(host) || is_allowed_host(config, host) {
+        return Ok(());
     }
+    let detail = format!(
+        "the channels and the console are shown under an address of this machine, under \
+         localhost, and under the names of --allowed-host; use the address, or start the origin with \
+         --allowed-host {}",
+        without_port(host)
+    );
+    let title = "The channels are not shown under this host";
+    Err(Problem::new(StatusCode::FORBIDDEN, "host", title, detail).with("field", "Host"))
 }
 
 /// Whether the request came from a page that this machine itself serves, as in development.

@@ -1,7 +1,7 @@
 //! `GET /channels/{name}/state`: the newest event of each key as JSON. Requests for an unchanged
 //! channel share one body.
 
-use super::history::{built, event_json};
+use super::history::{built, event_json, read_answer};
 use super::problem::Problem;
 use super::route::Query;
 use super::{AppState, HttpResponse};
@@ -51,40 +51,43 @@ impl States {
     }
 }
 
-impl AppState {
-    pub(super) async fn state(
-        &self,
-        name: &ChannelName,
-        query: &Query,
-    ) -> Result<HttpResponse, Problem> {
-        query.only("state", &["access_token"])?;
-        let cell = self.states.cell(name);
-        let body = self.hub.in_time(async { Ok(self.shared_state(name, &cell).await) }).await??;
-        Ok(self.read_answer(name, body, Freshness::Second))
-    }
+/// Answers a request for the newest event of each key.
+pub(super) async fn answer(
+    app: &AppState,
+    name: &ChannelName,
+    query: &Query,
+) -> Result<HttpResponse, Problem> {
+    query.only("state", &["access_token"])?;
+    let cell = app.states.cell(name);
+    let body = app.hub.in_time(async { Ok(shared_state(app, name, &cell).await) }).await??;
+    Ok(read_answer(app, name, body, Freshness::Second))
+}
 
-    /// Returns the state as JSON. It is built once for all requests until the log changes.
-    async fn shared_state(&self, name: &ChannelName, cell: &StateCell) -> Result<Bytes, Problem> {
-        let mut known = cell.lock().await;
-        let log_state = self.hub.log_state(name).await?;
-        let now = (log_state.bounds, log_state.closed);
-        if let Some(state) = known.as_ref().filter(|state| state.at == now) {
-            return Ok(state.body.clone());
-        }
-        *known = None;
-        let turn = self.turn_to_read().await?;
-        let (state, charge) = self.hub.state(name).await?;
-        let turn = self.turn_to_build(turn).await?;
-        let weight: usize = state.events.iter().map(|stored| stored.event.weight()).sum();
-        let name = name.clone();
-        let body = built(weight, (turn, charge), move || {
-            let events = state.events.iter().map(|stored| event_json(&name, stored)).collect();
-            serde_json::to_vec(&StateJson { events, cursor: state.position.to_string() })
-        });
-        let body = body.await?;
-        if let Some(copy) = self.hub.keep_copy(body.len()) {
-            *known = Some(SharedState { at: now, body: body.clone(), _copy: copy });
-        }
-        Ok(body)
+/// Returns the state as JSON. It is built once for all requests until the log changes.
+async fn shared_state(
+    app: &AppState,
+    name: &ChannelName,
+    cell: &StateCell,
+) -> Result<Bytes, Problem> {
+    let mut known = cell.lock().await;
+    let log_state = app.hub.log_state(name).await?;
+    let now = (log_state.bounds, log_state.closed);
+    if let Some(state) = known.as_ref().filter(|state| state.at == now) {
+        return Ok(state.body.clone());
     }
+    *known = None;
+    let turn = app.turn_to_read().await?;
+    let (state, charge) = app.hub.state(name).await?;
+    let turn = app.turn_to_build(turn).await?;
+    let weight: usize = state.events.iter().map(|stored| stored.event.weight()).sum();
+    let name = name.clone();
+    let body = built(weight, (turn, charge), move || {
+        let events = state.events.iter().map(|stored| event_json(&name, stored)).collect();
+        serde_json::to_vec(&StateJson { events, cursor: state.position.to_string() })
+    });
+    let body = body.await?;
+    if let Some(copy) = app.hub.keep_copy(body.len()) {
+        *known = Some(SharedState { at: now, body: body.clone(), _copy: copy });
+    }
+    Ok(body)
 }

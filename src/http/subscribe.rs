@@ -8,7 +8,7 @@ use super::negotiation::accepts_event_stream;
 use super::probe;
 use super::problem::Problem;
 use super::route::Query;
-use super::{Admission, AppState, HttpResponse, header};
+use super::{Admission, AppState, HttpResponse, header, long_poll};
 use crate::core::caching::{FRESH_HEADER, Freshness, STREAM_HEADERS};
 use crate::core::event::ChannelName;
 use crate::core::resume::ResumeFrom;
@@ -45,175 +45,187 @@ enum Mode {
     LongPoll,
 }
 
-impl AppState {
-    pub(super) async fn subscribe(
-        &self,
-        request: &Request<Incoming>,
-        names: &[ChannelName],
-        query: &Query,
-        (admission, is_shareable): (Admission, bool),
-    ) -> Result<HttpResponse, Problem> {
-        if probe::is_fault(names) {
-            let detail = "this channel fails on purpose, for headwater doctor";
-            return Err(Problem::unavailable("fault", detail, 1));
+/// Answers a request for a stream or a long poll of these channels. `is_shareable` says whether a
+/// cache may give the response to other clients.
+pub(super) async fn answer(
+    app: &AppState,
+    request: &Request<Incoming>,
+    names: &[ChannelName],
+    query: &Query,
+    (admission, is_shareable): (Admission, bool),
+) -> Result<HttpResponse, Problem> {
+    if probe::is_fault(names) {
+        let detail = "this channel fails on purpose, for headwater doctor";
+        return Err(Problem::unavailable("fault", detail, 1));
+    }
+    let mode = mode(query)?;
+    let lane = lane(app, query)?;
+    let format = format(query)?;
+    let asked = asked(request.headers(), query, names.len())?;
+    match admission {
+        Admission::Overloaded => {
+            return shed(app, request.headers(), ShedReason::Connections);
         }
-        let mode = mode(query)?;
-        let lane = self.lane(query)?;
-        let format = format(query)?;
-        let asked = asked(request.headers(), query, names.len())?;
-        match admission {
-            Admission::Overloaded => {
-                return self.shed(request.headers(), ShedReason::Connections);
+        Admission::OverLimit => return shed(app, request.headers(), ShedReason::Client),
+        Admission::Normal | Admission::Admin => {}
+    }
+    let is_endless = mode == Mode::LongPoll;
+    let wanted = Wanted { names, asked: &asked, lane, is_endless, format };
+    if request.method() == Method::HEAD {
+        return match app.hub.preview(wanted).await {
+            Ok(Some(span)) => {
+                let freshness = match mode {
+                    Mode::Stream => Freshness::Segment { ends_at: span.ends_at },
+                    Mode::LongPoll => Freshness::Second,
+                };
+                Ok(stream_answer(app, names, freshness, ResponseBody::Head))
             }
-            Admission::OverLimit => return self.shed(request.headers(), ShedReason::Client),
-            Admission::Normal | Admission::Admin => {}
-        }
-        let is_endless = mode == Mode::LongPoll;
-        let wanted = Wanted { names, asked: &asked, lane, is_endless, format };
-        if request.method() == Method::HEAD {
-            return match self.hub.preview(wanted).await {
-                Ok(Some(span)) => {
-                    let freshness = match mode {
-                        Mode::Stream => Freshness::Segment { ends_at: span.ends_at },
-                        Mode::LongPoll => Freshness::Second,
-                    };
-                    Ok(self.stream_answer(names, freshness, ResponseBody::Head))
-                }
-                Ok(None) => Ok(self.nothing_left(names)),
-                Err(_) => self.shed(request.headers(), ShedReason::Store),
-            };
-        }
-        let joined = match self.hub.join(wanted).await {
-            Ok(Join::Stream(joined)) => joined,
-            Ok(Join::NothingLeft) => return Ok(self.nothing_left(names)),
-            Err(ReadError::NoMemory(_)) => {
-                return self.shed(request.headers(), ShedReason::Memory);
-            }
-            Err(ReadError::Store(error)) => {
-                // The store logs each of its faults once. This line is written for each client, so
-                // it is for debugging only.
-                tracing::debug!(%error, "a stream cannot begin");
-                return self.shed(request.headers(), ShedReason::Store);
-            }
+            Ok(None) => Ok(nothing_left(app, names)),
+            Err(_) => shed(app, request.headers(), ShedReason::Store),
         };
-        if is_shareable && mode == Mode::Stream {
-            let (ends_at, now) = (joined.span.ends_at, self.hub.clock().now());
-            self.hub.metrics().shareable(&(names, &asked, lane, format), ends_at, now);
+    }
+    let joined = match app.hub.join(wanted).await {
+        Ok(Join::Stream(joined)) => joined,
+        Ok(Join::NothingLeft) => return Ok(nothing_left(app, names)),
+        Err(ReadError::NoMemory(_)) => {
+            return shed(app, request.headers(), ShedReason::Memory);
         }
-        joined.prelude.gaps.iter().for_each(|gap| self.hub.metrics().gap(gap.reason));
-        match mode {
-            Mode::Stream => Ok(self.stream(names, *joined, &asked)),
-            Mode::LongPoll => match self.long_poll(*joined, &asked, lane).await {
-                Ok((body, freshness)) => {
-                    Ok(self.stream_answer(names, freshness, ResponseBody::Full(body)))
-                }
-                Err(reason) => self.shed(request.headers(), reason),
-            },
+        Err(ReadError::Store(error)) => {
+            // The store logs each of its faults once. This line is written for each client, so
+            // it is for debugging only.
+            tracing::debug!(%error, "a stream cannot begin");
+            return shed(app, request.headers(), ShedReason::Store);
         }
+    };
+    if is_shareable && mode == Mode::Stream {
+        let (ends_at, now) = (joined.span.ends_at, app.hub.clock().now());
+        app.hub.metrics().shareable(&(names, &asked, lane, format), ends_at, now);
     }
-
-    fn stream(&self, names: &[ChannelName], joined: Joined, asked: &ResumeFrom) -> HttpResponse {
-        let kind = match asked {
-            ResumeFrom::After(_) => JoinKind::Cursor,
-            _ => JoinKind::Fresh,
-        };
-        let freshness = Freshness::Segment { ends_at: joined.span.ends_at };
-        let (heartbeat, bytes_max) = (self.config().heartbeat, self.config().segment_bytes);
-        let body = CountedStream::new(self.hub.clone(), joined, kind, heartbeat, bytes_max);
-        self.stream_answer(names, freshness, ResponseBody::Stream(Box::new(body)))
-    }
-
-    fn stream_answer(
-        &self,
-        names: &[ChannelName],
-        freshness: Freshness,
-        body: ResponseBody,
-    ) -> HttpResponse {
-        let mut answer = Response::new(body);
-        let headers = answer.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
-        self.cache_headers(names, freshness, headers);
-        answer
-    }
-
-    fn cache_headers(&self, names: &[ChannelName], freshness: Freshness, headers: &mut HeaderMap) {
-        let freshness = match freshness {
-            Freshness::Segment { .. } if is_planted(Plant::EndlessReplay) => Freshness::Forever,
-            freshness => freshness,
-        };
-        let now = self.hub.clock().now();
-        headers.insert(CACHE_CONTROL, header(&freshness.cache_control(now)));
-        if let Some(left) = freshness.seconds_left(now) {
-            headers.insert(FRESH_HEADER, header(&left));
-            for (name, value) in STREAM_HEADERS {
-                headers.insert(name, HeaderValue::from_static(value));
+    joined.prelude.gaps.iter().for_each(|gap| app.hub.metrics().gap(gap.reason));
+    match mode {
+        Mode::Stream => Ok(stream(app, names, *joined, &asked)),
+        Mode::LongPoll => match long_poll::body(app, *joined, &asked, lane).await {
+            Ok((body, freshness)) => {
+                Ok(stream_answer(app, names, freshness, ResponseBody::Full(body)))
             }
+            Err(reason) => shed(app, request.headers(), reason),
+        },
+    }
+}
+
+fn stream(
+    app: &AppState,
+    names: &[ChannelName],
+    joined: Joined,
+    asked: &ResumeFrom,
+) -> HttpResponse {
+    let kind = match asked {
+        ResumeFrom::After(_) => JoinKind::Cursor,
+        _ => JoinKind::Fresh,
+    };
+    let freshness = Freshness::Segment { ends_at: joined.span.ends_at };
+    let (heartbeat, bytes_max) = (app.config().heartbeat, app.config().segment_bytes);
+    let body = CountedStream::new(app.hub.clone(), joined, kind, heartbeat, bytes_max);
+    stream_answer(app, names, freshness, ResponseBody::Stream(Box::new(body)))
+}
+
+fn stream_answer(
+    app: &AppState,
+    names: &[ChannelName],
+    freshness: Freshness,
+    body: ResponseBody,
+) -> HttpResponse {
+    let mut answer = Response::new(body);
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
+    cache_headers(app, names, freshness, headers);
+    answer
+}
+
+fn cache_headers(
+    app: &AppState,
+    names: &[ChannelName],
+    freshness: Freshness,
+    headers: &mut HeaderMap,
+) {
+    let freshness = match freshness {
+        Freshness::Segment { .. } if is_planted(Plant::EndlessReplay) => Freshness::Forever,
+        freshness => freshness,
+    };
+    let now = app.hub.clock().now();
+    headers.insert(CACHE_CONTROL, header(&freshness.cache_control(now)));
+    if let Some(left) = freshness.seconds_left(now) {
+        headers.insert(FRESH_HEADER, header(&left));
+        for (name, value) in STREAM_HEADERS {
+            headers.insert(name, HeaderValue::from_static(value));
         }
-        headers.insert(VARY, HeaderValue::from_static("Last-Event-ID"));
-        self.surrogate_headers(names, headers);
     }
+    headers.insert(VARY, HeaderValue::from_static("Last-Event-ID"));
+    surrogate_headers(app, names, headers);
+}
 
-    /// Adds the keys by which a CDN can purge a response about these channels (`--surrogate-keys`).
-    pub(super) fn surrogate_headers(&self, names: &[ChannelName], headers: &mut HeaderMap) {
-        if self.config().surrogate_keys {
-            // A shed response has no channels: its key is that of all responses alone.
-            let of_channels = names.iter().map(|name| format!("headwater-{name}"));
-            let keys: Vec<String> = iter::once("headwater".to_owned()).chain(of_channels).collect();
-            headers.insert("surrogate-key", header(&keys.join(" ")));
-            headers.insert("cache-tag", header(&keys.join(",")));
-        }
+/// Adds the keys by which a CDN can purge a response about these channels (`--surrogate-keys`).
+pub(super) fn surrogate_headers(app: &AppState, names: &[ChannelName], headers: &mut HeaderMap) {
+    if app.config().surrogate_keys {
+        // A shed response has no channels: its key is that of all responses alone.
+        let of_channels = names.iter().map(|name| format!("headwater-{name}"));
+        let keys: Vec<String> = iter::once("headwater".to_owned()).chain(of_channels).collect();
+        headers.insert("surrogate-key", header(&keys.join(" ")));
+        headers.insert("cache-tag", header(&keys.join(",")));
     }
+}
 
-    /// The `204` that makes an `EventSource` stop, because all its channels have ended.
-    fn nothing_left(&self, names: &[ChannelName]) -> HttpResponse {
-        let mut answer = Response::new(ResponseBody::Full(Default::default()));
-        *answer.status_mut() = StatusCode::NO_CONTENT;
-        self.cache_headers(names, Freshness::Second, answer.headers_mut());
-        answer
-    }
+/// The `204` that makes an `EventSource` stop, because all its channels have ended.
+fn nothing_left(app: &AppState, names: &[ChannelName]) -> HttpResponse {
+    let mut answer = Response::new(ResponseBody::Full(Default::default()));
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    cache_headers(app, names, Freshness::Second, answer.headers_mut());
+    answer
+}
 
-    fn shed(&self, headers: &HeaderMap, reason: ShedReason) -> Result<HttpResponse, Problem> {
-        self.hub.metrics().shed(reason);
-        let retry_ms = spread(SHED_RETRY_MS);
-        if !accepts_event_stream(headers) {
-            let (slug, detail) = (reason.as_str(), reason.explanation());
-            return Err(Problem::unavailable(slug, detail, retry_ms / 1_000));
-        }
-        let body = sse::shed(retry_ms, reason.as_str());
-        let mut answer =
-            self.stream_answer(&[], Freshness::Second, ResponseBody::Full(body.into()));
-        let reason = HeaderValue::from_static(reason.as_str());
-        answer.headers_mut().insert("headwater-shed", reason);
-        Ok(answer)
+fn shed(app: &AppState, headers: &HeaderMap, reason: ShedReason) -> Result<HttpResponse, Problem> {
+    app.hub.metrics().shed(reason);
+    let retry_ms = spread(SHED_RETRY_MS);
+    if !accepts_event_stream(headers) {
+        let (slug, detail) = (reason.as_str(), reason.explanation());
+        return Err(Problem::unavailable(slug, detail, retry_ms / 1_000));
     }
+    let body = sse::shed(retry_ms, reason.as_str());
+    let mut answer = stream_answer(app, &[], Freshness::Second, ResponseBody::Full(body.into()));
+    let reason = HeaderValue::from_static(reason.as_str());
+    answer.headers_mut().insert("headwater-shed", reason);
+    Ok(answer)
+}
 
-    /// Sheds a client whose token has expired, because it may soon have a newer one. A client that
-    /// does not accept a stream gets `401`.
-    pub(super) fn put_off(&self, request: &Request<Incoming>) -> Result<HttpResponse, Problem> {
-        if !accepts_event_stream(request.headers()) {
-            return Err(Problem::bad_token(super::access::EXPIRED));
-        }
-        self.shed(request.headers(), ShedReason::Token)
+/// Sheds a client whose token has expired, because it may soon have a newer one. A client that
+/// does not accept a stream gets `401`.
+pub(super) fn put_off(
+    app: &AppState,
+    request: &Request<Incoming>,
+) -> Result<HttpResponse, Problem> {
+    if !accepts_event_stream(request.headers()) {
+        return Err(Problem::bad_token(super::access::EXPIRED));
     }
+    shed(app, request.headers(), ShedReason::Token)
+}
 
-    /// Sheds a client whose token cannot be checked yet.
-    pub(super) fn shed_for_keys(
-        &self,
-        request: &Request<Incoming>,
-    ) -> Result<HttpResponse, Problem> {
-        self.shed(request.headers(), ShedReason::Keys)
-    }
+/// Sheds a client whose token cannot be checked yet.
+pub(super) fn shed_for_keys(
+    app: &AppState,
+    request: &Request<Incoming>,
+) -> Result<HttpResponse, Problem> {
+    shed(app, request.headers(), ShedReason::Keys)
+}
 
-    fn lane(&self, query: &Query) -> Result<u64, Problem> {
-        let Some(raw) = query.get("lane") else { return Ok(0) };
-        let lane: Option<u64> = raw.parse().ok().filter(|lane| *lane < LANES_MAX);
-        // While the number of lanes is being changed, a cache may use more lanes than the origin.
-        // An error status would end the `EventSource` of its clients.
-        lane.map(|lane| lane % self.hub.segments().lanes).ok_or_else(|| {
-            let detail = format!("?lane= takes a whole number from 0 to {}", LANES_MAX - 1);
-            Problem::bad_field("lane", detail).with("limit", LANES_MAX - 1)
-        })
-    }
+fn lane(app: &AppState, query: &Query) -> Result<u64, Problem> {
+    let Some(raw) = query.get("lane") else { return Ok(0) };
+    let lane: Option<u64> = raw.parse().ok().filter(|lane| *lane < LANES_MAX);
+    // While the number of lanes is being changed, a cache may use more lanes than the origin.
+    // An error status would end the `EventSource` of its clients.
+    lane.map(|lane| lane % app.hub.segments().lanes).ok_or_else(|| {
+        let detail = format!("?lane= takes a whole number from 0 to {}", LANES_MAX - 1);
+        Problem::bad_field("lane", detail).with("limit", LANES_MAX - 1)
+    })
 }
 
 impl ShedReason {

@@ -13,7 +13,7 @@ use crate::fanout::group::Outcome;
 use crate::fanout::socket::Socket;
 use crate::http::stream_body::ResponseBody;
 use crate::http::websocket::Handshake;
-use crate::http::{AppState, Caller};
+use crate::http::{self, AppState, Caller};
 use crate::hub::event_stream::CountedStream;
 use crate::limits::intake_pace::IntakePace;
 use crate::sync::lifecycle::Stage;
@@ -233,7 +233,7 @@ async fn answer(
     // A body that was not read yet would be taken for the next request.
     let is_complete = request.body().is_end_stream();
     let upgrade = hyper::upgrade::on(&mut request);
-    let mut answer = origin.answer(request, caller).await;
+    let mut answer = http::answer(origin, request, caller).await;
     let handshake = answer.extensions_mut().remove::<Arc<Handshake>>();
     if version == Version::HTTP_11 && is_complete && is_plain {
         let (head, body) = answer.into_parts();

@@ -9,7 +9,7 @@ use super::listener::Stream;
 use super::unread_answers::{UnreadAnswers, Watched};
 use super::{HEAD_BYTES_MAX, Peer, serve_websocket};
 use crate::http::websocket::Handshake;
-use crate::http::{AppState, Caller};
+use crate::http::{self, AppState, Caller};
 use crate::limits::intake_pace::{ByteCredit, IntakePace};
 use crate::sync::lifecycle::Stage;
 use crate::sync::waiters::Registration;
@@ -114,7 +114,7 @@ async fn answer(
     unread: Arc<UnreadAnswers>,
 ) -> Response<Watched> {
     let upgrade = hyper::upgrade::on(&mut request);
-    let mut answer = origin.answer(request, &caller).await;
+    let mut answer = http::answer(&origin, request, &caller).await;
     if let Some(handshake) = answer.extensions_mut().remove::<Arc<Handshake>>() {
         let switched = Switched { upgrade, handshake };
         // It ends with the connection, whose streams then fail.

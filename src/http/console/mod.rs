@@ -9,7 +9,9 @@
 use super::files::{self, ExtraFile, ExtraFiles, Found};
 use super::problem::Problem;
 use super::route::Route;
-use super::{Admission, AppState, HttpResponse, READ_METHODS, Sender, json};
+use super::router::{Requester, route};
+use super::site::{check_admin_host, check_own_page};
+use super::{Admission, AppState, HttpResponse, READ_METHODS, json};
 use crate::core::caching::Freshness;
 use crate::limits::client_address::Client;
 use hyper::body::Incoming;
@@ -82,86 +84,84 @@ pub(super) fn has(path: &str) -> bool {
     path.strip_prefix(PAGE).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-impl AppState {
-    /// Answers a request for the console.
-    pub(super) async fn answer_console(
-        &self,
-        request: Request<Incoming>,
-        address: IpAddr,
-        host: &str,
-    ) -> Result<HttpResponse, Problem> {
-        self.check_admin_host(host)?;
-        let path = request.uri().path();
-        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-        if let Some(file) = FILES.find(path) {
-            return match is_read {
-                true => Ok(file.answer(request.headers())),
-                false => Err(Problem::method(READ_METHODS)),
-            };
-        }
-        super::site::check_own_page(request.headers(), host)?;
-        if path == FACTS && is_read {
-            return self.facts();
-        }
-        self.answer_api(request, address, host).await
-    }
-
-    /// Answers a request as the public listener does.
-    async fn answer_api(
-        &self,
-        mut request: Request<Incoming>,
-        address: IpAddr,
-        host: &str,
-    ) -> Result<HttpResponse, Problem> {
-        let nothing = || Problem::not_found("the console is at /console");
-        let target = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
-        let target: Uri =
-            target.strip_prefix(API).and_then(|target| target.parse().ok()).ok_or_else(nothing)?;
-        let is_read = match *request.method() {
-            Method::GET | Method::HEAD => true,
-            Method::POST if request.headers().contains_key(MARK) => false,
-            Method::POST => {
-                let detail = "the console publishes with the header Headwater-Console: 1 only; \
-                              a program publishes at the public listener (--listen)";
-                return Err(Problem::bad_field("Headwater-Console", detail));
-            }
-            _ => return Err(Problem::method(API_METHODS)),
+/// Answers a request for the console.
+pub(super) async fn answer(
+    app: &AppState,
+    request: Request<Incoming>,
+    address: IpAddr,
+    host: &str,
+) -> Result<HttpResponse, Problem> {
+    check_admin_host(&app.config(), host)?;
+    let path = request.uri().path();
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    if let Some(file) = FILES.find(path) {
+        return match is_read {
+            true => Ok(file.answer(request.headers())),
+            false => Err(Problem::method(READ_METHODS)),
         };
-        match Route::parse(target.path())? {
-            Route::File(Found::File(file)) if is_read => Ok(file.answer(request.headers())),
-            Route::File(Found::Elsewhere(path)) if is_read => {
-                Ok(files::redirect(&format!("{API}{path}")))
-            }
-            // The admin listener serves until the process ends. Its streams would begin again at
-            // each boundary, and the process would wait for them.
-            Route::Channels(_) if is_read && self.hub.is_draining() => {
-                let detail = "the process is about to end; connect to another one";
-                Err(Problem::unavailable("draining", detail, RETRY_DRAINING_S))
-            }
-            Route::Channels(_) | Route::History(_) | Route::State(_) | Route::WebSocket => {
-                *request.uri_mut() = target;
-                let client = Client::at(address);
-                let of = Sender { admission: Admission::Admin, permit: None, client };
-                self.route(request, host, of).await
-            }
-            _ => Err(nothing()),
-        }
     }
+    check_own_page(request.headers(), host)?;
+    if path == FACTS && is_read {
+        return facts(app);
+    }
+    answer_api(app, request, address, host).await
+}
 
-    fn facts(&self) -> Result<HttpResponse, Problem> {
-        let segments = self.hub.segments();
-        let facts = FactsJson {
-            version: env!("CARGO_PKG_VERSION"),
-            now: self.hub.clock().now(),
-            segment_ms: segments.length_ms,
-            heartbeat_ms: self.heartbeat().as_millis() as u64,
-            lanes: segments.lanes,
-            needs_token: self.access.guards_publishing(),
-            public: self.bound.get().map_or(&[], |bound| &bound.urls),
-        };
-        let body = serde_json::to_vec(&facts).map_err(|error| Problem::internal(&error))?;
-        Ok(json(StatusCode::OK, body.into(), &Freshness::Never.cache_control(0)))
+/// Answers a request as the public listener does.
+async fn answer_api(
+    app: &AppState,
+    mut request: Request<Incoming>,
+    address: IpAddr,
+    host: &str,
+) -> Result<HttpResponse, Problem> {
+    let nothing = || Problem::not_found("the console is at /console");
+    let target = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
+    let target: Uri =
+        target.strip_prefix(API).and_then(|target| target.parse().ok()).ok_or_else(nothing)?;
+    let is_read = match *request.method() {
+        Method::GET | Method::HEAD => true,
+        Method::POST if request.headers().contains_key(MARK) => false,
+        Method::POST => {
+            let detail = "the console publishes with the header Headwater-Console: 1 only; \
+                          a program publishes at the public listener (--listen)";
+            return Err(Problem::bad_field("Headwater-Console", detail));
+        }
+        _ => return Err(Problem::method(API_METHODS)),
+    };
+    match Route::parse(target.path())? {
+        Route::File(Found::File(file)) if is_read => Ok(file.answer(request.headers())),
+        Route::File(Found::Elsewhere(path)) if is_read => {
+            Ok(files::redirect(&format!("{API}{path}")))
+        }
+        // The admin listener serves until the process ends. Its streams would begin again at
+        // each boundary, and the process would wait for them.
+        Route::Channels(_) if is_read && app.hub.is_draining() => {
+            let detail = "the process is about to end; connect to another one";
+            Err(Problem::unavailable("draining", detail, RETRY_DRAINING_S))
+        }
+        Route::Channels(_) | Route::History(_) | Route::State(_) | Route::WebSocket => {
+            *request.uri_mut() = target;
+            let client = Client::at(address);
+            let of = Requester { admission: Admission::Admin, permit: None, client };
+            route(app, request, host, of).await
+        }
+        _ => Err(nothing()),
     }
+}
+
+fn facts(app: &AppState) -> Result<HttpResponse, Problem> {
+    let segments = app.hub.segments();
+    let facts = FactsJson {
+        version: env!("CARGO_PKG_VERSION"),
+        now: app.hub.clock().now(),
+        segment_ms: segments.length_ms,
+        heartbeat_ms: app.heartbeat().as_millis() as u64,
+        lanes: segments.lanes,
+        needs_token: app.access.guards_publishing(),
+        public: app.bound.get().map_or(&[], |bound| &bound.urls),
+    };
+    let body = serde_json::to_vec(&facts).map_err(|error| Problem::internal(&error))?;
+    Ok(json(StatusCode::OK, body.into(), &Freshness::Never.cache_control(0)))
 }
 
 #[cfg(test)]

@@ -18,14 +18,14 @@ mod wire;
 pub use session::Session;
 pub use wire::{Wire, close, failed, wire, wire_config};
 
-use super::access::{bearer, cookies, explanation};
+use super::access::{bearer, cookies, explanation, is_vouched, out_of_scope};
 use super::problem::Problem;
 use super::route::Query;
-use super::site::{Site, is_local_page};
-use super::{Admission, AppState, HttpResponse, access};
+use super::site::{Site, is_local_page, site};
+use super::{Admission, AppState, HttpResponse};
 use crate::access::scope::Right;
 use crate::access::token::{Grant, TokenError};
-use crate::access::{Credentials, Decision};
+use crate::access::{Access, Credentials, Decision};
 use crate::core::event::ChannelName;
 use crate::http::stream_body::ResponseBody;
 use crate::limits::connections::Permit;
@@ -93,93 +93,90 @@ impl CloseReason {
     }
 }
 
-impl AppState {
-    /// Answers a handshake. The response carries a [`Handshake`] for the connection.
-    pub(super) fn handshake(
-        &self,
-        request: &Request<Incoming>,
-        host: &str,
-        query: &Query,
-        admission: Admission,
-        permits: Permits,
-    ) -> Result<HttpResponse, Problem> {
-        let headers = request.headers();
-        let mut answer = handshake_response(request)?;
-        let site = self.site(headers, host);
-        let is_local = !self.access.guards_publishing() && is_local_page(headers);
-        if site == Site::Strange && !self.config().cors_origins.is_empty() && !is_local {
-            let detail = "pages of this origin may not connect; name it with --cors-origin";
-            let (status, title) = (StatusCode::FORBIDDEN, "Not from this page");
-            return Err(Problem::new(status, "origin", title, detail));
-        }
-        let protocols = protocols(headers);
-        if let Some(protocol) = chosen(&protocols) {
-            answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
-        }
-        let offered = protocols.iter().find_map(|one| one.strip_prefix(TOKEN_PROTOCOL));
-        let token = bearer(headers).or(offered).or(query.get("access_token"));
-        let is_vouched = self.is_vouched(request);
-        // Without a key no token can be checked, and none is needed.
-        let is_guarded = self.access.guards_publishing();
-        let grant_of = |token| self.grant_of(token);
-        let (grant, refused) = match token.filter(|_| is_guarded).map(grant_of) {
-            // A bad cookie is ignored: a page cannot remove it, and public channels need no token.
-            None if is_guarded && site != Site::Strange => {
-                let name = self.access.cookie_name();
-                let own = cookies(headers, &name);
-                (own.into_iter().find_map(|token| grant_of(token).ok()), None)
-            }
-            None => (None, None),
-            Some(Ok(grant)) => (Some(grant), None),
-            Some(Err(close_reason)) => (None, Some(close_reason)),
-        };
-        let close_reason = match admission {
-            _ if self.hub.is_draining() => Some(CloseReason::restart()),
-            Admission::Overloaded => Some(CloseReason::later(
-                "too many connections (--max-connections)",
-                RETRY_CROWDED_S,
-            )),
-            Admission::OverLimit => {
-                let reason = "too many connections of one client (--max-connections-per-client)";
-                Some(CloseReason::later(reason, RETRY_CROWDED_S))
-            }
-            Admission::Normal | Admission::Admin => refused,
-        };
-        let credentials = Credentials { grant, is_vouched };
-        answer.extensions_mut().insert(Arc::new(Handshake {
-            credentials,
-            close_reason,
-            credit: request.extensions().get().cloned(),
-            _permits: permits,
-        }));
-        Ok(answer)
+/// Answers a handshake. The response carries a [`Handshake`] for the connection.
+pub(super) fn handshake(
+    app: &AppState,
+    request: &Request<Incoming>,
+    host: &str,
+    query: &Query,
+    admission: Admission,
+    permits: Permits,
+) -> Result<HttpResponse, Problem> {
+    let headers = request.headers();
+    let mut answer = handshake_response(request)?;
+    let site = site(&app.config(), headers, host);
+    let is_local = !app.access.guards_publishing() && is_local_page(headers);
+    if site == Site::Strange && !app.config().cors_origins.is_empty() && !is_local {
+        let detail = "pages of this origin may not connect; name it with --cors-origin";
+        let (status, title) = (StatusCode::FORBIDDEN, "Not from this page");
+        return Err(Problem::new(status, "origin", title, detail));
     }
-
-    fn grant_of(&self, token: &str) -> Result<Grant, CloseReason> {
-        let verified = self.access.verify(token, self.hub.clock().wall());
-        verified.map_err(|refusal| match refusal {
-            TokenError::UnknownKey | TokenError::Bad if self.access.missing_keys().is_some() => {
-                CloseReason::later("tokens cannot be checked yet (--token-jwks)", RETRY_KEYS_S)
-            }
-            other => CloseReason::policy(explanation(other)),
-        })
+    let protocols = protocols(headers);
+    if let Some(protocol) = chosen(&protocols) {
+        answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
     }
-
-    /// Checks whether a client may read or write a channel.
-    fn may(
-        &self,
-        credentials: &Credentials,
-        right: Right,
-        name: &ChannelName,
-    ) -> Result<(), Problem> {
-        let names = std::slice::from_ref(name);
-        match self.access.decide(credentials, right, names) {
-            Decision::Open | Decision::Granted => Ok(()),
-            Decision::NeedsToken => {
-                Err(Problem::no_token("this needs a token: connect again with one"))
-            }
-            Decision::OutOfScope => Err(access::out_of_scope(right, names)),
+    let offered = protocols.iter().find_map(|one| one.strip_prefix(TOKEN_PROTOCOL));
+    let token = bearer(headers).or(offered).or(query.get("access_token"));
+    let is_vouched = is_vouched(&app.access, request);
+    // Without a key no token can be checked, and none is needed.
+    let is_guarded = app.access.guards_publishing();
+    let grant_of = |token| grant_of(app, token);
+    let (grant, refused) = match token.filter(|_| is_guarded).map(grant_of) {
+        // A bad cookie is ignored: a page cannot remove it, and public channels need no token.
+        None if is_guarded && site != Site::Strange => {
+            let name = app.access.cookie_name();
+            let own = cookies(headers, &name);
+            (own.into_iter().find_map(|token| grant_of(token).ok()), None)
         }
+        None => (None, None),
+        Some(Ok(grant)) => (Some(grant), None),
+        Some(Err(close_reason)) => (None, Some(close_reason)),
+    };
+    let close_reason = match admission {
+        _ if app.hub.is_draining() => Some(CloseReason::restart()),
+        Admission::Overloaded => {
+            Some(CloseReason::later("too many connections (--max-connections)", RETRY_CROWDED_S))
+        }
+        Admission::OverLimit => {
+            let reason = "too many connections of one client (--max-connections-per-client)";
+            Some(CloseReason::later(reason, RETRY_CROWDED_S))
+        }
+        Admission::Normal | Admission::Admin => refused,
+    };
+    let credentials = Credentials { grant, is_vouched };
+    answer.extensions_mut().insert(Arc::new(Handshake {
+        credentials,
+        close_reason,
+        credit: request.extensions().get().cloned(),
+        _permits: permits,
+    }));
+    Ok(answer)
+}
+
+fn grant_of(app: &AppState, token: &str) -> Result<Grant, CloseReason> {
+    let verified = app.access.verify(token, app.hub.clock().wall());
+    verified.map_err(|refusal| match refusal {
+        TokenError::UnknownKey | TokenError::Bad if app.access.missing_keys().is_some() => {
+            CloseReason::later("tokens cannot be checked yet (--token-jwks)", RETRY_KEYS_S)
+        }
+        other => CloseReason::policy(explanation(other)),
+    })
+}
+
+/// Checks whether a client may read or write a channel.
+fn may(
+    access: &Access,
+    credentials: &Credentials,
+    right: Right,
+    name: &ChannelName,
+) -> Result<(), Problem> {
+    let names = std::slice::from_ref(name);
+    match access.decide(credentials, right, names) {
+        Decision::Open | Decision::Granted => Ok(()),
+        Decision::NeedsToken => {
+            Err(Problem::no_token("this needs a token: connect again with one"))
+        }
+        Decision::OutOfScope => Err(out_of_scope(right, names)),
     }
 }
 

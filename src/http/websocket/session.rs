@@ -8,13 +8,15 @@
 
 use super::subscription::{Subscription, Subscriptions};
 use super::wire::{Wire, close, failed, wire};
-use super::{AppState, CloseReason, Handshake, Problem};
+use super::{AppState, CloseReason, Handshake, Problem, may};
 use crate::access::scope::Right;
 use crate::core::event::ChannelName;
 use crate::core::resume::ResumeFrom;
 use crate::core::sse;
 use crate::http::HttpConfig;
+use crate::http::access::EXPIRED;
 use crate::http::probe;
+use crate::http::publish::check_quotas;
 use crate::http::websocket::frame::{self, ClientMessage, Frame, Publish, Reference};
 use crate::hub::reader::{Lost, Step};
 use crate::hub::{Join, Joined};
@@ -157,7 +159,7 @@ impl Session {
             Due::Step(index, step) => self.step(index, step).await,
             Due::Ping => self.ping().await,
             Due::Drain => Err(End::Close(CloseReason::restart())),
-            Due::Expired => Err(End::Close(CloseReason::policy(super::access::EXPIRED))),
+            Due::Expired => Err(End::Close(CloseReason::policy(EXPIRED))),
         }
     }
 
@@ -225,7 +227,7 @@ impl Session {
             if probe::is_fault(std::slice::from_ref(name)) {
                 return Err(Problem::unavailable("fault", probe::TAKES_NO_EVENTS, 1));
             }
-            self.origin.may(&self.handshake.credentials, Right::Subscribe, name)?;
+            may(&self.origin.access, &self.handshake.credentials, Right::Subscribe, name)?;
             if self.subscriptions.find(name).is_some() {
                 let detail = format!("{name} is subscribed already; unsubscribe it first");
                 return Err(Problem::bad_field("channels", detail));
@@ -304,19 +306,19 @@ impl Session {
     ) -> Result<(crate::core::cursor::EventId, bool), Problem> {
         let Publish { channel, event, echo, idempotency_key } = publish;
         let (origin, credentials) = (&self.origin, &self.handshake.credentials);
-        origin.may(credentials, Right::Publish, &channel)?;
+        may(&origin.access, credentials, Right::Publish, &channel)?;
         if probe::is_fault(std::slice::from_ref(&channel)) {
             return Err(Problem::not_found(probe::TAKES_NO_EVENTS));
         }
         let subject = credentials.grant.as_ref().map(|grant| grant.subject.as_deref());
         let subject = subject.map(Option::unwrap_or_default);
-        origin.check_rate(&channel, subject, 1)?;
+        origin.publishing.check_rate(&channel, subject, 1)?;
         let idempotency = idempotency_key
             .map(|key| Idempotency::of_event(key, &event))
             .map(|made| made.map(|made| made.of_subject(subject.unwrap_or_default())))
             .transpose()
             .map_err(|why| Problem::bad_field("idempotency_key", why))?;
-        origin.check_quotas(&channel, subject, idempotency.is_some()).await?;
+        check_quotas(origin, &channel, subject, idempotency.is_some()).await?;
         let publication = Publication { channel, events: vec![event], idempotency };
         let channel = publication.channel.clone();
         let published = origin.hub.publish(publication).await?;

@@ -10,7 +10,7 @@ use headwater::core::cursor::EventId;
 use headwater::core::event::ChannelName;
 use headwater::core::log_state::LogState;
 use headwater::core::segment::SegmentClock;
-use headwater::http::{Admission, AppState, Caller, HttpConfig, TlsPeer};
+use headwater::http::{Admission, AppState, Caller, HttpConfig, TlsPeer, answer};
 use headwater::hub::Hub;
 use headwater::hub::registry::ChannelRegistry;
 use headwater::limits::budget::Budget;
@@ -121,7 +121,11 @@ impl Origin {
         self.tasks.lock().spawn(async move {
             let service = service_fn(move |request| {
                 let app = app.clone();
-                async move { Ok::<_, std::convert::Infallible>(app.answer(request, &caller).await) }
+                async move {
+                    Ok::<_, std::convert::Infallible>(
+                        answer(&app, request, &caller).await,
+                    )
+                }
             });
             let connection = hyper::server::conn::http1::Builder::new();
             connection.serve_connection(TokioIo::new(theirs), service).await.unwrap_or_default();
