@@ -49,6 +49,9 @@ pub struct Channel {
     pub erased: EventId,
     /// The deleted events.
     deleted: Vec<StoredEvent>,
+    /// The events of writes whose outcome was not known when the channel was deleted: such an event
+    /// may have been stored, and may then have been deleted.
+    maybe_deleted: Vec<Event>,
 }
 
 /// The store as it has to be.
@@ -130,6 +133,16 @@ impl Model {
             self.seen.retain(|(of, id), _| *of != name || *id >= ids[0]);
         }
         Ok(())
+    }
+
+    /// Notes that a channel is deleted again. The outcome of its unclear writes cannot be seen any
+    /// more.
+    pub fn forget_unclear(&mut self, name: &'static str) {
+        let (of_channel, others) =
+            std::mem::take(&mut self.unclear).into_iter().partition(|write| write.channel == name);
+        self.unclear = others;
+        let events = Vec::into_iter(of_channel).flat_map(|write| write.events);
+        self.channels.entry(name).or_default().maybe_deleted.extend(events);
     }
 
     /// Whether the end of a channel is among the unclear writes.
@@ -268,6 +281,7 @@ impl Model {
                 is_gap(stored)
                     || channel.log.contains(stored)
                     || channel.deleted.contains(stored)
+                    || channel.maybe_deleted.contains(&stored.event)
                     || unclear.contains(&&stored.event)
             };
             let all = served.events.iter().chain(&served.state);

@@ -173,8 +173,7 @@ impl Machine {
         let erasures = self.model.unclear.iter().filter(|write| write.erases);
         let erasures: BTreeMap<_, _> = erasures.map(|of| (of.channel, of.clone())).collect();
         for (channel, erasure) in erasures {
-            // The outcome of the other writes of the channel cannot be seen any more.
-            self.model.unclear.retain(|write| write.channel != channel);
+            self.model.forget_unclear(channel);
             self.writes.retain(|write| write.channel != channel);
             self.write(vec![Write::Erase(erasure)]).await?;
         }
