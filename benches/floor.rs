@@ -1,7 +1,8 @@
-//! What the kernel alone costs: one `send` a client and event over loopback, from one thread.
+//! The CPU time that the kernel alone needs: one thread calls `send` over loopback, once for each
+//! client and event.
 //!
-//! The yardstick for `headwater bench`: divide its `server_cpu_us_per_delivery` by this figure of
-//! the same machine at the same time. Run it with
+//! To judge a result of `headwater bench`, run this benchmark on the same machine at about the same
+//! time, and divide `server_cpu_us_per_delivery` by the time per `send` that it prints. Run it with
 //! `cargo bench --bench floor -- <clients> <events a second>`.
 
 use std::io::{ErrorKind, Read, Write};

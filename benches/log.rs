@@ -1,4 +1,5 @@
-//! The hot path without sockets: appending to a run, and reading from it at the head and behind.
+//! The hot path without sockets: appending to a tail buffer, reading its newest event, and catching
+//! up with its last events.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use headwater::core::cursor::EventId;

@@ -65,8 +65,9 @@
 //! `hub::Hub::join`, which decides where it starts (`core::resume`) and when it ends
 //! (`core::segment`). The `hub::event_stream::EventStream` then reads from a `hub::reader::Reader`:
 //! newer events come from the tail buffer, and older ones, which the buffer no longer has, from the
-//! store. Over HTTP/1.1 `server::takeover` and the pumps of `fanout` send it; over HTTP/2 it is the
-//! body of a response. There is no queue for each subscriber.
+//! store. Over plain HTTP/1.1, `server::takeover` and the pumps of `fanout` send the stream. Over
+//! TLS, HTTP/2 and HTTP/1.0, hyper sends the stream as the body of a response. There is no queue for
+//! each subscriber.
 //!
 //! # Invariants
 //!
@@ -75,8 +76,9 @@
 //! - A response ends without an error only if its last cursor covers exactly the events that were
 //!   sent (`core::caching::Ending::is_whole`).
 //! - An `EventSource` never receives an error status for a temporary fault.
-//! - Only `sync::clock` reads the wall clock. The responses of a lane end at the same instants,
-//!   never at random ones.
+//! - Only `sync::clock` reads the wall clock.
+//! - A stream ends at a boundary of its lane or at a rejoin tick, so that streams end together. It
+//!   ends earlier if it has sent `--segment-bytes`, or if a process that stops ends all streams.
 //! - Nothing is acknowledged or sent to a reader before the store has accepted it. In a store on
 //!   disk it is then durable.
 #![forbid(unsafe_code)]

@@ -1,5 +1,5 @@
-//! The configuration file of `serve`: TOML in which each key is the name of a flag. Its values
-//! replace the defaults, so a flag or a variable takes precedence over the file.
+//! The configuration file of `serve`: TOML in which each key is the name of a flag. A value in the
+//! file counts only if neither a flag nor an environment variable gives this value.
 
 use super::variables::{is_named, is_typed, nearest};
 use clap::builder::OsStr;

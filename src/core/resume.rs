@@ -2,8 +2,9 @@
 //!
 //! A cursor that cannot be honoured never leads to an HTTP error, because any status other than 200
 //! ends a native `EventSource` permanently. It is not ignored silently either: the client receives
-//! a `gap` event, and the stream goes on. The reasons of a gap are in `core::sse::GapReason`; the
-//! two that a store writes into a log, `lost` and `damaged`, are in `core::event`.
+//! a `gap` event, and the stream goes on. The reasons of a gap at the beginning of a stream are in
+//! `core::sse::GapReason`. Two more reasons are in `core::event`: a store writes a `lost` gap into
+//! the log, and returns a `damaged` gap in place of an event that it cannot read.
 
 use crate::core::cursor::{Cursor, EventId};
 use crate::core::event::ChannelName;

@@ -3,13 +3,16 @@
 //! Every origin ends its responses at the same wall-clock instants, so that a cache in front of the
 //! origins keeps one object per segment and serves it to every client. These instants depend on the
 //! clock alone, not on the traffic. Clients therefore reconnect together. This is intended, and no
-//! jitter may be added here. Lanes divide the clients into several smaller waves; the rejoin tick
-//! bounds the number of different cursors.
+//! jitter may be added here. With lanes, several smaller groups of clients reconnect at different
+//! instants. With rejoin ticks, clients that were disconnected get a common cursor at the next
+//! tick, so that a stream with a cursor of its own does not last until the boundary.
 //!
-//! Some responses end at other instants. `hub::event_stream` ends a stream when it has sent
-//! `--segment-bytes`, when all its channels have ended, or up to five seconds after the boundary
-//! while events are still being sent. `Hub::span` ends it early while the process drains.
-//! `http::long_poll` computes the end that a long poll names.
+//! Some responses end at other instants. `hub::event_stream` ends a stream early when the stream
+//! has sent as many bytes of events as `--segment-bytes` allows, or when all channels of the stream
+//! have ended. It ends a stream late, by about five seconds at most, if events of the segment still
+//! have to be sent at the boundary. A stream that begins while the process drains does not run past
+//! the next boundary (`Hub::span`), and `Hub::end_streams` ends all streams early.
+//! `http::long_poll` computes the `ends_at` of a long poll.
 //!
 //! All functions are pure: the caller passes `now`. Only `sync::clock` reads the wall clock.
 

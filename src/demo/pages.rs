@@ -1,4 +1,5 @@
-//! The files of the demo. Each page is its text in `web/layout.html`.
+//! The files of the demo. Each page is made from `web/layout.html`, into which the text of the page
+//! (such as `web/chat.html`) is inserted.
 
 use crate::http::ExtraFile;
 

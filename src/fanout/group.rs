@@ -5,10 +5,10 @@
 //! A subscriber is a socket and an offset in the group's window.
 //!
 //! The group sends in passes. Before a pass the stream is polled. The pass then writes to each
-//! subscriber, with one system call, everything that this subscriber has not been sent yet. A
-//! longer pass, to many subscribers, collects more events for the next one, so the number of system
-//! calls does not grow with the number of events. A pass is cut into slices, and other groups of
-//! the pump send between two slices.
+//! subscriber, with one system call, everything that this subscriber has not been sent yet. With
+//! more subscribers a pass takes longer. The events that arrive during a pass are sent together in
+//! the next one, so the number of system calls does not grow with the number of events. A pass is
+//! cut into slices, and other groups of the pump send between two slices.
 
 use super::socket::Socket;
 use super::window::{Point, Window};

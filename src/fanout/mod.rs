@@ -6,8 +6,9 @@
 //! when the response is complete, or when the subscriber has to continue on its own. Meanwhile a
 //! subscriber costs no timer, no future of a stream and no buffer.
 //!
-//! There is one pump for each processor. A pump has its own poll of sockets and its own groups, so
-//! that pumps share nothing but the channels.
+//! There is one pump for each processor. Each pump watches its own sockets and has its own groups.
+//! The pumps share the channels and the counters of the metrics, and they compare their loads, so
+//! that subscribers can move from a busy pump to another one.
 
 pub mod group;
 mod pump;

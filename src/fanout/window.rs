@@ -2,8 +2,8 @@
 //! as chunks of HTTP/1.1 (RFC 9112, section 7.1).
 //!
 //! Each byte is framed and copied into the window once for all subscribers. A subscriber is only an
-//! offset. For the end of each chunk the window records the place in each channel, so that a
-//! subscriber can join or leave there.
+//! offset. For the end of each chunk, the window records the position of the stream in each
+//! channel. A subscriber can join or leave the group at the end of a chunk.
 
 use crate::hub::reader::Place;
 use bytes::{Buf, BytesMut};

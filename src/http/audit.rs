@@ -1,6 +1,6 @@
-//! The log lines about single requests: channels that were ended, and requests that were refused or
-//! shed. They contain no payload, no query and no token. The id of a request is in the line and in
-//! the problem that the client gets.
+//! The log lines about single requests: those that ended or reopened a channel, and those that were
+//! refused or shed. The lines contain no payload, no query and no token. The id of a request is in
+//! the line and in the problem that the client gets.
 
 use super::HttpResponse;
 use super::channel_changes::IsLogged;

@@ -2,8 +2,8 @@
 //!
 //! `/headwater.js` is a short module that forwards to the modules of this version. Their path names
 //! the version, so a cache may keep them as long as it likes. While origins of two versions are in
-//! use, a page may request the modules of the other version: it is redirected, because modules of
-//! two versions do not fit each other.
+//! use, a request for a module of one version can reach an origin of the other version. That origin
+//! redirects the request to its own version of the module.
 //!
 //! The settings may name more files, which the demo uses for its pages.
 

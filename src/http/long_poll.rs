@@ -1,10 +1,10 @@
 //! Long polls (`?mode=hold`): the SSE events of a stream as one complete body, for caches that
-//! deliver a response only when it is complete (nginx, most CDNs without streaming collapse).
+//! share a response among clients only when it is complete, such as nginx.
 //!
-//! The response ends with its first events, or after a timeout. A response with events stays right
-//! however long a cache keeps it: its bytes, including the mark in its last cursor, depend only on
-//! the cursor of the request and on the log, not on the time. Two origins therefore give the same
-//! response to the same cursor, and their clients continue with one cursor.
+//! The response ends with its first events, or after a timeout. A cache may keep a response for
+//! ever if the request had a cursor and the response has only events: no gap, no state and no end
+//! of the channel. The mark of such a response is the end of the segment of its newest event, so
+//! two origins give the same closing cursor after the same events.
 
 use super::AppState;
 use crate::core::caching::{Ending, Freshness};

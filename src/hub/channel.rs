@@ -2,8 +2,8 @@
 //! its next events.
 //!
 //! Its locks are held for a few instructions and never across an await. All readers share the tail
-//! buffer. All fresh joins of one segment share one snapshot of the state. The channel has no queue
-//! for any reader.
+//! buffer. The fresh joins of one segment share one snapshot of the state, if the memory budget has
+//! room to keep it. The channel has no queue for any reader.
 
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, StoredEvent};

@@ -1,9 +1,9 @@
 //! Reads one or more channels after a position, as one stream of SSE events.
 //!
-//! One code path reads old and new events: events in the tail buffer come from there, and earlier
-//! events from the store in pages. Each step begins at a position, so no event is lost between the
-//! two. A reader has at most one page per channel, and requests it only when it is polled. Events
-//! of several channels are merged by id, and each is sent with a cursor for all of them.
+//! One code path reads old and new events: new events come from the tail buffer, and earlier ones
+//! from the store in pages. Each read continues after the position of the last one, so no event is
+//! lost between them. A reader holds at most one page for each channel. Events of several channels
+//! are merged by id, and each is sent with a cursor for all of them.
 
 use crate::core::cursor::{Cursor, EventId};
 use crate::core::event::ChannelName;

@@ -2,10 +2,10 @@
 //!
 //! A charge is the memory that one response has reserved. It is taken before the response is made,
 //! and released when the last byte of the response was handed to the kernel. Charges are granted in
-//! the order in which they were requested. A reader never waits while it holds a charge: it
-//! releases its charge before it waits for a larger one, and reserves the memory for several
-//! channels in one request. A join of several channels and a long poll may wait while they hold a
-//! charge; their waits end with the store's timeout and with the deadline of the poll.
+//! the order in which they were requested. A reader never waits for memory while it holds a charge:
+//! it releases its charge before it waits for a larger one, and reserves the memory for several
+//! channels in one step. A join of several channels may wait for memory while it holds a charge,
+//! but not longer than the timeout of the store. A long poll may do so until its deadline.
 
 use bytes::Bytes;
 use std::sync::Arc;

@@ -1,8 +1,9 @@
 //! Finds the address of a client, also behind proxies.
 //!
 //! A header can contain anything, so an address in it counts only if a trusted proxy wrote it. The
-//! addresses are read from the nearest proxy backwards, and the first one that is not a trusted
-//! proxy is the client.
+//! address of the connection is examined first, then the addresses in the header, from the last to
+//! the first. The first address that is not a trusted proxy is the client. If an address cannot be
+//! parsed, or no address is left, the client is the address that was examined before.
 
 use ipnet::IpNet;
 use std::fmt;

@@ -1,6 +1,8 @@
-//! Limits how many connections each client may have at once. Each request over HTTP/2 counts, too.
-//! A request through a trusted proxy counts only if its response cannot be shared. `server` asks
-//! for a permit for each connection, and `http` (`admit`) for each such request.
+//! Limits how many connections each client may have at once. A direct connection counts as one, and
+//! so does each request on a direct HTTP/2 connection. The connection of a trusted proxy does not
+//! count. Each request through the proxy counts for the client that the proxy names, unless a cache
+//! may share the response. `server` requests the permits of connections, and `http::router`
+//! (`admit`) those of requests.
 
 use crate::limits::client_address::{Client, Network, behind_proxies, is_one_of};
 use crate::sync::replaceable::Replaceable;

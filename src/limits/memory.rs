@@ -1,4 +1,5 @@
-//! How the memory that a process may use is divided between its buffers, unless flags say so.
+//! Divides the memory that the process may use between its buffers and its connections. Flags
+//! replace these defaults.
 //!
 //! The buffers get at most five eighths of the memory. The rest is for the program and its indexes,
 //! for the kernel's part of the sockets, and for the allocator, which keeps freed memory for some

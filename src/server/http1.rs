@@ -1,8 +1,9 @@
 //! Connections over HTTP/1.1 and HTTP/1.0.
 //!
-//! hyper reads the requests and sends complete responses. A connection that becomes a WebSocket
-//! always leaves hyper. One whose response is a stream leaves it, too, except over TLS, over
-//! HTTP/1.0, or when the request has a body; after the stream, hyper gets the connection back.
+//! hyper reads the requests, and sends every response that is not a stream. A connection that
+//! becomes a WebSocket leaves hyper for good. A connection whose response is a stream leaves hyper
+//! until the stream has ended. Over TLS or HTTP/1.0, or if the request has a body, hyper sends the
+//! stream itself.
 
 use super::connection::{Connection, Handover, Requests, ResponseKind, Switched};
 use super::connection_log::Reason;

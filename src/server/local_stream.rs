@@ -1,4 +1,4 @@
-//! A connection over a Unix socket whose peer has to read.
+//! A connection over a Unix socket. A write fails if the peer takes no bytes for too long.
 //!
 //! For TCP the kernel closes a connection whose peer takes no bytes (`TCP_USER_TIMEOUT`). A Unix
 //! socket has no such limit, so the time is measured here.

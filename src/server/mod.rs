@@ -1,11 +1,12 @@
 //! Accepts connections, serves them, and drains them when the process stops.
 //!
-//! [`run`] receives its listeners and the shutdown signal. A connection uses HTTP/1.1, or HTTP/2 if
-//! its first bytes are the HTTP/2 preface (h2c with prior knowledge). While draining, the server
-//! accepts connections of clients until each lane has had a boundary, and those of operators until
-//! the end. It waits until every stream has ended as planned, at its boundary, so that clients only
-//! have to reconnect. Streams are cut only when `--drain-timeout` is over or a second stop is
-//! requested.
+//! [`run`] receives its listeners and the shutdown signal. Over TLS, the handshake chooses between
+//! HTTP/1.1 and HTTP/2. Without TLS, a connection uses HTTP/2 if its first bytes are the HTTP/2
+//! preface (prior knowledge), and HTTP/1.1 otherwise. While draining, the server accepts
+//! connections of clients until each lane has had a boundary, and those of operators until the end.
+//! The server waits until every stream has reached its planned end, so that clients only have to
+//! reconnect. The planned end is the boundary, or with `--drain now` the end of the drain delay.
+//! Streams are cut only when `--drain-timeout` is over or a second stop is requested.
 
 pub mod connection;
 mod connection_log;

@@ -1,16 +1,14 @@
 //! The only module that reads the wall clock.
 //!
-//! The time of [`Clock`] does not go back, because ids of events and ends of streams that are later
-//! than the new time may already be in use. There is one exception: the first time that a store
-//! reports how far its own clock differs from that of the machine, the time may go back, because
-//! nothing is in use yet. [`Clock`] follows the wall clock. If the wall clock is set forward, this
-//! clock follows at once; if it is set back, this clock runs 5 % slower until the wall clock has
-//! caught up. So a wall clock that is set back and then corrected has no lasting effect, and a
-//! clock that is ahead slowly returns to the wall clock.
+//! [`Clock`] follows the target time: the wall clock of the machine, plus the difference that the
+//! store reports if the store has a clock of its own. Origins on one store therefore end their
+//! streams at the same instants. The time of [`Clock`] never goes back, because ids of events and
+//! ends of streams may already have later times. Only the first report of a store may set it back,
+//! because no event has a time of the machine's clock before that report.
 //!
-//! Segments follow the clock of the store, so that origins with different clocks of their own end
-//! their streams at the same instants. A store that has its own clock reports how far the clock of
-//! the machine differs from it.
+//! When the target time jumps forward, [`Clock`] jumps too. When the target time jumps back,
+//! [`Clock`] runs 5 % slower until the target time has caught up. A wall clock that is set back and
+//! then corrected therefore has no lasting effect.
 
 use std::fmt;
 use std::sync::Arc;

@@ -2,9 +2,9 @@
 //!
 //! Ten thousand responses that end at one boundary share one timer, and a heartbeat every few
 //! seconds needs no timer for each response. A timer may fire later than its instant: the hub fires
-//! the timer of a boundary when the store has passed on every event with an earlier id (it has
-//! settled), but at the latest half a second after the boundary. So all responses that end at a
-//! boundary end after the same event.
+//! the timer of a boundary when the store has settled, that is, when the store has passed on every
+//! event whose id is before the boundary. The hub waits for this for at most half a second. If the
+//! store settles in time, all responses that end at the boundary end after the same event.
 
 use crate::sync::clock::Clock;
 use crate::sync::waiters::{HasWaiters, Registration, WaiterList};

@@ -1,8 +1,9 @@
 //! The two text formats of metrics: OpenMetrics, and the older format of Prometheus (version
 //! 0.0.4), which many tools request.
 //!
-//! They differ in the lines before the samples: OpenMetrics names a family there without the suffix
-//! of its samples (`_total`, `_info`), and has units, infos and an end.
+//! The formats differ in the lines that begin with `#`. OpenMetrics names a family of metrics
+//! without the suffix of its samples (`_total`, `_info`), has lines with units (`# UNIT`), has the
+//! type `info`, and ends with the line `# EOF`.
 
 /// The media type of OpenMetrics.
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

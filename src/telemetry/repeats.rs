@@ -1,5 +1,6 @@
-//! Counts how many requests of one segment repeat another one. A cache that shares responses sends
-//! each request once, so a high count shows that the caches in front do not collapse requests.
+//! Finds out whether a request repeats an earlier request whose response ends at the same instant.
+//! A cache that shares responses sends each request once. If many requests repeat earlier ones, the
+//! caches in front of the origin do not collapse requests.
 
 use parking_lot::Mutex;
 use std::collections::HashSet;

@@ -2,9 +2,9 @@
 //! delivery to clients. They are exported only if an exporter is given; otherwise every function
 //! here does nothing.
 //!
-//! The trace travels with the newest event of a publish. So the span of the delivery begins when an
-//! origin has the event from the store, and ends when a first response has carried it to all of its
-//! clients.
+//! The last event of a publish carries the context of the trace. The span of a delivery begins when
+//! the store passes this event to an origin. It ends when the origin has first sent the event: in
+//! one response, over one WebSocket, or in one pass of the fan-out over a group of responses.
 
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, StoredEvent};

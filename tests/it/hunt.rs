@@ -1,4 +1,5 @@
-//! The hunt finds each bug that is built in, and nothing in the product.
+//! `tests/hunt` finds each bug that the feature `plants` inserts on purpose, and finds no bug in
+//! the unchanged code.
 
 use std::process::{Command, Output};
 

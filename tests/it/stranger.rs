@@ -1,5 +1,5 @@
-//! The quick start of README works from a fresh clone, with its pages and the snippets of the
-//! console.
+//! The quick start of README works in a fresh clone: its commands run, the pages of the demo and of
+//! the console open in Chromium, and the snippets of the console and of README work.
 
 use crate::kit::{alone, run_script};
 

@@ -1,4 +1,5 @@
-//! The architecture, as a test: what each layer may not name, and how long things may get.
+//! Checks the architecture: the imports that each folder may have, the words that it must not
+//! contain (such as `tokio::` in `core`), and the length of files and functions.
 
 use std::path::{Path, PathBuf};
 

@@ -5,9 +5,9 @@
 //! only `handshake_response` distinguishes them.
 //!
 //! An invalid request gets an HTTP error. To refuse a client, the origin completes the handshake
-//! and then closes the connection with a code and a reason, because a browser does not show a page
-//! the status of a failed handshake. Only a page of a site that may not connect at all gets a `403`
-//! (RFC 6455, section 4.2.2).
+//! and then closes the connection with a code and a reason, because the script of a page cannot
+//! read the status of a failed handshake. Only a page of a site that may not connect at all gets a
+//! `403` (RFC 6455, section 4.2.2).
 
 pub mod frame;
 mod rate_limited;

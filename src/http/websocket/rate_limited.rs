@@ -3,10 +3,10 @@
 //! The session limits the messages too, but the WebSocket library reports only complete messages: a
 //! client could send empty fragments of one message without end. Therefore this limit counts bytes.
 //!
-//! Over HTTP/2, the WebSocket is one stream of a connection. The bytes that it may send are added
-//! to those that the requests of the connection may send ([`ByteCredit`]). All other frames are
-//! read at a fixed rate. Writes are small, because hyper queues several of them when the client
-//! does not read.
+//! Over HTTP/2, the WebSocket is one stream of a connection. Each read from the WebSocket adds its
+//! bytes to the [`ByteCredit`] of the connection, so they do not use up the fixed rate at which
+//! frames that belong to no request are read. A write over HTTP/2 is small, because hyper queues
+//! several writes when the client does not read.
 
 use crate::limits::intake_pace::ByteCredit;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};

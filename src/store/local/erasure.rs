@@ -1,4 +1,5 @@
-//! Deletes everything that is kept of a channel. The channel stays, ended, with its `end` event.
+//! Deletes the events and the state of a channel, and ends the channel. Only the channel itself and
+//! its `end` event are kept.
 //!
 //! A deletion writes an `end` event. Then it writes a channel record like that of a compaction,
 //! which says that everything before the `end` event is dropped. Last, it writes the removal of

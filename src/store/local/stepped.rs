@@ -1,5 +1,5 @@
-//! The log without its threads, for simulations: the caller does each step of the writer and of the
-//! maintenance by itself, so that one seed is one schedule.
+//! The log without its threads, for simulations. The caller runs the steps of the writer and of the
+//! maintenance one by one, so that the seed of the simulation determines the order of all steps.
 
 use super::command::CommandQueue;
 use super::files::Files;

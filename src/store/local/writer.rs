@@ -1,9 +1,10 @@
 //! The writer of the log.
 //!
-//! It takes all waiting commands and turns them into records. It writes the records with one write
-//! and one sync, and only then changes the catalog, passes the events to the hub and answers the
-//! publishers. When the disk fails, the log is cut back to its durable part, and every publish is
-//! refused until that succeeds. Reads continue meanwhile.
+//! The writer takes the waiting commands, up to the limits of one commit (`command.rs`), and turns
+//! them into records. It writes the records with one write and one sync, and only then changes the
+//! catalog, passes the events to the hub and answers the publishers. When a write or a sync fails,
+//! the writer overwrites the remains of the failed commit before the next commit. Until this has
+//! succeeded, the writer refuses every publish. Reads continue.
 
 use super::super::{ChannelLimits, EventSink, StoreError};
 use super::batch::{Append, Batch, Change, Staged, WritePosition};

@@ -1,9 +1,10 @@
 //! Runs the writer: on its thread, or at once in the task of a publisher.
 //!
-//! The wake-up of a thread costs more than the commit of a small publish to a log in memory. Such
-//! a publish is therefore committed by the task that sends it, if the writer is idle. A log on
-//! disk, a large publish and everything that waits behind other commands is left to the thread,
-//! because a task must not wait for a disk or for other work of milliseconds.
+//! The wake-up of a thread costs more than the commit of a small publish to a log in memory. Such a
+//! publish is therefore committed by the task that sends it, if the writer is idle. The thread
+//! commits every publish to a log on disk, every large publish, and every publish that waits behind
+//! other commands, because the task of a publisher must not wait for a disk or for work that takes
+//! milliseconds.
 
 use super::command::CommandQueue;
 use super::health::Health;

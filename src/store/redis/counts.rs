@@ -1,13 +1,14 @@
 //! What counts against the limits of the whole store: channels, their bytes, and idempotency keys.
 //!
-//! Each shard counts for itself, because a script can use the keys of one shard only. The publish
-//! script therefore gets the limit minus the counts of the other shards, as this origin has last
-//! read them. Within a shard the limits are exact. Over several shards, the limits can be exceeded
-//! by as much as the origins publish within `LOOK_PAUSE` (see `tail`).
+//! Redis has separate counts for each shard, because a script can use the keys of one shard only.
+//! The publish script therefore gets the limit minus the counts of the other shards, as this origin
+//! has last read them. Within a shard the limits are exact. Over several shards, the limits can be
+//! exceeded by as much as the origins publish within `LOOK_PAUSE` (see `tail`).
 //!
 //! Redis drops events, and channels without events and state, when their time is over, but does not
-//! reduce the counts. The origins examine the counted channels one after another, but only while a
-//! count exceeds half of its limit, so that idle channels cost nothing in a store with room.
+//! reduce the counts. The origins examine the counted channels one after another. They do so only
+//! while the channels or the bytes of all shards exceed half of their limit, so that idle channels
+//! cost nothing in a store with room.
 
 use super::RedisStore;
 use super::connection::RedisConnection;

@@ -1,4 +1,5 @@
-//! Deletes everything that is kept of a channel, and reads the settings of single channels.
+//! Deletes the events and the state of a channel, and ends the channel. Also reads the settings of
+//! single channels.
 
 use super::reply::id_if_any;
 use super::{NO_ANSWER, RedisStore};

@@ -1,11 +1,12 @@
 //! Handles the loss of events that Redis had acknowledged: a replica that lagged was promoted, or
 //! the data were deleted. Every affected channel gets a `gap` event.
 //!
-//! An origin finds a loss in two ways. The firehose no longer has an entry that the origin has
-//! read: the firehose ends before that entry, or the entry that follows it names an older one as
-//! its predecessor. Or the firehose never delivers an entry that Redis has acknowledged: the master
-//! failed after it had acknowledged the publish, and before the follower had read the entry. Only
-//! the origin that received the acknowledgement can find the second kind.
+//! An origin finds a loss in two ways. First, the origin has read an entry that the firehose no
+//! longer has: the firehose ends before that entry, or the next entry that the origin reads names a
+//! predecessor that is older than that entry. Second, Redis has acknowledged an entry to the
+//! origin, but the origin never reads it, because the Redis server failed between the
+//! acknowledgement and the read (`tail.rs`). Only the origin that received the acknowledgement can
+//! find the second kind.
 
 use super::RedisStore;
 use super::connection::RedisConnection;

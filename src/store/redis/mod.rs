@@ -1,10 +1,13 @@
 //! The store for several origins: Redis or Valkey, alone, behind Sentinel, or as a cluster.
 //!
-//! A publish is one script (`publish.lua`), which is atomic on the server. It stores the
-//! idempotency key, the event in the log of its channel, the state of its key, and an entry in the
-//! firehose of the shard, which wakes the origins (`tail.rs`). Origins keep no data that is not in
-//! Redis, and all of them end their streams by the clock of Redis. The script refuses a publish
+//! A publish is stored by one call of a script (`publish.lua`), which is atomic on the server. A
+//! call can store several publishes of one channel (`together.rs`). The script stores the
+//! idempotency key, the events in the log of their channel, the state of their keys, and an entry
+//! in the firehose of the shard, which wakes the origins (`tail.rs`). The script refuses a publish
 //! that arrives after its deadline, so that no publish is stored after a `503` was sent.
+//!
+//! All durable data is in Redis. An origin has only buffers and the newest entries of the firehose
+//! (`progress.rs`) in memory. All origins end their streams by the clock of Redis.
 
 mod agreement;
 mod config;

@@ -1,7 +1,8 @@
-//! The permissions that the user of Redis needs, and their check at the start.
+//! The permissions that the Redis user (ACL) of the origin needs, and the check of these
+//! permissions at the start.
 //!
-//! A script that fails in the middle has already stored something. Everything that a publish needs
-//! is therefore tried before the first publish.
+//! If Redis refuses a command in the middle of a script, the commands before it have already taken
+//! effect. Every command that a publish needs is therefore tried before the first publish.
 
 use super::RedisStore;
 use super::reply::{array, text};

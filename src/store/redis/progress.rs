@@ -1,7 +1,8 @@
 //! How far an origin has read each shard, and which entries of the firehose it knows.
 //!
-//! An origin knows an entry because it has read it, or because Redis has acknowledged its own
-//! publish. The origin remembers both kinds, to find out what was lost if the firehose loses entries.
+//! An origin knows an entry if it has read the entry from the firehose, or if Redis has
+//! acknowledged to it the publish that made the entry. The origin remembers the newest entries of
+//! both kinds. If the firehose loses entries, the origin finds out which ones.
 
 use crate::core::cursor::EventId;
 use crate::core::event::ChannelName;

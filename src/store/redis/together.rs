@@ -2,8 +2,9 @@
 //!
 //! A call of the publish script runs about twenty commands in Redis. Most of these are needed once
 //! for each call, and not for each event. While [`CALLS_MAX`] calls of a channel are under way,
-//! further publishes wait, and the next call takes all of them. A publish that comes alone never
-//! waits. Publishes with an idempotency key are sent alone, because the script checks one key.
+//! further publishes wait. The next call takes the waiting publishes in their order, up to
+//! `EVENTS_MAX` events and `BYTES_MAX` bytes. A publish that comes alone never waits. Publishes
+//! with an idempotency key are sent alone, because the script checks one key.
 
 use super::RedisStore;
 use super::publish::Call;

@@ -1,6 +1,6 @@
-//! The answers that an edge makes itself have the same headers as the origin's answers, so that
-//! pages of other origins can read them. One cohort causes one origin request, in whatever form its
-//! clients send the cursor.
+//! The answers that an edge makes itself have the same CORS headers as the answers of the origin,
+//! so that pages of other sites can read them. One cohort causes one origin request, in whatever
+//! form its clients send the cursor.
 
 use crate::kit::edge::{Cache, Tap};
 use crate::kit::engine::{Engine, Home, Page, Site};

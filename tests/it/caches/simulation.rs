@@ -1,6 +1,6 @@
 //! Simulates how many requests reach the origin for a number of clients that no test can open. The
-//! rules of segments, ticks and freshness are the real code; the clients and caches are only
-//! counted.
+//! segments, rejoin ticks and cache lifetimes are computed by the code of the origin. The clients
+//! are simulated as arrivals with a time and a cursor, and the caches as maps of responses.
 //!
 //! `varnish.rs` compares the small case with real clients. docs/caching/README.md has a table of the
 //! results, and a test in this module checks it.

@@ -1,5 +1,6 @@
-//! Squid with the shipped file, between the two listeners of nginx with the profile for it. It
-//! passes the same tests as Varnish, and nothing of one client's request reaches another client.
+//! Squid with the shipped configuration. A request passes through nginx with the profile `squid`,
+//! then through Squid, then through the same nginx again, to the origin. Squid passes the same
+//! tests as Varnish, and nothing of one client's request reaches another client.
 
 use crate::caches::varnish::{
     crowd_is_one_request_a_channel_and_segment, requests_of_idle_clients, storm,

@@ -1,5 +1,5 @@
-//! `serve` under a service manager. systemd itself does not run here: a socket takes its messages,
-//! and its own tools check the units.
+//! `serve` under a service manager. systemd does not run in these tests: a socket of the test
+//! receives the messages that `serve` sends, and `systemd-analyze` checks the unit files.
 
 use crate::kit::{Origin, PATIENCE};
 use std::os::unix::net::UnixDatagram;

@@ -1,5 +1,5 @@
-//! The image: its Dockerfile and the files of its build are checked, and its file system is made and
-//! run without a container.
+//! The container image: its Dockerfile and the list of its build files are checked. Its file system
+//! is built in a directory, and the program in it runs there without a container.
 
 use super::{run, said};
 use crate::kit::{BINARY, Origin};

@@ -1,5 +1,5 @@
-//! The files of a release, made from the program of the tests. No program is built: that takes ten
-//! minutes for each target, and what builds them is not everywhere where the tests run.
+//! The files of a release, made with the binary that the tests use. No release binary is built: a
+//! build takes ten minutes for each target, and its tools are missing on some test machines.
 
 use super::run;
 use crate::kit::BINARY;

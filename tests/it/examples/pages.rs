@@ -1,4 +1,5 @@
-//! The pages, in Chromium, served by the web servers of their commands.
+//! The example pages in Chromium. The command of each page in examples/README.md starts the web
+//! server that serves it.
 
 use super::program::Program;
 use super::{Durable, command};

@@ -1,5 +1,5 @@
-//! The programs that stay: the receiver of webhooks, the outbox of PostgreSQL, and the origin inside
-//! another program.
+//! The examples that run until they are stopped: the receiver of webhooks, the outbox of
+//! PostgreSQL, and a program that contains an origin.
 
 use super::postgres::Postgres;
 use super::program::{Program, within_patience};

@@ -1,7 +1,8 @@
 //! Most tests wait more than they compute, so many run at once; tests that load the machine take turns.
 //!
-//! `tests/run` runs the tests with browsers and all others in two processes, so a lock in memory and
-//! one of a file are held together. The lock in memory keeps the order in which tests have asked.
+//! `tests/run` runs the tests with browsers in one process, and all others in a second process. A
+//! test therefore holds two locks: one in memory for its process, and one on a file for both
+//! processes. The tests of a process get the lock in memory in the order of their requests.
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,5 @@
-//! What a store promises, on disk and in memory: the suite that every store passes, faults, crashes and copies.
+//! What a store promises: the suite that every store passes (memory, disk, Redis and Valkey), and
+//! tests of faults, crashes and copies.
 
 pub mod channel_settings;
 pub mod clock_faults;

@@ -1,8 +1,9 @@
 //! Builds the answers to the messages of a client on a WebSocket: one JSON object in each text
 //! frame.
 //!
-//! The messages for events, gaps and the ends of channels are not built here: each of them is the
-//! text of the `data:` lines in a stream with `?format=json`.
+//! The messages for events and gaps are not built here: each of them is the text of the `data:`
+//! lines in a stream with `?format=json`. The same holds for the end of a channel, unless the
+//! client has already received the last event: `end` builds that message.
 
 use super::Reference;
 use crate::core::cursor::EventId;
