@@ -6,3 +6,4 @@ pub mod connections;
 pub mod intake_pace;
 pub mod memory;
 pub mod rates;
+pub mod request_pace;

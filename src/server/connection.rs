@@ -13,6 +13,7 @@
 
 use crate::http::websocket::Handshake;
 use crate::limits::intake_pace::IntakePace;
+use crate::limits::request_pace::RequestPace;
 use crate::server::listener::Stream;
 use crate::server::takeover::Taken;
 use crate::sync::clock::machine_now;
@@ -51,6 +52,7 @@ pub struct Requests {
     begun: AtomicU64,
     /// Whether a request was answered since the connection was last polled.
     has_had_turn: AtomicBool,
+    pace: RequestPace,
     is_answering: AtomicBool,
     is_streaming: AtomicBool,
     /// Whether only the close of the connection marks the end of the stream.
@@ -107,10 +109,29 @@ impl Requests {
 
     /// Waits, after the first request of a turn, until other connections had theirs. Otherwise a
     /// connection with many requests at once (pipelining) would be served many of them in a row.
-    pub async fn take_turn(&self) {
+    /// Returns whether the request counts for the pace of the connection.
+    pub async fn take_turn(&self) -> bool {
+        let mut is_pipelined = false;
         while self.has_had_turn.swap(true, Ordering::Relaxed) {
+            is_pipelined = true;
             tokio::task::yield_now().await;
         }
+        if is_pipelined {
+            self.keep_pace().await;
+            self.has_had_turn.store(true, Ordering::Relaxed);
+        }
+        is_pipelined
+    }
+
+    /// Counts a request that does not wait for the response to another one, and waits until it may
+    /// be answered.
+    pub async fn keep_pace(&self) {
+        self.pace.request().await;
+    }
+
+    /// Does not count a request any longer, because it is a publish that was accepted.
+    pub fn forget_publish(&self) {
+        self.pace.forget();
     }
 
     /// Records the kind of the response to the request.

@@ -24,7 +24,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, Version};
+use hyper::{Method, Request, Response, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -166,8 +166,12 @@ async fn serve_requests(
         // The future of a request is boxed because it is many times larger than the connection of
         // an idle stream.
         Box::pin(async move {
-            requests.take_turn().await;
+            let is_counted = requests.take_turn().await;
+            let is_publish = request.method() == Method::POST;
             let answer = answer(request, &origin, &requests, &caller, is_plain).await;
+            if is_counted && is_publish && answer.status().is_success() {
+                requests.forget_publish();
+            }
             Ok::<_, Infallible>(answer)
         }) as Pin<Box<dyn Future<Output = _> + Send>>
     });

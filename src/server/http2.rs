@@ -17,7 +17,7 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -52,17 +52,17 @@ pub(super) async fn serve(stream: Stream, origin: Arc<AppState>, peer: &Peer) ->
     let begun = requests.clone();
     let unread = Arc::new(UnreadAnswers::new(origin.heartbeat()));
     let watched = unread.clone();
-    let streams_max = match origin.clients.is_proxy(caller.address) {
-        true => PROXY_STREAMS_MAX,
-        false => STREAMS_MAX,
-    };
+    let is_proxy = origin.clients.is_proxy(caller.address);
+    let streams_max = if is_proxy { PROXY_STREAMS_MAX } else { STREAMS_MAX };
     let mut stage = Registration::new(origin.hub.lifecycle().clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let (origin, unread) = (origin.clone(), watched.clone());
-        begun.begin();
+        let (origin, unread, requests) = (origin.clone(), watched.clone(), begun.clone());
+        requests.begin();
         credit.request();
         request.extensions_mut().insert(credit.clone());
-        async move { Ok::<_, Infallible>(answer(request, origin, caller, unread).await) }
+        // A proxy sends the requests of many clients.
+        let counted = (!is_proxy).then_some(requests);
+        async move { Ok::<_, Infallible>(answer(request, origin, caller, unread, counted).await) }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -106,15 +106,24 @@ pub(super) async fn serve(stream: Stream, origin: Arc<AppState>, peer: &Peer) ->
     .await
 }
 
-/// Answers a request. If it asks for a WebSocket, a task begins that serves it.
+/// Answers a request. If it asks for a WebSocket, a task begins that serves it. `counted` has the
+/// pace of the connection, if it has one.
 async fn answer(
     mut request: Request<Incoming>,
     origin: Arc<AppState>,
     caller: Caller,
     unread: Arc<UnreadAnswers>,
+    counted: Option<Arc<Requests>>,
 ) -> Response<Watched> {
+    if let Some(requests) = &counted {
+        requests.keep_pace().await;
+    }
+    let is_publish = request.method() == Method::POST;
     let upgrade = hyper::upgrade::on(&mut request);
     let mut answer = http::answer(&origin, request, &caller).await;
+    if let Some(requests) = counted.filter(|_| is_publish && answer.status().is_success()) {
+        requests.forget_publish();
+    }
     if let Some(handshake) = answer.extensions_mut().remove::<Arc<Handshake>>() {
         let switched = Switched { upgrade, handshake };
         // It ends with the connection, whose streams then fail.

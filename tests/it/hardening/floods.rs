@@ -1,12 +1,13 @@
-//! Floods of HTTP/2 frames that request nothing, as many as a connection carries.
+//! Floods: HTTP/2 frames that request nothing, as many as a connection carries, and requests that do
+//! not wait for the response to the one before.
 
 use super::memory::{honest, honest_beside};
 use super::{assert_calm, assert_sane, memory};
-use crate::kit::{Origin, PATIENCE};
-use crate::stores::overload::h2_on;
+use crate::kit::{Origin, PATIENCE, read_until};
+use crate::stores::overload::{h2_on, send};
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::Request;
+use hyper::{Method, Request, StatusCode};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -15,6 +16,10 @@ use tokio::time::timeout;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const CONNECTIONS: usize = 4;
 const FLOOD: Duration = Duration::from_secs(1);
+/// Requests of one connection that do not wait for a response, and the shortest time in which they
+/// are answered: 64 at once, and then 1,600 a second.
+const REQUESTS: usize = 700;
+const ANSWERED_IN: Duration = Duration::from_millis(350);
 
 /// Returns an HTTP/2 frame (RFC 9113, section 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -85,4 +90,29 @@ async fn large_bodies_over_http_2_are_read_as_they_come() {
         let answer = timeout(PATIENCE, connection.send_request(request)).await;
         assert_eq!(answer.expect("in time").expect("an answer").status(), 201);
     }
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_at_a_rate() {
+    let origin = Origin::start();
+    let begun = Instant::now();
+    let requests = "GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(REQUESTS);
+    let mut stream = origin.raw(requests.as_bytes()).await;
+    let is_answered = |text: &str| text.matches("HTTP/1.1 404").count() == REQUESTS;
+    read_until(&mut stream, is_answered).await;
+    assert!(begun.elapsed() >= ANSWERED_IN, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn concurrent_requests_of_a_connection_over_http_2_are_answered_at_a_rate() {
+    let origin = Origin::start();
+    let begun = Instant::now();
+    let connection = h2_on(TcpStream::connect(origin.listen).await.expect("it listens")).await;
+    let requests = (0..REQUESTS).map(|_| {
+        let mut connection = connection.clone();
+        async move { send(&mut connection, Method::GET, "/nothing", "").await.status() }
+    });
+    let answers = timeout(PATIENCE, futures_util::future::join_all(requests)).await;
+    assert_eq!(answers.expect("in time"), [StatusCode::NOT_FOUND; REQUESTS]);
+    assert!(begun.elapsed() >= ANSWERED_IN, "{:?}", begun.elapsed());
 }
