@@ -96,6 +96,10 @@ impl SegmentClock {
     /// stream without a mark. After an outage, or after sleep on an idle channel, clients arrive
     /// with the marks of many segments, and each mark would otherwise need a response of its own
     /// until the boundary.
+    ///
+    /// A mark at the end of the response itself comes from an origin whose clock is ahead. Without
+    /// an event, such a response would end with the cursor of its request, and a cache that keeps it
+    /// too long would answer each further request with it. It therefore ends at another instant.
     pub fn span(&self, lane: u64, now: u64, arrival: Arrival) -> Span {
         let segment = self.segment_at(lane, now);
         let left = segment.ends_at - now.max(segment.starts_at);
@@ -103,7 +107,8 @@ impl SegmentClock {
             Arrival::Marked(mark) => segment.starts_at < mark && mark < segment.ends_at,
             Arrival::New | Arrival::Straggler => false,
         };
-        let run_on = left < LEAST_LEFT_MS.min(self.length_ms / 2) && !from_tick;
+        let least_left = LEAST_LEFT_MS.min(self.length_ms / 2);
+        let run_on = left < least_left && !from_tick;
         let boundary = segment.ends_at + if run_on { self.length_ms } else { 0 };
         let is_straggler = match arrival {
             Arrival::Marked(mark) => mark < segment.starts_at,
@@ -113,6 +118,11 @@ impl SegmentClock {
         let ends_at = match self.rejoin_tick_ms {
             tick if tick > 0 && is_straggler => boundary.min((now / tick + 1) * tick),
             _ => boundary,
+        };
+        let ends_at = match arrival {
+            Arrival::Marked(mark) if mark == ends_at && run_on => segment.ends_at,
+            Arrival::Marked(mark) if mark == ends_at => ends_at + least_left,
+            _ => ends_at,
         };
         self.span_until(lane, now, ends_at)
     }
@@ -197,6 +207,17 @@ mod tests {
     }
 
     #[test]
+    fn a_response_never_ends_with_the_mark_of_its_request() {
+        // The mark of an origin whose clock is ahead by more than two seconds.
+        assert_eq!(CLOCK.span(0, 25_000, Arrival::Marked(30_000)).ends_at, 32_000);
+        assert_eq!(CLOCK.span(0, 30_100, Arrival::Marked(32_000)).ends_at, 60_000);
+        // A clock that is ahead by a whole segment.
+        assert_eq!(CLOCK.span(0, 29_000, Arrival::Marked(60_000)).ends_at, 30_000);
+        // A clock that is ahead by less: the response runs on.
+        assert_eq!(CLOCK.span(0, 29_000, Arrival::Marked(30_000)).ends_at, 60_000);
+    }
+
+    #[test]
     fn lanes_split_the_wave_evenly() {
         let clock = SegmentClock { lanes: 3, ..CLOCK };
         let ends: Vec<u64> = (0..3).map(|lane| clock.segment_at(lane, 45_000).ends_at).collect();
@@ -221,6 +242,7 @@ mod tests {
             prop_assert_eq!(clock.segment_at(lane, segment.ends_at).number, segment.number + 1);
             let span = clock.span(lane, now, arrival);
             prop_assert!(span.ends_at > now);
+            prop_assert!(Arrival::Marked(span.ends_at) != arrival);
             prop_assert!(span.ends_at - now <= clock.longest_ms());
         }
     }

@@ -102,9 +102,7 @@ impl Client {
 
     /// Fails when responses that bring nothing follow each other without a pause.
     fn note_use(&mut self) -> Stopped {
-        // Known (docs/findings.md): while an origin is ahead of another one, the end of a segment may
-        // lead to the same segment again.
-        if self.ledger.has_news || self.world.is_ahead.load(Ordering::Relaxed) {
+        if self.ledger.has_news {
             self.useless.clear();
             return Ok(());
         }

@@ -43,8 +43,6 @@ pub struct World {
     finding: Mutex<Option<String>>,
     found: Notify,
     is_over: tokio::sync::Semaphore,
-    /// Whether the clock of an origin was set forward, so that its segments end too early.
-    pub is_ahead: AtomicBool,
     /// Whether the faults are over.
     pub is_calm: AtomicBool,
 }
@@ -62,7 +60,6 @@ impl World {
             finding: Mutex::default(),
             found: Notify::new(),
             is_over: tokio::sync::Semaphore::new(0),
-            is_ahead: AtomicBool::new(false),
             is_calm: AtomicBool::new(false),
         }
     }
@@ -197,7 +194,6 @@ async fn operate(world: &Arc<World>, plan: &WorldPlan, run: &Run, caches: &[Arc<
                 if let Some(stepped) = world.origin(*origin) {
                     world.say(format!("the clock of origin {origin} is set by {ms} ms"));
                     stepped.time.step(*ms);
-                    world.is_ahead.fetch_or(*ms > 0, Ordering::Relaxed);
                 }
             }
             Operation::Pause(ms) => {
