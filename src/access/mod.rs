@@ -1,9 +1,10 @@
 //! Access control: the keys of tokens, the private channels, and the secrets with which an edge
 //! shows that it has checked a client (edge vouching).
 //!
-//! This module verifies tokens and edge secrets; `http/access` finds them in a request. The keys of
-//! a JWKS are fetched about every five minutes, and earlier (but at most every 10 s) when a token
-//! names an unknown key, so an issuer can change its keys without notice.
+//! This module verifies tokens and edge secrets, and `Access::decide` says whether a client may
+//! read or publish; `http/access` finds the tokens and secrets in a request. The keys of a JWKS are
+//! fetched about every five minutes, and earlier (but at most every 10 s) when a token names an
+//! unknown key, so an issuer can change its keys without notice.
 
 pub mod revocation;
 pub mod scope;

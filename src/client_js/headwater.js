@@ -1,6 +1,9 @@
 // The Headwater client: follows channels of a Headwater origin, also through caches and proxies,
 // and delivers each event once and in order. docs/protocol.md is the contract; the sections in the
 // comments are its sections. share.js, history.js and socket.js are loaded when they are needed.
+//
+// _follow repeats #attempt. The wait before the next attempt comes from #read after a planned end, and
+// from #fault after a failure. _watch ends an attempt without bytes.
 
 const [CONNECTING, OPEN, CLOSED] = [0, 1, 2];
 

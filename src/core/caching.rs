@@ -25,7 +25,7 @@ pub enum Freshness {
     /// A stream that ends at this instant (ms). It is fresh until shortly before that instant.
     Segment { ends_at: u64 },
     /// A finished response that is the same for every client with this cursor.
-    Forever,
+    SameForCursor,
     /// A full page of the history. Its events do not change while they are kept.
     FullPage,
     /// A file of the program, which may be another one after an upgrade.
@@ -50,7 +50,7 @@ pub enum Ending {
     /// The next event of the reader is no longer kept.
     FellBehind,
     /// The store failed, or no longer has events that were already sent.
-    StoreLost,
+    StoreFailed,
     /// The process had to stop before the boundary.
     Cut,
     /// The client disconnected.
@@ -70,7 +70,7 @@ impl Freshness {
                 let seconds_left = ends_at.saturating_sub(now) / 1_000;
                 write!(value, "{}, no-transform", seconds_left.saturating_sub(1).max(1))
             }
-            Self::Forever => write!(value, "60"),
+            Self::SameForCursor => write!(value, "60"),
             Self::FullPage => write!(value, "3600, immutable"),
             Self::File => write!(value, "60"),
             Self::Unchanging => write!(value, "31536000, immutable"),
@@ -96,7 +96,7 @@ impl Ending {
         Self::Full,
         Self::ChannelEnd,
         Self::FellBehind,
-        Self::StoreLost,
+        Self::StoreFailed,
         Self::Cut,
         Self::ClientGone,
     ];
@@ -107,7 +107,7 @@ impl Ending {
     pub fn is_whole(self) -> bool {
         match self {
             Self::Boundary | Self::Full | Self::ChannelEnd => true,
-            Self::FellBehind | Self::StoreLost | Self::Cut | Self::ClientGone => false,
+            Self::FellBehind | Self::StoreFailed | Self::Cut | Self::ClientGone => false,
         }
     }
 
@@ -118,7 +118,7 @@ impl Ending {
             Self::Full => "full",
             Self::ChannelEnd => "channel_end",
             Self::FellBehind => "fell_behind",
-            Self::StoreLost => "store_lost",
+            Self::StoreFailed => "store_lost",
             Self::Cut => "cut",
             Self::ClientGone => "client_gone",
         }
@@ -137,7 +137,7 @@ mod tests {
         check(Freshness::Segment { ends_at: 30_000 }, "public, max-age=29, no-transform");
         check(Freshness::Segment { ends_at: 29_999 }, "public, max-age=28, no-transform");
         check(Freshness::Segment { ends_at: 10 }, "public, max-age=1, no-transform");
-        check(Freshness::Forever, "public, max-age=60");
+        check(Freshness::SameForCursor, "public, max-age=60");
         check(Freshness::FullPage, "public, max-age=3600, immutable");
         check(Freshness::File, "public, max-age=60");
         check(Freshness::Unchanging, "public, max-age=31536000, immutable");

@@ -1,4 +1,6 @@
 //! Decides where a stream begins, from what the client requested and what the log has.
+//! `hub/join.rs` (`plan`) asks this module, except for a cursor whose positions are all in the tail
+//! buffers, which is always honoured.
 //!
 //! A cursor that cannot be honoured never leads to an HTTP error, because any status other than 200
 //! ends a native `EventSource` permanently. It is not ignored silently either: the client receives

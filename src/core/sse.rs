@@ -3,8 +3,8 @@
 //!
 //! An SSE event ends with an empty line. Control events have data, because Firefox and WebKit drop
 //! the id of an SSE event without data. They have a type of their own, so that `onmessage` does not
-//! receive them. `retry` is long while a stream runs and short only just before a planned end, so a
-//! client backs off after a broken connection but not at a boundary.
+//! receive them. `retry` is long while a stream runs and as a rule short just before a planned end
+//! (`Hub::retry_ms`), so a client backs off after a broken connection but not at a boundary.
 
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, Event};

@@ -1,12 +1,12 @@
 //! The newest events of one channel as encoded SSE bytes, in one bounded append-only buffer. The
 //! buffer stores nothing for a reader: a reader has a position, and passes it to
-//! [`TailBuffer::read`]. This is the same after a missed wake-up, a late start or a reconnect.
-//! `base` is the id of the last event before the buffer. Earlier events come from the store.
+//! [`TailBuffer::read`], also after a missed wake-up, a late start or a reconnect. `base` is the id
+//! of the last event before the buffer. Earlier events come from the store.
 //!
 //! A lagging reader gets its pending events in large chunks. A chunk inside one block refers to the
-//! bytes of the block, which all readers share. Several small blocks, in which the newest events
-//! are, are copied into one chunk of at most [`CHUNK_BYTES`]. A reader takes its next chunk only
-//! after it has sent the last one, so it holds one chunk at most.
+//! bytes of the block, which all readers share. The newest events are in small blocks. `read`
+//! copies several of these into one chunk of at most [`CHUNK_BYTES`]. A reader takes its next chunk
+//! only after it has sent the last one, so it holds one chunk at most.
 
 use crate::core::cursor::EventId;
 use crate::core::event::StoredEvent;

@@ -121,15 +121,15 @@ impl AppState {
     /// Waits for a permit to read many events and to build a response from them. The permits are
     /// few, so that some processors are always left for publishes and streams. Reading a store on
     /// another machine needs no permit (`None`), because this process only waits for it.
-    pub(super) async fn turn_to_read(&self) -> Result<Option<OwnedSemaphorePermit>, Exhausted> {
+    pub(super) async fn permit_to_read(&self) -> Result<Option<OwnedSemaphorePermit>, Exhausted> {
         match self.hub.shares_store() {
             true => Ok(None),
-            false => self.turn_to_build(None).await.map(Some),
+            false => self.permit_to_build(None).await.map(Some),
         }
     }
 
     /// Returns the permit that a request already has, or waits for one to build its response.
-    pub(super) async fn turn_to_build(
+    pub(super) async fn permit_to_build(
         &self,
         turn: Option<OwnedSemaphorePermit>,
     ) -> Result<OwnedSemaphorePermit, Exhausted> {

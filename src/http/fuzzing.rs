@@ -5,9 +5,9 @@ pub use super::negotiation::{accepts_event_stream, accepts_gzip, accepts_openmet
 pub use super::problem::Problem;
 pub use super::websocket::wire_config;
 
-use super::intake::{Intake, Publisher};
+use super::body_turns::BodyTurns;
+use super::intake::{Intake, PublisherId};
 use super::route::Query;
-use super::turns::Turns;
 use super::{access, history, publish, subscribe};
 use crate::core::cursor::EventId;
 use crate::core::resume::ResumeFrom;
@@ -52,6 +52,6 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 /// Decodes a compressed body.
 pub async fn gunzip(bytes: &[u8], limit: usize) -> Result<Option<Bytes>, Problem> {
     let intake = Intake::new(8 * limit, 2 * limit);
-    let mut room = intake.room(Publisher::Subject(String::new()));
-    publish::gunzip(bytes, limit, &mut room, &Turns::new(1)).await
+    let mut room = intake.room(PublisherId::Subject(String::new()));
+    publish::gunzip(bytes, limit, &mut room, &BodyTurns::new(1)).await
 }

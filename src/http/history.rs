@@ -65,7 +65,7 @@ pub(super) async fn answer(
     let (wanted, events) = wanted_page(app, name, query).await?;
     let limit = PageLimit { events, bytes: PAGE_BYTES_MAX };
     let largest = PAGE_BYTES_MAX.max(app.config().event_bytes);
-    let turn = app.turn_to_read().await?;
+    let permit = app.permit_to_read().await?;
     let charge = app.hub.memory(PAGE_MEMORY_FACTOR * largest).await?;
     let page = match wanted {
         Wanted::After(place) | Wanted::Since { place, .. } => {
@@ -76,7 +76,7 @@ pub(super) async fn answer(
             app.hub.read_back(name, place, limit).await
         }
     }?;
-    let turn = app.turn_to_build(turn).await?;
+    let permit = app.permit_to_build(permit).await?;
     let bounds = page.bounds;
     let (first, last) = (page.events.first(), page.events.last());
     let is_backwards = matches!(wanted, Wanted::Before(_));
@@ -101,7 +101,7 @@ pub(super) async fn answer(
     let weight: usize = page.events.iter().map(|stored| stored.event.weight()).sum();
     let freshness = if is_final { Freshness::FullPage } else { Freshness::Second };
     let of = name.clone();
-    let body = built(weight, (turn, charge), move || {
+    let body = built(weight, (permit, charge), move || {
         let events = page.events.iter().map(|stored| event_json(&of, stored)).collect();
         serde_json::to_vec(&PageJson { events, next, previous, trimmed_to })
     });
@@ -159,11 +159,11 @@ pub(super) fn read_answer(
 /// the client has disconnected.
 pub(super) async fn built(
     weight: usize,
-    (turn, charge): (OwnedSemaphorePermit, Charge),
+    (permit, charge): (OwnedSemaphorePermit, Charge),
     build: impl FnOnce() -> serde_json::Result<Vec<u8>> + Send + 'static,
 ) -> Result<Bytes, Problem> {
     let build = move || {
-        let _turn = turn;
+        let _permit = permit;
         build().map(|body| charge.hold(body))
     };
     let body = match weight > LARGE_BYTES {

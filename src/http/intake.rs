@@ -24,7 +24,7 @@ const SHARE_PARTS: usize = 4;
 /// The publisher of a request, identified by the `sub` of its token, or without one by the address
 /// of the client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Publisher {
+pub enum PublisherId {
     /// The `sub` claim of the token.
     Subject(String),
     /// The client, by its address.
@@ -36,13 +36,13 @@ pub struct Intake {
     general: Semaphore,
     small: Semaphore,
     share_bytes: usize,
-    shares: Mutex<HashMap<Publisher, usize>>,
+    shares: Mutex<HashMap<PublisherId, usize>>,
 }
 
 /// The memory that one body has reserved. Dropping it releases the memory.
 pub struct Room<'a> {
     intake: &'a Intake,
-    publisher: Publisher,
+    publisher: PublisherId,
     bytes: usize,
     permits: Vec<SemaphorePermit<'a>>,
 }
@@ -62,14 +62,14 @@ impl Intake {
     }
 
     /// Starts a reservation for the body of one publish, with 0 bytes.
-    pub fn room(&self, publisher: Publisher) -> Room<'_> {
+    pub fn room(&self, publisher: PublisherId) -> Room<'_> {
         Room { intake: self, publisher, bytes: 0, permits: Vec::new() }
     }
 }
 
 impl Room<'_> {
     /// Returns the publisher of the body.
-    pub fn publisher(&self) -> &Publisher {
+    pub fn publisher(&self) -> &PublisherId {
         &self.publisher
     }
 
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn one_publisher_leaves_room_for_others_and_all_leave_some_for_small_bodies() {
         let intake = Intake::new(64 << 20, 8 << 20);
-        let publisher = |name: &str| Publisher::Subject(name.to_owned());
+        let publisher = |name: &str| PublisherId::Subject(name.to_owned());
         let mut greedy = intake.room(publisher("greedy"));
         greedy.grow(16 << 20).unwrap();
         let mut more = intake.room(publisher("greedy"));

@@ -1,10 +1,11 @@
 //! Long polls (`?mode=hold`): the SSE events of a stream as one complete body, for caches that
 //! share a response among clients only when it is complete, such as nginx.
 //!
-//! The response ends with its first events, or after a timeout. A cache may keep a response for
-//! ever if the request had a cursor and the response has only events: no gap, no state and no end
-//! of the channel. The mark of such a response is the end of the segment of its newest event, so
-//! two origins give the same closing cursor after the same events.
+//! The response ends with its first events, or after a timeout. The content of a response never
+//! changes if the request had a cursor and the response has only events: no gap or state at its
+//! beginning, and no end of the channel. A cache may keep it for a minute
+//! (`Freshness::SameForCursor`). The mark of such a response is the end of the segment of its
+//! newest event, so two origins give the same closing cursor after the same events.
 
 use super::AppState;
 use crate::core::caching::{Ending, Freshness};
@@ -12,7 +13,7 @@ use crate::core::resume::ResumeFrom;
 use crate::core::segment::Span;
 use crate::core::sse::{self, ShedReason};
 use crate::hub::Joined;
-use crate::hub::reader::{Lost, Step};
+use crate::hub::reader::{ReadFailure, Step};
 use crate::limits::budget::Charge;
 use crate::sync::lifecycle::Stage;
 use crate::sync::waiters::Registration;
@@ -53,10 +54,10 @@ pub(super) async fn body(
     let has_news = !joined.prelude.gaps.is_empty() || !joined.prelude.state.is_empty();
     let mut gathered = match gather(app, &mut joined, has_news).await {
         Ok(gathered) => gathered,
-        Err(lost) => {
-            counted.ending = match lost {
-                Lost::FellBehind => Ending::FellBehind,
-                Lost::Store(_) => Ending::StoreLost,
+        Err(failure) => {
+            counted.ending = match failure {
+                ReadFailure::FellBehind => Ending::FellBehind,
+                ReadFailure::Store(_) => Ending::StoreFailed,
             };
             return Err(ShedReason::Store);
         }
@@ -72,9 +73,9 @@ pub(super) async fn body(
             app.hub.memory(needed).await.map_err(|_| ShedReason::Memory)?
         }
     };
-    let is_for_ever = gathered.events > 0 && !has_news && matches!(asked, ResumeFrom::After(_));
+    let has_only_events = gathered.events > 0 && !has_news && matches!(asked, ResumeFrom::After(_));
     let span = span(app, &joined, &gathered, lane);
-    let retry_ms = match is_for_ever {
+    let retry_ms = match has_only_events {
         true => app.hub.retry_ms(),
         false => sse::RETRY_EMPTY_LONG_POLL_MS.max(app.hub.retry_ms()),
     };
@@ -89,12 +90,16 @@ pub(super) async fn body(
     app.hub.metrics().sent(gathered.events, body.len());
     app.hub.note_sent(&reader);
     // A response that ends with the channel is not final, because the channel can be reopened.
-    let is_final = is_for_ever && !gathered.is_ended;
-    let freshness = if is_final { Freshness::Forever } else { Freshness::Second };
+    let is_final = has_only_events && !gathered.is_ended;
+    let freshness = if is_final { Freshness::SameForCursor } else { Freshness::Second };
     Ok((charge.hold(body), freshness))
 }
 
-async fn gather(app: &AppState, joined: &mut Joined, has_news: bool) -> Result<Gathered, Lost> {
+async fn gather(
+    app: &AppState,
+    joined: &mut Joined,
+    has_news: bool,
+) -> Result<Gathered, ReadFailure> {
     let mut gathered = Gathered::default();
     let mut stage = Registration::new(app.hub.lifecycle().clone());
     let wait =

@@ -10,6 +10,7 @@ mod admin;
 mod app_state;
 mod audit;
 mod body_events;
+mod body_turns;
 mod bound;
 mod caller;
 mod channel_changes;
@@ -34,7 +35,7 @@ mod site;
 mod state;
 pub mod stream_body;
 mod subscribe;
-mod turns;
+
 pub mod websocket;
 
 use crate::core::caching::Freshness;

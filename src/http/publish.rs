@@ -2,14 +2,15 @@
 //!
 //! A body is read up to a size limit, and its events are checked before they reach the store. The
 //! memory for all bodies that are being read is limited too: a publish that does not fit is refused
-//! and does not wait for others.
+//! and does not wait for others. `check_rate` and `check_quotas` enforce the rates and quotas of
+//! publishers (`limits::rates`), also for WebSockets.
 
 use super::access::may_publish;
 use super::body_events::{Shape, batch_events, removes_key, shape, single_event};
-use super::intake::{Intake, Publisher, Room, SMALL_BYTES};
+use super::body_turns::BodyTurns;
+use super::intake::{Intake, PublisherId, Room, SMALL_BYTES};
 use super::problem::Problem;
 use super::route::Query;
-use super::turns::Turns;
 use super::{AppState, CHANNEL_METHODS, HttpResponse, json};
 use crate::core::caching::Freshness;
 use crate::core::cursor::EventId;
@@ -19,7 +20,7 @@ use crate::core::trace_context::{TRACEPARENT, TraceContext};
 use crate::http::HttpConfig;
 use crate::limits::client_address::Client;
 use crate::limits::intake_pace::ByteCredit;
-use crate::limits::rates::{Quota, Rates, RatesConfig, TooFast};
+use crate::limits::rates::{PublisherQuota, Rates, RatesConfig, TooFast};
 use crate::store::{IDEMPOTENCY_KEY_RULE, Idempotency, Publication, Published};
 use crate::sync::background;
 use crate::sync::replaceable::Replaceable;
@@ -68,7 +69,7 @@ pub(super) struct Publishing {
     intake: Intake,
     rates: Replaceable<Rates>,
     /// Each large body that is being decoded or parsed has a turn.
-    turns: Turns,
+    turns: BodyTurns,
 }
 
 impl Publishing {
@@ -78,7 +79,7 @@ impl Publishing {
         let largest = 2 * config.batch_bytes.max(config.event_bytes);
         // Half of the cores stay free for other requests.
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let turns = Turns::new((cores / 2).max(1));
+        let turns = BodyTurns::new((cores / 2).max(1));
         Self { intake: Intake::new(config.publish_buffer, largest), rates, turns }
     }
 
@@ -90,7 +91,8 @@ impl Publishing {
     /// Counts these events against the rates of the publisher and of the channel.
     ///
     /// # Errors
-    /// Fails with `429` when a rate is used up.
+    /// Fails with `429` when a rate is used up, and with `413` when the rate never admits so many
+    /// events at once.
     pub fn check_rate(
         &self,
         channel: &ChannelName,
@@ -184,8 +186,8 @@ async fn publish(
     let key = idempotency_key(&head.headers)?;
     let longest = app.config().body_timeout;
     let publisher = match subject {
-        Some(subject) if !subject.is_empty() => Publisher::Subject(subject.to_owned()),
-        _ => Publisher::Client(client),
+        Some(subject) if !subject.is_empty() => PublisherId::Subject(subject.to_owned()),
+        _ => PublisherId::Client(client),
     };
     let room = app.publishing.intake.room(publisher);
     let credit = head.extensions.get::<Arc<ByteCredit>>();
@@ -217,7 +219,7 @@ async fn batch(
     app: &AppState,
     body: Bytes,
     separator: Separator,
-    publisher: &Publisher,
+    publisher: &PublisherId,
 ) -> Result<Vec<Event>, Problem> {
     let (events, event_bytes) = (app.config().batch_events, app.config().event_bytes);
     let limits = BatchLimits { events, event_bytes };
@@ -290,15 +292,15 @@ pub(super) async fn check_quotas(
     if has_key {
         let detail = "the publisher uses too many idempotency keys \
                       (--idempotency-keys-per-subject); nothing was stored, wait and send it again";
-        let taken = rates.take_one(Quota::IdempotencyKey, subject);
+        let taken = rates.take_one(PublisherQuota::IdempotencyKey, subject);
         taken.map_err(|wait| refused(detail, wait))?;
     }
-    if rates.has(Quota::NewChannel) {
+    if rates.has(PublisherQuota::NewChannel) {
         let bounds = app.hub.log_state(channel).await?.bounds;
         if bounds.last == bounds.beginning {
             let detail = "the publisher makes too many channels (--new-channels-per-subject); \
                           nothing was stored. Publish to a channel that is there already";
-            let taken = rates.take_one(Quota::NewChannel, subject);
+            let taken = rates.take_one(PublisherQuota::NewChannel, subject);
             taken.map_err(|wait| refused(detail, wait))?;
         }
     }
@@ -383,7 +385,7 @@ pub(super) async fn gunzip(
     bytes: &[u8],
     limit: usize,
     room: &mut Room<'_>,
-    turns: &Turns,
+    turns: &BodyTurns,
 ) -> Result<Option<Bytes>, Problem> {
     let not_gzip = |why: &dyn std::fmt::Display| {
         let detail = format!("the body is not gzip as Content-Encoding says: {why}");

@@ -1,5 +1,6 @@
 //! `GET /channels/{name}/state`: the newest event of each key as JSON. Requests for an unchanged
-//! channel share one body.
+//! channel share one body, and requests at the same time wait for the one that builds it. If the
+//! memory budget has no room for a copy, each of them builds the body, one after the other.
 
 use super::history::{built, event_json, read_answer};
 use super::problem::Problem;
@@ -76,12 +77,12 @@ async fn shared_state(
         return Ok(state.body.clone());
     }
     *known = None;
-    let turn = app.turn_to_read().await?;
+    let permit = app.permit_to_read().await?;
     let (state, charge) = app.hub.state(name).await?;
-    let turn = app.turn_to_build(turn).await?;
+    let permit = app.permit_to_build(permit).await?;
     let weight: usize = state.events.iter().map(|stored| stored.event.weight()).sum();
     let name = name.clone();
-    let body = built(weight, (turn, charge), move || {
+    let body = built(weight, (permit, charge), move || {
         let events = state.events.iter().map(|stored| event_json(&name, stored)).collect();
         serde_json::to_vec(&StateJson { events, cursor: state.position.to_string() })
     });

@@ -149,7 +149,7 @@ fn cache_headers(
     headers: &mut HeaderMap,
 ) {
     let freshness = match freshness {
-        Freshness::Segment { .. } if is_planted(Plant::EndlessReplay) => Freshness::Forever,
+        Freshness::Segment { .. } if is_planted(Plant::EndlessReplay) => Freshness::SameForCursor,
         freshness => freshness,
     };
     let now = app.hub.clock().now();

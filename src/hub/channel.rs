@@ -27,7 +27,7 @@ use tokio::sync::OnceCell;
 pub struct Channel {
     name: ChannelName,
     writer: EventWriter,
-    log: Mutex<TailBuffer>,
+    buffer: Mutex<TailBuffer>,
     waiters: WaiterList,
     /// The snapshots with which the fresh joins of a segment begin, by the instant at which the
     /// segment began.
@@ -106,7 +106,7 @@ impl Channel {
         let writer = EventWriter::new(name.clone(), format);
         Self {
             name,
-            log: Mutex::new(TailBuffer::new(writer.clone(), 0)),
+            buffer: Mutex::new(TailBuffer::new(writer.clone(), 0)),
             writer,
             waiters: WaiterList::default(),
             fresh: Mutex::default(),
@@ -128,20 +128,20 @@ impl Channel {
     }
 
     /// Locks the tail buffer. Keep the guard for a few instructions only.
-    pub fn log(&self) -> MutexGuard<'_, TailBuffer> {
-        self.log.lock()
+    pub fn buffer(&self) -> MutexGuard<'_, TailBuffer> {
+        self.buffer.lock()
     }
 
     /// Appends events. The caller has to wake the readers.
     pub(crate) fn append(&self, previous: EventId, events: &[StoredEvent], bytes_max: usize) {
-        let mut log = self.log();
+        let mut log = self.buffer();
         log.set_bytes_max(bytes_max);
         log.append(previous, events);
     }
 
     /// Drops everything that was read from the store.
     pub(crate) fn reset(&self) {
-        self.log().reset();
+        self.buffer().reset();
         self.fresh.lock().clear();
     }
 
@@ -169,7 +169,7 @@ impl Channel {
             // The budget has no room to keep another copy, so each later join makes its own.
             self.fresh.lock().remove(&starts_at);
         }
-        if self.log().covers(fresh.position) {
+        if self.buffer().covers(fresh.position) {
             return Ok(fresh);
         }
         // The position is not in the tail buffer. The store must still keep the events after it, or
@@ -191,8 +191,8 @@ impl Channel {
     ) -> Result<Fresh, ReadError> {
         let log_state = store.log_state(&self.name).await?;
         if !log_state.keyed {
-            let position = self.log().position_before(starts_at);
-            let position = match position.filter(|_| !self.log().is_ended()) {
+            let position = self.buffer().position_before(starts_at);
+            let position = match position.filter(|_| !self.buffer().is_ended()) {
                 Some(position) => position,
                 None => store.position_before(&self.name, starts_at).await?,
             };

@@ -8,7 +8,7 @@
 //! Any other end is an error, and the driver must break off the transfer, so that no cache keeps
 //! the response.
 
-use super::reader::{Delivery, Lost, Place, Reader, Step};
+use super::reader::{Delivery, Place, ReadFailure, Reader, Step};
 use super::{Hub, Joined};
 use crate::core::caching::Ending;
 use crate::core::cursor::EventId;
@@ -233,7 +233,7 @@ impl EventStream {
                 self.ending = Some(Ending::ChannelEnd);
                 Poll::Ready(None)
             }
-            Poll::Ready(Err(lost)) => Poll::Ready(Some(Err(self.abort(&lost)))),
+            Poll::Ready(Err(failure)) => Poll::Ready(Some(Err(self.abort(&failure)))),
             Poll::Pending if is_over => {
                 self.close(Ending::Boundary);
                 self.poll_next(context)
@@ -284,12 +284,12 @@ impl EventStream {
         self.ending = Some(ending);
     }
 
-    fn abort(&mut self, lost: &Lost) -> StreamAborted {
-        let ending = match lost {
-            Lost::FellBehind => Ending::FellBehind,
-            Lost::Store(why) => {
+    fn abort(&mut self, failure: &ReadFailure) -> StreamAborted {
+        let ending = match failure {
+            ReadFailure::FellBehind => Ending::FellBehind,
+            ReadFailure::Store(why) => {
                 tracing::warn!(%why, "a stream is aborted");
-                Ending::StoreLost
+                Ending::StoreFailed
             }
         };
         self.ending = Some(ending);

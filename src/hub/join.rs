@@ -247,7 +247,7 @@ impl Prelude {
 /// Whether the tail buffer alone shows that the client's position is in the log and that more
 /// events may follow.
 fn is_in_tail_buffer(lease: &Lease, position: EventId) -> bool {
-    let log = lease.log();
+    let log = lease.buffer();
     let is_within = log.covers(position) && log.last().is_some_and(|last| position <= last);
     // After an `end` event, only the store can tell whether the channel was reopened.
     is_within && !(log.is_ended() && log.last() == Some(position))

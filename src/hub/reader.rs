@@ -82,7 +82,7 @@ pub enum Step {
 
 /// The reason why a stream cannot go on without missing events.
 #[derive(Debug)]
-pub enum Lost {
+pub enum ReadFailure {
     /// The next event is no longer kept.
     FellBehind,
     /// The store no longer has events that this reader has already handed out, or it fails.
@@ -199,7 +199,7 @@ impl Reader {
 
     /// Returns the newest position of each channel in memory, for [`Plant::CursorSkip`].
     pub fn newest_positions(&self) -> Vec<EventId> {
-        let newest = |tail: &Tail| tail.lease.log().last().unwrap_or(tail.position);
+        let newest = |tail: &Tail| tail.lease.buffer().last().unwrap_or(tail.position);
         self.tails.iter().map(newest).collect()
     }
 
@@ -222,7 +222,7 @@ impl Reader {
         &mut self,
         context: &mut Context<'_>,
         bytes_max: usize,
-    ) -> Poll<Result<Step, Lost>> {
+    ) -> Poll<Result<Step, ReadFailure>> {
         loop {
             let read = match self.tails.len() {
                 1 => self.read_one(context.waker(), bytes_max),
@@ -234,29 +234,29 @@ impl Reader {
             let Some(mut paging) = self.paging.take() else {
                 return if self.is_over() { Poll::Ready(Ok(Step::Ended)) } else { Poll::Pending };
             };
-            match paging.page.as_mut().poll(context) {
+            let polled = paging.page.as_mut().poll(context);
+            match polled.map_err(|error| ReadFailure::Store(error.to_string()))? {
                 Poll::Pending => {
                     self.paging = Some(paging);
                     return Poll::Pending;
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Lost::Store(error.to_string()))),
-                Poll::Ready(Ok((page, charge))) => match self.take_page(paging, page, charge) {
-                    Err(lost) => return Poll::Ready(Err(lost)),
-                    Ok(Some(delivery)) => return Poll::Ready(Ok(Step::Events(delivery))),
-                    Ok(None) => {}
-                },
+                Poll::Ready((page, charge)) => {
+                    if let Some(delivery) = self.take_page(paging, page, charge)? {
+                        return Poll::Ready(Ok(Step::Events(delivery)));
+                    }
+                }
             }
         }
     }
 
     /// Reads a stream of one channel, whose encoded events go out unchanged.
     fn read_one(&mut self, waker: &Waker, bytes_max: usize) -> Option<Delivery> {
-        let until_ms = self.until_ms;
-        let tail = &mut self.tails[0];
+        let (until_ms, tail) = (self.until_ms, &mut self.tails[0]);
         if self.paging.is_some() || !tail.may_read(waker) {
             return None;
         }
-        let read = tail.lease.log().read(tail.position, until_ms, bytes_max.min(TAIL_READ_BYTES));
+        let read =
+            tail.lease.buffer().read(tail.position, until_ms, bytes_max.min(TAIL_READ_BYTES));
         match read {
             Read::Events(chunk) => {
                 tail.passed(&chunk);
@@ -302,7 +302,7 @@ impl Reader {
             if !tail.ahead.is_empty() || !tail.may_read(waker) {
                 continue;
             }
-            let read = tail.lease.log().read_each(tail.position, self.until_ms, CHUNK_BYTES);
+            let read = tail.lease.buffer().read_each(tail.position, self.until_ms, CHUNK_BYTES);
             match read {
                 Ok(chunks) => tail.ahead.extend(chunks),
                 Err(Read::BeforeTail) => {
@@ -318,7 +318,7 @@ impl Reader {
     fn ask_store(&mut self, index: usize, bytes_max: usize) {
         let tail = &self.tails[index];
         let (generation, base) = {
-            let log = tail.lease.log();
+            let log = tail.lease.buffer();
             (log.generation(), log.base())
         };
         let (store, position) = (self.store.clone(), tail.position);
@@ -350,7 +350,7 @@ impl Reader {
         paging: Paging,
         page: Page,
         mut charge: Option<Charge>,
-    ) -> Result<Option<Delivery>, Lost> {
+    ) -> Result<Option<Delivery>, ReadFailure> {
         let is_merged = self.tails.len() > 1;
         if is_merged {
             self.merge.charge = self.merge.charge.take().or(charge.take());
@@ -362,16 +362,16 @@ impl Reader {
         }
         let tail = &mut self.tails[paging.tail];
         if page.bounds.misses(tail.position) && !is_planted(Plant::CleanEnd) {
-            return Err(Lost::FellBehind);
+            return Err(ReadFailure::FellBehind);
         }
         if page.bounds.last < tail.position {
-            return Err(Lost::Store("the log ends before what was already sent".to_owned()));
+            return Err(ReadFailure::Store("the log ends before what was already sent".to_owned()));
         }
         // Only the store can tell whether an ended channel was reopened, so the tail buffer does
         // not begin after an end.
         if page.complete && !page.closed {
             let bounds = page.bounds;
-            tail.lease.log().begin_at(paging.generation, bounds.beginning, bounds.last);
+            tail.lease.buffer().begin_at(paging.generation, bounds.beginning, bounds.last);
         }
         let (out, events) = tail.take_events(&page, self.until_ms, is_merged);
         if events == 0 && page.complete && tail.progress == Progress::Reading {
@@ -448,7 +448,7 @@ impl Tail {
             Progress::Reading => true,
             Progress::AtLimit | Progress::Ended => false,
             Progress::AtHead { generation, base } => {
-                let log = self.lease.log();
+                let log = self.lease.buffer();
                 let is_changed = log.generation() != generation || log.base() != base;
                 drop(log);
                 if is_changed {

@@ -8,10 +8,10 @@
 //! together.
 //!
 //! A new event reaches a stream in these steps. The store calls `appended`, which appends the event
-//! to the channel (`channel.rs`). If at most `WOKEN_AT_ONCE_MAX` tasks wait for it, they are
-//! woken immediately; otherwise [`ChannelRegistry::announce`] wakes them. Such a task is a pump
-//! (`fanout`), or serves one response. It polls its stream (`event_stream.rs`), whose reader
-//! (`reader.rs`) reads the tail buffer.
+//! to the channel (`channel.rs`). If the channel has at most `WOKEN_AT_ONCE_MAX` waiters, they are
+//! woken immediately; otherwise [`ChannelRegistry::announce`] wakes them. A waiter is a group of a
+//! pump (`fanout`), or a task that serves one response. It polls its stream (`event_stream.rs`),
+//! whose reader (`reader.rs`) reads the tail buffer.
 
 use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, StoredEvent};
@@ -150,7 +150,7 @@ impl ChannelRegistry {
         // The share shrinks when channels are added, so a tail buffer may exceed it now.
         let share = self.share(channels.len());
         for channel in channels.raw.values().chain(channels.json.values()) {
-            channel.log().set_bytes_max(share);
+            channel.buffer().set_bytes_max(share);
         }
     }
 
@@ -274,7 +274,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let channel = &self.channel;
         channel.left_at.store(self.registry.clock.machine_now(), Ordering::Relaxed);
-        let is_kept = !channel.log().is_unused() || channel.holds_state();
+        let is_kept = !channel.buffer().is_unused() || channel.holds_state();
         // While the registry is locked, no other reader can open the channel.
         let mut channels = self.registry.channels.lock();
         let is_last = channel.readers.fetch_sub(1, Ordering::Relaxed) == 1;

@@ -1,4 +1,5 @@
-//! Finds the address of a client, also behind proxies.
+//! Finds the address of a client, also behind proxies. `connections.rs` has the trusted proxies and
+//! the name of the header; `http/router.rs` (`admit`) reads the header.
 //!
 //! A header can contain anything, so an address in it counts only if a trusted proxy wrote it. The
 //! address of the connection is examined first, then the addresses in the header, from the last to

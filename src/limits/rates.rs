@@ -50,7 +50,7 @@ pub struct Rates {
 
 /// A resource of which each publisher has an allowance.
 #[derive(Clone, Copy, Debug)]
-pub enum Quota {
+pub enum PublisherQuota {
     /// The creation of a channel.
     NewChannel,
     /// The use of an idempotency key.
@@ -105,7 +105,7 @@ impl Rates {
     }
 
     /// Whether the quota has a limit.
-    pub fn has(&self, quota: Quota) -> bool {
+    pub fn has(&self, quota: PublisherQuota) -> bool {
         self.quota(quota).is_some()
     }
 
@@ -113,15 +113,15 @@ impl Rates {
     ///
     /// # Errors
     /// Fails when the allowance is used up. The error is the time after which a use becomes free.
-    pub fn take_one(&self, quota: Quota, subject: &str) -> Result<(), Duration> {
+    pub fn take_one(&self, quota: PublisherQuota, subject: &str) -> Result<(), Duration> {
         let taken = take(self.quota(quota), &subject.to_owned(), 1);
         taken.map_err(|wait| wait.unwrap_or_default())
     }
 
-    fn quota(&self, quota: Quota) -> Option<&DefaultKeyedRateLimiter<String>> {
+    fn quota(&self, quota: PublisherQuota) -> Option<&DefaultKeyedRateLimiter<String>> {
         match quota {
-            Quota::NewChannel => self.new_channels.as_ref(),
-            Quota::IdempotencyKey => self.keys.as_ref(),
+            PublisherQuota::NewChannel => self.new_channels.as_ref(),
+            PublisherQuota::IdempotencyKey => self.keys.as_ref(),
         }
     }
 

@@ -1,8 +1,9 @@
 //! The addresses on which the server listens, and the connections that it accepts: over TCP and
 //! over Unix sockets.
 //!
-//! A client that does not read is disconnected after `--write-timeout`. [`Stream::bound`] sets this for
-//! TCP, `local_stream.rs` for Unix sockets, and `unread_answers.rs` for HTTP/2.
+//! A client that does not read is disconnected after `--write-timeout`. [`Stream::bound`] sets this
+//! for TCP, `local_stream.rs` for Unix sockets, `unread_answers.rs` for HTTP/2, and
+//! `http::websocket::session` for WebSockets.
 
 use super::local_stream::LocalStream;
 use crate::fanout::socket::Socket;

@@ -18,7 +18,7 @@ use crate::http::access::EXPIRED;
 use crate::http::probe;
 use crate::http::publish::check_quotas;
 use crate::http::websocket::frame::{self, ClientMessage, Frame, Publish, Reference};
-use crate::hub::reader::{Lost, Step};
+use crate::hub::reader::{ReadFailure, Step};
 use crate::hub::{Join, Joined};
 use crate::store::{Idempotency, Publication};
 use bytes::Bytes;
@@ -67,7 +67,7 @@ enum End {
 
 enum Due {
     Message(Option<Result<Message, Error>>),
-    Step(usize, Result<Step, Lost>),
+    Step(usize, Result<Step, ReadFailure>),
     Ping,
     Drain,
     Expired,
@@ -328,7 +328,7 @@ impl Session {
         Ok((published.ids.first().copied().unwrap_or_default(), published.repeated))
     }
 
-    async fn step(&mut self, index: usize, step: Result<Step, Lost>) -> Result<(), End> {
+    async fn step(&mut self, index: usize, step: Result<Step, ReadFailure>) -> Result<(), End> {
         match step {
             Ok(Step::Events(delivery)) => {
                 // Bytes are not counted, because the metric counts the bytes of streams only.

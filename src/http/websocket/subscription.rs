@@ -3,7 +3,7 @@
 
 use crate::core::cursor::{Cursor, EventId};
 use crate::core::event::ChannelName;
-use crate::hub::reader::{Lost, Reader, Step};
+use crate::hub::reader::{ReadFailure, Reader, Step};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::task::Poll;
@@ -136,7 +136,7 @@ impl Subscriptions {
 
     /// Waits for the next step of any subscription, and returns it with the index of the
     /// subscription. The subscriptions take turns. Cancellation-safe.
-    pub async fn next(&mut self) -> (usize, Result<Step, Lost>) {
+    pub async fn next(&mut self) -> (usize, Result<Step, ReadFailure>) {
         poll_fn(|context| {
             let count = self.all.len();
             for offset in 0..count {

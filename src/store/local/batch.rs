@@ -31,7 +31,7 @@ pub struct Batch<'c> {
     limits: &'c ChannelLimits,
     now: u64,
     write_position: WritePosition,
-    channels: HashMap<ChannelName, Head>,
+    channels: HashMap<ChannelName, ChannelTotals>,
     /// The effect of the batch on the state of each key: the bytes of the key's new event, or
     /// `None` if the key is removed.
     state: HashMap<(ChannelName, Box<str>), Option<u32>>,
@@ -83,7 +83,7 @@ pub struct Append {
 
 /// The properties of a channel after the batch, as far as later commands depend on them.
 #[derive(Clone, Copy, Debug)]
-struct Head {
+struct ChannelTotals {
     last: EventId,
     closed: EventId,
     is_new: bool,
@@ -93,7 +93,7 @@ struct Head {
     state_bytes: u64,
 }
 
-impl Head {
+impl ChannelTotals {
     fn of(channel: &Channel) -> Self {
         Self {
             last: channel.last,
@@ -184,7 +184,7 @@ impl<'c> Batch<'c> {
     pub fn reopen(&mut self, channel: &ChannelName) -> Result<(), StoreError> {
         let head = self.head(channel).ok_or(StoreError::NoChannel)?;
         if head.closed != EventId::START {
-            let open = Head { closed: EventId::START, ..head };
+            let open = ChannelTotals { closed: EventId::START, ..head };
             self.channels.insert(channel.clone(), open);
             self.write(Kind::Reopen, |out| write_name(out, channel));
             self.staged.changes.push(Change::Reopen(channel.clone()));
@@ -225,7 +225,7 @@ impl<'c> Batch<'c> {
     pub fn note_erased(&mut self, channel: &ChannelName, keys: &[Box<str>]) {
         let Some(before) = self.head(channel) else { return };
         let bytes = (EVENT_OVERHEAD_BYTES + Event::end().weight()) as u64;
-        let after = Head { events: 1, bytes, keys: 0, state_bytes: 0, ..before };
+        let after = ChannelTotals { events: 1, bytes, keys: 0, state_bytes: 0, ..before };
         self.bytes = self.total(&before, &after);
         self.channels.insert(channel.clone(), after);
         for key in keys {
@@ -233,15 +233,15 @@ impl<'c> Batch<'c> {
         }
     }
 
-    fn head(&self, channel: &ChannelName) -> Option<Head> {
-        let known = || self.known.channels.get(channel).map(Head::of);
+    fn head(&self, channel: &ChannelName) -> Option<ChannelTotals> {
+        let known = || self.known.channels.get(channel).map(ChannelTotals::of);
         self.channels.get(channel).copied().or_else(known)
     }
 
-    fn new_channel(&mut self) -> Result<Head, StoreError> {
+    fn new_channel(&mut self) -> Result<ChannelTotals, StoreError> {
         let count = self.known.channels.len() as u64 + self.new_channels + 1;
         self.limits.general().check(Quota::Channels, count)?;
-        Ok(Head {
+        Ok(ChannelTotals {
             last: self.newest.max(self.known.beginning),
             closed: EventId::START,
             is_new: true,
@@ -271,7 +271,13 @@ impl<'c> Batch<'c> {
     }
 
     /// Returns the properties of the channel after the events are appended.
-    fn after(&self, channel: &ChannelName, head: Head, events: &[Event], limits: &Limits) -> Head {
+    fn after(
+        &self,
+        channel: &ChannelName,
+        head: ChannelTotals,
+        events: &[Event],
+        limits: &Limits,
+    ) -> ChannelTotals {
         let keyed = events.iter().filter_map(|event| Some((event.key.as_ref()?.as_str(), event)));
         let newest: HashMap<&str, &Event> = keyed.collect();
         let mut after = head;
@@ -305,8 +311,8 @@ impl<'c> Batch<'c> {
 
     fn check_limits(
         &self,
-        before: &Head,
-        after: &Head,
+        before: &ChannelTotals,
+        after: &ChannelTotals,
         events: &[Event],
         with_idempotency: bool,
         limits: &Limits,
@@ -329,7 +335,7 @@ impl<'c> Batch<'c> {
         Ok(())
     }
 
-    fn total(&self, before: &Head, after: &Head) -> u64 {
+    fn total(&self, before: &ChannelTotals, after: &ChannelTotals) -> u64 {
         (self.bytes + after.bytes + after.state_bytes)
             .saturating_sub(before.bytes + before.state_bytes)
     }
@@ -337,8 +343,8 @@ impl<'c> Batch<'c> {
     fn append(
         &mut self,
         channel: ChannelName,
-        head: Head,
-        after: Head,
+        head: ChannelTotals,
+        after: ChannelTotals,
         events: Vec<Event>,
         idempotency: Option<Idempotency>,
         kind: Kind,
@@ -363,7 +369,8 @@ impl<'c> Batch<'c> {
         self.newest = last;
         self.new_channels += u64::from(head.is_new);
         self.bytes = self.total(&head, &after);
-        self.channels.insert(append.channel.clone(), Head { last, is_new: false, ..after });
+        self.channels
+            .insert(append.channel.clone(), ChannelTotals { last, is_new: false, ..after });
         for (key, kept) in &append.state {
             let name = (append.channel.clone(), key.clone());
             self.state.insert(name, kept.map(|kept| kept.bytes));

@@ -6,7 +6,7 @@ use super::super::record::{Reader, Unreadable};
 use super::catalog::{Catalog, LogFile};
 use super::files::{Files, read_all, write_whole};
 use super::frame::{self, Frame, Kind};
-use super::log_file::{Head, name, store_index};
+use super::log_file::{LogIdentity, name, store_index};
 use super::records::{ChannelRecord, Checkpoint, Events, KeyRecord, read_name};
 use super::summary::{Summary, summarize};
 use crate::core::cursor::EventId;
@@ -67,7 +67,7 @@ fn is_wasteful(log_file: &LogFile, now: u64) -> bool {
 pub fn compact(
     files: &dyn Files,
     catalog: &RwLock<Catalog>,
-    head: Head,
+    head: LogIdentity,
     numbers: RangeInclusive<u32>,
     now: u64,
 ) -> io::Result<Option<(LogFile, Summary)>> {
@@ -137,7 +137,7 @@ fn read(catalog: &RwLock<Catalog>) -> RwLockReadGuard<'_, Catalog> {
 /// records).
 struct Kept<'c> {
     catalog: &'c RwLock<Catalog>,
-    head: Head,
+    head: LogIdentity,
     /// There is no older file, so the removal of a key needs no record.
     is_oldest: bool,
     commit: u64,
@@ -147,7 +147,7 @@ struct Kept<'c> {
 
 impl<'c> Kept<'c> {
     /// No record yet. `is_oldest`: no file is older than those that are read.
-    fn new(catalog: &'c RwLock<Catalog>, head: Head, is_oldest: bool) -> Self {
+    fn new(catalog: &'c RwLock<Catalog>, head: LogIdentity, is_oldest: bool) -> Self {
         Self { catalog, head, is_oldest, commit: 0, frames: Vec::new(), channels: Vec::new() }
     }
 

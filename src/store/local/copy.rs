@@ -7,7 +7,9 @@
 
 use super::files::{Directory, File, Files, read_all, write_named};
 use super::frame::{self, Kind, Scan};
-use super::log_file::{Head, NO_HEAD, PAGE_BYTES, invalid, is_cut, name, numbers, write_zeros};
+use super::log_file::{
+    LogIdentity, NO_HEAD, PAGE_BYTES, invalid, is_cut, name, numbers, write_zeros,
+};
 use super::summary::summarize;
 use super::{FILE_BYTES, LocalConfig, LocalStore};
 use crate::core::cursor::EventId;
@@ -130,14 +132,14 @@ fn walk(
     files: &dyn Files,
     report: &mut Report,
     mut visit: impl FnMut(&str, &[u8], &Scan<'_>) -> io::Result<()>,
-) -> io::Result<Head> {
+) -> io::Result<LogIdentity> {
     let mut found: Vec<_> = files.list()?.iter().filter_map(|name| numbers(name)).collect();
     found.sort_by_key(|(first, until)| (*first, u32::MAX - until));
     if found.is_empty() {
         return Err(invalid("there is no log here".to_owned()));
     }
     let head = match files.open("log") {
-        Ok(head) => Head::read(&read_all(&*head)?)?,
+        Ok(head) => LogIdentity::read(&read_all(&*head)?)?,
         Err(error) if error.kind() == ErrorKind::NotFound => return Err(invalid(NO_HEAD.into())),
         Err(error) => return Err(error),
     };

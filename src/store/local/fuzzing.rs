@@ -3,7 +3,7 @@
 pub use super::block::{BLOCK_ENTRIES_MAX, Entries, Entry, read_entries};
 pub use super::files::{File, Files, Memory};
 pub use super::frame::{Frame, Kind, Scan, scan, write};
-pub use super::log_file::{Head, Opened, name, numbers, open};
+pub use super::log_file::{LogIdentity, Opened, name, numbers, open};
 pub use super::records::{
     ChannelRecord, Checkpoint, Events, KeyRecord, read_name, write_id, write_name,
 };

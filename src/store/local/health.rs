@@ -22,7 +22,7 @@ pub struct Health {
     fault: Mutex<Option<Fault>>,
     /// The work that the writer is doing.
     work: Mutex<Option<Work>>,
-    is_unmarked: AtomicBool,
+    is_checkpoint_due: AtomicBool,
     pub fill: FillWatch,
     is_dead: AtomicBool,
     died: Notify,
@@ -80,7 +80,7 @@ impl Health {
 
     /// Notes that a commit succeeded.
     pub fn works(&self) {
-        self.is_unmarked.store(true, Ordering::Relaxed);
+        self.is_checkpoint_due.store(true, Ordering::Relaxed);
         if let Some(fault) = self.fault.lock().take() {
             let (seconds, tries) = (fault.since.elapsed().as_secs(), fault.count);
             tracing::info!(seconds, tries, "the log can be written again");
@@ -107,14 +107,14 @@ impl Health {
     }
 
     /// Requests a checkpoint in the log as soon as no other command waits.
-    pub fn must_mark(&self) {
-        self.is_unmarked.store(true, Ordering::Relaxed);
+    pub fn must_checkpoint(&self) {
+        self.is_checkpoint_due.store(true, Ordering::Relaxed);
     }
 
     /// Returns whether a checkpoint is due, and resets this flag. A checkpoint is due after each
     /// commit.
-    pub fn take_unmarked(&self) -> bool {
-        self.is_unmarked.swap(false, Ordering::Relaxed)
+    pub fn take_checkpoint_due(&self) -> bool {
+        self.is_checkpoint_due.swap(false, Ordering::Relaxed)
     }
 
     /// Fails when a publish would be refused.

@@ -8,7 +8,8 @@
 //! the pages of its records and no metadata of the file system.
 //!
 //! A crash may leave a torn commit at the end of the last file. `frame.rs` finds it when the log is
-//! opened, and `Writer::begin` cuts it off.
+//! opened, and `Writer::begin` cuts it off. Damaged records are skipped then, and
+//! `Writer::announce_losses` announces what may be lost.
 
 use super::catalog::{Catalog, LogFile};
 use super::files::{File, Files, read_all, write_named, write_whole};
@@ -23,7 +24,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// How many bytes of zeros the last file has ahead of its records.
 const AHEAD_BYTES: u64 = 1024 * 1024;
 pub const PAGE_BYTES: u64 = 4 * 1024;
-/// The name of the file that contains the [`Head`] twice. The second copy is in its own page.
+/// The name of the file that contains the [`LogIdentity`] twice. The second copy is in its own page.
 const HEAD_NAME: &str = "log";
 const HEAD_MAGIC: [u8; 8] = *b"HWLOG\0\0\x01";
 const HEAD_BYTES: usize = 40;
@@ -35,7 +36,7 @@ const FORMER_NAME: &str = "events.redb";
 
 /// The properties that all files of a log have in common.
 #[derive(Clone, Copy, Debug)]
-pub struct Head {
+pub struct LogIdentity {
     /// The seed of all checksums.
     pub seed: u64,
     /// The position before the first event.
@@ -54,7 +55,7 @@ pub struct LastFile {
 
 /// A log after opening.
 pub struct Opened {
-    pub head: Head,
+    pub head: LogIdentity,
     pub catalog: Catalog,
     pub last_file: LastFile,
     pub commit: u64,
@@ -78,7 +79,7 @@ pub fn numbers(name: &str) -> Option<(u32, u32)> {
     is_possible.then_some((first, until))
 }
 
-impl Head {
+impl LogIdentity {
     /// Reads the head of a log, or creates it for a new log.
     fn open(files: &dyn Files, is_new: bool, beginning: EventId) -> io::Result<Self> {
         match files.open(HEAD_NAME) {
@@ -234,7 +235,7 @@ pub fn open(files: &dyn Files, beginning: EventId) -> io::Result<Opened> {
     }
     let mut found: Vec<(u32, u32)> = names.iter().filter_map(|name| numbers(name)).collect();
     found.sort_by_key(|(first, until)| (*first, u32::MAX - until));
-    let head = Head::open(files, found.is_empty(), beginning)?;
+    let head = LogIdentity::open(files, found.is_empty(), beginning)?;
     drop_leftovers(files, &names, &mut found)?;
     // The process before may have ended after it had created or renamed a file, and before the name
     // was durable. A power failure would then remove a file that is served and written from now on.

@@ -13,7 +13,7 @@ use super::compaction;
 use super::files::{Files, read_all};
 use super::frame;
 use super::health::Health;
-use super::log_file::{Head, store_index};
+use super::log_file::{LogIdentity, store_index};
 use super::reading::RecordReader;
 use super::summary::summarize;
 use parking_lot::RwLock;
@@ -36,7 +36,7 @@ pub struct Maintenance {
     pub files: Arc<dyn Files>,
     pub catalog: Arc<RwLock<Catalog>>,
     pub reader: Arc<RecordReader>,
-    pub head: Head,
+    pub head: LogIdentity,
     /// The size in bytes at which a file is sealed.
     pub file_bytes: u64,
 }
@@ -192,7 +192,7 @@ pub fn trim_again(catalog: &mut Catalog, reader: &RecordReader) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::damage::{Deaf, FileBytes, LIMITS};
+    use super::super::damage_tests::{Deaf, FileBytes, LIMITS};
     use super::super::files::{File, Memory};
     use super::super::{LocalConfig, LocalStore};
     use super::*;

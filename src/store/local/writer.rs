@@ -12,7 +12,7 @@ use super::catalog::{Catalog, Channel, LogFile};
 use super::command::{CommandQueue, Pending, WriteCommand, answer_later, refuse};
 use super::files::Files;
 use super::frame::{self, Kind};
-use super::log_file::{Head, LastFile};
+use super::log_file::{LastFile, LogIdentity};
 use super::maintenance::{Maintainer, Maintenance, trim_again};
 use super::reading::RecordReader;
 use super::records::{Checkpoint, write_id};
@@ -32,7 +32,7 @@ const SWEEP_EVENTS_MAX: u64 = 100_000;
 const AGE_CATCH_UP: u64 = 2;
 
 /// The interval at which an idle log records the clock for ages, in ms.
-const AGES_MARK_MS: u64 = 60_000;
+const AGES_CHECKPOINT_MS: u64 = 60_000;
 
 pub(super) struct Writer {
     pub files: Arc<dyn Files>,
@@ -43,7 +43,7 @@ pub(super) struct Writer {
     pub catalog: Arc<RwLock<Catalog>>,
     pub reader: Arc<RecordReader>,
     pub health: Arc<Health>,
-    pub head: Head,
+    pub head: LogIdentity,
     pub last_file: LastFile,
     /// The number of the last commit.
     pub commit: u64,
@@ -126,7 +126,7 @@ impl Writer {
 
     /// Writes the checkpoint at the end of a log that is closed.
     pub fn end(&mut self) {
-        self.health.must_mark();
+        self.health.must_checkpoint();
         self.checkpoint();
         if self.last_file.file.sync().is_err() {
             tracing::warn!("the log could not be synced at the end; what was acknowledged is safe");
@@ -338,7 +338,7 @@ impl Writer {
         let head = (Kind::Checkpoint, self.commit + 1, true);
         frame::write(&mut bytes, self.head.seed, head, |out| checkpoint.write(out));
         let is_whole = !self.must_cut && !self.must_follow && self.files.is_durable();
-        let is_due = self.health.take_unmarked() && is_whole;
+        let is_due = self.health.take_checkpoint_due() && is_whole;
         if !is_due || self.make_room(bytes.len() as u64).is_err() {
             return;
         }
@@ -389,9 +389,9 @@ impl Writer {
         let now = self.clock.now();
         let ages = self.ages.advance(now);
         self.drop_old(now, ages);
-        if ages > self.ages.checkpointed + AGES_MARK_MS {
+        if ages > self.ages.checkpointed + AGES_CHECKPOINT_MS {
             // The checkpoint keeps dropped events from coming back when the log is opened again.
-            self.health.must_mark();
+            self.health.must_checkpoint();
         }
         self.look_at_disk();
         // After a failure, a checkpoint is written as a test, so that the recovery of the disk is

@@ -1,5 +1,6 @@
 //! Follows one shard: reads all events of the channels of this shard, whichever origin has
-//! published them.
+//! published them, and gives each of them to the [`EventSink`](crate::store::EventSink) of the store,
+//! the channel registry (`hub/registry.rs`).
 //!
 //! It reads them from a log in Redis and not from pub/sub messages, because messages can be lost.
 //! Two alternatives were rejected. With XREAD on the logs of all channels, every wake-up takes

@@ -4,7 +4,9 @@ use super::log_file::{SEED, damage, frames};
 use crate::input::Input;
 use headwater::core::cursor::EventId;
 use headwater::core::log_state::LogState;
-use headwater::store::local::fuzzing::{Files, Head, Memory, Opened, name, open, scan, summarize};
+use headwater::store::local::fuzzing::{
+    Files, LogIdentity, Memory, Opened, name, open, scan, summarize,
+};
 use std::collections::{BTreeMap, HashMap};
 
 pub fn run(bytes: &[u8]) {
@@ -12,7 +14,7 @@ pub fn run(bytes: &[u8]) {
     let mut files = HashMap::new();
     let beginning = EventId { ms: 5, seq: 0 };
     let head = Memory::durable(HashMap::new());
-    Head { seed: SEED, beginning }.store(&head).expect("a file in memory");
+    LogIdentity { seed: SEED, beginning }.store(&head).expect("a file in memory");
     files.extend(head.bytes());
     for number in 1..=input.below(4) as u32 {
         let (mut file, _) = frames(&mut input);

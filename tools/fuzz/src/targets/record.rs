@@ -5,7 +5,7 @@ use headwater::core::cursor::EventId;
 use headwater::core::event::Event;
 use headwater::store::fuzzing::{read_event, write_event};
 use headwater::store::local::fuzzing::{
-    ChannelRecord, Checkpoint, Events, Head, KeyRecord, name, numbers,
+    ChannelRecord, Checkpoint, Events, KeyRecord, LogIdentity, name, numbers,
 };
 
 pub fn run(bytes: &[u8]) {
@@ -86,5 +86,5 @@ fn read(bytes: &[u8]) {
         mark.write(&mut out);
         assert!(bytes.starts_with(&out));
     }
-    let _either = Head::read(bytes);
+    let _either = LogIdentity::read(bytes);
 }

@@ -6,7 +6,7 @@ use super::super::{EventSink, Idempotency, Limits, PageLimit, Publication, Store
 use super::compaction;
 use super::files::{Files, Memory};
 use super::frame::{self, Kind};
-use super::log_file::{self, Head};
+use super::log_file::{self, LogIdentity};
 use super::reading::{Plan, RecordReader};
 use super::records::Events;
 use super::summary::summarize;
@@ -374,7 +374,7 @@ async fn a_file_that_is_missing_is_announced() {
 #[test]
 fn the_index_of_a_damaged_last_file_is_not_believed_later() {
     let (files, beginning) = (Memory::durable(FileBytes::new()), EventId { ms: 5, seq: 0 });
-    Head { seed: 7, beginning }.store(&files).unwrap();
+    LogIdentity { seed: 7, beginning }.store(&files).unwrap();
     let first = EventId { ms: 7, seq: 0 };
     let events = vec![Event::stored(None, None, "x")];
     let (channel, previous) = (name("a"), beginning);

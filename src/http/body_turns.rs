@@ -4,17 +4,17 @@
 //! queue, and its next body enters the queue when that one is done. So a publisher with many
 //! connections delays another publisher by one body at most.
 
-use super::intake::Publisher;
+use super::intake::PublisherId;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 /// The turns of all publishers.
-pub struct Turns {
+pub struct BodyTurns {
     permits: Semaphore,
     /// One permit for each publisher with a body that waits or is processed.
-    publishers: Mutex<HashMap<Publisher, Arc<Semaphore>>>,
+    publishers: Mutex<HashMap<PublisherId, Arc<Semaphore>>>,
 }
 
 /// The turn of one body. Dropping it ends the turn.
@@ -24,14 +24,14 @@ pub struct Turn<'a> {
     _of_publisher: Option<OwnedSemaphorePermit>,
 }
 
-impl Turns {
+impl BodyTurns {
     /// Creates turns for `count` bodies at the same time.
     pub fn new(count: usize) -> Self {
         Self { permits: Semaphore::new(count), publishers: Mutex::default() }
     }
 
     /// Waits for a turn of a publisher.
-    pub async fn take(&self, publisher: &Publisher) -> Turn<'_> {
+    pub async fn take(&self, publisher: &PublisherId) -> Turn<'_> {
         let own = {
             let mut publishers = self.publishers.lock();
             let own = publishers.entry(publisher.clone());
@@ -54,8 +54,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_publisher_with_many_bodies_delays_another_one_by_one_body() {
-        let turns = Turns::new(1);
-        let [greedy, other] = ["greedy", "other"].map(|name| Publisher::Subject(name.to_owned()));
+        let turns = BodyTurns::new(1);
+        let [greedy, other] = ["greedy", "other"].map(|name| PublisherId::Subject(name.to_owned()));
         let running = turns.take(&greedy).await;
         let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(turns.take(&greedy))).collect();
         for body in &mut waiting {

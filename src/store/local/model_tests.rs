@@ -3,7 +3,7 @@
 #![cfg(test)]
 
 use super::super::{EventSink, Idempotency, Limits, PageLimit, Publication, Store, StoreError};
-use super::damage::{self, Deaf, FileBytes, number};
+use super::damage_tests::{self, Deaf, FileBytes, number};
 use super::files::{Files, Memory};
 use super::{Backing, FILE_BYTES, LocalConfig, LocalStore};
 use crate::core::cursor::EventId;
@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-const LIMITS: Limits = Limits { retain_events: 60, idempotency_keys: 100_000, ..damage::LIMITS };
+const LIMITS: Limits =
+    Limits { retain_events: 60, idempotency_keys: 100_000, ..damage_tests::LIMITS };
 const CONFIG: LocalConfig =
     LocalConfig { timeout: Duration::from_secs(60), reserve: 0, file_bytes: 4 * 1024 };
 const ALL: PageLimit = PageLimit { events: 100_000, bytes: 1 << 30 };
