@@ -67,8 +67,8 @@ impl Pumps {
             .to_owned()
     }
 
-    /// Sends a live stream on a connection, and returns why that has ended. Everything up to the
-    /// places of the stream was sent.
+    /// Sends a live stream on a connection, by the pump with the fewest subscribers, and returns why
+    /// that has ended. Everything up to the places of the stream was sent.
     pub async fn send(&self, socket: Socket, stream: Box<CountedStream>) -> Outcome {
         let (reply, outcome) = oneshot::channel();
         let Some(pump) = self.pumps.iter().min_by_key(|pump| pump.load()) else {

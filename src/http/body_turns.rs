@@ -1,4 +1,5 @@
-//! The order in which large publish bodies are decoded and parsed.
+//! The order in which large publish bodies are decoded and parsed (`gunzip` and `batch` in
+//! `publish.rs`).
 //!
 //! Only a few bodies are processed at the same time. Each publisher has at most one body in the
 //! queue, and its next body enters the queue when that one is done. So a publisher with many

@@ -1,4 +1,5 @@
 //! Limits the memory that publish bodies take while they are read, in total and per publisher.
+//! `read_body` and `gunzip` in `publish.rs` reserve it, for the received and for the decoded bytes.
 //!
 //! A publish that does not fit is refused at once, and the publisher repeats it; no publisher waits
 //! for another one. One publisher may use at most a quarter of the memory, and an eighth is

@@ -20,7 +20,7 @@ use crate::core::trace_context::{TRACEPARENT, TraceContext};
 use crate::http::HttpConfig;
 use crate::limits::client_address::Client;
 use crate::limits::intake_pace::ByteCredit;
-use crate::limits::rates::{PublisherQuota, Rates, RatesConfig, TooFast};
+use crate::limits::rates::{Excess, PublisherQuota, Rates, RatesConfig, TooFast};
 use crate::store::{IDEMPOTENCY_KEY_RULE, Idempotency, Publication, Published};
 use crate::sync::background;
 use crate::sync::replaceable::Replaceable;
@@ -100,8 +100,8 @@ impl Publishing {
         events: usize,
     ) -> Result<(), Problem> {
         let taken = self.rates.get().take(channel, subject, events);
-        taken.map_err(|TooFast { what, flag, wait }| match wait {
-            Ok(wait) => {
+        taken.map_err(|TooFast { what, flag, excess }| match excess {
+            Excess::Now(wait) => {
                 let detail = format!(
                     "{what} no more events a second ({flag}); \
                      nothing was stored, wait and send it again"
@@ -110,7 +110,9 @@ impl Publishing {
                 let problem = Problem::new(status, "rate", "Too many events", detail);
                 problem.retry_after(wait.as_secs() + 1)
             }
-            Err(most) => Problem::too_many(&format!("{what} at most {most} events"), most, flag),
+            Excess::Always(most) => {
+                Problem::too_many(&format!("{what} at most {most} events"), most, flag)
+            }
         })
     }
 

@@ -64,9 +64,16 @@ pub struct TooFast {
     pub what: &'static str,
     /// The flag that sets the limit.
     pub flag: &'static str,
-    /// `Ok` is the time after which the events are accepted. `Err` is the largest number of events
-    /// that are accepted at once; there were more events than that.
-    pub wait: Result<Duration, u32>,
+    pub excess: Excess,
+}
+
+/// By how much a limit would be exceeded.
+#[derive(Clone, Copy, Debug)]
+pub enum Excess {
+    /// The events are accepted after this time.
+    Now(Duration),
+    /// The events are never accepted at once, because there are more than this number.
+    Always(u32),
 }
 
 impl Rates {
@@ -93,14 +100,15 @@ impl Rates {
         events: usize,
     ) -> Result<(), TooFast> {
         if let Some(subject) = subject {
-            let wait = take(self.subjects.as_ref(), &subject.to_owned(), events);
+            let taken = take(self.subjects.as_ref(), &subject.to_owned(), events);
             let flag = "--publish-rate-per-subject";
-            wait.map_err(|wait| TooFast { what: "the publisher sends", flag, wait })?;
+            taken.map_err(|excess| TooFast { what: "the publisher sends", flag, excess })?;
         }
-        take(self.channels.as_ref(), channel, events).map_err(|wait| TooFast {
-            what: "the channel takes",
-            flag: "--publish-rate",
-            wait,
+        let (what, flag) = ("the channel takes", "--publish-rate");
+        take(self.channels.as_ref(), channel, events).map_err(|excess| TooFast {
+            what,
+            flag,
+            excess,
         })
     }
 
@@ -115,7 +123,10 @@ impl Rates {
     /// Fails when the allowance is used up. The error is the time after which a use becomes free.
     pub fn take_one(&self, quota: PublisherQuota, subject: &str) -> Result<(), Duration> {
         let taken = take(self.quota(quota), &subject.to_owned(), 1);
-        taken.map_err(|wait| wait.unwrap_or_default())
+        taken.map_err(|excess| match excess {
+            Excess::Now(wait) => wait,
+            Excess::Always(_) => Duration::ZERO,
+        })
     }
 
     fn quota(&self, quota: PublisherQuota) -> Option<&DefaultKeyedRateLimiter<String>> {
@@ -145,12 +156,12 @@ fn take<K: Clone + Eq + Hash>(
     limit: Option<&DefaultKeyedRateLimiter<K>>,
     key: &K,
     events: usize,
-) -> Result<(), Result<Duration, u32>> {
+) -> Result<(), Excess> {
     let Some(limit) = limit else { return Ok(()) };
     let count = u32::try_from(events).unwrap_or(u32::MAX);
     match limit.check_key_n(key, NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN)) {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(until)) => Err(Ok(until.wait_time_from(DefaultClock::default().now()))),
-        Err(InsufficientCapacity(most)) => Err(Err(most)),
+        Ok(Err(until)) => Err(Excess::Now(until.wait_time_from(DefaultClock::default().now()))),
+        Err(InsufficientCapacity(most)) => Err(Excess::Always(most)),
     }
 }

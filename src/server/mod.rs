@@ -72,8 +72,9 @@ pub enum Drain {
 pub struct ServerConfig {
     /// The most connections that are served at the same time.
     pub max_connections: usize,
-    /// The number of connections above `max_connections` that are still answered, with the advice
-    /// to come back later. Further connections are closed at once, so that file descriptors are
+    /// The number of connections above `max_connections` that are still answered. Their streams and
+    /// long polls are shed (`shed` in `http/subscribe.rs`), their WebSockets are closed (`handshake`
+    /// in `http/websocket/mod.rs`), and other requests are served. Further connections are closed at once, so that file descriptors are
     /// left for the log and for operators.
     pub overload_connections: usize,
     /// When the streams of a stopping process end.

@@ -1,6 +1,8 @@
 //! Compaction frees space: it replaces several files by one that has only the records that are
 //! still needed. It reads only sealed files, and removes them after the new file is durable. A
-//! crash at any moment therefore leaves either the old files or the new one.
+//! crash at any moment therefore leaves either the old files or the new one. The maintenance thread
+//! (`maintenance.rs`) runs it when the sweep of the writer (`Writer::sweep`, once a second) asks
+//! for it.
 
 use super::super::record::{Reader, Unreadable};
 use super::catalog::{Catalog, LogFile};
