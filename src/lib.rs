@@ -71,14 +71,16 @@
 //!
 //! # Invariants
 //!
-//! - A reader is a position in the log; replay and live delivery are the same read.
-//! - No lock is held across an await.
+//! - A reader reads the events after its position in the log. The same code reads old events
+//!   (replay) and new events (live delivery).
+//! - No blocking lock is held across an await. Only `http::state` holds an asynchronous lock across
+//!   awaits, so that requests at the same time build one body.
 //! - A response ends without an error only if its last cursor covers exactly the events that were
 //!   sent (`core::caching::Ending::is_whole`).
 //! - An `EventSource` never receives an error status for a temporary fault.
 //! - Only `sync::clock` reads the wall clock.
-//! - A stream ends at a boundary of its lane or at a rejoin tick, so that streams end together. It
-//!   ends earlier if it has sent `--segment-bytes`, or if a process that stops ends all streams.
+//! - As a rule a stream ends at a boundary of its lane or at a rejoin tick, so that streams end
+//!   together. `core::segment` lists the exceptions.
 //! - Nothing is acknowledged or sent to a reader before the store has accepted it. In a store on
 //!   disk it is then durable.
 #![forbid(unsafe_code)]

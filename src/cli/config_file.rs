@@ -1,5 +1,5 @@
-//! The configuration file of `serve`: TOML in which each key is the name of a flag. A value in the
-//! file counts only if neither a flag nor an environment variable gives this value.
+//! The configuration file of `serve`: TOML in which each key is the name of a flag. The value of a
+//! key is used only if neither the command line nor an environment variable sets this flag.
 
 use super::variables::{is_named, is_typed, nearest};
 use clap::builder::OsStr;

@@ -1,5 +1,6 @@
-//! `headwater check`, `backup` and `restore` read and write the directory of the store on disk
-//! themselves. An origin may use the directory during a backup, but not during a check.
+//! `headwater check`, `backup` and `restore` work on the directory of a store on disk directly, and
+//! not through a running origin. An origin may use the directory during a backup, but not during a
+//! check.
 
 use super::{fail, rotation};
 use crate::store::local::copy::{self, Report};

@@ -1,5 +1,6 @@
-//! The command line. Each command has its own file, which reads the flags, checks them and runs the
-//! command. The doc comment of a flag is its text in `--help`, and ends with the unit of the value.
+//! The command line. Each command, or small group of commands, has a file, which reads the flags,
+//! checks them and runs the command. The doc comment of a flag is its text in `--help`. If the
+//! value has a unit, the text ends with the unit.
 // The text of `--help` is no Markdown.
 #![allow(rustdoc::bare_urls, rustdoc::invalid_html_tags)]
 

@@ -1,4 +1,5 @@
-//! Backups by a timer: each is a directory that is named by its time, and only the newest are kept.
+//! `headwater backup --keep`, as a timer of the system calls it: each call makes a directory that
+//! is named by the time, and removes the oldest backups beyond the given number.
 
 use crate::store::local::copy::{self, Report};
 use crate::sync::clock::Clock;

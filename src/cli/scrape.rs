@@ -1,4 +1,5 @@
-//! The metrics of an origin, in the text format of Prometheus, and what follows from two scrapes.
+//! Parses the metrics of an origin (the text format of Prometheus), and computes sums, quantiles,
+//! and the growth between two scrapes.
 
 use std::collections::BTreeMap;
 

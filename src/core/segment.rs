@@ -4,15 +4,18 @@
 //! origins keeps one object per segment and serves it to every client. These instants depend on the
 //! clock alone, not on the traffic. Clients therefore reconnect together. This is intended, and no
 //! jitter may be added here. With lanes, several smaller groups of clients reconnect at different
-//! instants. With rejoin ticks, clients that were disconnected get a common cursor at the next
-//! tick, so that a stream with a cursor of its own does not last until the boundary.
+//! instants. With rejoin ticks, the stream of a client that was disconnected ends at the next tick
+//! and not at the boundary. All streams of one URL that end at one tick give their clients the same
+//! cursor.
 //!
-//! Some responses end at other instants. `hub::event_stream` ends a stream early when the stream
-//! has sent as many bytes of events as `--segment-bytes` allows, or when all channels of the stream
-//! have ended. It ends a stream late, by about five seconds at most, if events of the segment still
-//! have to be sent at the boundary. A stream that begins while the process drains does not run past
-//! the next boundary (`Hub::span`), and `Hub::end_streams` ends all streams early.
-//! `http::long_poll` computes the `ends_at` of a long poll.
+//! Some responses end at other instants. A response whose request has the mark of the boundary
+//! itself, from an origin whose clock is ahead, ends two seconds later (`span`).
+//! `hub::event_stream` ends a stream early when the stream has sent as many bytes of events as
+//! `--segment-bytes` allows, or when all channels of the stream have ended. It ends a stream late,
+//! by about five seconds at most, if events of the segment still have to be sent at the boundary. A
+//! stream that begins while the process drains does not run past the next boundary (`Hub::span`),
+//! and `Hub::end_streams` ends all streams early. `http::long_poll` computes the `ends_at` of a
+//! long poll.
 //!
 //! All functions are pure: the caller passes `now`. Only `sync::clock` reads the wall clock.
 

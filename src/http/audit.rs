@@ -1,6 +1,7 @@
-//! The log lines about single requests: those that ended or reopened a channel, and those that were
-//! refused or shed. The lines contain no payload, no query and no token. The id of a request is in
-//! the line and in the problem that the client gets.
+//! The log lines about single requests: requests that ended or reopened a channel, requests that
+//! were shed, and requests that were refused for missing rights, a limit or a fault of the origin.
+//! The number of lines about shed and refused requests is bounded. The lines contain no payload, no
+//! query and no token. The id of a request is in the line and in the problem that the client gets.
 
 use super::HttpResponse;
 use super::channel_changes::IsLogged;

@@ -1,9 +1,9 @@
 //! The HTTP layer.
 //!
-//! `router` chooses the file that answers a request. Each kind of response has a file of its own,
-//! whose functions take the shared state ([`AppState`]) or only the parts that they need. Only this
-//! folder chooses the status codes of responses. The layers that it uses, such as `hub` and `core`,
-//! decide about channels and time.
+//! `router` chooses the module that answers a request. Each kind of response has a module of its
+//! own, whose functions take the shared state ([`AppState`]) or only the parts that they need. Only
+//! this folder chooses the status codes of responses. The layers that it uses, such as `hub` and
+//! `core`, decide about channels and time.
 
 mod access;
 mod admin;

@@ -1,10 +1,10 @@
 //! Lets `headwater doctor` observe, from behind a cache, how requests reach the origin.
 //!
-//! The header `Headwater-Response` names each response of the origin, so that two clients can tell
-//! whether they received the same response. It also says how the request arrived: the HTTP version,
-//! the mode, and whether a cache forwarded headers that it should have dropped. It repeats no value
-//! that a client sent, so it is safe in a shared response. Streams of [`FAULT_CHANNEL`] fail on
-//! purpose.
+//! The header `Headwater-Response` names each response to a request for a stream or a long poll, so
+//! that two clients can tell whether they received the same response. It also says how the request
+//! arrived: the HTTP version, the mode, and whether a cache forwarded headers that it should have
+//! dropped. It repeats no value that a client sent, so it is safe in a shared response. Streams of
+//! [`FAULT_CHANNEL`] fail on purpose.
 
 use crate::core::event::ChannelName;
 use crate::sync::random::random;

@@ -1,7 +1,7 @@
 //! Routes requests by path and method, and sets the headers that all responses have in common.
 //!
-//! A request is checked, admitted (it may count against the limit of its client), routed to the
-//! file that answers it, and logged if its result is of interest.
+//! A request is checked, admitted (it may count against the limit of its client), answered by the
+//! module of its path, and logged if its result is of interest.
 
 use super::access::{self, Audience, Denied, may_read};
 use super::audit::RequestInfo;

@@ -4,10 +4,10 @@
 //! this machine, but every page that is open in a browser on this machine can send requests to it.
 //! Without a key, such a listener therefore refuses unknown hosts (DNS rebinding: a page whose own
 //! name resolves to this machine), refuses changes by pages of other sites, and lets those pages
-//! read nothing. These rules do not apply to a request with the headers of a proxy, because it does
-//! not come from a page directly: a page cannot set `Via` at all (Fetch standard, "forbidden
-//! request-header"), nor `Forwarded` or `X-Forwarded-For` on a request to another site without a
-//! preflight.
+//! read nothing. The rules about pages of other sites do not apply to a request with the headers of
+//! a proxy, because such a request does not come from a page directly: a page cannot set `Via` at
+//! all (Fetch standard, "forbidden request-header"), nor `Forwarded` or `X-Forwarded-For` on a
+//! request to another site without a preflight.
 
 use super::cors::Readers;
 use super::problem::Problem;

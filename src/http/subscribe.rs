@@ -1,8 +1,9 @@
 //! `GET /channels/{name}`: a stream or a long poll that caches can share.
 //!
 //! A native `EventSource` never reconnects after a status other than `200`. A request that cannot
-//! be served because of a temporary fault is therefore shed: it gets a short `200`, which a cache
-//! can share and which makes the client come back later.
+//! be served because of a temporary fault is therefore shed: it gets a short `200`, which makes the
+//! client come back later. A cache may share it, unless it depends on a token or on the connection
+//! limit of a client behind a proxy.
 
 use super::negotiation::accepts_event_stream;
 use super::probe;

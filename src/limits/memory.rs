@@ -1,9 +1,9 @@
 //! Divides the memory that the process may use between its buffers and its connections. Flags
 //! replace these defaults.
 //!
-//! The buffers get at most five eighths of the memory. The rest is for the program and its indexes,
-//! for the kernel's part of the sockets, and for the allocator, which keeps freed memory for some
-//! seconds.
+//! The buffers, the store in memory and the connections together get at most five eighths of the
+//! memory. The rest is for the program and its indexes, for the kernel's part of the sockets, and
+//! for the allocator, which keeps freed memory for some seconds.
 
 /// Most bytes of the tail buffers, however much memory there is.
 const TAILS_MAX: u64 = 256 << 20;

@@ -1,5 +1,5 @@
-//! Limits how many requests a second one connection gets answered if it does not wait for the
-//! responses.
+//! Limits the rate at which the requests of one connection are answered, if the connection sends
+//! requests before it has the responses to the earlier ones.
 //!
 //! A connection that sends its requests without a pause, pipelined or over many streams of HTTP/2,
 //! would occupy the processors. Its requests may therefore use up a burst, and are then answered at

@@ -3,8 +3,8 @@
 //! [`Clock`] follows the target time: the wall clock of the machine, plus the difference that the
 //! store reports if the store has a clock of its own. Origins on one store therefore end their
 //! streams at the same instants. The time of [`Clock`] never goes back, because ids of events and
-//! ends of streams may already have later times. Only the first report of a store may set it back,
-//! because no event has a time of the machine's clock before that report.
+//! ends of streams may already have later times. Only the first report of a store may set it back:
+//! until this report arrives, no event has an id from the machine's clock.
 //!
 //! When the target time jumps forward, [`Clock`] jumps too. When the target time jumps back,
 //! [`Clock`] runs 5 % slower until the target time has caught up. A wall clock that is set back and

@@ -1,6 +1,6 @@
-//! Spans of traced publishes: one of the request, one of the store, and at each origin one of the
-//! delivery to clients. They are exported only if an exporter is given; otherwise every function
-//! here does nothing.
+//! A traced publish has a span for its request, a span for the work of the store, and at each
+//! origin a span for the delivery to clients. The spans are exported only if an exporter is given;
+//! otherwise every function here does nothing.
 //!
 //! The last event of a publish carries the context of the trace. The span of a delivery begins when
 //! the store passes this event to an origin. It ends when the origin has first sent the event: in

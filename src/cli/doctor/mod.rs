@@ -1,9 +1,9 @@
 //! `headwater doctor` examines a deployment from the side of its clients, and reports faults.
 //!
-//! It needs no access to the cache. The origin names each of its responses (`Headwater-Response`),
-//! and the opening block of a response shows for which cursor it was made and when it ends. A few
-//! clients with cursors that no other client uses can therefore see whether the cache shares,
-//! delays or mixes responses.
+//! It needs no access to the cache. The origin names each response to a request for a stream
+//! (`Headwater-Response`), and the opening block of a response shows for which cursor it was made
+//! and when it ends. A few clients with cursors that no other client uses can therefore see whether
+//! the cache shares, delays or mixes responses.
 
 mod checks;
 mod findings;

@@ -5,8 +5,9 @@
 //!
 //! Over HTTP/2, the WebSocket is one stream of a connection. Each read from the WebSocket adds its
 //! bytes to the [`ByteCredit`] of the connection, so they do not use up the fixed rate at which
-//! frames that belong to no request are read. A write over HTTP/2 is small, because hyper queues
-//! several writes when the client does not read.
+//! frames that belong to no request are read. For a client that does not read, hyper queues several
+//! writes. A write over HTTP/2 is therefore cut to a few KiB, so that this queue takes little
+//! memory.
 
 use crate::limits::intake_pace::ByteCredit;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};

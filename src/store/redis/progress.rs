@@ -1,4 +1,5 @@
-//! How far an origin has read each shard, and which entries of the firehose it knows.
+//! How far an origin has read the firehose of each shard (the recent events of all channels of the
+//! shard, see `tail.rs`), and which of its entries the origin knows.
 //!
 //! An origin knows an entry if it has read the entry from the firehose, or if Redis has
 //! acknowledged to it the publish that made the entry. The origin remembers the newest entries of

@@ -1,4 +1,5 @@
-//! Checks that need only one or two requests each: the query, a fresh join, a failing origin, a
+//! Checks that need only one or two requests each: whether the edge passes the query on, whether a
+//! cache keeps the response to a fresh join too long, the response to a failure of the origin, a
 //! CORS preflight, and a publish without a token.
 
 use super::super::findings::Fault;

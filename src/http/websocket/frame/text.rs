@@ -2,8 +2,9 @@
 //! frame.
 //!
 //! The messages for events and gaps are not built here: each of them is the text of the `data:`
-//! lines in a stream with `?format=json`. The same holds for the end of a channel, unless the
-//! client has already received the last event: `end` builds that message.
+//! lines in a stream with `?format=json`. The same holds for the end of a channel, with one
+//! exception: if the client subscribes with a cursor after the last event of an ended channel, the
+//! function `end` builds the message.
 
 use super::Reference;
 use crate::core::cursor::EventId;
