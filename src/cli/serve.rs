@@ -15,9 +15,10 @@ use crate::telemetry::process::memory_limit;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Number of task polls after which a worker thread checks for readable sockets. A connection with
-/// pipelined requests takes 0.16 ms in each poll. Four such connections raised the p99 latency of
-/// other publishers from 1.5 to 18 ms with tokio's default of 61, and to 8.5 ms with 8.
+/// Number of task polls after which a worker thread checks for readable sockets. Before pipelined
+/// requests were answered at a rate (`limits::request_pace`), four connections with such requests
+/// raised the p99 latency of other publishers from 1.5 to 18 ms with tokio's default of 61, and to
+/// 8.5 ms with 8.
 const POLLS_BEFORE_SOCKETS: u32 = 8;
 /// Most threads for work that blocks or takes long: reads of the log's files (at most eight at
 /// once), and the encoding of states and pages.

@@ -118,6 +118,7 @@ impl Ending {
             Self::Full => "full",
             Self::ChannelEnd => "channel_end",
             Self::FellBehind => "fell_behind",
+            // The label of the metric keeps its first name.
             Self::StoreFailed => "store_lost",
             Self::Cut => "cut",
             Self::ClientGone => "client_gone",

@@ -68,7 +68,7 @@ pub struct Span {
     /// The segment that was running when the response began.
     pub segment: Segment,
     /// The instant at which the response ends, in ms. It lies in the following segment when too
-    /// little time was left in this one.
+    /// little time was left in this one, or when the request has the boundary as its mark.
     pub ends_at: u64,
     /// The number of the segment that runs from `ends_at` on.
     pub next_number: u64,
@@ -227,9 +227,12 @@ mod tests {
         assert_eq!(ends, [60_000, 70_000, 50_000]);
     }
 
-    fn any_arrival() -> impl Strategy<Value = Arrival> {
-        let mark = 1_000_000u64..4_000_000_000_000;
-        prop_oneof![Just(Arrival::New), Just(Arrival::Straggler), mark.prop_map(Arrival::Marked)]
+    /// An arrival whose mark, if it has one, is given by an instant near a boundary: a number of
+    /// boundaries after the running segment, and a distance from that boundary, in ms.
+    fn any_arrival() -> impl Strategy<Value = Option<Option<(i64, i64)>>> {
+        let near = prop_oneof![Just(0), -1..=1i64, 900..1_100i64, 1_900..2_100i64];
+        let mark = (-2..=3i64, near).prop_map(|mark| Some(Some(mark)));
+        prop_oneof![Just(None), Just(Some(None)), mark]
     }
 
     proptest! {
@@ -241,6 +244,14 @@ mod tests {
             let clock = SegmentClock { length_ms, lanes, rejoin_tick_ms: tick };
             let lane = lane % lanes;
             let segment = clock.segment_at(lane, now);
+            let arrival = match arrival {
+                None => Arrival::New,
+                Some(None) => Arrival::Straggler,
+                Some(Some((boundaries, off))) => {
+                    let mark = segment.starts_at as i64 + boundaries * length_ms as i64 + off;
+                    Arrival::Marked(mark.max(0) as u64)
+                }
+            };
             prop_assert!(segment.starts_at <= now && now < segment.ends_at);
             prop_assert_eq!(clock.segment_at(lane, segment.ends_at).number, segment.number + 1);
             let span = clock.span(lane, now, arrival);

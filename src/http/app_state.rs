@@ -131,14 +131,13 @@ impl AppState {
     /// Returns the permit that a request already has, or waits for one to build its response.
     pub(super) async fn permit_to_build(
         &self,
-        turn: Option<OwnedSemaphorePermit>,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> Result<OwnedSemaphorePermit, Exhausted> {
-        if let Some(turn) = turn {
-            return Ok(turn);
+        if let Some(permit) = permit {
+            return Ok(permit);
         }
-        let turn =
-            tokio::time::timeout(self.hub.store_timeout(), self.builds.clone().acquire_owned())
-                .await;
-        turn.ok().and_then(Result::ok).ok_or(Exhausted)
+        let permit = self.builds.clone().acquire_owned();
+        let permit = tokio::time::timeout(self.hub.store_timeout(), permit).await;
+        permit.ok().and_then(Result::ok).ok_or(Exhausted)
     }
 }

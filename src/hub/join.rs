@@ -199,10 +199,16 @@ impl Hub {
             return self.segments.span_until(lane, now, now.max(early + 1));
         }
         let span = self.segments.span(lane, now, arrival);
-        if !self.is_draining() || span.ends_at <= span.segment.ends_at {
+        let boundary = span.segment.ends_at;
+        if !self.is_draining() || span.ends_at <= boundary {
             return span;
         }
-        self.segments.span_until(lane, now, span.segment.ends_at)
+        // A response does not end with the mark of its request (`SegmentClock::span`).
+        let ends_at = match arrival == Arrival::Marked(boundary) {
+            true => (boundary - 1).max(now + 1),
+            false => boundary,
+        };
+        self.segments.span_until(lane, now, ends_at)
     }
 }
 

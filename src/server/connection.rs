@@ -13,7 +13,6 @@
 
 use crate::http::websocket::Handshake;
 use crate::limits::intake_pace::IntakePace;
-use crate::limits::request_pace::RequestPace;
 use crate::server::listener::Stream;
 use crate::server::takeover::Taken;
 use crate::sync::clock::machine_now;
@@ -52,7 +51,8 @@ pub struct Requests {
     begun: AtomicU64,
     /// Whether a request was answered since the connection was last polled.
     has_had_turn: AtomicBool,
-    pace: RequestPace,
+    /// Whether the next request has arrived before the response to the last one was complete.
+    has_next: AtomicBool,
     is_answering: AtomicBool,
     is_streaming: AtomicBool,
     /// Whether only the close of the connection marks the end of the stream.
@@ -95,6 +95,12 @@ struct SlowHead {
 }
 
 impl Requests {
+    /// Creates the state of a connection. `has_next` says whether its next request has arrived
+    /// before the last response was complete.
+    pub fn new(has_next: bool) -> Self {
+        Self { has_next: AtomicBool::new(has_next), ..Self::default() }
+    }
+
     /// Records that the head of a request was read.
     pub fn begin(&self) {
         self.begun.fetch_add(1, Ordering::Relaxed);
@@ -109,29 +115,19 @@ impl Requests {
 
     /// Waits, after the first request of a turn, until other connections had theirs. Otherwise a
     /// connection with many requests at once (pipelining) would be served many of them in a row.
-    /// Returns whether the request counts for the pace of the connection.
+    /// Returns whether the request was pipelined.
     pub async fn take_turn(&self) -> bool {
-        let mut is_pipelined = false;
+        let mut is_pipelined = self.has_next.swap(false, Ordering::Relaxed);
         while self.has_had_turn.swap(true, Ordering::Relaxed) {
             is_pipelined = true;
             tokio::task::yield_now().await;
         }
-        if is_pipelined {
-            self.keep_pace().await;
-            self.has_had_turn.store(true, Ordering::Relaxed);
-        }
         is_pipelined
     }
 
-    /// Counts a request that does not wait for the response to another one, and waits until it may
-    /// be answered.
-    pub async fn keep_pace(&self) {
-        self.pace.request().await;
-    }
-
-    /// Does not count a request any longer, because it is a publish that was accepted.
-    pub fn forget_publish(&self) {
-        self.pace.forget();
+    /// Records that a request is answered. A request that hyper reads in the same poll is pipelined.
+    pub fn end_turn(&self) {
+        self.has_had_turn.store(true, Ordering::Relaxed);
     }
 
     /// Records the kind of the response to the request.
@@ -184,9 +180,10 @@ impl Connection {
         Self { stream, unread, requests, head_time, slow_head: None, pace, is_shut: false }
     }
 
-    /// Takes the socket. Afterwards nothing can be read or written here.
-    pub fn take_stream(&mut self) -> Option<Stream> {
-        self.stream.take()
+    /// Takes the socket, and the bytes that were read from it before and not from here. Afterwards
+    /// nothing can be read or written here.
+    pub fn take(&mut self) -> Option<(Stream, Bytes)> {
+        Some((self.stream.take()?, std::mem::take(&mut self.unread)))
     }
 
     fn stream(&mut self) -> io::Result<Pin<&mut Stream>> {

@@ -8,6 +8,7 @@
 use super::connection::{Connection, Handover, Requests, ResponseKind, Switched};
 use super::connection_log::Reason;
 use super::listener::Stream;
+use super::paced::paced;
 use super::takeover::{self, Taken};
 use super::{HEAD_BYTES_MAX, Peer, Served};
 use crate::fanout::group::Outcome;
@@ -153,7 +154,7 @@ async fn serve_requests(
     let Served { origin, config, .. } = served;
     let head_time = Some(config.head_timeout);
     let pace = IntakePace::default();
-    let requests = Arc::new(Requests::default());
+    let requests = Arc::new(Requests::new(!unread.is_empty()));
     let write_timeout = origin.write_timeout();
     let is_plain = stream.is_plain();
     let connection =
@@ -161,17 +162,17 @@ async fn serve_requests(
     let caller = peer.caller;
     let mut stage = Registration::new(origin.hub.lifecycle().clone());
     let service = service_fn(|request| {
-        let (origin, requests) = (origin.clone(), requests.clone());
+        let (origin, requests, pace) = (origin.clone(), requests.clone(), peer.pace.clone());
         requests.begin();
         // The future of a request is boxed because it is many times larger than the connection of
         // an idle stream.
         Box::pin(async move {
-            let is_counted = requests.take_turn().await;
+            let is_pipelined = requests.take_turn().await;
+            let pace = pace.as_deref().filter(|_| is_pipelined);
             let is_publish = request.method() == Method::POST;
-            let answer = answer(request, &origin, &requests, &caller, is_plain).await;
-            if is_counted && is_publish && answer.status().is_success() {
-                requests.forget_publish();
-            }
+            let answer = answer(request, &origin, &requests, &caller, is_plain);
+            let answer = paced(pace, is_publish, answer).await;
+            requests.end_turn();
             Ok::<_, Infallible>(answer)
         }) as Pin<Box<dyn Future<Output = _> + Send>>
     });
@@ -203,9 +204,9 @@ async fn serve_requests(
         Handover::Stream(taken) => taken,
     };
     let parts = connection.into_parts().ok_or(reason)?;
-    let stream = parts.io.into_inner().take_stream().ok_or(reason)?;
+    let (stream, after) = parts.io.into_inner().take().ok_or(reason)?;
     // A copy, because even an empty handle would keep hyper's whole buffer.
-    let unread = Bytes::copy_from_slice(&parts.read_buf);
+    let unread = [parts.read_buf, after].concat().into();
     Ok(Next::Stream { stream, taken, unread })
 }
 

@@ -6,11 +6,13 @@
 use super::connection::{Connection, Requests, Switched};
 use super::connection_log::{ConnectionLog, Reason, Transport};
 use super::listener::Stream;
+use super::paced::paced;
 use super::unread_answers::{UnreadAnswers, Watched};
 use super::{HEAD_BYTES_MAX, Peer, serve_websocket};
 use crate::http::websocket::Handshake;
 use crate::http::{self, AppState, Caller};
 use crate::limits::intake_pace::{ByteCredit, IntakePace};
+use crate::limits::request_pace::{RequestPace, Unanswered};
 use crate::sync::lifecycle::Stage;
 use crate::sync::waiters::Registration;
 use bytes::Bytes;
@@ -52,17 +54,22 @@ pub(super) async fn serve(stream: Stream, origin: Arc<AppState>, peer: &Peer) ->
     let begun = requests.clone();
     let unread = Arc::new(UnreadAnswers::new(origin.heartbeat()));
     let watched = unread.clone();
-    let is_proxy = origin.clients.is_proxy(caller.address);
-    let streams_max = if is_proxy { PROXY_STREAMS_MAX } else { STREAMS_MAX };
+    let pace = peer.pace.clone();
+    let streams_max = match origin.clients.is_proxy(caller.address) {
+        true => PROXY_STREAMS_MAX,
+        false => STREAMS_MAX,
+    };
     let mut stage = Registration::new(origin.hub.lifecycle().clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let (origin, unread, requests) = (origin.clone(), watched.clone(), begun.clone());
-        requests.begin();
+        let (origin, unread) = (origin.clone(), watched.clone());
+        begun.begin();
         credit.request();
         request.extensions_mut().insert(credit.clone());
-        // A proxy sends the requests of many clients.
-        let counted = (!is_proxy).then_some(requests);
-        async move { Ok::<_, Infallible>(answer(request, origin, caller, unread, counted).await) }
+        let unanswered = pace.as_ref().map(RequestPace::begin);
+        async move {
+            let pace = unanswered.as_ref().and_then(Unanswered::pace);
+            Ok::<_, Infallible>(answer(request, origin, caller, unread, pace).await)
+        }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -106,24 +113,18 @@ pub(super) async fn serve(stream: Stream, origin: Arc<AppState>, peer: &Peer) ->
     .await
 }
 
-/// Answers a request. If it asks for a WebSocket, a task begins that serves it. `counted` has the
-/// pace of the connection, if it has one.
+/// Answers a request, at this pace if there is one. If the request asks for a WebSocket, a task
+/// begins that serves it.
 async fn answer(
     mut request: Request<Incoming>,
     origin: Arc<AppState>,
     caller: Caller,
     unread: Arc<UnreadAnswers>,
-    counted: Option<Arc<Requests>>,
+    pace: Option<&RequestPace>,
 ) -> Response<Watched> {
-    if let Some(requests) = &counted {
-        requests.keep_pace().await;
-    }
-    let is_publish = request.method() == Method::POST;
     let upgrade = hyper::upgrade::on(&mut request);
-    let mut answer = http::answer(&origin, request, &caller).await;
-    if let Some(requests) = counted.filter(|_| is_publish && answer.status().is_success()) {
-        requests.forget_publish();
-    }
+    let is_publish = request.method() == Method::POST;
+    let mut answer = paced(pace, is_publish, http::answer(&origin, request, &caller)).await;
     if let Some(handshake) = answer.extensions_mut().remove::<Arc<Handshake>>() {
         let switched = Switched { upgrade, handshake };
         // It ends with the connection, whose streams then fail.

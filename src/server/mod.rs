@@ -14,7 +14,8 @@ mod http1;
 mod http2;
 pub mod listener;
 mod local_stream;
-pub mod takeover;
+pub mod paced;
+mod takeover;
 pub mod tls;
 pub mod unread_answers;
 mod unsent;
@@ -24,6 +25,7 @@ use crate::http::websocket::{Session, Wire};
 use crate::http::{Admission, AppState, Caller, TlsPeer};
 use crate::limits::client_address::Client;
 use crate::limits::connections::{Acquired, Permit};
+use crate::limits::request_pace::RequestPace;
 use crate::server::connection::Switched;
 use crate::server::connection_log::{ConnectionLog, Reason, Transport};
 use crate::server::listener::{Listener, Stream};
@@ -125,6 +127,9 @@ struct Served {
 /// The peer of a connection.
 struct Peer {
     caller: Caller,
+    /// The pace of the connection's requests. A trusted proxy and operators have none, because a
+    /// proxy sends the requests of many clients.
+    pace: Option<Arc<RequestPace>>,
     /// The permit of the connection's client.
     _permit: Option<Permit>,
 }
@@ -254,7 +259,7 @@ impl Served {
             let admission = Admission::Admin;
             let caller = Caller { admission, address, is_guarded, tls: TlsPeer::None };
             let tls = self.tls.clone().filter(|tls| tls.on_admin);
-            let peer = Peer { caller, _permit: None };
+            let peer = Peer { caller, pace: None, _permit: None };
             oldest_first.push_back(connections.spawn(self.connection(stream, peer, tls)));
         }
     }
@@ -272,7 +277,8 @@ impl Served {
         }
         // A proxy's connection is not counted; each of its requests is counted for its client.
         let clients = &self.origin.clients;
-        let acquired = match clients.is_proxy(address) {
+        let is_proxy = clients.is_proxy(address);
+        let acquired = match is_proxy {
             true => Acquired::Granted(None),
             false => clients.acquire(Client::at(address)),
         };
@@ -287,7 +293,8 @@ impl Served {
             Acquired::Granted(permit) => (Admission::Overloaded, permit),
         };
         let caller = Caller { admission, address, is_guarded, tls: TlsPeer::None };
-        let peer = Peer { caller, _permit: permit };
+        let pace = (!is_proxy).then(Arc::default);
+        let peer = Peer { caller, pace, _permit: permit };
         connections.spawn(self.connection(stream, peer, self.tls.clone()));
         self.note_connections(connections.len());
     }

@@ -93,7 +93,8 @@ fn the_reference_has_every_flag_with_its_environment_name_and_default() {
 
 /// Flags of curl, of cargo, of Python's web server, of caches, of tests/hunt, of tests/soak, of tests/fuzz, of benches/peers/run, and of the programs that
 /// start containers and services.
-const OTHER_FLAGS: [&str; 40] = [
+const OTHER_FLAGS: [&str; 41] = [
+    "--apart",
     "--control",
     "--tokens",
     "--system",

@@ -92,15 +92,25 @@ async fn large_bodies_over_http_2_are_read_as_they_come() {
     }
 }
 
+/// Also requests whose response has to wait for the store, and those after a stream.
 #[tokio::test]
 async fn pipelined_requests_are_answered_at_a_rate() {
     let origin = Origin::start();
-    let begun = Instant::now();
-    let requests = "GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(REQUESTS);
-    let mut stream = origin.raw(requests.as_bytes()).await;
-    let is_answered = |text: &str| text.matches("HTTP/1.1 404").count() == REQUESTS;
-    read_until(&mut stream, is_answered).await;
-    assert!(begun.elapsed() >= ANSWERED_IN, "{:?}", begun.elapsed());
+    origin.publish("a", "x").await;
+    origin.request(Method::DELETE, "/channels/a", &[], "").await;
+    for (path, status) in [
+        ("/nothing", "HTTP/1.1 404"),
+        ("/channels/a/history", "HTTP/1.1 200"),
+        ("/channels/a?after=0-0", "HTTP/1.1 200"),
+    ] {
+        let begun = Instant::now();
+        let requests = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").repeat(REQUESTS);
+        let mut stream = origin.raw(requests.as_bytes()).await;
+        let answered = |text: &str| text.matches(status).count();
+        let text = read_until(&mut stream, |text| answered(text) == REQUESTS).await;
+        assert_eq!(answered(&text), REQUESTS, "{path}");
+        assert!(begun.elapsed() >= ANSWERED_IN, "{path}: {:?}", begun.elapsed());
+    }
 }
 
 #[tokio::test]

@@ -281,7 +281,7 @@ impl Model {
                 is_gap(stored)
                     || channel.log.contains(stored)
                     || channel.deleted.contains(stored)
-                    || channel.maybe_deleted.contains(&stored.event)
+                    || stored.id < channel.erased && channel.maybe_deleted.contains(&stored.event)
                     || unclear.contains(&&stored.event)
             };
             let all = served.events.iter().chain(&served.state);
