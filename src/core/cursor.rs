@@ -1,4 +1,5 @@
-//! Event ids, and the cursors that are made of them.
+//! Event ids, and the cursors that are made of them. The grammar is in docs/protocol.md, section
+//! 3.1. A text that is no cursor leads to a gap event (`core::resume`).
 //!
 //! A cursor travels in `Last-Event-ID`. Wherever possible its text has at most 128 bytes of
 //! `[0-9._-]`, so that browsers send it without a CORS preflight. Each cursor has exactly one text,

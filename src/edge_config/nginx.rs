@@ -1,4 +1,5 @@
-//! The configuration of nginx.
+//! The configuration of nginx: the shipped profile with the addresses, ports and files of a
+//! deployment. A profile has no secrets, because nginx does not check tokens.
 
 use super::{
     Deployment, LOCK_SLACK, Nginx, Profile, READ_SLACK, fill, literal, seconds, with_includes,

@@ -1,4 +1,7 @@
-//! Bounds the memory of all responses that are being made or sent.
+//! Bounds the memory of all responses that are being made or sent, except the windows of the pumps
+//! (`limits::memory`). The size is `--answer-bytes`. If it is used up, requests wait; then a stream
+//! is shed (`http/subscribe.rs`), and another request gets a `503` (`http/problem.rs`). An open
+//! stream waits (`hub/reader.rs`).
 //!
 //! A charge is the memory that one response has reserved. It is taken before the response is made,
 //! and released when the last byte of the response was handed to the kernel. Charges are granted in

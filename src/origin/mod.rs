@@ -161,9 +161,9 @@ impl Headwater {
 }
 
 impl Reloader {
-    /// Uses the keys, the certificate, the private channels, the origins and hosts of pages, and the limits of
-    /// requests, clients and publishers of `config`, for requests and connections that begin from
-    /// now on. All other settings stay as they are.
+    /// Uses the keys, the certificate, the private channels, the origins and hosts of pages, and the
+    /// limits of requests, clients and publishers of `config`, for requests and connections that begin
+    /// from now on. `RELOADED` in `cli/reload.rs` lists the flags. All other settings stay as they are.
     ///
     /// # Errors
     /// Fails when publishing would no longer need a token, or the certificate cannot be used; the
