@@ -187,27 +187,31 @@ async fn nginx_goes_on_with_the_origin_that_is_left() {
 /// An origin that has received a publish may have stored it, so the other one does not get it too.
 #[tokio::test]
 async fn nginx_repeats_no_publish_that_it_has_sent() {
+    const PUBLISHES: usize = 12;
     let redis = RedisServer::start();
     let mut origins = [0, 1].map(|_| Origin::with(&["--store", &redis.url()]));
     let ports = [0, 1].map(|index: usize| origins[index].listen.port());
     let nginx = Cache::nginx_before("collapse", &ports, |text| text);
     origins[0].signal("STOP");
     let mut publishes = JoinSet::new();
-    for number in 0..6 {
+    for number in 0..PUBLISHES {
         let (address, body) = (nginx.address(), number.to_string().into());
         publishes.spawn(async move {
             let answer = request(&address, Method::POST, "/channels/a", &[], body).await;
             answer.expect("an answer").status.as_u16()
         });
     }
-    // Half of them are with the origin that hangs. The others are answered.
+    // Each process of nginx alternates between the origins, so about half of the publishes are with
+    // the origin that hangs. The others are answered.
     let mut stored = 0;
-    while stored < 3 {
+    while stored < PUBLISHES / 3 {
         assert_eq!(publishes.join_next().await.expect("some are answered").expect("no panic"), 201);
         stored += 1;
     }
     origins[0].kill();
-    let refused = publishes.join_all().await;
-    assert_eq!(refused, [503; 3]);
-    assert_eq!(origins[1].log("a").await.len(), stored);
+    let rest = publishes.join_all().await;
+    assert!(rest.iter().all(|status| [201, 503].contains(status)), "{rest:?}");
+    let refused = rest.iter().filter(|status| **status == 503).count();
+    assert!(refused > 0, "none was with the origin that was killed");
+    assert_eq!(origins[1].log("a").await.len(), PUBLISHES - refused);
 }
