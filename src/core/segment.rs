@@ -13,9 +13,9 @@
 //! `hub::event_stream` ends a stream early when the stream has sent as many bytes of events as
 //! `--segment-bytes` allows, or when all channels of the stream have ended. It ends a stream late,
 //! by about five seconds at most, if events of the segment still have to be sent at the boundary. A
-//! stream that begins while the process drains does not run past the next boundary (`Hub::span`),
-//! and `Hub::end_streams` ends all streams early. `http::long_poll` computes the `ends_at` of a
-//! long poll.
+//! stream that begins while the process drains does not run past the next boundary
+//! (`span_in_drain`), and `Hub::end_streams` ends all streams early. `http::long_poll` computes the
+//! `ends_at` of a long poll.
 //!
 //! All functions are pure: the caller passes `now`. Only `sync::clock` reads the wall clock.
 
@@ -130,6 +130,23 @@ impl SegmentClock {
         self.span_until(lane, now, ends_at)
     }
 
+    /// Returns the lifetime of a response that begins at `now` while the origin drains. It ends at the
+    /// next boundary at the latest. If the request has this boundary as its mark, the response ends a
+    /// millisecond before it, or after it where that is over.
+    pub fn span_in_drain(&self, lane: u64, now: u64, arrival: Arrival) -> Span {
+        let span = self.span(lane, now, arrival);
+        let boundary = span.segment.ends_at;
+        if span.ends_at <= boundary {
+            return span;
+        }
+        let ends_at = match arrival == Arrival::Marked(boundary) {
+            true if now < boundary - 1 => boundary - 1,
+            true => boundary + 1,
+            false => boundary,
+        };
+        self.span_until(lane, now, ends_at)
+    }
+
     /// Returns the lifetime of a response that begins at `now` and ends at `ends_at`, which may lie
     /// in any segment.
     pub fn span_until(&self, lane: u64, now: u64, ends_at: u64) -> Span {
@@ -218,6 +235,10 @@ mod tests {
         assert_eq!(CLOCK.span(0, 29_000, Arrival::Marked(60_000)).ends_at, 30_000);
         // A clock that is ahead by less: the response runs on.
         assert_eq!(CLOCK.span(0, 29_000, Arrival::Marked(30_000)).ends_at, 60_000);
+        let in_drain = |now, arrival| CLOCK.span_in_drain(0, now, arrival).ends_at;
+        assert_eq!(in_drain(29_000, Arrival::New), 30_000);
+        assert_eq!(in_drain(25_000, Arrival::Marked(30_000)), 29_999);
+        assert_eq!(in_drain(29_999, Arrival::Marked(30_000)), 30_001);
     }
 
     #[test]
@@ -258,6 +279,9 @@ mod tests {
             prop_assert!(span.ends_at > now);
             prop_assert!(Arrival::Marked(span.ends_at) != arrival);
             prop_assert!(span.ends_at - now <= clock.longest_ms());
+            let last = clock.span_in_drain(lane, now, arrival);
+            prop_assert!(now < last.ends_at && last.ends_at <= segment.ends_at + 1);
+            prop_assert!(Arrival::Marked(last.ends_at) != arrival);
         }
     }
 }

@@ -270,7 +270,8 @@ fn only_chunks(request: &Request<Incoming>) -> Result<(), Problem> {
     if codings.enumerate().all(|(n, one)| n == 0 && one.eq_ignore_ascii_case(b"chunked")) {
         return Ok(());
     }
-    let detail = "Transfer-Encoding takes chunked, once; send the body as it is, or in chunks";
+    let detail = "the only transfer coding here is chunked, applied once; send the body without a \
+                  transfer coding, or in chunks";
     let title = "The transfer coding is not known here";
     let problem = Problem::new(StatusCode::NOT_IMPLEMENTED, "transfer-coding", title, detail);
     Err(problem.with("field", "Transfer-Encoding"))

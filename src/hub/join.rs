@@ -198,17 +198,10 @@ impl Hub {
             // All streams have ended. This one only gives the client a later mark.
             return self.segments.span_until(lane, now, now.max(early + 1));
         }
-        let span = self.segments.span(lane, now, arrival);
-        let boundary = span.segment.ends_at;
-        if !self.is_draining() || span.ends_at <= boundary {
-            return span;
+        match self.is_draining() {
+            true => self.segments.span_in_drain(lane, now, arrival),
+            false => self.segments.span(lane, now, arrival),
         }
-        // A response does not end with the mark of its request (`SegmentClock::span`).
-        let ends_at = match arrival == Arrival::Marked(boundary) {
-            true => (boundary - 1).max(now + 1),
-            false => boundary,
-        };
-        self.segments.span_until(lane, now, ends_at)
     }
 }
 
