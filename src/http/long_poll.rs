@@ -105,16 +105,26 @@ async fn gather(
     let wait =
         if has_news { app.config().long_poll_linger } else { app.config().long_poll_timeout };
     let mut deadline = Instant::now() + wait;
+    let mut is_late = false;
     while gathered.bytes.len() < app.config().long_poll_bytes {
         let room = app.config().long_poll_bytes - gathered.bytes.len();
         // A process that ends answers at once with what it has.
         let step = poll_fn(|context| match joined.reader.poll_next(context, room) {
             Poll::Ready(step) => Poll::Ready(Some(step)),
             Poll::Pending if stage.poll_reached(context, Stage::Draining) => Poll::Ready(None),
+            Poll::Pending if is_late && !joined.reader.is_paging() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         });
-        let Ok(Some(step)) = timeout_at(deadline, step).await else { break };
-        match step? {
+        let step = match timeout_at(deadline, step).await {
+            Ok(Some(step)) => step?,
+            // The events of a page that the store is still reading belong in the response.
+            Err(_) if gathered.events == 0 && !is_late => {
+                (is_late, deadline) = (true, deadline + app.hub.store_timeout());
+                continue;
+            }
+            Ok(None) | Err(_) => break,
+        };
+        match step {
             Step::Ended => {
                 gathered.is_ended = true;
                 break;
