@@ -84,6 +84,20 @@ impl ResumeFrom {
             Self::Now | Self::Foreign(_) | Self::Since(_) | Self::Last(_) => Arrival::New,
         }
     }
+
+    /// Returns the least mark (ms) of the closing cursor of a response without events. It is later
+    /// than the mark of the request.
+    ///
+    /// The clock of another origin that was ahead may have given the request a mark after the end of
+    /// this response. If the marks went back without an event, a few responses could end with the
+    /// cursors of each other's requests. A cache that keeps such responses too long would then
+    /// answer each request of a client at once, and lead it in a circle.
+    pub fn least_mark(&self) -> u64 {
+        match self.arrival() {
+            Arrival::Marked(mark) => mark.saturating_add(1),
+            Arrival::New | Arrival::Straggler => 0,
+        }
+    }
 }
 
 impl StartPlan {

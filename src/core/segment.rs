@@ -8,9 +8,7 @@
 //! and not at the boundary. All streams of one URL that end at one tick give their clients the same
 //! cursor.
 //!
-//! Some responses end at other instants. A response whose request has the mark of the boundary
-//! itself, from an origin whose clock is ahead, ends two seconds later (`span`).
-//! `hub::event_stream` ends a stream early when the stream has sent as many bytes of events as
+//! Some responses end at other instants. `hub::event_stream` ends a stream early when the stream has sent as many bytes of events as
 //! `--segment-bytes` allows, or when all channels of the stream have ended. It ends a stream late,
 //! by about five seconds at most, if events of the segment still have to be sent at the boundary. A
 //! stream that begins while the process drains does not run past the next boundary
@@ -68,7 +66,7 @@ pub struct Span {
     /// The segment that was running when the response began.
     pub segment: Segment,
     /// The instant at which the response ends, in ms. It lies in the following segment when too
-    /// little time was left in this one, or when the request has the boundary as its mark.
+    /// little time was left in this one.
     pub ends_at: u64,
     /// The number of the segment that runs from `ends_at` on.
     pub next_number: u64,
@@ -100,9 +98,9 @@ impl SegmentClock {
     /// with the marks of many segments, and each mark would otherwise need a response of its own
     /// until the boundary.
     ///
-    /// A mark at the end of the response itself comes from an origin whose clock is ahead. Without
-    /// an event, such a response would end with the cursor of its request, and a cache that keeps it
-    /// too long would answer each further request with it. It therefore ends at another instant.
+    /// A mark at the end of the response or after it comes from an origin whose clock is ahead. It
+    /// does not change the end of the response, only its closing cursor
+    /// (`core::resume::ResumeFrom::least_mark`).
     pub fn span(&self, lane: u64, now: u64, arrival: Arrival) -> Span {
         let segment = self.segment_at(lane, now);
         let left = segment.ends_at - now.max(segment.starts_at);
@@ -122,29 +120,14 @@ impl SegmentClock {
             tick if tick > 0 && is_straggler => boundary.min((now / tick + 1) * tick),
             _ => boundary,
         };
-        let ends_at = match arrival {
-            Arrival::Marked(mark) if mark == ends_at && run_on => segment.ends_at,
-            Arrival::Marked(mark) if mark == ends_at => ends_at + least_left,
-            _ => ends_at,
-        };
         self.span_until(lane, now, ends_at)
     }
 
     /// Returns the lifetime of a response that begins at `now` while the origin drains. It ends at the
-    /// next boundary at the latest. If the request has this boundary as its mark, the response ends a
-    /// millisecond before it, or after it where that is over.
+    /// next boundary at the latest.
     pub fn span_in_drain(&self, lane: u64, now: u64, arrival: Arrival) -> Span {
         let span = self.span(lane, now, arrival);
-        let boundary = span.segment.ends_at;
-        if span.ends_at <= boundary {
-            return span;
-        }
-        let ends_at = match arrival == Arrival::Marked(boundary) {
-            true if now < boundary - 1 => boundary - 1,
-            true => boundary + 1,
-            false => boundary,
-        };
-        self.span_until(lane, now, ends_at)
+        self.span_until(lane, now, span.ends_at.min(span.segment.ends_at))
     }
 
     /// Returns the lifetime of a response that begins at `now` and ends at `ends_at`, which may lie
@@ -227,18 +210,13 @@ mod tests {
     }
 
     #[test]
-    fn a_response_never_ends_with_the_mark_of_its_request() {
-        // The mark of an origin whose clock is ahead by more than two seconds.
-        assert_eq!(CLOCK.span(0, 25_000, Arrival::Marked(30_000)).ends_at, 32_000);
-        assert_eq!(CLOCK.span(0, 30_100, Arrival::Marked(32_000)).ends_at, 60_000);
-        // A clock that is ahead by a whole segment.
-        assert_eq!(CLOCK.span(0, 29_000, Arrival::Marked(60_000)).ends_at, 30_000);
-        // A clock that is ahead by less: the response runs on.
-        assert_eq!(CLOCK.span(0, 29_000, Arrival::Marked(30_000)).ends_at, 60_000);
-        let in_drain = |now, arrival| CLOCK.span_in_drain(0, now, arrival).ends_at;
-        assert_eq!(in_drain(29_000, Arrival::New), 30_000);
-        assert_eq!(in_drain(25_000, Arrival::Marked(30_000)), 29_999);
-        assert_eq!(in_drain(29_999, Arrival::Marked(30_000)), 30_001);
+    fn a_mark_from_a_clock_that_is_ahead_changes_no_end() {
+        for mark in [30_000, 30_001, 60_000, 90_000] {
+            assert_eq!(CLOCK.span(0, 25_000, Arrival::Marked(mark)).ends_at, 30_000);
+            assert_eq!(CLOCK.span(0, 29_000, Arrival::Marked(mark)).ends_at, 60_000);
+            assert_eq!(CLOCK.span_in_drain(0, 29_000, Arrival::Marked(mark)).ends_at, 30_000);
+        }
+        assert_eq!(CLOCK.span_in_drain(0, 29_000, Arrival::New).ends_at, 30_000);
     }
 
     #[test]
@@ -277,11 +255,9 @@ mod tests {
             prop_assert_eq!(clock.segment_at(lane, segment.ends_at).number, segment.number + 1);
             let span = clock.span(lane, now, arrival);
             prop_assert!(span.ends_at > now);
-            prop_assert!(Arrival::Marked(span.ends_at) != arrival);
             prop_assert!(span.ends_at - now <= clock.longest_ms());
             let last = clock.span_in_drain(lane, now, arrival);
-            prop_assert!(now < last.ends_at && last.ends_at <= segment.ends_at + 1);
-            prop_assert!(Arrival::Marked(last.ends_at) != arrival);
+            prop_assert!(now < last.ends_at && last.ends_at <= segment.ends_at);
         }
     }
 }

@@ -176,7 +176,7 @@ impl Group {
         let Some(chunk_end) = chunk_end else { return joiner.refuse() };
         let Joiner { socket, stream, reply } = joiner;
         let CountedStream { stream, account } = *stream;
-        let bytes_left = stream.bytes_left() as u64;
+        let (bytes_left, least_mark) = (stream.bytes_left() as u64, stream.least_mark());
         let subscriber = Subscriber {
             socket,
             group: self.id,
@@ -192,6 +192,7 @@ impl Group {
         let Ok(key) = subscribers.insert(subscriber) else { return };
         self.members.push(key);
         self.stream.set_subscribers(self.members.len());
+        self.stream.raise_least_mark(least_mark);
         // The group may have read on.
         self.send(key, subscribers);
         self.report();

@@ -79,11 +79,12 @@ pub(super) async fn body(
         true => app.hub.retry_ms(),
         false => sse::RETRY_EMPTY_LONG_POLL_MS.max(app.hub.retry_ms()),
     };
+    let least_mark = if gathered.events > 0 { 0 } else { joined.least_mark };
     let Joined { reader, prelude, .. } = joined;
     let mut body = prelude.chunks(span.segment.number, span.ends_at).concat();
     body.extend_from_slice(&gathered.bytes);
     if !gathered.is_ended {
-        let cursor = Joined::closing_cursor(&reader, span.ends_at);
+        let cursor = Joined::closing_cursor(&reader, span.ends_at.max(least_mark));
         sse::closing(&mut body, &cursor, span.next_number, retry_ms);
     }
     counted.ending = if gathered.is_ended { Ending::ChannelEnd } else { Ending::Boundary };

@@ -47,6 +47,9 @@ pub struct EventStream {
     heartbeat: Registration<Timer>,
     heartbeat_ms: u64,
     sent_at: u64,
+    /// The least mark of the closing cursor, in ms. The first event sets it to 0, because the
+    /// positions of the cursor then differ from those of the request.
+    least_mark: u64,
     /// Whether the stream began before all streams were ended early.
     may_end_early: bool,
     ending: Option<Ending>,
@@ -62,6 +65,9 @@ pub struct StreamKey {
     format: Format,
     ends_at: u64,
     next_number: u64,
+    /// The least mark of the closing cursor, if it is after the end. Otherwise 0: it changes the
+    /// closing cursor only if the stream ends early, and then in the same way for the whole group.
+    late_mark: u64,
 }
 
 /// The account of one stream: its permits, and its part in the metrics. Dropping it counts the end
@@ -89,13 +95,13 @@ pub struct StreamAborted(pub Ending);
 impl EventStream {
     /// Creates a stream that begins now. After `bytes_max` bytes of events it ends early.
     pub fn new(hub: Arc<Hub>, joined: Joined, heartbeat: Duration, bytes_max: usize) -> Self {
-        let Joined { reader, span, prelude } = joined;
+        let Joined { reader, span, prelude, least_mark } = joined;
         let ready = prelude.chunks(span.segment.number, span.ends_at).into();
         // A join that was waiting for the store when all streams ended has a lifetime that was
         // computed before. Its stream ends early too.
         let may_end_early = hub.early_end().is_none() || span.ends_at > hub.clock().now();
         let stream = Self::begin(hub, reader, span, ready, heartbeat.as_millis() as u64, bytes_max);
-        Self { may_end_early, ..stream }
+        Self { may_end_early, least_mark, ..stream }
     }
 
     /// Creates a stream that continues at `places`, where this one was or is. It has `bytes_left`
@@ -104,7 +110,7 @@ impl EventStream {
         let reader = self.reader.fork(places);
         let (hub, ready) = (self.hub.clone(), VecDeque::new());
         let stream = Self::begin(hub, reader, self.span, ready, self.heartbeat_ms, bytes_left);
-        Self { may_end_early: self.may_end_early, ..stream }
+        Self { may_end_early: self.may_end_early, least_mark: self.least_mark, ..stream }
     }
 
     fn begin(
@@ -125,6 +131,7 @@ impl EventStream {
             bytes_left,
             heartbeat_ms,
             sent_at,
+            least_mark: 0,
             may_end_early: true,
             ending: None,
             sending: None,
@@ -139,7 +146,19 @@ impl EventStream {
             format: self.reader.format(),
             ends_at: self.span.ends_at,
             next_number: self.span.next_number,
+            late_mark: Some(self.least_mark).filter(|mark| *mark > self.span.ends_at).unwrap_or(0),
         }
+    }
+
+    /// Returns the least mark of the closing cursor, in ms.
+    pub fn least_mark(&self) -> u64 {
+        self.least_mark
+    }
+
+    /// Raises the least mark of the closing cursor to `mark` (ms), for a subscriber that joins a
+    /// group.
+    pub fn raise_least_mark(&mut self, mark: u64) {
+        self.least_mark = self.least_mark.max(mark);
     }
 
     /// Returns the place in each channel up to which all events were handed out.
@@ -223,6 +242,7 @@ impl EventStream {
             }
             Poll::Ready(Ok(Step::Events(delivery))) => {
                 self.sent_at = self.hub.clock().now();
+                self.least_mark = 0;
                 self.bytes_left = self.bytes_left.saturating_sub(delivery.bytes.len());
                 if self.sent_at > self.span.ends_at + OVERRUN_MS {
                     self.close(Ending::Boundary);
@@ -268,13 +288,12 @@ impl EventStream {
         let early = self.hub.early_end().filter(|_| self.may_end_early);
         let mark = match early {
             Some(early) => early.min(self.span.ends_at),
-            // The next response may reach the same boundary without an event. If both had the
-            // boundary as their mark, its last cursor would be the one that it was requested with,
-            // and a cache that keeps it too long would lead the client in a circle.
+            // With a mark before the boundary, the next response ends with the mark of the boundary,
+            // like all other responses of the segment.
             None if ending == Ending::Full => self.span.ends_at - 1,
             None => self.span.ends_at,
         };
-        let cursor = Joined::closing_cursor(&self.reader, mark);
+        let cursor = Joined::closing_cursor(&self.reader, mark.max(self.least_mark));
         let number = match mark < self.span.segment.ends_at {
             true => self.span.segment.number,
             false => self.span.next_number,

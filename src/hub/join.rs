@@ -41,6 +41,9 @@ pub struct Joined {
     pub span: Span,
     /// The gaps and the state, which come before the events.
     pub prelude: Prelude,
+    /// The least mark of the closing cursor, in ms, as long as the stream has no event
+    /// ([`ResumeFrom::least_mark`]).
+    pub least_mark: u64,
 }
 
 /// The part of a stream before its events.
@@ -138,7 +141,8 @@ impl Hub {
         let leases = leases.into_iter().zip(positions).collect();
         let reader = Reader::new(self.store.clone(), self.budget.clone(), leases, until_ms);
         let prelude = Prelude { cursor, gaps: plan.gaps, state };
-        Ok(Join::Stream(Box::new(Joined { reader, span, prelude })))
+        let least_mark = asked.least_mark();
+        Ok(Join::Stream(Box::new(Joined { reader, span, prelude, least_mark })))
     }
 
     /// Returns how the stream starts, or `None` if every channel has ended and the client has
@@ -206,13 +210,13 @@ impl Hub {
 }
 
 impl Joined {
-    /// Returns the cursor after everything that `reader` has handed out, with the mark `ends_at`.
-    pub fn closing_cursor(reader: &Reader, ends_at: u64) -> String {
+    /// Returns the cursor after everything that `reader` has handed out, with the mark `mark` (ms).
+    pub fn closing_cursor(reader: &Reader, mark: u64) -> String {
         let positions = match is_planted(Plant::CursorSkip) {
             true => reader.newest_positions(),
             false => reader.positions(),
         };
-        let mark = Some(ends_at).filter(|_| !is_planted(Plant::EndlessReplay));
+        let mark = Some(mark).filter(|_| !is_planted(Plant::EndlessReplay));
         Cursor { positions, mark }.to_string()
     }
 }

@@ -1,7 +1,7 @@
 //! Long polls (`?mode=hold`): each response is complete, and it has the same SSE events as a
 //! stream.
 
-use crate::kit::{Origin, get, read_until, wait_for_phase};
+use crate::kit::{Origin, get, now_ms, read_until, wait_for_phase};
 use hyper::Method;
 use std::time::Duration;
 
@@ -60,6 +60,26 @@ async fn a_long_poll_without_events_gives_a_new_cursor_and_a_retry_of_one_second
     assert_eq!(answer.header("cache-control"), Some("public, max-age=1"));
     assert!(answer.body.contains("\n\nretry: 1000\nevent: segment\n"), "{}", answer.body);
     assert!(answer.body.contains(&format!("\nid: {id}.")), "{}", answer.body);
+}
+
+// protocol §3.5
+#[tokio::test]
+async fn a_long_poll_without_events_ends_with_a_later_mark_than_that_of_its_request() {
+    let origin = Origin::with(&["--store", "memory", "--long-poll-timeout", "300ms"]);
+    let id = origin.publish("a", "1").await;
+    let mark = now_ms() + 3_600_000;
+    let cursor = format!("{id}.{mark}");
+    let answer = origin.request(Method::GET, PATH, &[("last-event-id", &cursor)], "").await;
+    assert!(answer.body.contains(&format!("\nid: {id}.{}\n", mark + 1)), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn a_long_poll_waits_for_the_events_that_the_store_is_reading() {
+    let origin =
+        Origin::with(&["--store", "memory", "--retain-events", "1", "--long-poll-linger", "0s"]);
+    origin.publish_lines("a", "{\"data\":1}\n{\"data\":2}").await;
+    let gap = origin.get("/channels/a?mode=hold&after=0-0").await;
+    assert!(gap.body.contains("event: gap\n") && gap.body.contains("data: 2\n"), "{}", gap.body);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use crate::kit::{Origin, get, now_ms, read_until, unchunk, wait_for_phase};
 use hyper::Method;
 use serde_json::json;
+use tokio::net::TcpStream;
 
 const T: u64 = 30_000;
 
@@ -156,6 +157,43 @@ async fn a_stream_ends_with_a_cursor_whose_mark_is_the_boundary() {
         assert!(body.ends_with(&closing), "{body:?} does not end with {closing:?}");
         assert_eq!(ends_at % 1_000, 0);
     }
+}
+
+// protocol §3.5
+#[tokio::test]
+async fn without_an_event_the_mark_of_the_closing_cursor_is_later_than_that_of_the_request() {
+    let origin = Origin::with(&["--store", "memory", "--segment", "5s"]);
+    let [quiet, busy] = [origin.publish("quiet", "x").await, origin.publish("busy", "x").await];
+    // The clock of another origin is ahead by an hour.
+    let ahead = now_ms() + 3_600_000;
+    wait_for_phase(5_000, 0, 1_500).await;
+    let asked = format!("{quiet}.{ahead}");
+    let mut with_mark = origin.raw(&get("/channels/quiet", Some(&asked))).await;
+    let mut without_mark = origin.raw(&get("/channels/quiet", Some(&quiet))).await;
+    let mut with_event = origin.raw(&get("/channels/busy", Some(&format!("{busy}.{ahead}")))).await;
+    read_until(&mut with_event, |text| text.contains("ends_at")).await;
+    let newer = origin.publish("busy", "y").await;
+    // The fan-out sends both streams. They end at the same time with different cursors.
+    let (_, mark) = ends(&mut with_mark, &quiet).await;
+    assert_eq!(mark, ahead + 1);
+    let (ends_at, mark) = ends(&mut without_mark, &quiet).await;
+    assert_eq!(mark, ends_at);
+    let (_, mark) = ends(&mut with_event, &newer).await;
+    assert_eq!(mark, ends_at);
+}
+
+/// Reads a response to its end. Returns its `ends_at`, or 0 if the beginning was read before, and
+/// the mark of its last cursor, whose position must be `position`.
+async fn ends(stream: &mut TcpStream, position: &str) -> (u64, u64) {
+    let answer = read_until(stream, |text| text.ends_with("\r\n0\r\n\r\n")).await;
+    let number = |text: &str| {
+        let digits = text.find(|next: char| !next.is_ascii_digit()).unwrap_or(text.len());
+        text[..digits].parse::<u64>().unwrap()
+    };
+    let ends_at = answer.split_once("\"ends_at\":").map_or(0, |(_, text)| number(text));
+    let (_, cursor) = answer.rsplit_once("\nid: ").unwrap();
+    let mark = cursor.strip_prefix(&format!("{position}.")).unwrap_or_else(|| panic!("{answer}"));
+    (ends_at, number(mark))
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use super::cache::{Body, Head, Upstream};
 use super::checker::Ledger;
 use super::sse::{Message, Parser};
 use crate::random::Random;
-use headwater::core::cursor::EventId;
+use headwater::core::cursor::{Cursor, EventId};
 use headwater::core::event::ChannelName;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -89,8 +89,10 @@ impl Client {
     async fn request_again(&mut self) -> Stopped {
         loop {
             self.ledger.has_news = false;
+            let asked = self.last_event_id.clone();
             self.request().await?;
             self.ledger.response_ends()?;
+            check_mark(&asked, &self.last_event_id)?;
             self.note_use()?;
             if self.ledger.is_ended() {
                 return Ok(());
@@ -230,5 +232,21 @@ impl Client {
             return Err(format!("{} waited {waited} ms at origin {origin}", event.1));
         }
         Ok(())
+    }
+}
+
+/// Fails when a response ends with the positions of its request, and its mark is not later. A cache
+/// could then lead clients in a circle.
+fn check_mark(asked: &str, last: &str) -> Stopped {
+    let (Ok(before), Ok(after)) = (Cursor::parse(asked), Cursor::parse(last)) else {
+        return Ok(());
+    };
+    // A response whose connection breaks may change nothing.
+    let went_on = before.positions != after.positions || asked == last;
+    match (before.mark, after.mark) {
+        (Some(before), Some(after)) if !went_on && after <= before => Err(format!(
+            "a response to {asked:?} ends with {last:?}: the mark goes back without an event"
+        )),
+        _ => Ok(()),
     }
 }
