@@ -34,6 +34,8 @@ pub struct Message {
     pub data: String,
     /// The last id that was received, with this event or before it.
     pub last_event_id: String,
+    /// Whether this event itself has that id.
+    pub has_id: bool,
 }
 
 /// An event, or a change in the state of an event source.
@@ -172,13 +174,15 @@ impl EventSource {
         if let Some(retry) = block.retry {
             self.retry = Duration::from_millis(retry);
         }
-        if let Some(id) = block.id.filter(|id| !id.contains('\0')) {
+        let id = block.id.filter(|id| !id.contains('\0'));
+        let has_id = id.is_some();
+        if let Some(id) = id {
             self.last_event_id = id;
         }
         let data = block.data?;
         let kind = block.event.filter(|kind| !kind.is_empty());
         let kind = kind.unwrap_or_else(|| "message".to_owned());
-        Some(Message { kind, data, last_event_id: self.last_event_id.clone() })
+        Some(Message { kind, data, last_event_id: self.last_event_id.clone(), has_id })
     }
 
     fn reconnect(&mut self, why: Interruption) -> Signal {

@@ -279,6 +279,16 @@ fn every_test_that_the_documents_name_exists() {
         let missing: Vec<_> = missing.into_iter().filter(|word| !is_unit_test(word)).collect();
         assert!(missing.is_empty(), "{name} names tests that do not exist: {missing:?}");
     }
+    for name in ["tests/durability", "tests/soak", "tests/upgrade"] {
+        let text = document(name);
+        let names: Vec<_> = text.split_whitespace().filter(|word| word.contains("::")).collect();
+        assert!(!names.is_empty(), "{name} runs no test");
+        let has_unit_test = |word: &str| word.rsplit("::").next().is_some_and(is_unit_test);
+        let has_test = |word: &str| list.lines().any(|test| test.starts_with(word));
+        let missing = |word: &&&str| !has_test(word) && !has_unit_test(word);
+        let missing: Vec<_> = names.iter().filter(missing).collect();
+        assert!(missing.is_empty(), "{name} runs tests that do not exist: {missing:?}");
+    }
 }
 
 /// Whether a word of a document is the name of a test or of a module of tests.

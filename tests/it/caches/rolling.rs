@@ -1,17 +1,21 @@
 //! Origins that share a Redis are restarted one after the other behind one Varnish.
 
 use crate::kit::edge::{Cache, edge};
+use crate::kit::history::{ClientHistory, History};
 use crate::kit::redis::RedisServer;
-use crate::kit::{Origin, alone, next_message, request};
+use crate::kit::{Origin, PATIENCE, alone, request};
 use headwater::client::http::Address;
 use headwater::client::{EventSource, Interruption, Signal};
+use headwater_hunt::history::MayLose;
 use hyper::Method;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval, sleep};
+use tokio::time::{Instant, interval, sleep, timeout};
 
 const CLIENTS: usize = 1_000;
+/// So many of them have their part in the history.
+const RECORDED: usize = 30;
 const EVENTS_PER_SECOND: u64 = 100;
 const SEGMENT: Duration = Duration::from_secs(5);
 /// The longest time for which a client may be without a stream: one segment, and the reconnection
@@ -29,12 +33,14 @@ struct Trace {
 }
 
 /// Reads to the last event.
-async fn read(address: Address) -> Trace {
+async fn read(address: Address, history: Option<ClientHistory>) -> Trace {
     let mut source = EventSource::new(address, "/channels/a?after=0-0", None);
     let mut trace = Trace { data: Vec::new(), longest: Duration::ZERO, opened: Vec::new() };
     let mut at = Instant::now();
     loop {
-        match source.next().await {
+        let signal = source.next().await;
+        history.iter().for_each(|history| history.note(&signal));
+        match signal {
             Signal::Message(message) if message.kind == "message" => {
                 trace.longest = trace.longest.max(at.elapsed());
                 at = Instant::now();
@@ -54,7 +60,7 @@ async fn read(address: Address) -> Trace {
 }
 
 /// Publishes until `stop` becomes true, and returns the data of all events. A publish may fail once.
-async fn publish(address: Address, stop: watch::Receiver<bool>) -> Vec<String> {
+async fn publish(address: Address, stop: watch::Receiver<bool>, history: History) -> Vec<String> {
     let mut published = Vec::new();
     let mut ticks = interval(Duration::from_millis(1_000 / EVENTS_PER_SECOND));
     for number in 0.. {
@@ -62,11 +68,16 @@ async fn publish(address: Address, stop: watch::Receiver<bool>) -> Vec<String> {
         let is_last = *stop.borrow();
         let data = if is_last { LAST.to_owned() } else { number.to_string() };
         let key = [("idempotency-key", data.as_str())];
+        history.published("a", &data);
         for attempt in 0.. {
             let body = data.clone().into();
             let answer = request(&address, Method::POST, "/channels/a", &key, body).await;
             match answer {
-                Ok(answer) if answer.status == 201 || answer.status == 200 => break,
+                Ok(answer) if answer.status == 201 || answer.status == 200 => {
+                    let id = answer.json()["id"].as_str().expect("an id").to_owned();
+                    history.acknowledged("a", &id, &data);
+                    break;
+                }
                 refused => assert_eq!(attempt, 0, "{data} is refused twice: {refused:?}"),
             }
         }
@@ -90,11 +101,13 @@ async fn two_origins_are_restarted_one_after_the_other_behind_varnish() {
     let [one, other] = [0, 1].map(|index| origins[index].listen.to_string());
     let varnish = Cache::varnish_with(&edge(&["varnish", "--origin", &one, "--origin", &other]));
     let mut clients = JoinSet::new();
-    for _ in 0..CLIENTS {
-        clients.spawn(read(varnish.address()));
+    let history = History::begin();
+    for number in 0..CLIENTS {
+        let recorded = (number < RECORDED).then(|| history.client("a"));
+        clients.spawn(read(varnish.address(), recorded));
     }
     let (stop, stopped) = watch::channel(false);
-    let publisher = tokio::spawn(publish(varnish.address(), stopped));
+    let publisher = tokio::spawn(publish(varnish.address(), stopped, history.clone()));
     sleep(2 * SEGMENT).await;
     for _ in 0..2 {
         for origin in &mut origins {
@@ -114,6 +127,8 @@ async fn two_origins_are_restarted_one_after_the_other_behind_varnish() {
         assert!(trace.longest < PAUSE_MAX, "a client waited for {:?}", trace.longest);
         opened.extend(&trace.opened[1..]);
     }
+    let summary = history.judge(&origins[0], &["a"], MayLose::Nothing).await;
+    assert_eq!((summary.clients, summary.logged), (RECORDED, published.len()));
     // After its first response each client comes back once at a boundary. No wave is larger.
     opened.sort_unstable();
     let window = SEGMENT / 2;
@@ -160,6 +175,8 @@ async fn nginx_goes_on_with_the_origin_that_is_left() {
         let nginx = Cache::nginx_before(profile, &ports, |text| text);
         let address = nginx.address();
         let mut source = EventSource::new(address.clone(), "/channels/a?after=0-0", None);
+        let history = History::begin();
+        let client = history.client("a");
         for number in 0..20 {
             // Each of them is gone for some of the events.
             match number {
@@ -167,8 +184,9 @@ async fn nginx_goes_on_with_the_origin_that_is_left() {
                 10 => {
                     origins[0].start_again();
                     origins[0].becomes(200).await;
-                    // nginx does not try a server for a second after it failed.
-                    sleep(Duration::from_millis(1_500)).await;
+                    // nginx does not try a server for a second after it failed, and counts in whole
+                    // seconds.
+                    sleep(Duration::from_millis(2_100)).await;
                 }
                 15 => origins[1].kill(),
                 _ => {}
@@ -176,10 +194,28 @@ async fn nginx_goes_on_with_the_origin_that_is_left() {
             // A dead origin refuses the connection, so its publishes go to the other one.
             let data = number.to_string();
             let body = data.clone().into();
+            history.published("a", &data);
             let answer = request(&address, Method::POST, "/channels/a", &[], body).await;
-            let status = answer.expect("an answer").status;
-            assert_eq!(status, 201, "{profile}: {data} is refused");
-            assert_eq!(next_message(&mut source).await.data, data, "{profile}");
+            let answer = answer.expect("an answer");
+            assert_eq!(answer.status, 201, "{profile}: {data} is refused: {}", answer.body);
+            history.acknowledged("a", answer.json()["id"].as_str().expect("an id"), &data);
+            let arrives = arrives(&mut source, &client, &data);
+            timeout(PATIENCE, arrives).await.unwrap_or_else(|_| panic!("{profile}: no {data}"));
+        }
+        let summary = history.judge(&origins[0], &["a"], MayLose::Nothing).await;
+        assert_eq!((summary.received, summary.logged), (20, 20), "{profile}");
+    }
+}
+
+/// Reads until an event has this data.
+async fn arrives(source: &mut EventSource, history: &ClientHistory, data: &str) {
+    loop {
+        let signal = source.next().await;
+        history.note(&signal);
+        match signal {
+            Signal::Message(message) if message.data == data => return,
+            Signal::Closed { status, why } => panic!("closed for good: {status:?} {why}"),
+            _ => {}
         }
     }
 }

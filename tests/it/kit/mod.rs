@@ -5,6 +5,7 @@ pub mod client;
 pub mod collector;
 pub mod edge;
 pub mod engine;
+pub mod history;
 mod load;
 pub mod machine;
 pub mod prometheus;

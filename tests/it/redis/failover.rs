@@ -1,12 +1,13 @@
 //! Redis fails while origins use it: a failover by Sentinel, a failover in a cluster, and a replica
 //! that lagged.
 
+use crate::kit::history::{ClientHistory, History};
 use crate::kit::redis::{Cluster, RedisServer, Relay, Sentinels, wait_until};
 use crate::kit::{Origin, PATIENCE, next_message, request};
 use headwater::client::http::Address;
 use headwater::client::{EventSource, Signal};
+use headwater_hunt::history::MayLose;
 use hyper::Method;
-use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -15,14 +16,9 @@ use tokio::time::{sleep, timeout};
 const CHANNELS: u64 = 6;
 const LAST: &str = "the last";
 
-/// The events and gaps that a client received from a channel.
-struct Seen {
-    events: Vec<(String, String)>,
-    gaps: usize,
-}
-
-/// Publishes one event until it is acknowledged, and returns its id.
-async fn publish_surely(address: &Address, channel: u64, data: &str) -> String {
+/// Publishes one event until it is acknowledged.
+async fn publish_surely(address: &Address, channel: u64, data: &str, history: &History) {
+    history.published(&channel.to_string(), data);
     loop {
         let path = format!("/channels/{channel}");
         let headers = [("idempotency-key", data)];
@@ -30,7 +26,8 @@ async fn publish_surely(address: &Address, channel: u64, data: &str) -> String {
         if let Ok(Ok(answer)) = timeout(Duration::from_secs(5), publish).await
             && (answer.status == 201 || answer.status == 200)
         {
-            return answer.json()["id"].as_str().expect("an id").to_owned();
+            let id = answer.json()["id"].as_str().expect("an id").to_owned();
+            return history.acknowledged(&channel.to_string(), &id, data);
         }
         sleep(Duration::from_millis(50)).await;
     }
@@ -41,34 +38,33 @@ async fn publish_until(
     channel: u64,
     mut stop: watch::Receiver<bool>,
     count: watch::Sender<u64>,
-) -> (u64, HashMap<String, String>) {
-    let mut acknowledged = HashMap::new();
+    history: History,
+) {
     for number in 0.. {
         if *stop.borrow_and_update() {
             break;
         }
-        let data = number.to_string();
-        acknowledged.insert(publish_surely(&address, channel, &data).await, data);
+        publish_surely(&address, channel, &number.to_string(), &history).await;
         count.send_modify(|count| *count += 1);
         sleep(Duration::from_millis(5)).await;
     }
-    let last = publish_surely(&address, channel, LAST).await;
-    acknowledged.insert(last, LAST.to_owned());
-    (channel, acknowledged)
+    publish_surely(&address, channel, LAST, &history).await;
 }
 
-async fn follow(mut source: EventSource, channel: u64) -> (u64, Seen) {
-    let mut seen = Seen { events: Vec::new(), gaps: 0 };
+/// Reads to the last event. Returns the numbers of events and of gaps.
+async fn follow(mut source: EventSource, history: ClientHistory) -> (usize, usize) {
+    let (mut events, mut gaps) = (0, 0);
     loop {
-        match source.next().await {
+        let signal = source.next().await;
+        history.note(&signal);
+        match signal {
             Signal::Message(message) if message.kind == "message" => {
-                let is_last = message.data == LAST;
-                seen.events.push((message.last_event_id, message.data));
-                if is_last {
-                    return (channel, seen);
+                events += 1;
+                if message.data == LAST {
+                    return (events, gaps);
                 }
             }
-            Signal::Message(message) if message.kind == "gap" => seen.gaps += 1,
+            Signal::Message(message) if message.kind == "gap" => gaps += 1,
             Signal::Closed { status, why } => panic!("closed for good: {status:?} {why}"),
             _ => {}
         }
@@ -81,8 +77,9 @@ async fn follow(mut source: EventSource, channel: u64) -> (u64, Seen) {
 async fn survives(url: &str, wait_replicas: &str, fail: impl AsyncFnOnce()) {
     let flags = ["--store", url, "--segment", "2s", "--redis-wait-replicas", wait_replicas];
     let origins = [Origin::with(&flags), Origin::with(&flags)];
+    let history = History::begin();
     for channel in 0..CHANNELS {
-        publish_surely(&origins[0].address(), channel, "the first").await;
+        publish_surely(&origins[0].address(), channel, "the first", &history).await;
     }
     let (mut clients, mut publishers) = (JoinSet::new(), JoinSet::new());
     let (stop, stopped) = watch::channel(false);
@@ -90,10 +87,11 @@ async fn survives(url: &str, wait_replicas: &str, fail: impl AsyncFnOnce()) {
     for channel in 0..CHANNELS {
         for origin in &origins {
             let source = origin.source(&format!("/channels/{channel}?after=0-0"), None);
-            clients.spawn(follow(source, channel));
+            clients.spawn(follow(source, history.client(&channel.to_string())));
         }
         let address = origins[channel as usize % 2].address();
-        publishers.spawn(publish_until(address, channel, stopped.clone(), count.clone()));
+        let (stopped, count) = (stopped.clone(), count.clone());
+        publishers.spawn(publish_until(address, channel, stopped, count, history.clone()));
     }
     let mut some_more = async || {
         let before = *counted.borrow_and_update();
@@ -105,22 +103,20 @@ async fn survives(url: &str, wait_replicas: &str, fail: impl AsyncFnOnce()) {
     some_more().await;
     stop.send_replace(true);
     let published = timeout(Duration::from_secs(40), publishers.join_all()).await;
-    let published: HashMap<_, _> = published.expect("publishing goes on").into_iter().collect();
+    published.expect("publishing goes on");
     let clients = timeout(Duration::from_secs(40), clients.join_all()).await;
-    for (channel, seen) in clients.expect("every client has the last event") {
-        let log = origins[0].log(&channel.to_string()).await;
-        let by_id: HashMap<_, _> = log.iter().cloned().collect();
-        assert_eq!(by_id.len(), log.len());
-        let lost = published[&channel].iter().filter(|(id, data)| by_id.get(*id) != Some(*data));
-        let lost = lost.count();
-        assert!(lost == 0 || wait_replicas == "0", "{lost} acknowledged events are lost");
-        assert!(log.len() > 20, "{} events prove little", log.len());
-        let in_log: Vec<_> =
-            seen.events.iter().filter(|(id, _)| by_id.contains_key(id)).cloned().collect();
-        assert_eq!(in_log, log, "exactly once and in order");
-        let is_all = lost == 0 && seen.events.len() == log.len();
-        assert!(is_all || seen.gaps > 0, "a loss is never silent");
-    }
+    let seen = clients.expect("every client has the last event");
+    let may_lose = match wait_replicas {
+        "0" => MayLose::Acknowledged,
+        _ => MayLose::Unacknowledged,
+    };
+    let channels: Vec<String> = (0..CHANNELS).map(|channel| channel.to_string()).collect();
+    let channels: Vec<&str> = channels.iter().map(String::as_str).collect();
+    let summary = history.judge(&origins[0], &channels, may_lose).await;
+    assert!(summary.logged > 20 * channels.len(), "too few events prove little: {summary:?}");
+    assert_eq!(summary.received, seen.iter().map(|(events, _)| events).sum::<usize>());
+    let gaps: usize = seen.iter().map(|(_, gaps)| gaps).sum();
+    assert!(summary.lost == 0 || gaps > 0, "a loss is never silent: {summary:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

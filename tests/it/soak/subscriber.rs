@@ -255,13 +255,14 @@ impl Subscriber {
                 },
                 Ok(()) = last.changed() => continue,
             };
+            let has_id = block.id.is_some();
             if let Some(id) = block.id {
                 self.cursor = id;
             }
             if let Some(data) = block.data {
                 let kind = block.event.unwrap_or_else(|| "message".to_owned());
                 let last_event_id = self.cursor.clone();
-                self.message(&Message { kind, data, last_event_id });
+                self.message(&Message { kind, data, last_event_id, has_id });
             }
         }
         if self.kind == Kind::Reset {

@@ -1,8 +1,10 @@
 //! Planned restarts of an origin whose store no other origin has.
 
+use crate::kit::history::{ClientHistory, History};
 use crate::kit::{Origin, alone, request};
 use headwater::client::http::Address;
 use headwater::client::{EventSource, Signal};
+use headwater_hunt::history::MayLose;
 use hyper::Method;
 use std::net::TcpListener;
 use std::time::Duration;
@@ -11,17 +13,21 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 const CLIENTS: usize = 300;
+/// So many of them have their part in the history.
+const RECORDED: usize = 30;
 const LAST: &str = "the last";
 /// The segments are much longer than any client has to wait.
 const SEGMENT: &str = "60s";
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Reads to the last event. Returns the data of all events, and the longest pause between two.
-async fn read(address: Address) -> (Vec<String>, Duration) {
+async fn read(address: Address, history: Option<ClientHistory>) -> (Vec<String>, Duration) {
     let mut source = EventSource::new(address, "/channels/a?after=0-0", None);
     let (mut seen, mut at, mut longest) = (Vec::new(), Instant::now(), Duration::ZERO);
     loop {
-        match source.next().await {
+        let signal = source.next().await;
+        history.iter().for_each(|history| history.note(&signal));
+        match signal {
             Signal::Message(message) if message.kind == "message" => {
                 longest = longest.max(at.elapsed());
                 at = Instant::now();
@@ -38,17 +44,22 @@ async fn read(address: Address) -> (Vec<String>, Duration) {
 }
 
 /// Publishes until `stop` becomes true, and returns the data of all events. A publish may fail once.
-async fn publish(address: Address, stop: watch::Receiver<bool>) -> Vec<String> {
+async fn publish(address: Address, stop: watch::Receiver<bool>, history: History) -> Vec<String> {
     let mut published = Vec::new();
     for number in 0.. {
         let is_last = *stop.borrow();
         let data = if is_last { LAST.to_owned() } else { number.to_string() };
         let key = [("idempotency-key", data.as_str())];
+        history.published("a", &data);
         for attempt in 0.. {
             let body = data.clone().into();
             let answer = request(&address, Method::POST, "/channels/a", &key, body).await;
             match answer {
-                Ok(answer) if answer.status == 201 || answer.status == 200 => break,
+                Ok(answer) if answer.status == 201 || answer.status == 200 => {
+                    let id = answer.json()["id"].as_str().expect("an id").to_owned();
+                    history.acknowledged("a", &id, &data);
+                    break;
+                }
                 refused => assert_eq!(attempt, 0, "{data} is refused twice: {refused:?}"),
             }
         }
@@ -71,11 +82,13 @@ async fn a_lone_origin_is_replaced_while_its_sockets_stay_open() {
     let flags = ["--store", &store, "--segment", SEGMENT, "--drain", "now"];
     let mut origin = Origin::inheriting(&socket, &flags);
     let mut clients = JoinSet::new();
-    for _ in 0..CLIENTS {
-        clients.spawn(read(origin.address()));
+    let history = History::begin();
+    for number in 0..CLIENTS {
+        let recorded = (number < RECORDED).then(|| history.client("a"));
+        clients.spawn(read(origin.address(), recorded));
     }
     let (stop, stopped) = watch::channel(false);
-    let publisher = tokio::spawn(publish(origin.address(), stopped));
+    let publisher = tokio::spawn(publish(origin.address(), stopped, history.clone()));
     for _ in 0..2 {
         sleep(Duration::from_secs(2)).await;
         origin.signal("TERM");
@@ -89,4 +102,6 @@ async fn a_lone_origin_is_replaced_while_its_sockets_stay_open() {
         assert_eq!(seen, published);
         assert!(pause < PAUSE_MAX, "a client waited for {pause:?}");
     }
+    let summary = history.judge(&origin, &["a"], MayLose::Nothing).await;
+    assert_eq!((summary.clients, summary.logged), (RECORDED, published.len()));
 }

@@ -5,15 +5,20 @@
 //!
 //! - [`disk`]: the store on disk, through crashes, failing and lying syncs, and flipped bits.
 //! - [`world`]: origins, caches and clients, in virtual time.
+//! - [`checker`]: the promise to one client; [`history`]: a run against real servers, judged by the
+//!   same checker; [`sse`]: the parser of the clients.
 //! - [`run`]: what a run is; [`hunt`]: many runs; [`shrink`]: the shortest run that still fails.
 //! - [`planted`]: the bugs that can be built in, to show that the simulators find them.
 
+pub mod checker;
 pub mod disk;
+pub mod history;
 pub mod hunt;
 pub mod planted;
 pub mod random;
 pub mod run;
 pub mod shrink;
+pub mod sse;
 pub mod time;
 pub mod world;
 

@@ -3,11 +3,13 @@
 use clap::Parser;
 use clap::error::ErrorKind;
 use headwater::sync::plants;
+use headwater_hunt::history::{self, MayLose};
 use headwater_hunt::hunt::{self, Found, Hunt};
 use headwater_hunt::planted::{self, Planted};
 use headwater_hunt::run::Run;
 use headwater_hunt::shrink::shrink;
 use headwater_hunt::simulators;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -32,6 +34,19 @@ struct Arguments {
     /// Runs this seed alone, and prints its history.
     #[arg(long, value_name = "K", conflicts_with_all = ["seeds", "seconds"])]
     seed: Option<u64>,
+    /// Judges the history of a run against real servers, which a failed test has written.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "seconds", "seed", "plant"])]
+    history: Option<PathBuf>,
+    /// With --history: the events that the store may have lost, if each loss was announced.
+    #[arg(
+        long,
+        value_name = "EVENTS",
+        value_enum,
+        ignore_case = true,
+        default_value = "nothing",
+        requires = "history"
+    )]
+    may_lose: MayLose,
     /// Builds a bug in, which the hunt has to find.
     #[arg(long, value_name = "NAME", value_parser = planted::parse)]
     plant: Option<&'static Planted>,
@@ -55,6 +70,9 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    if let Some(file) = &arguments.history {
+        return judge(file, arguments.may_lose);
+    }
     if let Some(planted) = arguments.plant {
         plants::plant(planted.plant);
         println!("planted: {}: {}", planted.name, planted.sentence);
@@ -62,6 +80,24 @@ fn main() -> ExitCode {
     match arguments.seed {
         Some(seed) => replay(seed),
         None => search(&arguments),
+    }
+}
+
+/// Judges a recorded history.
+fn judge(file: &Path, may_lose: MayLose) -> ExitCode {
+    let lines = std::fs::read_to_string(file).map_err(|error| error.to_string());
+    let summary = lines
+        .and_then(|lines| history::from_lines(&lines))
+        .and_then(|records| history::judge(&records, may_lose));
+    match summary {
+        Ok(summary) => {
+            println!("the history breaks no promise: {summary:?}");
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            println!("{}: {why}", file.display());
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -2,9 +2,9 @@
 
 use super::World;
 use super::cache::{Body, Head, Upstream};
-use super::checker::Ledger;
-use super::sse::{Message, Parser};
+use crate::checker::Ledger;
 use crate::random::Random;
+use crate::sse::{Message, Parser};
 use headwater::core::cursor::{Cursor, EventId};
 use headwater::core::event::ChannelName;
 use std::sync::Arc;

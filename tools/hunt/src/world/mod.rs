@@ -2,13 +2,11 @@
 //! time. The origins are the real hub, streams and HTTP layer of Headwater.
 
 mod cache;
-mod checker;
 mod client;
 mod clock;
 mod origin;
 mod plan;
 mod redis;
-mod sse;
 
 use crate::random::Random;
 use crate::run::{Outcome, Run, Simulator};

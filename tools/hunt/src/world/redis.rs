@@ -3,6 +3,7 @@
 //! replica does not have.
 
 use super::clock::VirtualTime;
+use crate::checker::{Log, Logs};
 use headwater::core::cursor::EventId;
 use headwater::core::event::{ChannelName, Event, StoredEvent};
 use headwater::core::log_state::{Bounds, LogState};
@@ -74,7 +75,47 @@ pub enum Next {
 }
 
 /// The position before the first event of every channel.
-pub const FIRST: EventId = EventId { ms: crate::time::BEGINNING_MS - 1, seq: 0 };
+const FIRST: EventId = EventId { ms: crate::time::BEGINNING_MS - 1, seq: 0 };
+
+/// A channel, and whether its state is that of its log. A failover may lose a part of either.
+struct Checked<'a> {
+    channel: &'a Channel,
+    has_failed_over: bool,
+}
+
+impl Log for Checked<'_> {
+    fn has(&self, id: EventId, text: Option<&str>) -> bool {
+        let known = self.channel.archive.iter().find(|event| event.stored.id == id);
+        known.is_some_and(|event| text.is_none_or(|text| *event.stored.event.data == *text))
+    }
+
+    fn first_within(&self, after: EventId, until: EventId) -> Option<EventId> {
+        let present = self.channel.archive.iter().filter(|event| !event.is_lost);
+        present.map(|event| event.stored.id).find(|id| *id > after && *id <= until)
+    }
+
+    fn lost(&self) -> Vec<EventId> {
+        let lost = self.channel.archive.iter().filter(|event| event.is_lost);
+        lost.map(|event| event.stored.id).collect()
+    }
+
+    fn state_at(&self, position: EventId) -> Option<Vec<String>> {
+        let state = self.channel.state_at(position);
+        let texts = state.iter().map(|stored| stored.event.data.to_string());
+        (!self.has_failed_over).then(|| texts.collect())
+    }
+}
+
+impl Logs for Redis {
+    fn first(&self) -> EventId {
+        FIRST
+    }
+
+    fn look(&self, name: &ChannelName, look: &mut dyn FnMut(&dyn Log)) {
+        let has_failed_over = self.end_of_firehose().1 > 0;
+        self.with(name, |channel| look(&Checked { channel, has_failed_over }));
+    }
+}
 
 impl Channel {
     fn kept(&self) -> impl DoubleEndedIterator<Item = &StoredEvent> {

@@ -1,21 +1,43 @@
-//! The promise to one client, checked with everything that it receives.
+//! The promise to one client, checked with everything that it receives: in the simulated worlds, and
+//! in the tests against real servers ([`crate::history`]).
 //!
 //! - It receives every event of its channels after its starting point, once and in order, or a
 //!   `gap` event of the channel.
 //! - A state and the events after it are those of the log.
 //! - Nothing is shown that was never published, and what a failover loses is announced.
 
-use super::redis::{Channel, FIRST, Redis};
-use super::sse::Message;
+use crate::sse::Message;
 use headwater::core::cursor::{Cursor, EventId};
 use headwater::core::event::ChannelName;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// The events of one channel, also those that were lost or dropped. The checker compares with it what
+/// a client receives.
+pub trait Log {
+    /// Whether an event with this id and text was ever published. The text of an `end` event does not
+    /// count.
+    fn has(&self, id: EventId, text: Option<&str>) -> bool;
+    /// Returns the first event after `after`, up to and including `until`, that was not lost.
+    fn first_within(&self, after: EventId, until: EventId) -> Option<EventId>;
+    /// Returns the events that were lost.
+    fn lost(&self) -> Vec<EventId>;
+    /// Returns the texts of the state at a position, or `None` if it is not known.
+    fn state_at(&self, position: EventId) -> Option<Vec<String>>;
+}
+
+/// The logs of all channels.
+pub trait Logs: Send + Sync {
+    /// The position before the first event of every channel.
+    fn first(&self) -> EventId;
+    /// Calls `look` with the log of a channel as it is now.
+    fn look(&self, name: &ChannelName, look: &mut dyn FnMut(&dyn Log));
+}
+
 /// What one client has received.
 pub struct Ledger {
-    redis: Arc<Redis>,
+    logs: Arc<dyn Logs>,
     channels: Vec<Place>,
     /// Whether events come as JSON objects.
     is_json: bool,
@@ -25,7 +47,6 @@ pub struct Ledger {
     pub has_news: bool,
     received: HashMap<(usize, EventId), u64>,
     count: u64,
-    may_check_state: bool,
 }
 
 /// The place of a client in one channel.
@@ -44,7 +65,7 @@ type Checked<T = ()> = Result<T, String>;
 
 impl Ledger {
     /// Returns the ledger of a client that has received nothing yet.
-    pub fn new(redis: Arc<Redis>, names: &[ChannelName], is_json: bool) -> Self {
+    pub fn new(logs: Arc<dyn Logs>, names: &[ChannelName], is_json: bool) -> Self {
         let place = |name: &ChannelName| Place {
             name: name.clone(),
             position: None,
@@ -54,14 +75,13 @@ impl Ledger {
             is_ended: false,
         };
         Self {
-            redis,
+            logs,
             channels: names.iter().map(place).collect(),
             is_json,
             state: None,
             has_news: false,
             received: HashMap::new(),
             count: 0,
-            may_check_state: true,
         }
     }
 
@@ -91,12 +111,19 @@ impl Ledger {
         unexplained.map_or(Ok(()), Err)
     }
 
+    /// Returns what `look` returns for the log of a channel.
+    fn log<T>(&self, name: &ChannelName, mut look: impl FnMut(&dyn Log) -> T) -> Option<T> {
+        let mut result = None;
+        self.logs.look(name, &mut |log| result = Some(look(log)));
+        result
+    }
+
     fn cursor(&self, message: &Message) -> Checked<Option<Cursor>> {
         let Some(text) = &message.id else { return Ok(None) };
         let mut cursor = Cursor::parse(text).map_err(|_| format!("{text:?} is no cursor"))?;
         // `0-0` stands for the position before the first event.
         let first = cursor.positions.iter_mut().filter(|position| **position == EventId::START);
-        first.for_each(|position| *position = FIRST);
+        first.for_each(|position| *position = self.logs.first());
         let is_ours = cursor.positions.len() == self.channels.len();
         is_ours.then_some(Some(cursor)).ok_or(format!("{text:?} is not a cursor of this stream"))
     }
@@ -117,25 +144,27 @@ impl Ledger {
 
     /// The client has a new cursor, after a state or without one.
     fn moved(&mut self, cursor: &Cursor, has_state: bool) {
-        for (place, position) in self.channels.iter_mut().zip(&cursor.positions) {
+        for (index, position) in cursor.positions.iter().enumerate() {
+            let place = &self.channels[index];
             let is_new = place.position != Some(*position);
+            let may_move = !is_new || place.is_gap || (has_state && place.position.is_none());
+            let unexplained = match may_move {
+                true => None,
+                false => self.log(&place.name, |log| place.moves(log, *position)).flatten(),
+            };
             self.has_news |= is_new;
-            if is_new && !place.is_gap && !(has_state && place.position.is_none()) {
-                place.unexplained = self.redis.with(&place.name, |log| place.moves(log, *position));
-            }
+            let place = &mut self.channels[index];
+            place.unexplained = unexplained.or(place.unexplained.take());
             (place.position, place.is_gap) = (Some(*position), false);
         }
     }
 
     fn check_state(&self, cursor: &Cursor, found: &[(usize, String)]) -> Checked {
-        if !self.may_check_state || self.redis.end_of_firehose().1 > 0 {
-            return Ok(());
-        }
         for (index, (place, position)) in self.channels.iter().zip(&cursor.positions).enumerate() {
             let of = found.iter().filter(|(channel, _)| *channel == index);
             let found: Vec<&str> = of.map(|(_, text)| text.as_str()).collect();
-            let expected = self.redis.with(&place.name, |log| log.state_at(*position));
-            let expected: Vec<&str> = expected.iter().map(|stored| &*stored.event.data).collect();
+            let expected = self.log(&place.name, |log| log.state_at(*position)).flatten();
+            let Some(expected) = expected else { continue };
             if !found.is_empty() && found != expected {
                 let name = &place.name;
                 return Err(format!(
@@ -184,10 +213,12 @@ impl Ledger {
             return Ok(None);
         }
         let id = self.position(message, index)?;
-        let place = &mut self.channels[index];
-        let name = place.name.clone();
         let is_end = message.kind == "end";
-        self.redis.with(&name, |log| place.follows(log, id, &text, is_end))?;
+        let place = &self.channels[index];
+        let name = place.name.clone();
+        let known = (!is_end).then_some(text.as_str());
+        self.log(&name, |log| place.follows(log, id, &text, known)).unwrap_or(Ok(()))?;
+        let place = &mut self.channels[index];
         (place.position, place.is_gap) = (Some(id), false);
         place.is_ended |= is_end;
         self.received.insert((index, id), self.count);
@@ -236,20 +267,14 @@ impl Ledger {
             let Some(position) = place.position else {
                 return Err(format!("the client never received a cursor of {name}"));
             };
-            let missing = self.redis.with(name, |log| {
-                let mut later = log.archive.iter().filter(|event| !event.is_lost);
-                later.find(|event| event.stored.id > position).map(|event| event.stored.id)
-            });
-            if let Some(missing) = missing {
+            let newest = EventId { ms: u64::MAX, seq: u64::MAX };
+            let missing = self.log(name, |log| log.first_within(position, newest));
+            if let Some(missing) = missing.flatten() {
                 return Err(format!(
                     "the event {missing} of {name} never arrives after {position}"
                 ));
             }
-            let lost = self.redis.with(name, |log| {
-                let lost = log.archive.iter().filter(|event| event.is_lost);
-                let lost: Vec<EventId> = lost.map(|event| event.stored.id).collect();
-                lost
-            });
+            let lost = self.log(name, |log| log.lost()).unwrap_or_default();
             let silent = lost
                 .iter()
                 .find(|id| self.received.get(&(index, **id)).is_some_and(|at| *at > place.told_at));
@@ -268,34 +293,29 @@ impl Ledger {
 
 impl Place {
     /// Returns what only a gap can explain about a move of the cursor to `to`.
-    fn moves(&self, log: &Channel, to: EventId) -> Option<String> {
+    fn moves(&self, log: &dyn Log, to: EventId) -> Option<String> {
         let (name, from) = (&self.name, self.position?);
         if to < from {
             return Some(format!(
                 "the cursor of {name} goes back from {from} to {to}, with no gap"
             ));
         }
-        let skipped = log.archive.iter().filter(|event| !event.is_lost);
-        let skipped = skipped.map(|event| event.stored.id).find(|id| *id > from && *id <= to)?;
+        let skipped = log.first_within(from, to)?;
         Some(format!(
             "the cursor of {name} goes from {from} to {to} and skips {skipped}, with no gap"
         ))
     }
 
-    fn follows(&self, log: &Channel, id: EventId, text: &str, is_end: bool) -> Checked {
+    fn follows(&self, log: &dyn Log, id: EventId, text: &str, known: Option<&str>) -> Checked {
         let name = &self.name;
-        let known = log.archive.iter().find(|event| event.stored.id == id);
-        let is_true = known.is_some_and(|event| is_end || *event.stored.event.data == *text);
-        if !is_true {
+        if !log.has(id, known) {
             return Err(format!("{name} shows {id} ({text:.30}), which was never published"));
         }
         let Some(from) = self.position.filter(|_| !self.is_gap) else { return Ok(()) };
         if id <= from {
             return Err(format!("{name} shows {id} after {from}: twice, or out of order"));
         }
-        let between = log.archive.iter().filter(|event| !event.is_lost);
-        let missed = between.map(|event| event.stored.id).find(|next| *next > from && *next < id);
-        match missed {
+        match log.first_within(from, id).filter(|missed| *missed < id) {
             Some(missed) => Err(format!("{name} shows {id} after {from}, without {missed}")),
             None => Ok(()),
         }
