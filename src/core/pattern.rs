@@ -76,6 +76,13 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_is_written_as_it_was_read() {
+        for text in ["*", "prices.*", "prices"] {
+            assert_eq!(text.parse::<Pattern>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
     fn a_pattern_means_a_channel_or_all_below_a_name() {
         let matches =
             |pattern: &str, channel| pattern.parse::<Pattern>().unwrap().matches(&name(channel));

@@ -219,6 +219,15 @@ mod tests {
     }
 
     #[test]
+    fn the_least_mark_is_later_than_the_mark_of_the_request() {
+        let after = |mark| ResumeFrom::After(Cursor { positions: vec![id(5)], mark });
+        assert_eq!(after(Some(30_000)).least_mark(), 30_001);
+        assert_eq!(after(Some(u64::MAX)).least_mark(), u64::MAX);
+        assert_eq!(after(None).least_mark(), 0);
+        assert_eq!(ResumeFrom::Now.least_mark(), 0);
+    }
+
+    #[test]
     fn a_last_event_id_of_another_server_or_another_stream_is_not_ours() {
         let foreign = |raw: &[u8], channels| {
             assert!(matches!(ResumeFrom::cursor(raw, channels), ResumeFrom::Foreign(_)));

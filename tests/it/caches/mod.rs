@@ -8,6 +8,7 @@ pub mod files;
 pub mod mixed_cohort;
 pub mod nginx;
 pub mod rolling;
+pub mod shield;
 pub mod siege;
 pub mod simulation;
 pub mod squid;
