@@ -8,12 +8,12 @@
 //! and not at the boundary. All streams of one URL that end at one tick give their clients the same
 //! cursor.
 //!
-//! Some responses end at other instants. `hub::event_stream` ends a stream early when the stream has sent as many bytes of events as
-//! `--segment-bytes` allows, or when all channels of the stream have ended. It ends a stream late,
-//! by about five seconds at most, if events of the segment still have to be sent at the boundary. A
-//! stream that begins while the process drains does not run past the next boundary
-//! (`span_in_drain`), and `Hub::end_streams` ends all streams early. `http::long_poll` computes the
-//! `ends_at` of a long poll.
+//! Some responses end at other instants. `hub::event_stream` ends a stream early when the stream
+//! has sent as many bytes of events as `--segment-bytes` allows, or when all channels of the stream
+//! have ended. It ends a stream late, by about five seconds at most, if events of the segment still
+//! have to be sent at the boundary. A stream that begins while the process drains does not run past
+//! the next boundary (`span_in_drain`), and `Hub::end_streams` ends all streams early.
+//! `http::long_poll` computes the `ends_at` of a long poll.
 //!
 //! All functions are pure: the caller passes `now`. Only `sync::clock` reads the wall clock.
 

@@ -73,6 +73,10 @@ impl Ages {
     fn advance(&mut self, now: u64) -> u64 {
         let passed = self.swept.elapsed().as_millis() as u64;
         self.swept = Instant::now();
+        self.catch_up(now, passed)
+    }
+
+    fn catch_up(&mut self, now: u64, passed: u64) -> u64 {
         self.now = (self.now + AGE_CATCH_UP * passed).min(now);
         self.now
     }
@@ -462,5 +466,21 @@ impl Writer {
         catalog.beginning = beginning;
         catalog.newest = beginning;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_catch_up_with_the_clock_at_twice_the_speed_of_time() {
+        let mut ages = Ages::new(1_000, 5_000);
+        assert_eq!(ages.catch_up(100_000, 10), 1_020);
+        assert_eq!(ages.catch_up(100_000, 500), 2_020);
+        assert_eq!(ages.catch_up(2_025, 10), 2_025);
+        // Neither a log without a clock nor one from the future changes the ages at the start.
+        assert_eq!(Ages::new(0, 5_000).now, 5_000);
+        assert_eq!(Ages::new(9_000, 5_000).now, 5_000);
     }
 }

@@ -5,7 +5,7 @@ use super::demo_audit::{AXE, PICTURES, SIZES, audit, findings, show};
 use crate::browsers::browser::Browser;
 use crate::kit::engine::Engine;
 use crate::kit::visitor::Visitor;
-use crate::kit::{BINARY, Origin, PATIENCE, alone, get};
+use crate::kit::{BINARY, Origin, PATIENCE, alone, get, wait_for_phase};
 use serde_json::{Value, json};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -76,7 +76,7 @@ async fn shows_event(browser: &Browser, data: &str) {
 /// Runs a snippet in a shell. A stream goes on until it is stopped.
 async fn run(snippet: &str) -> Output {
     let mut timeout = tokio::process::Command::new("timeout");
-    timeout.args(["-s", "KILL", "2", "bash", "-ec", snippet]).output().await.expect("it runs")
+    timeout.args(["-s", "KILL", "5", "bash", "-ec", snippet]).output().await.expect("it runs")
 }
 
 fn printed(output: &Output) -> String {
@@ -140,7 +140,7 @@ async fn an_operator_reads_and_publishes_and_the_snippets_work() {
     let read = run_snippets(&browser, &origin, "websocket");
     let late = async {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        for _ in 0..40 {
+        for _ in 0..200 {
             origin.publish("news.sport", "websocket").await;
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -295,6 +295,7 @@ async fn agrees(browser: &Browser, origin: &Origin) {
 #[tokio::test]
 async fn the_picture_agrees_with_the_metrics_and_the_page_says_when_the_origin_is_gone() {
     let _alone = alone().await;
+    wait_for_phase(600_000, 0, 560_000).await;
     let mut origin = Origin::with(&["--store", "memory", "--segment", "10m"]);
     let id = origin.publish("prices", "1.07").await;
     let browser = Browser::start().await;

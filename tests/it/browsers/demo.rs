@@ -145,11 +145,11 @@ async fn a_board_whose_channel_has_ended_says_so() {
     assert!(browser.console_errors().await.is_empty());
 }
 
-/// Runs a command of a page in a shell, for at most a second.
+/// Runs a command of a page in a shell, for at most two seconds.
 fn run(command: &str, directory: &Path) -> Output {
     let binary = Path::new(BINARY).parent().expect("a directory").display();
     let path = format!("{binary}:{}", std::env::var("PATH").expect("a PATH"));
-    let shell = ["-s", "KILL", "1", "bash", "-ec", command];
+    let shell = ["-s", "KILL", "2", "bash", "-ec", command];
     let mut timeout = Command::new("timeout");
     timeout.args(shell).env("PATH", path).current_dir(directory).output().expect("it runs")
 }

@@ -142,6 +142,7 @@ async fn agrees_with_the_module(engine: Engine) {
     let cache = Cache::varnish(origin.listen.port());
     let mut page = Page::open_with_module(engine, Site::Other, &cache, PATH).await;
     let publisher = Publisher::start(origin.address());
+    page.until("it crosses 10 boundaries", |seen| seen.segments.len() > 10).await;
     page.until("it crosses 20 boundaries", |seen| seen.segments.len() > 20).await;
     origin.signal("TERM");
     origin.ended().await;

@@ -35,7 +35,8 @@ async fn every_client_has_every_event_after_its_first_once_and_in_order() {
     headwater::telemetry::process::raise_file_limit();
     let data = tempfile::tempdir().unwrap();
     let store = format!("disk:{}", data.path().display());
-    let origin = Arc::new(Origin::with(&["--segment", "2s", "--store", &store]));
+    let flags = ["--segment", "2s", "--store", &store, "--store-timeout", "20s"];
+    let origin = Arc::new(Origin::with(&flags));
     let (published, progress) = watch::channel(0);
     let mut clients = JoinSet::new();
     for index in 0..CLIENTS {

@@ -112,7 +112,8 @@ async fn five_hundred_sockets_and_five_hundred_streams_see_one_order() {
     headwater::telemetry::process::raise_file_limit();
     let data = tempfile::tempdir().unwrap();
     let store = format!("disk:{}", data.path().display());
-    let origin = Origin::with(&["--store", &store, "--segment", "4s"]);
+    let flags = ["--store", &store, "--segment", "4s", "--store-timeout", "20s"];
+    let origin = Origin::with(&flags);
     let mut listeners = JoinSet::new();
     for number in 0..LISTENERS {
         let source = origin.source("/channels/a", Some("0-0"));

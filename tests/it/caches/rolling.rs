@@ -11,12 +11,13 @@ use hyper::Method;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 const CLIENTS: usize = 1_000;
 /// So many of them have their part in the history.
 const RECORDED: usize = 30;
-const EVENTS_PER_SECOND: u64 = 100;
+/// The time from one publish to the next.
+const PACE: Duration = Duration::from_millis(10);
 const SEGMENT: Duration = Duration::from_secs(5);
 /// The longest time for which a client may be without a stream: one segment, and the reconnection
 /// time after a planned end at most.
@@ -59,36 +60,6 @@ async fn read(address: Address, history: Option<ClientHistory>) -> Trace {
     }
 }
 
-/// Publishes until `stop` becomes true, and returns the data of all events. A publish may fail once.
-async fn publish(address: Address, stop: watch::Receiver<bool>, history: History) -> Vec<String> {
-    let mut published = Vec::new();
-    let mut ticks = interval(Duration::from_millis(1_000 / EVENTS_PER_SECOND));
-    for number in 0.. {
-        ticks.tick().await;
-        let is_last = *stop.borrow();
-        let data = if is_last { LAST.to_owned() } else { number.to_string() };
-        let key = [("idempotency-key", data.as_str())];
-        history.published("a", &data);
-        for attempt in 0.. {
-            let body = data.clone().into();
-            let answer = request(&address, Method::POST, "/channels/a", &key, body).await;
-            match answer {
-                Ok(answer) if answer.status == 201 || answer.status == 200 => {
-                    let id = answer.json()["id"].as_str().expect("an id").to_owned();
-                    history.acknowledged("a", &id, &data);
-                    break;
-                }
-                refused => assert_eq!(attempt, 0, "{data} is refused twice: {refused:?}"),
-            }
-        }
-        published.push(data);
-        if is_last {
-            break;
-        }
-    }
-    published
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_origins_are_restarted_one_after_the_other_behind_varnish() {
     let _alone = alone().await;
@@ -96,7 +67,8 @@ async fn two_origins_are_restarted_one_after_the_other_behind_varnish() {
     let redis = RedisServer::start();
     let segment = format!("{}s", SEGMENT.as_secs());
     let url = redis.url();
-    let flags = ["--store", &url, "--segment", &segment, "--drain-delay", "5s"];
+    let times = ["--drain-delay", "5s", "--store-timeout", "10s"];
+    let flags = [&["--store", &*url, "--segment", &*segment], &times[..]].concat();
     let mut origins = [Origin::with(&flags), Origin::with(&flags)];
     let [one, other] = [0, 1].map(|index| origins[index].listen.to_string());
     let varnish = Cache::varnish_with(&edge(&["varnish", "--origin", &one, "--origin", &other]));
@@ -107,7 +79,8 @@ async fn two_origins_are_restarted_one_after_the_other_behind_varnish() {
         clients.spawn(read(varnish.address(), recorded));
     }
     let (stop, stopped) = watch::channel(false);
-    let publisher = tokio::spawn(publish(varnish.address(), stopped, history.clone()));
+    let publish = history.clone().publish_until(varnish.address(), PACE, stopped, LAST);
+    let publisher = tokio::spawn(publish);
     sleep(2 * SEGMENT).await;
     for _ in 0..2 {
         for origin in &mut origins {
@@ -199,24 +172,11 @@ async fn nginx_goes_on_with_the_origin_that_is_left() {
             let answer = answer.expect("an answer");
             assert_eq!(answer.status, 201, "{profile}: {data} is refused: {}", answer.body);
             history.acknowledged("a", answer.json()["id"].as_str().expect("an id"), &data);
-            let arrives = arrives(&mut source, &client, &data);
+            let arrives = client.read_to(&mut source, &data);
             timeout(PATIENCE, arrives).await.unwrap_or_else(|_| panic!("{profile}: no {data}"));
         }
         let summary = history.judge(&origins[0], &["a"], MayLose::Nothing).await;
         assert_eq!((summary.received, summary.logged), (20, 20), "{profile}");
-    }
-}
-
-/// Reads until an event has this data.
-async fn arrives(source: &mut EventSource, history: &ClientHistory, data: &str) {
-    loop {
-        let signal = source.next().await;
-        history.note(&signal);
-        match signal {
-            Signal::Message(message) if message.data == data => return,
-            Signal::Closed { status, why } => panic!("closed for good: {status:?} {why}"),
-            _ => {}
-        }
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::kit::machine::{LoopDisk, SmallDisk, SteppedClock};
 use crate::kit::prometheus::{Prometheus, RULES};
 use crate::kit::redis::RedisServer;
-use crate::kit::{Origin, get, next_message, read_until};
+use crate::kit::{Origin, get, next_message, read_until, wait_for_phase};
 use crate::stores::faults::{disk, flip_a_bit_of, log_files};
 use std::process::Command;
 use std::time::Duration;
@@ -166,6 +166,7 @@ async fn streams(origin: &Origin, count: usize) -> Vec<TcpStream> {
 #[tokio::test]
 async fn a_redis_that_was_emptied() {
     let redis = RedisServer::start();
+    wait_for_phase(600_000, 0, 560_000).await;
     let origin = Origin::with(&["--store", &redis.url(), "--segment", "10m"]);
     origin.publish("a", "x").await;
     let prometheus = Prometheus::of(&[&origin]).await;

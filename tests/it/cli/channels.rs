@@ -3,7 +3,9 @@
 
 use crate::kit::redis::RedisServer;
 use crate::kit::socket::Socket;
-use crate::kit::{Answer, BINARY, Origin, PATIENCE, next_message, read_until, request};
+use crate::kit::{
+    Answer, BINARY, Origin, PATIENCE, next_message, read_until, request, wait_for_phase,
+};
 use bytes::Bytes;
 use hyper::Method;
 use serde_json::{Value, json};
@@ -126,6 +128,7 @@ async fn the_list_has_every_channel_in_redis() {
 
 #[tokio::test]
 async fn the_subscribers_of_every_transport_are_counted() {
+    wait_for_phase(60_000, 0, 50_000).await;
     let origin = Origin::with(&["--store", "memory", "--segment", "60s"]);
     let cursor = origin.publish("a", "first").await;
     let mut streams = Vec::new();

@@ -1,7 +1,7 @@
 //! `/metrics` as Prometheus reads it.
 
 use crate::kit::socket::Socket;
-use crate::kit::{Origin, PATIENCE, get, read_until};
+use crate::kit::{Origin, PATIENCE, get, read_until, wait_for_phase};
 use headwater::client::Signal;
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -145,6 +145,7 @@ async fn publishes_and_deliveries_are_timed() {
 
 #[tokio::test]
 async fn what_is_sent_is_counted_while_the_streams_are_open() {
+    wait_for_phase(60_000, 0, 50_000).await;
     let origin = Origin::with(&["--store", "memory", "--segment", "60s"]);
     let cursor = origin.publish("a", "first").await;
     let mut stream = origin.raw(&get("/channels/a", Some(&cursor))).await;

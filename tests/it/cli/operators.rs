@@ -51,17 +51,20 @@ impl Drop for Process {
 async fn readiness_is_the_same_for_every_method_that_load_balancers_use() {
     let redis = crate::kit::redis::RedisServer::start();
     let mut redis = redis;
-    let origin = Origin::with(&["--store", &redis.url(), "--store-timeout", "500ms"]);
+    let origin = Origin::with(&["--store", &redis.url(), "--store-timeout", "5s"]);
     let admin: Address = format!("http://{}", origin.admin).parse().unwrap();
     let statuses = async || {
-        let mut statuses = Vec::new();
-        for address in [&origin.address(), &admin] {
-            for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
-                let answer = request(address, method, "/readyz", &[], Default::default()).await;
-                statuses.push(answer.expect("an answer").status.as_u16());
-            }
-        }
-        statuses
+        let methods = [Method::GET, Method::HEAD, Method::OPTIONS];
+        let asked = [origin.address(), admin.clone()].into_iter().flat_map(|address| {
+            methods.clone().map(|method| {
+                let address = address.clone();
+                async move {
+                    let answer = request(&address, method, "/readyz", &[], Default::default());
+                    answer.await.expect("an answer").status.as_u16()
+                }
+            })
+        });
+        futures_util::future::join_all(asked).await
     };
     assert_eq!(statuses().await, [200; 6]);
     redis.kill();
@@ -82,6 +85,7 @@ async fn signals_that_mean_nothing_yet_do_not_end_the_process() {
     origin.logs_times("is ignored: there is nothing that it could reopen", 2).await;
     origin.signal("INT");
     assert!(origin.ended().await.success());
+    origin.logs("draining").await;
     assert_eq!(origin.logged("draining"), 1);
 }
 

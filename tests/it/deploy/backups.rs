@@ -39,7 +39,8 @@ async fn what_the_timer_has_copied_is_restored_after_the_data_is_lost() {
     let places = tempfile::tempdir().expect("a directory");
     let [data, backups] = ["data", "backups"].map(|name| places.path().join(name));
     let [data, backups] = [&data, &backups].map(|path| path.display().to_string());
-    let mut origin = Origin::with(&["--store", &format!("disk:{data}")]);
+    let store = format!("disk:{data}");
+    let mut origin = Origin::with(&["--store", &store, "--store-timeout", "20s"]);
     let mut published = Vec::new();
     for number in 0..300 {
         published.push((origin.publish("a", &number.to_string()).await, number.to_string()));

@@ -2,7 +2,7 @@
 //! hyper and come back, and ends in the middle of a pass.
 
 use crate::hardening::memory;
-use crate::kit::{Origin, PATIENCE, get, next_message, read_until, unchunk};
+use crate::kit::{Origin, PATIENCE, get, next_message, read_until, unchunk, wait_for_phase};
 use socket2::SockRef;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,6 +13,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// Neither a boundary nor a heartbeat hides that a subscriber waits in vain.
 const LONG: [&str; 6] = ["--store", "memory", "--segment", "10m", "--heartbeat", "10m"];
+
+/// Starts an origin with these flags and those of `LONG`, when no boundary is near.
+async fn long(more: &[&str]) -> Origin {
+    wait_for_phase(600_000, 0, 560_000).await;
+    Origin::with(&[&LONG[..], more].concat())
+}
 
 /// Opens a stream, and reads it until its first SSE event has come.
 async fn subscribe(origin: &Origin, path: &str) -> TcpStream {
@@ -54,7 +60,7 @@ async fn publish(origin: &Origin, channel: &str, count: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscriber_that_reads_one_byte_a_second_delays_none_of_a_thousand() {
     let _alone = crate::kit::alone().await;
-    let origin = Origin::with(&LONG);
+    let origin = long(&[]).await;
     let slow = subscribe(&origin, "/channels/a").await;
     SockRef::from(&slow).set_recv_buffer_size(4_096).expect("a small buffer");
     let (mut slow_read, _slow_write) = slow.into_split();
@@ -94,7 +100,7 @@ async fn a_subscriber_that_reads_one_byte_a_second_delays_none_of_a_thousand() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_that_come_during_a_pass_follow_in_the_next_one() {
     let _alone = crate::kit::alone().await;
-    let origin = Origin::with(&LONG);
+    let origin = long(&[]).await;
     let mut streams = Vec::new();
     for _ in 0..1_500 {
         streams.push(subscribe(&origin, "/channels/a").await);
@@ -112,7 +118,7 @@ async fn events_that_come_during_a_pass_follow_in_the_next_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn channels_are_spread_over_all_pumps_and_each_has_its_own_events() {
-    let origin = Origin::with(&LONG);
+    let origin = long(&[]).await;
     let mut subscribers = Vec::new();
     for channel in 0..200 {
         for _ in 0..3 {
@@ -199,7 +205,7 @@ async fn a_client_that_wants_the_connection_to_close_gets_that_after_the_stream(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_reset_in_the_middle_of_a_pass_disturb_no_other() {
-    let origin = Origin::with(&LONG);
+    let origin = long(&[]).await;
     let mut stay = Vec::new();
     let mut leave = Vec::new();
     for number in 0..300 {
@@ -228,7 +234,8 @@ async fn clients_that_reset_in_the_middle_of_a_pass_disturb_no_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_in_the_middle_of_a_pass_cuts_no_event() {
-    let mut origin = Origin::with(&["--store", "memory", "--segment", "3s"]);
+    wait_for_phase(10_000, 0, 2_000).await;
+    let mut origin = Origin::with(&["--store", "memory", "--segment", "10s"]);
     let mut streams = Vec::new();
     for _ in 0..300 {
         streams.push(origin.raw(&get("/channels/a", None)).await);
@@ -252,7 +259,8 @@ async fn a_drain_in_the_middle_of_a_pass_cuts_no_event() {
 async fn after_a_kill_in_the_middle_of_a_pass_each_client_goes_on_where_it_was() {
     let directory = tempfile::tempdir().expect("a directory");
     let store = format!("disk:{}", directory.path().display());
-    let mut origin = Origin::with(&["--store", &store, "--segment", "10m"]);
+    let flags = ["--store", &store, "--segment", "10m", "--store-timeout", "20s"];
+    let mut origin = Origin::with(&flags);
     let mut sources = Vec::new();
     for _ in 0..100 {
         let mut source = origin.source("/channels/a?after=0-0", None);
@@ -282,7 +290,7 @@ async fn after_a_kill_in_the_middle_of_a_pass_each_client_goes_on_where_it_was()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscribers_with_a_byte_limit_end_early_and_go_on() {
     let limits = ["--segment-bytes", "100KB", "--max-event", "50KB"];
-    let origin = Origin::with(&[&LONG[..], &limits].concat());
+    let origin = long(&limits).await;
     let mut early = subscribe(&origin, "/channels/a").await;
     let filling = "x".repeat(5_000);
     let mut last = String::new();
@@ -311,7 +319,7 @@ async fn subscribers_with_a_byte_limit_end_early_and_go_on() {
 async fn idle_subscribers_cost_little_memory() {
     let _alone = crate::kit::alone().await;
     const SUBSCRIBERS: usize = 4_000;
-    let origin = Origin::with(&LONG);
+    let origin = long(&[]).await;
     let mut streams = Vec::new();
     for _ in 0..100 {
         streams.push(subscribe(&origin, "/channels/a").await);
@@ -333,7 +341,7 @@ async fn idle_subscribers_cost_little_memory() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_subscribers_in_many_groups_have_a_bounded_memory() {
     let _alone = crate::kit::alone().await;
-    let origin = Origin::with(&[&LONG[..], &["--retain-bytes", "2MiB"]].concat());
+    let origin = long(&["--retain-bytes", "2MiB"]).await;
     let mut slow = Vec::new();
     for number in 0..400 {
         let stream = subscribe(&origin, &format!("/channels/hot,other{number}")).await;

@@ -158,7 +158,8 @@ async fn streams_of_the_console_are_not_shared_and_do_not_count_as_shareable() {
 
 #[tokio::test]
 async fn the_console_keeps_no_ending_process_alive() {
-    let mut origin = Origin::with(&["--store", "memory", "--segment", "3s"]);
+    let flags = ["--store", "memory", "--segment", "3s", "--drain-delay", "5s"];
+    let mut origin = Origin::with(&flags);
     let mut stream = TcpStream::connect(origin.admin).await.expect("it listens");
     stream.write_all(&get("/console/api/channels/a", None)).await.expect("it reads");
     read_until(&mut stream, |text| text.contains("event: segment")).await;

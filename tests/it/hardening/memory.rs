@@ -292,7 +292,8 @@ async fn recent_events_of_many_channels() {
     let data = tempfile::tempdir().unwrap();
     let store = format!("disk:{}", data.path().display());
     let flags = ["--live-bytes", "4MiB", "--max-ws-channels", "6000", "--max-ws-message", "1MiB"];
-    let origin = Origin::with(&[&["--store", &*store], &flags[..]].concat());
+    let store = ["--store", &*store, "--store-timeout", "20s"];
+    let origin = Origin::with(&[&store[..], &flags[..]].concat());
     let names: Vec<String> = (0..CHANNELS).map(|n| format!("channel{n}")).collect();
     let list = names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(",");
     let mut peer = Peer::connect(&origin).await;

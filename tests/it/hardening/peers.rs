@@ -261,8 +261,8 @@ fn vanish(stream: &TcpStream) {
 
 #[tokio::test]
 async fn half_open_tcp() {
-    let times = ["--write-timeout", "3s", "--head-timeout", "2s", "--ws-ping", "1s"];
-    let quick = ["--store", "memory", "--heartbeat", "1s", "--long-poll-timeout", "2s"];
+    let times = ["--write-timeout", "3s", "--head-timeout", "8s", "--ws-ping", "3s"];
+    let quick = ["--store", "memory", "--heartbeat", "1s", "--long-poll-timeout", "8s"];
     let origin = Origin::with(&[&quick[..], &["--segment", "10m"], &times].concat());
     let kept = origin.publish("a", "x").await;
     let mut gone = Vec::new();

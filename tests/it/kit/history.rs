@@ -1,11 +1,16 @@
 //! The history of a test with real faults. The checker of the simulated worlds judges it.
 
-use super::Origin;
-use headwater::client::Signal;
+use super::{Origin, request};
+use headwater::client::http::Address;
+use headwater::client::{EventSource, Signal};
 use headwater_hunt::history::{self, MayLose, Record, Recorder, Summary};
+use hyper::Method;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::interval;
 
 /// A history that is being recorded. Clones record into the same history.
 #[derive(Clone)]
@@ -47,6 +52,46 @@ impl History {
         self.recorder.add(Record::Acknowledged { channel, id, data });
     }
 
+    /// Publishes numbers to the channel `a`, one each `pace`, until `stop` becomes true, and then
+    /// `last`. Each publish may fail once. Returns the data of all events.
+    pub async fn publish_until(
+        self,
+        address: Address,
+        pace: Duration,
+        stop: watch::Receiver<bool>,
+        last: &str,
+    ) -> Vec<String> {
+        let mut published = Vec::new();
+        let mut ticks = interval(pace);
+        loop {
+            ticks.tick().await;
+            let is_last = *stop.borrow();
+            let data = if is_last { last.to_owned() } else { published.len().to_string() };
+            self.publish_again(&address, &data).await;
+            published.push(data);
+            if is_last {
+                return published;
+            }
+        }
+    }
+
+    /// Publishes an event, and once more if the first publish fails.
+    async fn publish_again(&self, address: &Address, data: &str) {
+        self.published("a", data);
+        let key = [("idempotency-key", data)];
+        for attempt in 0.. {
+            let body = data.to_owned().into();
+            let answer = request(address, Method::POST, "/channels/a", &key, body).await;
+            match answer {
+                Ok(answer) if answer.status == 201 || answer.status == 200 => {
+                    let id = answer.json()["id"].as_str().expect("an id").to_owned();
+                    return self.acknowledged("a", &id, data);
+                }
+                refused => assert_eq!(attempt, 0, "{data} is refused twice: {refused:?}"),
+            }
+        }
+    }
+
     /// Judges the history, with the log that an origin serves now. A history that breaks a promise
     /// is written to a file.
     pub async fn judge(&self, origin: &Origin, channels: &[&str], may_lose: MayLose) -> Summary {
@@ -84,5 +129,18 @@ impl ClientHistory {
             Signal::Opened => return,
         };
         self.recorder.add(record);
+    }
+
+    /// Reads until an event has this data.
+    pub async fn read_to(&self, source: &mut EventSource, data: &str) {
+        loop {
+            let signal = source.next().await;
+            self.note(&signal);
+            match signal {
+                Signal::Message(message) if message.data == data => return,
+                Signal::Closed { status, why } => panic!("closed for good: {status:?} {why}"),
+                _ => {}
+            }
+        }
     }
 }

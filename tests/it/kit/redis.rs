@@ -299,7 +299,11 @@ fn sentinel(master: u16, more: Vec<String>) -> RedisServer {
     std::fs::write(&path, rules).expect("a file");
     let fixed = [path.display().to_string(), "--sentinel".to_owned()];
     let flags = fixed.into_iter().chain(more).collect();
-    RedisServer::launch(directory, Vec::new(), flags)
+    let server = RedisServer::launch(directory, Vec::new(), flags);
+    // A sentinel that did not run for two seconds fails nothing over for 30 s, because it distrusts
+    // its clock. On a busy machine that would be longer than a test waits.
+    assert_eq!(server.command(&["SENTINEL", "DEBUG", "tilt-period", "1000"]), "OK");
+    server
 }
 
 /// A cluster of three masters, with `replicas` replicas for each.
@@ -317,7 +321,9 @@ impl Cluster {
         let mut nodes: Vec<RedisServer> = Vec::new();
         while nodes.len() < 3 * (1 + replicas) {
             let bus = free_port().to_string();
-            let flags = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500"];
+            // Without a replica no failover has to come soon, and a slow node must not count as dead.
+            let patience = if replicas == 0 { "15000" } else { "1500" };
+            let flags = ["--cluster-enabled", "yes", "--cluster-node-timeout", patience];
             let durable =
                 ["--cluster-port", &bus, "--appendonly", "yes", "--appendfsync", "always"];
             let more = more();

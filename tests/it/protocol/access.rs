@@ -42,7 +42,7 @@ fn slug(answer: &Answer) -> String {
 #[test]
 fn without_a_key_serve_listens_on_loopback_unless_open_publish_is_set() {
     let start = |flags: &[&str]| {
-        let fixed = ["2", BINARY, "serve", "--store", "memory", "--admin-listen", "127.0.0.1:0"];
+        let fixed = ["5", BINARY, "serve", "--store", "memory", "--admin-listen", "127.0.0.1:0"];
         let output = Command::new("timeout").args(fixed).args(flags).output().expect("it starts");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };

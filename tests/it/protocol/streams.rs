@@ -149,9 +149,8 @@ async fn a_stream_ends_with_a_cursor_whose_mark_is_the_boundary() {
         assert!(is_whole);
         let ends_at: u64 =
             body.split("\"ends_at\":").nth(1).unwrap().split('}').next().unwrap().parse().unwrap();
-        let last = if body.contains("data: x\n") || cursor.is_some() { id.as_str() } else { "?" };
         let closing = format!(
-            "retry: 100\nevent: segment\nid: {last}.{ends_at}\ndata: {{\"segment\":{}}}\n\n",
+            "retry: 100\nevent: segment\nid: {id}.{ends_at}\ndata: {{\"segment\":{}}}\n\n",
             ends_at / 1_000
         );
         assert!(body.ends_with(&closing), "{body:?} does not end with {closing:?}");
@@ -200,7 +199,7 @@ async fn ends(stream: &mut TcpStream, position: &str) -> (u64, u64) {
 async fn a_quiet_stream_sends_heartbeats() {
     let origin = Origin::with(&["--store", "memory", "--heartbeat", "500ms"]);
     let mut stream = origin.raw(&get("/channels/a", None)).await;
-    let answer = read_until(&mut stream, |text| text.matches("\r\n:\n\r\n").count() == 3).await;
+    let answer = read_until(&mut stream, |text| text.matches("\r\n:\n\r\n").count() >= 3).await;
     assert!(answer.contains("2\r\n:\n\r\n"));
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::time::Duration;
 use tokio::time::timeout;
 
-const FLAGS: [&str; 4] = ["--redis-shards", "1", "--store-timeout", "2s"];
+const FLAGS: [&str; 4] = ["--redis-shards", "1", "--store-timeout", "10s"];
 
 fn on(redis: &RedisServer, flags: &[&str]) -> Origin {
     Origin::with(&[&["--store", &*redis.url()], &FLAGS[..], flags].concat())
@@ -65,7 +65,7 @@ async fn a_clock_of_redis_that_goes_back_withholds_no_event() {
     let over = tokio::time::Instant::now() + Duration::from_secs(5);
     while tokio::time::Instant::now() < over {
         ids.push(origin.publish("a", &ids.len().to_string()).await);
-        let message = timeout(Duration::from_secs(3), next_message(&mut source)).await;
+        let message = timeout(Duration::from_secs(10), next_message(&mut source)).await;
         assert_eq!(message.expect("it is not withheld").last_event_id, *ids.last().unwrap());
     }
     let offset = ("headwater_store_clock_offset_seconds", -31.0..=-29.0);
@@ -158,7 +158,7 @@ async fn after_flushall_every_reader_gets_a_gap() {
 fn refused_start(redis: &RedisServer, flags: &[&str]) -> String {
     let output = std::process::Command::new(crate::kit::BINARY)
         .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
-        .args(["--store", &redis.url()])
+        .args(["--store", &redis.url(), "--store-timeout", "20s"])
         .args(flags)
         .output()
         .expect("it starts");
@@ -202,7 +202,7 @@ async fn origins_with_different_settings_say_so() {
     wait_until("they are stored again", || {
         redis.command(&["EXISTS", "{headwater:0}:settings"]) == "1"
     });
-    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
     let differ = [&first, &second].map(|one| one.metric("headwater_store_settings_differ"));
     let differ = futures_util::future::join_all(differ).await;
     assert_eq!(differ.iter().sum::<f64>(), 2.0, "{differ:?}");

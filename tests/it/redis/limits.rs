@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 /// The time after which Redis drops everything that has no state.
-const AGE: [&str; 4] = ["--retain-age", "3s", "--channel-idle", "3s"];
+const AGE: [&str; 4] = ["--retain-age", "8s", "--channel-idle", "8s"];
 
 fn on(redis: &RedisServer, flags: &[&str]) -> Origin {
     Origin::with(&[&["--store", &*redis.url()], flags].concat())
@@ -164,7 +164,7 @@ async fn what_an_earlier_version_has_written_is_counted_when_it_is_used() {
 #[tokio::test]
 async fn the_first_event_after_all_others_have_expired_is_kept() {
     let redis = RedisServer::start();
-    let flags = ["--redis-shards", "1", "--retain-age", "1s", "--retain-bytes", "2000"];
+    let flags = ["--redis-shards", "1", "--retain-age", "4s", "--retain-bytes", "2000"];
     let origin = on(&redis, &[&flags[..], &["--max-event", "1000"]].concat());
     for _ in 0..10 {
         origin.publish("a", &"x".repeat(900)).await;

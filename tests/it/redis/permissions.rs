@@ -156,6 +156,7 @@ fn start(url: &str) -> Child {
     let mut command = Command::new(BINARY);
     command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
     command.args(["--store", url, "--redis-wait-replicas", "1", "--redis-shards", "2"]);
+    command.args(["--store-timeout", "20s"]);
     command.env("HEADWATER_CONFIG", "").stdout(Stdio::null()).stderr(Stdio::piped());
     command.spawn().expect("it starts")
 }

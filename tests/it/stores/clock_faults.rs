@@ -32,7 +32,7 @@ async fn a_clock_that_is_set_back_and_returns_leaves_no_trace() {
     let ms = |id: &str| headwater::core::cursor::EventId::parse(id).unwrap().ms;
     let now = crate::kit::now_ms();
     let off = ms(&ids[6]).abs_diff(now);
-    assert!(off < 2_000, "ids are {off} ms off the clock");
+    assert!(off < 10_000, "ids are {off} ms off the clock");
     assert!(origin.metric("headwater_clock_lead_seconds").await < 2.0);
     origin.shows(Ok(()), STEPPED, ("headwater_clock_steps", 2.0..=2.0)).await;
 }

@@ -19,7 +19,7 @@ async fn a_backup_under_load_has_all_that_was_acknowledged_before_it() {
     let places = tempfile::tempdir().unwrap();
     let [data, backup, again] =
         ["data", "backup", "again"].map(|name| places.path().join(name).display().to_string());
-    let origin = Origin::with(&["--store", &format!("disk:{data}")]);
+    let origin = Origin::with(&["--store", &format!("disk:{data}"), "--store-timeout", "20s"]);
     let padding = "x".repeat(9_000);
     let mut ids = Vec::new();
     for n in 0..2_500 {

@@ -59,7 +59,9 @@ fn kills() -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_to_a_kill_and_no_id_is_used_twice() {
     let data = tempfile::tempdir().unwrap();
-    let flags = ["--store", &disk(data.path()), "--segment", "2s", "--publish-rate", "0"];
+    let flags = ["--segment", "2s", "--publish-rate", "0", "--store-timeout", "20s"];
+    let store = disk(data.path());
+    let flags = [&["--store", &*store], &flags[..]].concat();
     let origin = Arc::new(Mutex::new(Origin::with(&flags)));
     let history = History::begin();
     history.published("a", "first");

@@ -199,7 +199,7 @@ fn copy_plainly(from: &Path, to: &Path) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plain_copy_under_load_is_whole_or_says_that_it_is_not() {
     let data = tempfile::tempdir().unwrap();
-    let origin = Origin::with(&["--store", &disk(data.path())]);
+    let origin = Origin::with(&["--store", &disk(data.path()), "--store-timeout", "20s"]);
     let padding = "x".repeat(4_000);
     let (mut stored, mut copies) = (Vec::new(), Vec::new());
     for n in 0..8 {

@@ -1,11 +1,10 @@
 //! Planned restarts of an origin whose store no other origin has.
 
 use crate::kit::history::{ClientHistory, History};
-use crate::kit::{Origin, alone, request};
+use crate::kit::{Origin, alone};
 use headwater::client::http::Address;
 use headwater::client::{EventSource, Signal};
 use headwater_hunt::history::MayLose;
-use hyper::Method;
 use std::net::TcpListener;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -15,6 +14,8 @@ use tokio::time::{Instant, sleep};
 const CLIENTS: usize = 300;
 /// So many of them have their part in the history.
 const RECORDED: usize = 30;
+/// The time from one publish to the next.
+const PACE: Duration = Duration::from_millis(10);
 const LAST: &str = "the last";
 /// The segments are much longer than any client has to wait.
 const SEGMENT: &str = "60s";
@@ -43,35 +44,6 @@ async fn read(address: Address, history: Option<ClientHistory>) -> (Vec<String>,
     }
 }
 
-/// Publishes until `stop` becomes true, and returns the data of all events. A publish may fail once.
-async fn publish(address: Address, stop: watch::Receiver<bool>, history: History) -> Vec<String> {
-    let mut published = Vec::new();
-    for number in 0.. {
-        let is_last = *stop.borrow();
-        let data = if is_last { LAST.to_owned() } else { number.to_string() };
-        let key = [("idempotency-key", data.as_str())];
-        history.published("a", &data);
-        for attempt in 0.. {
-            let body = data.clone().into();
-            let answer = request(&address, Method::POST, "/channels/a", &key, body).await;
-            match answer {
-                Ok(answer) if answer.status == 201 || answer.status == 200 => {
-                    let id = answer.json()["id"].as_str().expect("an id").to_owned();
-                    history.acknowledged("a", &id, &data);
-                    break;
-                }
-                refused => assert_eq!(attempt, 0, "{data} is refused twice: {refused:?}"),
-            }
-        }
-        published.push(data);
-        if is_last {
-            break;
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
-    published
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lone_origin_is_replaced_while_its_sockets_stay_open() {
     let _alone = alone().await;
@@ -88,7 +60,8 @@ async fn a_lone_origin_is_replaced_while_its_sockets_stay_open() {
         clients.spawn(read(origin.address(), recorded));
     }
     let (stop, stopped) = watch::channel(false);
-    let publisher = tokio::spawn(publish(origin.address(), stopped, history.clone()));
+    let publish = history.clone().publish_until(origin.address(), PACE, stopped, LAST);
+    let publisher = tokio::spawn(publish);
     for _ in 0..2 {
         sleep(Duration::from_secs(2)).await;
         origin.signal("TERM");

@@ -62,7 +62,7 @@ fn local(backing: Backing, limits: Limits) -> Subject {
 
 async fn redis(url: String, prefix: &str, limits: Limits) -> Subject {
     let (told, clock) = (Arc::new(Told::default()), Clock::default());
-    let timeout = Duration::from_secs(2);
+    let timeout = Duration::from_secs(20);
     let prefix = prefix.to_owned();
     let settings = Vec::new();
     let (tls, wait_replicas) = (RedisTls::default(), 0);
