@@ -17,7 +17,6 @@ const LAST: &str = "the last";
 // protocol §16.2, §16.3
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_edges_with_a_shield_are_one_request_a_segment_for_the_origin() {
-    let _alone = crate::kit::alone().await;
     let origin = Origin::with(&["--store", "memory", "--segment", "10s"]);
     let to_origin = Tap::to(origin.listen.port()).await;
     let shield = Cache::varnish(to_origin.port);
