@@ -38,3 +38,26 @@ impl Keys {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::cursor::EventId;
+
+    #[test]
+    fn a_key_is_forgotten_at_its_expiry_and_kept_where_it_was_used_again() {
+        let channel = ChannelName::parse("a").unwrap();
+        let mut keys = Keys::default();
+        for (key, expires_at) in [("again", 10), ("once", 20), ("again", 30)] {
+            let (key, first) = (key.into(), EventId::START);
+            let record = KeyRecord { key, digest: 1, first, count: 1, expires_at };
+            keys.insert(channel.clone(), record);
+        }
+        for (now, known) in [(9, 2), (10, 2), (19, 2), (20, 1), (29, 1), (30, 0)] {
+            keys.expire(now);
+            assert_eq!(keys.len(), known, "at {now}");
+            assert_eq!(keys.get(&channel, "again").is_some(), now < 30);
+            assert_eq!(keys.get(&channel, "once").is_some(), now < 20);
+        }
+    }
+}
