@@ -398,3 +398,36 @@ pub fn entries_at(entries: &Entries) -> Option<(u64, usize, u64)> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::MemoryFile;
+    use super::*;
+
+    #[test]
+    fn an_index_is_read_as_it_was_written_and_only_where_it_is_whole() {
+        let id = |ms| EventId { ms, seq: 1 };
+        let key = KeyRecord { key: "k".into(), digest: 1, first: id(3), count: 2, expires_at: 9 };
+        let keys = vec![(ChannelName::parse("a").unwrap(), key)];
+        let (beginning, newest, ages, commit) = (id(2), id(4), 5, 6);
+        let summary = Summary { keys, beginning, newest, ages, commit, ..Summary::default() };
+        let bytes = summary.write_index(7);
+        let read = |bytes: &[u8], seed| {
+            let file = MemoryFile::default();
+            file.write_at(bytes, 0).unwrap();
+            Summary::read_index(&file, seed, 1)
+        };
+        let found = read(&bytes, 7).unwrap();
+        assert_eq!(found.keys, summary.keys);
+        assert_eq!((found.beginning, found.newest), (id(2), id(4)));
+        assert_eq!((found.ages, found.commit, found.is_sealed), (5, 6, true));
+        assert!(read(&bytes, 8).is_err(), "the index of another log");
+        assert!(read(&bytes[..10], 7).is_err());
+        // The magic bytes, the directory, and its checksum.
+        for at in [0, INDEX_MAGIC.len(), bytes.len() - 1] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert!(read(&damaged, 7).is_err(), "byte {at}");
+        }
+    }
+}
