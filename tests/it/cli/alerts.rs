@@ -142,6 +142,11 @@ async fn an_origin_that_reads_late_from_redis() {
     origin.publish("a", "before").await;
     let mut source = late.source("/channels/a?after=0-0", None);
     assert_eq!(next_message(&mut source).await.data, "before");
+    // Deliveries are measured from the time at which the stream has joined the fan-out.
+    while late.metric("headwater_delivery_seconds_count").await == 0.0 {
+        origin.publish("a", "live").await;
+        assert_eq!(next_message(&mut source).await.data, "live");
+    }
     let prometheus = Prometheus::of(&[&origin, &late]).await;
     late.signal("STOP");
     origin.publish("a", "late").await;

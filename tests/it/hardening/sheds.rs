@@ -2,6 +2,7 @@
 //! origin one request, and a refusal that concerns one client is given to no other. Afterwards,
 //! clients share streams as before.
 
+use super::wait_for;
 use crate::kit::edge::{Cache, Tap};
 use crate::kit::redis::RedisServer;
 use crate::kit::{Origin, get, now_ms, read_until};
@@ -185,6 +186,10 @@ async fn streams_of_an_origin_without_memory_for_answers() {
             stream.write_all(&get("/channels/large?after=0-0", None)).await.expect("it reads");
             held.push(stream);
         }
+        // The origin may read these requests after those of later clients.
+        let is_used_up =
+            async || origin.get("/channels/large/history?after=0-0").await.status == 503;
+        wait_for("the memory is used up", is_used_up).await;
         let end = async || drop(held);
         shared_by_all("memory", &edge, &origin, &Asked::of("a"), end).await;
     }

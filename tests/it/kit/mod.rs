@@ -30,7 +30,7 @@ use std::ops::RangeBounds;
 use std::os::fd::AsRawFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -207,8 +207,7 @@ impl Origin {
 
     /// Sends a signal by name.
     pub fn signal(&self, name: &str) {
-        let words = [format!("-{name}"), self.pid().to_string()];
-        assert!(Command::new("kill").args(words).status().expect("kill runs").success());
+        redis::signal(self.pid(), name);
     }
 
     /// Waits for the process to end by itself.
@@ -284,12 +283,18 @@ impl Origin {
     }
 
     /// Reads the whole channel page by page. Returns id and data of every event without an event
-    /// type.
+    /// type. A page is requested again while the store does not answer in time, as the problem says.
     pub async fn log(&self, channel: &str) -> Vec<(String, String)> {
         let (mut events, mut after) = (Vec::new(), "0-0".to_owned());
         loop {
             let path = format!("/channels/{channel}/history?limit=1000&after={after}");
-            let page = self.get(&path).await.json();
+            let mut answer = self.get(&path).await;
+            let first = Instant::now();
+            while answer.status == StatusCode::SERVICE_UNAVAILABLE && first.elapsed() < PATIENCE {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                answer = self.get(&path).await;
+            }
+            let page = answer.json();
             let text = |value: &Value| value.as_str().expect("text").to_owned();
             let new = page["events"].as_array().expect("events");
             let is_untyped = |event: &&Value| event["type"] == "event" && event["event"].is_null();

@@ -107,9 +107,24 @@ pub fn command(port: u16, words: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text").trim_end().to_owned()
 }
 
+/// Sends a signal by name. After `STOP`, waits until every thread of the process has stopped: the
+/// signal reaches one thread, and the others run on until that thread is scheduled.
 pub fn signal(pid: u32, name: &str) {
     let words = [format!("-{name}"), pid.to_string()];
     assert!(Command::new("kill").args(words).status().expect("kill runs").success());
+    while name == "STOP" && !is_stopped(pid) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn is_stopped(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    threads.map_while(Result::ok).all(|thread| {
+        // A thread that has ended meanwhile has no file. The state of a thread follows its name,
+        // which is in parentheses.
+        let line = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        line.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+    })
 }
 
 pub fn free_port() -> u16 {

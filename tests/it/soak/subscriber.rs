@@ -289,6 +289,11 @@ impl Subscriber {
                 Ok(()) = last.changed() => continue,
             };
             match frame {
+                // A subscription that is refused for now, such as while Redis is away, counts as shed.
+                Frame::Text(text) if text.contains("\"retry_after\":") => {
+                    self.run.counts.shed.fetch_add(1, Relaxed);
+                    break;
+                }
                 Frame::Text(text) => self.frame(&text),
                 Frame::Close(_) => return None,
                 _ => {}
