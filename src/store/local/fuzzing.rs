@@ -1,6 +1,6 @@
 //! The parsers of the log's files, for `tools/fuzz`.
 
-pub use super::block::{BLOCK_ENTRIES_MAX, Entries, Entry, read_entries};
+pub use super::block::{BLOCK_ENTRIES_MAX, Block, Entries, Entry, read_entries};
 pub use super::files::{File, Files, Memory};
 pub use super::frame::{Frame, Kind, Scan, scan, write};
 pub use super::log_file::{LogIdentity, Opened, name, numbers, open};

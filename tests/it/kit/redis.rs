@@ -113,7 +113,7 @@ pub fn signal(pid: u32, name: &str) {
     let words = [format!("-{name}"), pid.to_string()];
     assert!(Command::new("kill").args(words).status().expect("kill runs").success());
     while name == "STOP" && !is_stopped(pid) {
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::yield_now();
     }
 }
 

@@ -1,6 +1,7 @@
 //! A shared cache (RFC 9111) in front of the origins. It collapses requests for the same key while
 //! a fetch is under way, and it may keep objects too long, expire them early, evict them, abort a
-//! response in its middle, or hold a body back until it is complete.
+//! response in its middle, or hold a body back until it is complete. After a response that is not
+//! kept, each request for its key may go to the origin alone for some time (hit-for-miss).
 
 use super::World;
 use super::origin::Origin;
@@ -41,6 +42,10 @@ pub struct Manner {
     pub early_ms: u64,
     /// Whether a body is held back until it is complete.
     pub holds_back: bool,
+    /// One response in this many is not kept, although it may be. 0: every such response is kept.
+    pub unkept_one_in: u64,
+    /// For how long each request goes to the origin alone after a response that is not kept, in ms.
+    pub hit_for_miss_ms: u64,
 }
 
 /// A cache, or a tier of one.
@@ -75,6 +80,8 @@ struct Content {
     /// How the body has ended: whole, or aborted.
     is_whole: Option<bool>,
     fresh_until: u64,
+    /// Until when each request for the key goes to the origin alone.
+    alone_until: u64,
 }
 
 /// The body of a response that is being read.
@@ -217,9 +224,13 @@ impl Cache {
         let now = self.world.time.passed_ms();
         let (object, is_new) = {
             let mut objects = self.objects.lock();
-            match objects.get(&key).filter(|object| object.serves(now, self.manner)) {
-                Some(object) => (object.clone(), false),
-                None => {
+            match objects.get(&key) {
+                Some(object) if object.serves(now, self.manner) => (object.clone(), false),
+                found => {
+                    // No other request finds the object of a request that goes alone.
+                    let is_alone =
+                        found.is_some_and(|object| object.content.lock().alone_until > now);
+                    let key = if is_alone { format!("{key} {}", objects.len()) } else { key };
                     let object = Arc::new(Object::default());
                     objects.insert(key, object.clone());
                     (object, true)
@@ -227,9 +238,8 @@ impl Cache {
             }
         };
         if is_new {
-            let random = Random::of(self.random.lock().number(), "fetch", 0);
-            let fill =
-                self.clone().fill(object.clone(), path.to_owned(), cursor.to_owned(), random);
+            let seed = self.random.lock().number();
+            let fill = self.clone().fill(object.clone(), path.to_owned(), cursor.to_owned(), seed);
             tokio::spawn(fill);
         }
         let head = object.head().await;
@@ -237,14 +247,8 @@ impl Cache {
     }
 
     /// Fetches a response, also if its first client leaves.
-    async fn fill(
-        self: Arc<Self>,
-        object: Arc<Object>,
-        path: String,
-        cursor: String,
-        random: Random,
-    ) {
-        let mut random = random;
+    async fn fill(self: Arc<Self>, object: Arc<Object>, path: String, cursor: String, seed: u64) {
+        let mut random = Random::of(seed, "fetch", 0);
         let answer = self.upstream.get(&self.world, &mut random, &path, &cursor).await;
         let Some((head, mut body)) = answer else {
             let head = Head {
@@ -252,16 +256,20 @@ impl Cache {
                 content_type: "text/event-stream".to_owned(),
                 ..Head::default()
             };
-            object.begin(head, 0);
+            object.begin(head, 0, 0);
             object.push(UNREACHABLE);
             object.end(true);
             return;
         };
         // Errors are not kept, and the requests that wait for them share them.
-        let is_kept = matches!(head.status, 200 | 204);
-        let now = self.world.time.passed_ms();
-        let fresh_until = if is_kept { now + head.fresh_ms } else { 0 };
-        object.begin(head, fresh_until);
+        let Manner { unkept_one_in, hit_for_miss_ms, .. } = self.manner;
+        let is_refused = unkept_one_in > 0 && Random::of(seed, "unkept", 0).one_in(unkept_one_in);
+        let is_kept = matches!(head.status, 200 | 204) && !is_refused;
+        let (now, fresh_ms) = (self.world.time.passed_ms(), head.fresh_ms);
+        match is_kept {
+            true => object.begin(head, now + fresh_ms, 0),
+            false => object.begin(head, 0, now + hit_for_miss_ms),
+        }
         loop {
             match body.next().await {
                 Some(Ok(bytes)) => object.push(&bytes),
@@ -280,9 +288,10 @@ impl Object {
             && (content.head.is_none() || content.fresh_until > 0 && now < until)
     }
 
-    fn begin(&self, head: Head, fresh_until: u64) {
+    fn begin(&self, head: Head, fresh_until: u64, alone_until: u64) {
         let mut content = self.content.lock();
-        (content.head, content.fresh_until) = (Some(head), fresh_until);
+        content.head = Some(head);
+        (content.fresh_until, content.alone_until) = (fresh_until, alone_until);
         drop(content);
         self.changed.notify_waiters();
     }

@@ -5,13 +5,11 @@ use super::cache::{Body, Head, Upstream};
 use crate::checker::Ledger;
 use crate::random::Random;
 use crate::sse::{Message, Parser};
-use headwater::core::cursor::{Cursor, EventId};
+use headwater::core::cursor::Cursor;
 use headwater::core::event::ChannelName;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// The longest time for which an event may wait at an origin whose client reads, in ms.
-const WAIT_MAX_MS: u64 = 200;
 /// The most requests in a row that bring nothing new, within `LOOP_MS`.
 const USELESS_MAX: usize = 25;
 const LOOP_MS: u64 = 10_000;
@@ -46,6 +44,8 @@ pub struct Plan {
     /// Its connections break once in this many responses. 0: never.
     pub breaks: u64,
     pub starts_at: u64,
+    /// The client reads over a WebSocket, straight from an origin.
+    pub is_websocket: bool,
 }
 
 /// A client that runs.
@@ -60,7 +60,7 @@ pub struct Client {
 }
 
 /// Why a client stops.
-type Stopped = Result<(), String>;
+pub type Stopped = Result<(), String>;
 
 impl Client {
     pub fn new(world: Arc<World>, plan: Plan, seed: u64) -> Self {
@@ -213,23 +213,9 @@ impl Client {
         let event = self.ledger.take(message)?;
         if let (Some(event), Some(origin), Upstream::Origins) =
             (event, head.origin, &self.plan.upstream)
+            && !self.plan.is_long_poll
         {
-            self.check_wait(&event, origin, begun)?;
-        }
-        Ok(())
-    }
-
-    /// Fails when an event was in the memory of the origin, and was not sent at once.
-    fn check_wait(&self, event: &(ChannelName, EventId), origin: usize, begun: u64) -> Stopped {
-        if self.plan.is_long_poll {
-            return Ok(());
-        }
-        let Some(received) = self.world.received_at(origin, event) else { return Ok(()) };
-        let now = self.world.redis.now();
-        let since = received.max(begun);
-        if now > since + WAIT_MAX_MS && self.world.redis.was_well_since(since) {
-            let waited = now - since;
-            return Err(format!("{} waited {waited} ms at origin {origin}", event.1));
+            self.world.check_wait(&event, origin, begun)?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ mod clock;
 mod origin;
 mod plan;
 mod redis;
+mod socket;
 
 use crate::random::Random;
 use crate::run::{Outcome, Run, Simulator};
@@ -18,12 +19,15 @@ use origin::Origin;
 use parking_lot::Mutex;
 use plan::{Operation, WorldPlan};
 use redis::Redis;
+use socket::SocketClient;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+/// The longest time for which an event may wait at an origin whose client reads, in ms.
+const WAIT_MAX_MS: u64 = 200;
 /// How long the world is quiet at its end, so that every client can catch up, in ms.
 const QUIET_MS: u64 = 50_000;
 
@@ -96,6 +100,24 @@ impl World {
     pub fn received_at(&self, origin: usize, event: &(ChannelName, EventId)) -> Option<u64> {
         self.origin(origin)?.link.received.lock().get(event).copied()
     }
+
+    /// Fails when an event was in the memory of the origin, and was not sent at once to a client
+    /// whose response had begun at `begun`, in ms.
+    pub fn check_wait(
+        &self,
+        event: &(ChannelName, EventId),
+        origin: usize,
+        begun: u64,
+    ) -> Result<(), String> {
+        let Some(received) = self.received_at(origin, event) else { return Ok(()) };
+        let now = self.redis.now();
+        let since = received.max(begun);
+        if now > since + WAIT_MAX_MS && self.redis.was_well_since(since) {
+            let waited = now - since;
+            return Err(format!("{} waited {waited} ms at origin {origin}", event.1));
+        }
+        Ok(())
+    }
 }
 
 impl Simulator for WorldSimulator {
@@ -141,7 +163,11 @@ async fn live(run: &Run, plan: &WorldPlan) -> Arc<World> {
     let caches = plan.caches(&world, run.seed);
     let mut tasks = JoinSet::new();
     for client in plan.clients(run, &caches) {
-        tasks.spawn(Client::new(world.clone(), client, run.seed).run());
+        let world = world.clone();
+        match client.is_websocket {
+            true => tasks.spawn(SocketClient::new(world, client, run.seed).run()),
+            false => tasks.spawn(Client::new(world, client, run.seed).run()),
+        };
     }
     tokio::select! {
         () = operate(&world, plan, run, &caches) => {}

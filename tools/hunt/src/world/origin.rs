@@ -10,6 +10,7 @@ use headwater::core::cursor::EventId;
 use headwater::core::event::ChannelName;
 use headwater::core::log_state::LogState;
 use headwater::core::segment::SegmentClock;
+use headwater::http::websocket::{Handshake, Session};
 use headwater::http::{Admission, AppState, Caller, HttpConfig, TlsPeer, answer};
 use headwater::hub::Hub;
 use headwater::hub::registry::ChannelRegistry;
@@ -21,13 +22,16 @@ use headwater::store::{
 };
 use headwater::sync::clock::Clock;
 use headwater::sync::lifecycle::Stage;
+use headwater::sync::waiters::Registration;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::DuplexStream;
 use tokio::task::JoinSet;
@@ -118,18 +122,7 @@ impl Origin {
             is_guarded: false,
             tls: TlsPeer::None,
         };
-        self.tasks.lock().spawn(async move {
-            let service = service_fn(move |request| {
-                let app = app.clone();
-                async move {
-                    Ok::<_, std::convert::Infallible>(
-                        answer(&app, request, &caller).await,
-                    )
-                }
-            });
-            let connection = hyper::server::conn::http1::Builder::new();
-            connection.serve_connection(TokioIo::new(theirs), service).await.unwrap_or_default();
-        });
+        self.tasks.lock().spawn(serve(app, caller, theirs));
         ours
     }
 
@@ -157,6 +150,29 @@ impl Origin {
     pub fn kill(&self) {
         self.tasks.lock().abort_all();
     }
+}
+
+/// Serves the client at the other end of a pipe, also after a change to the WebSocket protocol.
+async fn serve(app: Arc<AppState>, caller: Caller, pipe: DuplexStream) {
+    let switched = Mutex::new(None);
+    let service = service_fn(async |mut request| {
+        let upgrade = hyper::upgrade::on(&mut request);
+        let mut answer = answer(&app, request, &caller).await;
+        let handshake = answer.extensions_mut().remove::<Arc<Handshake>>();
+        *switched.lock() = handshake.map(|handshake| (upgrade, handshake));
+        Ok::<_, std::convert::Infallible>(answer)
+    });
+    let connection = hyper::server::conn::http1::Builder::new();
+    let connection = connection.serve_connection(TokioIo::new(pipe), service);
+    connection.with_upgrades().await.unwrap_or_default();
+    let Some((upgrade, handshake)) = switched.into_inner() else { return };
+    let Ok(upgraded) = upgrade.await else { return };
+    let mut stage = Registration::new(app.hub.lifecycle().clone());
+    let draining = poll_fn(|context| match stage.poll_reached(context, Stage::Draining) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    });
+    Session::new(app.clone(), upgraded, handshake).await.run(draining).await;
 }
 
 /// Follows the firehose.

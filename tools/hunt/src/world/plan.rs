@@ -146,17 +146,23 @@ impl WorldPlan {
     /// Returns the caches: those that clients use come first.
     pub fn caches(&self, world: &Arc<World>, seed: u64) -> Vec<Arc<Cache>> {
         let mut random = Random::of(seed, "caches", 0);
-        let manner = |random: &mut Random| Manner {
-            keep_late_ms: random.choose(&[0, 0, 0, 10_000]),
-            early_ms: random.choose(&[0, 0, 1_500]),
-            holds_back: random.one_in(8),
+        let manner = |number: u64, random: &mut Random| {
+            let mut misses = Random::of(seed, "hit-for-miss", number);
+            Manner {
+                keep_late_ms: random.choose(&[0, 0, 0, 10_000]),
+                early_ms: random.choose(&[0, 0, 1_500]),
+                holds_back: random.one_in(8),
+                unkept_one_in: misses.choose(&[0, 0, 5]),
+                hit_for_miss_ms: misses.choose(&[0, 2_000, 30_000]),
+            }
         };
         let shield = |random: &mut Random| {
             let inner = Random::of(seed, "shield", 0);
-            Cache::new(world.clone(), Upstream::Origins, manner(random), inner)
+            Cache::new(world.clone(), Upstream::Origins, manner(2, random), inner)
         };
         let cache = |number: u64, upstream: Upstream, random: &mut Random| {
-            Cache::new(world.clone(), upstream, manner(random), Random::of(seed, "cache", number))
+            let inner = Random::of(seed, "cache", number);
+            Cache::new(world.clone(), upstream, manner(number, random), inner)
         };
         match self.edge {
             Edge::None => Vec::new(),
@@ -196,6 +202,7 @@ impl WorldPlan {
                 starts_at: random.choose(if self.is_one_stream { &[0] } else { &[0, 0, 1] })
                     * random.below(15_000),
                 names,
+                is_websocket: !self.is_one_stream && random.one_in(6),
             }
         };
         (0..self.clients).filter(takes_part).map(client).collect()
