@@ -11,6 +11,7 @@
 //! waiting for the writer. The store in memory is the same code on files in memory.
 
 mod batch;
+mod batch_tests;
 mod block;
 mod catalog;
 mod command;
