@@ -223,6 +223,8 @@ pub struct Memory {
     files: Mutex<HashMap<String, Arc<MemoryFile>>>,
     /// Tests set this, so that the log treats the files as if they survived the process.
     is_durable: bool,
+    /// The free space in bytes, which tests limit.
+    free: Mutex<Option<u64>>,
 }
 
 /// A file in memory.
@@ -235,7 +237,12 @@ impl Memory {
     pub fn durable(files: HashMap<String, Vec<u8>>) -> Self {
         let files = files.into_iter();
         let files = files.map(|(name, bytes)| (name, Arc::new(MemoryFile(RwLock::new(bytes)))));
-        Self { files: Mutex::new(files.collect()), is_durable: true }
+        Self { files: Mutex::new(files.collect()), is_durable: true, ..Self::default() }
+    }
+
+    /// Sets the free space in bytes.
+    pub fn set_free(&self, bytes: u64) {
+        *self.free.lock() = Some(bytes);
     }
 
     /// Returns the names and the bytes of all files.
@@ -285,7 +292,7 @@ impl Files for Memory {
     }
 
     fn free_bytes(&self) -> io::Result<Option<u64>> {
-        Ok(None)
+        Ok(*self.free.lock())
     }
 
     fn still_there(&self) -> io::Result<()> {

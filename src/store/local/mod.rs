@@ -35,6 +35,7 @@ mod state;
 pub mod stepped;
 mod summary;
 mod writer;
+mod writer_tests;
 mod writing;
 
 use super::{

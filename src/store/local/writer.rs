@@ -244,9 +244,6 @@ impl Writer {
         // The check also applies when the file has room already, because the reserve is for other
         // uses of the machine.
         self.check_free(length)?;
-        if self.last_file.end + length < self.last_file.allocated {
-            return Ok(());
-        }
         if self.files.is_durable() { self.last_file.write_ahead(length) } else { Ok(()) }
     }
 
