@@ -176,7 +176,11 @@ impl Group {
         let Some(chunk_end) = chunk_end else { return joiner.refuse() };
         let Joiner { socket, stream, reply } = joiner;
         let CountedStream { stream, account } = *stream;
-        let (bytes_left, least_mark) = (stream.bytes_left() as u64, stream.least_mark());
+        let bytes_left = stream.bytes_left() as u64;
+        // The mark of a joiner counts only while no event follows its place. The group may have read
+        // events that the joiner receives now.
+        let is_newest = chunk_end.point.end == self.window.end();
+        let least_mark = if is_newest { stream.least_mark() } else { 0 };
         let subscriber = Subscriber {
             socket,
             group: self.id,

@@ -320,6 +320,46 @@ async fn a_group_that_has_ended_takes_no_joiner() {
     assert!(rest.contains("event: segment"), "{rest}");
 }
 
+/// The group may have read an event that a joiner still has to receive. Then the closing cursor of
+/// the group has the mark of the boundary, whatever mark the request of the joiner had.
+#[tokio::test]
+async fn a_joiner_raises_the_mark_of_its_group_only_while_no_event_follows_its_place() {
+    const LENGTH_MS: u64 = 4_000;
+    const LATE_MS: u64 = 9_999_999_999_999;
+    let closing_text = async |has_event: bool| {
+        let mut stage = Stage::new(LENGTH_MS).await;
+        let hub = stage.world.hub.clone();
+        tokio::spawn(async move { hub.run().await });
+        let mut context = Context::from_waker(Waker::noop());
+        let mut stream = stage.world.stream(1).await;
+        while stream.poll_next(&mut context).is_ready() {}
+        stream.raise_least_mark(LATE_MS);
+        if has_event {
+            stage.world.publish(0).await;
+        }
+        let _more = stage.group.poll(&mut context);
+        let (near, mut far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let mut outcome = stage.join_with(near, stream);
+        while outcome.try_recv().is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            stage.send(1);
+        }
+        let mut buffer = vec![0; 4_096];
+        let length = far.read(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    };
+    while Clock::default().now() % LENGTH_MS > LENGTH_MS / 4 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let texts = async { tokio::join!(closing_text(true), closing_text(false)) };
+    let (with_event, without) = tokio::time::timeout(3 * PATIENCE, texts).await.unwrap();
+    assert_eq!(with_event.matches("\nid: ").count(), 2, "{with_event}");
+    let late = format!(".{LATE_MS}\n");
+    assert!(!with_event.contains(&late), "{with_event}");
+    assert!(without.contains(&late), "{without}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

@@ -34,6 +34,7 @@ mod records;
 mod state;
 pub mod stepped;
 mod summary;
+mod summary_tests;
 mod writer;
 mod writer_tests;
 mod writing;
