@@ -116,7 +116,8 @@ pub async fn run(hub: &Hub) {
     }
 }
 
-/// Returns the jobs of the state, and the position of the last command that was read.
+/// Returns the jobs of the state, and the position of the last command that was read. Without a job
+/// none was read, also if commands were published before the worker started.
 async fn restore(hub: &Hub) -> Result<(Jobs, EventId), StoreError> {
     let kept = state(hub, CHANNEL).await?;
     let keys = kept.events.iter().map(|stored| key_of(&stored.event));
@@ -125,11 +126,7 @@ async fn restore(hub: &Hub) -> Result<(Jobs, EventId), StoreError> {
     let mut all: Vec<Job> =
         jobs.filter_map(|stored| serde_json::from_str(&stored.event.data).ok()).collect();
     all.sort_by_key(|job| job.at);
-    let jobs = Jobs { all, ..Jobs::default() };
-    match last {
-        Some(position) => Ok((jobs, position)),
-        None => Ok((jobs, state(hub, COMMANDS).await?.position)),
-    }
+    Ok((Jobs { all, ..Jobs::default() }, last.unwrap_or(EventId::START)))
 }
 
 /// The key of the job that the command with this id starts.

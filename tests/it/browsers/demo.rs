@@ -301,6 +301,19 @@ async fn a_job_goes_on_after_a_restart_and_is_not_started_again() {
     assert_eq!((done(&end), &end["attempt"]), (24, &json!(1)));
 }
 
+#[tokio::test]
+async fn a_command_from_before_the_worker_started_is_carried_out() {
+    let _alone = alone().await;
+    let directory = tempfile::tempdir().expect("a directory for the store");
+    let store = format!("disk:{}", directory.path().display());
+    let mut before = Origin::with(&["--store", &store]);
+    let id = before.publish("jobs.commands", r#"{"start":"photos"}"#).await;
+    before.kill();
+    let origin = Origin::with(&["--demo", "--store", &store]);
+    let job = job_becomes(&origin, &format!("job-{id}"), |_| true).await;
+    assert_eq!(job["kind"], "photos");
+}
+
 /// Says something in the chat, over the transport of the page.
 async fn say(browser: &Browser, text: &str) {
     browser.run(&format!("document.querySelector('#text').value = '{text}'")).await;
