@@ -295,11 +295,20 @@ impl Sentinels {
         format!("{scheme}://127.0.0.1:{first}?sentinelServiceName=hw&{}", nodes[1..].join("&"))
     }
 
-    /// Kills the master and waits until the replica is promoted.
+    /// Kills the master and waits until the replica is promoted and every sentinel names it as the
+    /// master. A sentinel that has not heard of the promotion would demote the replica if the former
+    /// master came back.
     pub fn fail_over(&mut self) {
         self.master.kill();
         wait_until("the replica is promoted", || {
             self.replica.command(&["ROLE"]).starts_with("master")
+        });
+        let promoted = self.replica.service_port().to_string();
+        wait_until("the sentinels name the promoted replica", || {
+            self.sentinels.iter().all(|sentinel| {
+                let address = sentinel.command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "hw"]);
+                address.lines().nth(1) == Some(&promoted)
+            })
         });
     }
 }
