@@ -8,6 +8,7 @@ pub mod durability;
 pub mod faults;
 pub mod file_faults;
 pub mod formats;
+pub mod model;
 pub mod overload;
 pub mod restarts;
 pub mod suite;

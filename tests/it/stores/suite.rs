@@ -13,7 +13,7 @@ use headwater::sync::clock::Clock;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-const LIMITS: Limits = Limits {
+pub const LIMITS: Limits = Limits {
     retain_age: Duration::from_secs(3600),
     retain_events: 1_000,
     retain_bytes: 1 << 20,
@@ -25,11 +25,17 @@ const LIMITS: Limits = Limits {
     idempotency_age: Duration::from_secs(600),
     idempotency_keys: 100,
 };
-const ALL: PageLimit = PageLimit { events: 10_000, bytes: 1 << 30 };
+pub const ALL: PageLimit = PageLimit { events: 10_000, bytes: 1 << 30 };
 
 /// The calls of the store to its listener: channel, previous id and events.
 #[derive(Default)]
-struct Told(Mutex<Vec<(ChannelName, EventId, Vec<StoredEvent>)>>);
+pub struct Told(Mutex<Vec<(ChannelName, EventId, Vec<StoredEvent>)>>);
+
+impl Told {
+    pub fn calls(&self) -> Vec<(ChannelName, EventId, Vec<StoredEvent>)> {
+        self.0.lock().unwrap().clone()
+    }
+}
 
 impl EventSink for Told {
     fn appended(&self, channel: &ChannelName, previous: EventId, events: &[StoredEvent]) {
@@ -43,15 +49,15 @@ impl EventSink for Told {
 }
 
 /// A store under test, with its listener and clock.
-struct Subject {
-    store: Arc<dyn Store>,
-    told: Arc<Told>,
-    clock: Clock,
+pub struct Subject {
+    pub store: Arc<dyn Store>,
+    pub told: Arc<Told>,
+    pub clock: Clock,
     /// True for Redis, which trims in whole nodes of 100 entries, and has its own clock.
     is_redis: bool,
 }
 
-fn local(backing: Backing, limits: Limits) -> Subject {
+pub fn local(backing: Backing, limits: Limits) -> Subject {
     let (told, clock) = (Arc::new(Told::default()), Clock::default());
     let config =
         LocalConfig { timeout: Duration::from_secs(10), reserve: 0, file_bytes: 16 * 1024 };
@@ -60,7 +66,7 @@ fn local(backing: Backing, limits: Limits) -> Subject {
     Subject { store: Arc::new(store), told, clock, is_redis: false }
 }
 
-async fn redis(url: String, prefix: &str, limits: Limits) -> Subject {
+pub async fn redis(url: String, prefix: &str, limits: Limits) -> Subject {
     let (told, clock) = (Arc::new(Told::default()), Clock::default());
     let timeout = Duration::from_secs(20);
     let prefix = prefix.to_owned();
@@ -152,11 +158,11 @@ on_every_store!(
     publishes_at_once_are_all_stored_once,
 );
 
-fn name(text: &str) -> ChannelName {
+pub fn name(text: &str) -> ChannelName {
     ChannelName::parse(text).unwrap()
 }
 
-fn event(key: Option<&str>, data: &str) -> Event {
+pub fn event(key: Option<&str>, data: &str) -> Event {
     Event::stored(Some("kind"), key, data)
 }
 

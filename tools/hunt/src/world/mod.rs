@@ -3,10 +3,10 @@
 
 mod cache;
 mod client;
-mod clock;
+pub mod clock;
 mod origin;
 mod plan;
-mod redis;
+pub mod redis;
 mod socket;
 
 use crate::random::Random;

@@ -252,11 +252,7 @@ impl Store for Linked {
         &'a self,
         channel: &'a ChannelName,
     ) -> StoreFuture<'a, Result<EventId, StoreError>> {
-        Box::pin(async {
-            let end = vec![headwater::core::event::Event::end()];
-            let published = self.0.ask(|redis| redis.publish(channel, end, None)).await??;
-            published.ids.first().copied().ok_or(StoreError::NoChannel)
-        })
+        Box::pin(async { self.0.ask(|redis| redis.close(channel)).await? })
     }
 
     fn erase<'a>(&'a self, _: &'a ChannelName) -> StoreFuture<'a, Result<EventId, StoreError>> {

@@ -26,7 +26,7 @@ pub struct Redis {
 #[derive(Default)]
 struct Server {
     channels: BTreeMap<ChannelName, Channel>,
-    keys: HashMap<(ChannelName, String), Published>,
+    keys: HashMap<(ChannelName, String), (u128, Published)>,
     firehose: BTreeMap<u64, Entry>,
     next_entry: u64,
     /// The number of failovers.
@@ -62,6 +62,8 @@ pub struct Channel {
     pub archive: Vec<Archived>,
     /// The number of events at the start of the archive that are no longer kept.
     trimmed: usize,
+    /// The position before the first event: the newest id of the server at that time.
+    opened_at: Option<EventId>,
 }
 
 /// The next step of an origin that follows the firehose.
@@ -125,12 +127,22 @@ impl Channel {
 
     fn last(&self) -> EventId {
         let present = self.archive.iter().rev().find(|event| !event.is_lost);
-        present.map_or(FIRST, |event| event.stored.id)
+        present.map_or_else(|| self.opened_at(), |event| event.stored.id)
+    }
+
+    fn opened_at(&self) -> EventId {
+        self.opened_at.unwrap_or(FIRST)
+    }
+
+    /// Returns the position before the oldest event that is kept.
+    fn start(&self) -> EventId {
+        let low_watermark = self.low_watermark();
+        if low_watermark == self.opened_at() { FIRST } else { low_watermark }
     }
 
     fn low_watermark(&self) -> EventId {
         let gone = self.archive[..self.trimmed].iter().rev().find(|event| !event.is_lost);
-        gone.map_or(FIRST, |event| event.stored.id)
+        gone.map_or_else(|| self.opened_at(), |event| event.stored.id)
     }
 
     /// Whether the newest event ends the channel.
@@ -160,8 +172,8 @@ impl Channel {
 
     fn log_state(&self) -> LogState {
         let low_watermark = self.low_watermark();
-        let bounds =
-            Bounds { beginning: FIRST, opened_at: FIRST, low_watermark, last: self.last() };
+        let (opened_at, last) = (self.opened_at(), self.last());
+        let bounds = Bounds { beginning: FIRST, opened_at, low_watermark, last };
         LogState {
             bounds,
             oldest: self.kept().next().map(|stored| stored.id),
@@ -172,7 +184,7 @@ impl Channel {
 
     fn before(&self, id: EventId) -> EventId {
         let earlier = self.kept().rev().find(|stored| stored.id < id && !stored.event.is_end());
-        earlier.map_or_else(|| self.low_watermark(), |stored| stored.id)
+        earlier.map_or_else(|| self.start(), |stored| stored.id)
     }
 }
 
@@ -186,7 +198,9 @@ impl Server {
     }
 
     fn append(&mut self, name: &ChannelName, events: Vec<Event>, now: u64) -> Vec<EventId> {
+        let newest = self.channels.values().map(Channel::last).max();
         let channel = self.channels.entry(name.clone()).or_default();
+        channel.opened_at.get_or_insert(newest.unwrap_or(FIRST));
         let previous = channel.last();
         let mut next = previous;
         let mut stored = Vec::new();
@@ -282,7 +296,7 @@ impl Redis {
             let all = server.channels.values().flat_map(|channel| &channel.archive);
             all.filter(|event| event.is_lost).map(|event| event.stored.id).collect()
         };
-        server.keys.retain(|_, published| !published.ids.iter().any(|id| gone.contains(id)));
+        server.keys.retain(|_, (_, published)| !published.ids.iter().any(|id| gone.contains(id)));
         server.firehose.clear();
         server.epoch += 1;
         for (name, last) in lost {
@@ -308,19 +322,39 @@ impl Redis {
     ) -> Result<Published, StoreError> {
         let now = self.now();
         let mut server = self.server.lock();
-        let key = key.map(|key| (name.clone(), key.key));
-        if let Some(known) = key.as_ref().and_then(|key| server.keys.get(key)) {
-            return Ok(Published { repeated: true, ..known.clone() });
+        let key = key.map(|Idempotency { key, digest }| ((name.clone(), key), digest));
+        let known = key.as_ref().and_then(|(key, digest)| Some((server.keys.get(key)?, digest)));
+        match known {
+            Some(((of_first, _), digest)) if of_first != digest => {
+                return Err(StoreError::KeyReused);
+            }
+            Some(((_, first), _)) => return Ok(Published { repeated: true, ..first.clone() }),
+            None => {}
         }
         if server.channels.get(name).is_some_and(Channel::is_closed) {
             return Err(StoreError::Closed);
         }
         let ids = server.append(name, events, now);
         let published = Published { ids, repeated: false };
-        server.keys.extend(key.map(|key| (key, published.clone())));
+        server.keys.extend(key.map(|(key, digest)| (key, (digest, published.clone()))));
         drop(server);
         self.changed.notify_waiters();
         Ok(published)
+    }
+
+    /// Ends a channel, if it has not ended. Returns the id of its `end` event.
+    ///
+    /// # Errors
+    /// Fails when there is no such channel.
+    pub fn close(&self, name: &ChannelName) -> Result<EventId, StoreError> {
+        if self.with(name, |channel| channel.archive.is_empty()) {
+            return Err(StoreError::NoChannel);
+        }
+        if self.with(name, Channel::is_closed) {
+            return Ok(self.with(name, Channel::last));
+        }
+        let published = self.publish(name, vec![Event::end()], None)?;
+        published.ids.first().copied().ok_or(StoreError::NoChannel)
     }
 
     /// Returns the place after the newest publish, and the number of failovers so far.
@@ -362,7 +396,7 @@ impl Redis {
             let events: Vec<_> = channel.kept().filter(|stored| !stored.event.is_end()).collect();
             match events.len().checked_sub(count as usize + 1) {
                 Some(index) => events[index].id,
-                None => channel.low_watermark(),
+                None => channel.start(),
             }
         })
     }
