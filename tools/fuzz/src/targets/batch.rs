@@ -2,10 +2,16 @@
 
 use headwater::core::event::{Event, Field};
 use headwater::core::ndjson::{BatchLimits, BatchProblem, Separator, parse_batch};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
+use std::collections::HashSet;
+use std::fmt;
 
 const LIMITS: BatchLimits = BatchLimits { events: 16, event_bytes: 256 };
 const MEMBERS: [&str; 4] = ["data", "event", "key", "remove"];
+
+/// The members of an object in their order, also those that have the name of an earlier one.
+struct Members(Vec<(String, Value)>);
 
 pub fn run(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -86,18 +92,40 @@ pub fn line(event: &Event) -> String {
 /// parser does not see.
 fn refused(objects: &[&str], problem: &BatchProblem) {
     let BatchProblem::Json(why) = problem else { return };
-    if why.contains("duplicate field") {
-        return;
-    }
+    let is_right = |(name, value): &(String, Value)| match name.as_str() {
+        "data" => true,
+        "event" | "key" => value.is_string() || value.is_null(),
+        "remove" => value.is_boolean(),
+        _ => false,
+    };
     let is_event = |object: &&str| {
-        let Ok(Value::Object(members)) = serde_json::from_str::<Value>(object) else {
-            return false;
-        };
-        let is_text =
-            |name: &str| members.get(name).is_none_or(|value| value.is_string() || value.is_null());
-        let is_flag = members.get("remove").is_none_or(Value::is_boolean);
-        let is_known = members.keys().all(|name| MEMBERS.contains(&name.as_str()));
-        is_known && is_flag && is_text("event") && is_text("key")
+        let Ok(Members(members)) = serde_json::from_str(object) else { return false };
+        let names: HashSet<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
+        names.len() == members.len() && members.iter().all(is_right)
     };
     assert!(!objects.iter().all(is_event), "{why}");
+}
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
+        }
+        Ok(Members(members))
+    }
 }
