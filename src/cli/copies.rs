@@ -68,15 +68,19 @@ pub fn backup(arguments: BackupArguments) -> ExitCode {
                  so none was removed",
             )
         }
-        copied => {
-            report(copied.map_err(|error| format!("cannot back up {}: {error}", from.display())))
-        }
+        copied => report(copied.map_err(|error| {
+            format!("cannot back up {} to {}: {error}", from.display(), to.display())
+        })),
     }
 }
 
 pub fn restore(CopyArguments { from, to }: CopyArguments) -> ExitCode {
     let copied = copy::restore(&from, &to);
-    report(copied.map_err(|error| format!("cannot restore {}: {error}", from.display())))
+    report(
+        copied.map_err(|error| {
+            format!("cannot restore {} to {}: {error}", from.display(), to.display())
+        }),
+    )
 }
 
 fn report(done: Result<Report, String>) -> ExitCode {

@@ -346,7 +346,7 @@ impl Causes {
 
 /// Describes an error of the connection, and what the operator can do about it.
 fn explain(error: &Error, server: Option<&Server>) -> String {
-    let text = error.details();
+    let text = error.details().trim_end_matches('.');
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if text.starts_with("READONLY") {
         return "READONLY: the server is a replica, which takes no writes; lead --store to the master, \
@@ -379,7 +379,11 @@ fn explain(error: &Error, server: Option<&Server>) -> String {
         "nothing answers there: correct the host and port, or write redis:// where the server does \
          not speak TLS"
     } else if has(&["Unexpected EOF", "Connection reset", "unexpected end", "closed"]) {
-        "the server ended the connection; if it wants TLS, write rediss:// instead of redis://"
+        "the server ended the connection: see the log of Redis, and write rediss:// in --store if the \
+         server wants TLS, otherwise redis://"
+    } else if has(&["Invalid role"]) {
+        "the sentinels name a server that is a replica: wait for the end of a failover, or promote \
+         this server"
     } else {
         "see the log of Redis"
     };
