@@ -97,6 +97,12 @@ impl StoreFault {
 }
 
 impl StoreMetrics {
+    /// Returns the number of faults of a kind.
+    #[cfg(test)]
+    pub fn faults(&self, kind: StoreFault) -> u64 {
+        self.faults.get_or_create(&[("kind", kind.as_str())]).get()
+    }
+
     /// Counts a fault.
     pub fn fault(&self, kind: StoreFault) {
         self.faults.get_or_create(&[("kind", kind.as_str())]).inc();

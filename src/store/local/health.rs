@@ -51,8 +51,8 @@ pub struct Watch {
 
 impl Health {
     /// Notes that the writer begins work that may wait for the disk.
-    pub fn work_begins(&self) {
-        *self.work.lock() = Some(Work { began: Instant::now(), is_noted: false });
+    pub fn work_begins(&self, now: Instant) {
+        *self.work.lock() = Some(Work { began: now, is_noted: false });
     }
 
     /// Notes that the work is done.
@@ -65,9 +65,9 @@ impl Health {
     }
 
     /// Logs that the disk does not respond, once for each commit. Called every second.
-    pub fn watch_work(&self) {
+    pub fn watch_work(&self, now: Instant) {
         let mut work = self.work.lock();
-        let slow = work.as_mut().filter(|work| work.began.elapsed() > WORK_TIME_MAX);
+        let slow = work.as_mut().filter(|work| now.duration_since(work.began) > WORK_TIME_MAX);
         if let Some(work) = slow.filter(|work| !work.is_noted) {
             work.is_noted = true;
             self.metrics.fault(StoreFault::Stall);
@@ -118,14 +118,14 @@ impl Health {
     }
 
     /// Fails when a publish would be refused.
-    pub fn check(&self) -> Result<(), StoreError> {
+    pub fn check(&self, now: Instant) -> Result<(), StoreError> {
         if self.is_dead.load(Ordering::Relaxed) {
             return Err(StoreError::Down(DEAD.to_owned()));
         }
         if let Some(fault) = &*self.fault.lock() {
             return Err(StoreError::Down(fault.why.clone()));
         }
-        let waited = self.work.lock().map(|work| work.began.elapsed());
+        let waited = self.work.lock().map(|work| now.duration_since(work.began));
         match waited.filter(|waited| *waited > WORK_TIME_MAX) {
             None => Ok(()),
             Some(waited) => {
@@ -184,5 +184,74 @@ impl Ticket {
     fn leave_for(&self, next: u8) -> bool {
         let changed = self.0.compare_exchange(WAITING, next, Ordering::AcqRel, Ordering::Acquire);
         changed.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    fn stalls(health: &Health) -> u64 {
+        health.metrics.faults(StoreFault::Stall)
+    }
+
+    #[test]
+    fn work_that_takes_long_is_noticed_once_and_until_it_ends() {
+        let (health, begun) = (Health::default(), Instant::now());
+        health.work_begins(begun);
+        let (limit, later) =
+            (begun + WORK_TIME_MAX, begun + WORK_TIME_MAX + Duration::from_nanos(1));
+        health.watch_work(limit);
+        assert!(health.check(limit).is_ok() && stalls(&health) == 0);
+        let refused = health.check(later + Duration::from_secs(4)).unwrap_err();
+        assert!(refused.to_string().contains("waited 5 s"), "{refused}");
+        health.watch_work(later);
+        health.watch_work(later);
+        assert_eq!(stalls(&health), 1);
+        health.work_ends();
+        assert!(health.check(later).is_ok());
+        health.watch_work(later);
+        assert_eq!(stalls(&health), 1);
+    }
+
+    #[test]
+    fn failures_in_a_row_are_counted_and_end_with_a_success() {
+        let (health, now) = (Health::default(), Instant::now());
+        for number in 1..=3 {
+            health.fails(format!("failure {number}"));
+            let fault = health.fault.lock().as_ref().map(|fault| fault.count);
+            assert_eq!(fault, Some(number));
+        }
+        assert!(health.check(now).unwrap_err().to_string().contains("failure 3"));
+        health.works();
+        assert!(health.check(now).is_ok());
+    }
+
+    #[test]
+    fn a_checkpoint_is_due_once_after_each_commit() {
+        let health = Health::default();
+        assert!(!health.take_checkpoint_due());
+        for note in [Health::works, Health::must_checkpoint] {
+            note(&health);
+            assert!(health.take_checkpoint_due() && !health.take_checkpoint_due());
+        }
+    }
+
+    #[test]
+    fn a_thread_that_ends_without_being_stopped_is_reported() {
+        let (health, now) = (Arc::new(Health::default()), Instant::now());
+        health.watch().ended_well();
+        assert!(health.check(now).is_ok() && health.died().now_or_never().is_none());
+        drop(health.watch());
+        assert!(health.check(now).unwrap_err().to_string().contains("has died"));
+        assert!(health.died().now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_command_is_taken_or_withdrawn_but_not_both() {
+        let (taken, withdrawn) = (Ticket::default(), Ticket::default());
+        assert!(taken.take() && !taken.withdraw() && !taken.take());
+        assert!(withdrawn.withdraw() && !withdrawn.take());
     }
 }

@@ -111,21 +111,22 @@ impl Maintenance {
     /// Does the next task. Returns whether there was one.
     pub fn step(&self, tasks: &Tasks) -> bool {
         let Ok(task) = tasks.0.try_recv() else { return false };
-        match task {
-            Task::Index(number) => self.index_or_warn(number),
-            Task::Compact { last_file, now } => while self.compact(last_file, now) {},
-        }
+        self.carry_out(task, Duration::MAX);
         true
     }
 
     fn run(self, queue: Receiver<Task>) {
         for task in queue {
-            match task {
-                Task::Index(number) => self.index_or_warn(number),
-                Task::Compact { last_file, now } => {
-                    let begun = Instant::now();
-                    while begun.elapsed() < COMPACTION_TIME && self.compact(last_file, now) {}
-                }
+            self.carry_out(task, COMPACTION_TIME);
+        }
+    }
+
+    fn carry_out(&self, task: Task, compaction_time: Duration) {
+        match task {
+            Task::Index(number) => self.index_or_warn(number),
+            Task::Compact { last_file, now } => {
+                let begun = Instant::now();
+                while begun.elapsed() < compaction_time && self.compact(last_file, now) {}
             }
         }
     }
@@ -193,28 +194,46 @@ pub fn trim_again(catalog: &mut Catalog, reader: &RecordReader) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::command::{CommandQueue, WriteCommand};
     use super::super::damage_tests::{Deaf, FileBytes, LIMITS};
     use super::super::files::{File, Memory};
+    use super::super::health::Ticket;
+    use super::super::writer::Writer;
     use super::super::{LocalConfig, LocalStore};
     use super::*;
     use crate::core::cursor::EventId;
     use crate::core::event::{ChannelName, Event};
-    use crate::store::{PageLimit, Publication, Store};
+    use crate::store::{Limits, PageLimit, Publication, Store};
     use crate::sync::clock::Clock;
-    use tokio::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use tokio::sync::{Mutex, oneshot};
 
     const CONFIG: LocalConfig =
         LocalConfig { timeout: Duration::from_secs(20), reserve: 0, file_bytes: 4 * 1024 };
     const ALL: PageLimit = PageLimit { events: 1_000, bytes: 1 << 20 };
 
-    /// Files in memory in which no index can be created while the gate is locked.
-    struct SlowIndexes {
+    /// Files in memory. No index can be created while the gate is locked, and no file at all while
+    /// the disk is full.
+    #[derive(Default)]
+    struct FaultyFiles {
         memory: Memory,
         gate: Arc<Mutex<()>>,
+        is_full: AtomicBool,
     }
 
-    impl Files for SlowIndexes {
+    impl FaultyFiles {
+        /// The number of files with this extension.
+        fn count(&self, extension: &str) -> usize {
+            let names = self.memory.list().unwrap();
+            names.iter().filter(|name| name.ends_with(extension)).count()
+        }
+    }
+
+    impl Files for FaultyFiles {
         fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+            if self.is_full.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             let _open = name.contains(".index").then(|| self.gate.blocking_lock());
             self.memory.create(name)
         }
@@ -248,17 +267,14 @@ mod tests {
     async fn publishes_go_on_while_an_index_is_made() {
         let gate = Arc::new(Mutex::new(()));
         let memory = Memory::durable(FileBytes::new());
-        let files = Arc::new(SlowIndexes { memory, gate: gate.clone() });
+        let files = FaultyFiles { memory, gate: gate.clone(), ..FaultyFiles::default() };
+        let files = Arc::new(files);
         let dynamic: Arc<dyn Files> = files.clone();
         let clock = Clock::default();
         let store =
             LocalStore::open_files(dynamic, CONFIG, LIMITS.into(), clock, Arc::new(Deaf)).unwrap();
         let channel = ChannelName::parse("a").unwrap();
         let count = async || store.read(&channel, EventId::START, ALL).await.unwrap().events.len();
-        let indexes = || {
-            let names = files.memory.list().unwrap();
-            names.iter().filter(|name| name.ends_with(".index")).count()
-        };
         let held = gate.lock().await;
         // The publishes fill two files and begin a third one.
         for _ in 0..20 {
@@ -266,9 +282,78 @@ mod tests {
             let publication = Publication { channel: channel.clone(), events, idempotency: None };
             store.publish(publication).await.unwrap();
         }
-        assert_eq!((count().await, indexes()), (20, 0));
+        assert_eq!((count().await, files.count(".index")), (20, 0));
+        // The store stops after the indexes were made.
+        let mut stopping = store.stop();
+        let early = tokio::time::timeout(Duration::from_millis(50), &mut stopping).await;
+        assert!(early.is_err());
         drop(held);
-        store.stop().await;
-        assert_eq!((count().await, indexes()), (20, 2));
+        stopping.await;
+        assert_eq!((count().await, files.count(".index")), (20, 2));
+    }
+
+    /// A log of several files whose maintenance the test does. A channel keeps only some events.
+    struct Stepped {
+        files: Arc<FaultyFiles>,
+        store: LocalStore,
+        writer: Writer,
+        queue: CommandQueue,
+        maintainer: Maintainer,
+        maintenance: Maintenance,
+        tasks: Tasks,
+    }
+
+    impl Stepped {
+        fn open(files: FaultyFiles, retain_events: u64) -> Self {
+            let files = Arc::new(files);
+            let dynamic: Arc<dyn Files> = files.clone();
+            let limits = Limits { retain_events, ..LIMITS }.into();
+            let clock = Clock::default();
+            let built = LocalStore::build(dynamic, CONFIG, limits, clock, Arc::new(Deaf), false);
+            let (store, writer, queue) = built.unwrap();
+            let (maintainer, tasks) = Maintenance::without_thread(100);
+            let maintenance = writer.maintenance();
+            Self { files, store, writer, queue, maintainer, maintenance, tasks }
+        }
+
+        fn publish(&mut self, channel: &str, bytes: usize) {
+            let events = vec![Event::stored(None, None, &"x".repeat(bytes))];
+            let channel = ChannelName::parse(channel).unwrap();
+            let (reply, mut answer) = oneshot::channel();
+            let publication = Publication { channel, events, idempotency: None };
+            let command = WriteCommand::Publish(publication, reply, Ticket::default());
+            self.store.commands.try_send(command).unwrap();
+            self.writer.step(&mut self.queue, &self.maintainer);
+            answer.try_recv().unwrap().unwrap();
+        }
+
+        /// Compacts what can be compacted, and returns the number of files of the log.
+        fn compact(&self, now: u64) -> usize {
+            self.maintainer.compact(self.writer.last_file.number, now);
+            assert!(self.maintenance.step(&self.tasks), "a task waits");
+            assert!(!self.maintenance.step(&self.tasks), "no other task waits");
+            self.files.count(".log")
+        }
+    }
+
+    #[test]
+    fn files_whose_compaction_failed_are_left_alone_for_ten_seconds() {
+        let now = 1_000_000;
+        let mut log = Stepped::open(FaultyFiles::default(), 4);
+        (0..60).for_each(|_| log.publish("a", 500));
+        while log.maintenance.step(&log.tasks) {}
+        let before = log.files.count(".log");
+        assert!(before > 5, "{before} files");
+        // Files without an event that is kept are removed, and no file is created for it. One event
+        // of another channel makes a new file necessary.
+        let is_full = |is_full| log.files.is_full.store(is_full, Ordering::Relaxed);
+        is_full(true);
+        assert_eq!(log.compact(now), before);
+        is_full(false);
+        assert_eq!(log.compact(now + RETRY_MS - 1), before);
+        let after = log.compact(now + RETRY_MS);
+        assert!(after < 4, "{after} of {before} files are left");
+        // The maintenance has nothing to do any more.
+        assert_eq!(log.compact(now + RETRY_MS), after);
     }
 }

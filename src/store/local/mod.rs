@@ -59,7 +59,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use writer::{Ages, Writer};
@@ -445,7 +445,7 @@ impl Store for LocalStore {
     }
 
     fn ready(&self) -> StoreFuture<'_, Result<(), StoreError>> {
-        Box::pin(async { self.health.check() })
+        Box::pin(async { self.health.check(Instant::now()) })
     }
 
     fn limits(&self) -> &Arc<ChannelLimits> {
@@ -473,7 +473,7 @@ impl Store for LocalStore {
 
     fn sweep(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {
-            self.health.watch_work();
+            self.health.watch_work(Instant::now());
             let bytes = self.catalog().bytes;
             self.health.fill.watch(bytes, self.limits.general().total_bytes);
             // A full queue means that the writer is busy. The next sweep follows in a second.

@@ -2,7 +2,9 @@
 //! restarts, the content of the log must equal that of the model.
 #![cfg(test)]
 
-use super::super::{EventSink, Idempotency, Limits, PageLimit, Publication, Store, StoreError};
+use super::super::{
+    ChannelFilter, EventSink, Idempotency, Limits, Page, PageLimit, Publication, Store, StoreError,
+};
 use super::damage_tests::{self, Deaf, FileBytes, number};
 use super::files::{Files, Memory};
 use super::{Backing, FILE_BYTES, LocalConfig, LocalStore};
@@ -31,6 +33,11 @@ struct Model {
 }
 
 impl Model {
+    /// Whether the store knows the channel.
+    fn is_known(&self) -> bool {
+        self.is_used || self.end.is_some()
+    }
+
     fn add(&mut self, ids: Vec<EventId>, events: Vec<Event>) {
         self.is_used = true;
         for (id, event) in ids.into_iter().zip(events) {
@@ -81,7 +88,91 @@ async fn check(store: &LocalStore, models: &BTreeMap<&str, Model>, what: &str) {
             let expected = (count as usize + ends).min(model.events.len());
             assert_eq!(after.events.len(), expected, "{what}: {channel} back {count}");
         }
+        check_parts(store, &name(channel), &page.events, model.end, what).await;
     }
+    check_sizes(store, models, what).await;
+}
+
+/// Every request for a part of a channel gets that part of its events.
+async fn check_parts(
+    store: &LocalStore,
+    channel: &ChannelName,
+    all: &[StoredEvent],
+    end: Option<EventId>,
+    what: &str,
+) {
+    let Some(middle) = all.get(all.len() / 2).map(|stored| stored.id) else { return };
+    let (before, after) = all.split_at(all.len() / 2);
+    for events in [1, 5, 1_000] {
+        for bytes in [1, 400, 1 << 20] {
+            let limit = PageLimit { events, bytes };
+            let what = format!("{what}: {channel}, {limit:?}");
+            let page = store.read(channel, middle, limit).await.unwrap();
+            assert!(after[1..].starts_with(&page.events), "{what}");
+            check_page(&page, &after[1..], limit, &what);
+            let page = store.read_back(channel, middle, limit).await.unwrap();
+            assert!(before.ends_with(&page.events), "{what}");
+            check_page(&page, before, limit, &what);
+        }
+    }
+    for ms in [middle.ms, middle.ms + 1] {
+        let place = store.position_before(channel, ms).await.unwrap();
+        let found = store.read(channel, place, ALL).await.unwrap().events;
+        // In an ended channel the position is before the `end` event.
+        let from = end.map_or(EventId { ms, seq: 0 }, |end| end.min(EventId { ms, seq: 0 }));
+        let first = all.partition_point(|stored| stored.id < from);
+        assert_eq!(found, all[first..], "{what}: {channel} from {ms}");
+        assert!(all.first().is_some_and(|stored| place < stored.id) || place == all[first - 1].id);
+    }
+}
+
+/// A page has as many events as its limit allows, and says whether others follow.
+fn check_page(page: &Page, all: &[StoredEvent], limit: PageLimit, what: &str) {
+    let length = |stored: &StoredEvent| stored.event.data.len();
+    let bytes: usize = page.events.iter().map(length).sum();
+    assert!(page.events.len() <= limit.events, "{what}");
+    assert!(bytes <= limit.bytes || page.events.len() == 1, "{what}: {bytes} bytes");
+    assert!(!page.events.is_empty() || all.is_empty(), "{what}: an empty page");
+    assert_eq!(page.complete, page.events.len() == all.len(), "{what}");
+    // The text of an event has less than 150 bytes beside the data.
+    let has_room = bytes + (page.events.len() + 1) * 300 < limit.bytes;
+    assert!(page.complete || page.events.len() == limit.events || !has_room, "{what}");
+}
+
+/// Sizes, metrics and names are those of the channels.
+async fn check_sizes(store: &LocalStore, models: &BTreeMap<&str, Model>, what: &str) {
+    let filter = |prefix: &str, limit| ChannelFilter { prefix: prefix.into(), after: None, limit };
+    let known: Vec<_> = models.iter().filter(|(_, model)| model.is_known()).collect();
+    let names: Vec<_> = known.iter().map(|(channel, _)| name(channel)).collect();
+    assert_eq!(store.names(&filter("", 10)).await.unwrap(), names, "{what}");
+    assert_eq!(store.names(&filter("x", 10)).await.unwrap(), [], "{what}");
+    let (mut events, mut bytes) = (0, 0);
+    for channel in &names {
+        let size = store.size(channel).await.unwrap();
+        let page = store.read(channel, EventId::START, ALL).await.unwrap();
+        let state = store.state(channel).await.unwrap();
+        let counts = (size.events as usize, size.keys as usize);
+        assert_eq!(counts, (page.events.len(), state.events.len()), "{what}: {channel}");
+        let (log_bytes, state_bytes) = (text_bytes(&page.events), text_bytes(&state.events));
+        let is_about = |bytes: u64, text: usize| (text / 2..=3 * text).contains(&(bytes as usize));
+        assert!(is_about(size.bytes, log_bytes), "{what}: {channel} has {size:?}, {log_bytes}");
+        assert!(is_about(size.state_bytes, state_bytes), "{what}: {channel} has {size:?}");
+        (events, bytes) = (events + size.events, bytes + size.bytes + size.state_bytes);
+    }
+    let metrics = store.metrics();
+    assert_eq!(
+        (metrics.events.get(), metrics.bytes.get()),
+        (events as i64, bytes as i64),
+        "{what}"
+    );
+    assert_eq!(metrics.fill.get(), bytes as f64 / LIMITS.total_bytes as f64, "{what}");
+    assert!(metrics.file_bytes.get() >= metrics.bytes.get() / 3, "{what}");
+}
+
+/// The bytes of data and keys, and 4 for the rest of each event.
+fn text_bytes(events: &[StoredEvent]) -> usize {
+    let key = |event: &Event| event.key.as_ref().map_or(0, |key| key.as_str().len());
+    events.iter().map(|stored| stored.event.data.len() + key(&stored.event) + 4).sum()
 }
 
 fn events(run: u64, of: &str) -> Vec<Event> {

@@ -114,7 +114,7 @@ impl Writer {
     /// Applies the commands of the next commit. Returns whether a stop was among them.
     pub fn step(&mut self, queue: &mut CommandQueue, maintainer: &Maintainer) -> bool {
         let (commands, is_stopped) = queue.take();
-        self.health.work_begins();
+        self.health.work_begins(Instant::now());
         self.apply(commands, maintainer);
         if queue.is_empty() {
             self.checkpoint();
