@@ -344,8 +344,7 @@ mod tests {
         while log.maintenance.step(&log.tasks) {}
         let before = log.files.count(".log");
         assert!(before > 5, "{before} files");
-        // Files without an event that is kept are removed, and no file is created for it. One event
-        // of another channel makes a new file necessary.
+        // The last events of the channel are in a new file, which cannot be created.
         let is_full = |is_full| log.files.is_full.store(is_full, Ordering::Relaxed);
         is_full(true);
         assert_eq!(log.compact(now), before);

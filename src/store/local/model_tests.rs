@@ -3,8 +3,10 @@
 #![cfg(test)]
 
 use super::super::{
-    ChannelFilter, EventSink, Idempotency, Limits, Page, PageLimit, Publication, Store, StoreError,
+    ChannelFilter, ChannelSettings, EventSink, Idempotency, Limits, Page, PageLimit, Publication,
+    Store, StoreError, settings_channel,
 };
+use super::catalog_tests::verify;
 use super::damage_tests::{self, Deaf, FileBytes, number};
 use super::files::{Files, Memory};
 use super::{Backing, FILE_BYTES, LocalConfig, LocalStore};
@@ -90,6 +92,7 @@ async fn check(store: &LocalStore, models: &BTreeMap<&str, Model>, what: &str) {
         }
         check_parts(store, &name(channel), &page.events, model.end, what).await;
     }
+    verify(&store.catalog(), what);
     check_sizes(store, models, what).await;
 }
 
@@ -367,4 +370,18 @@ async fn what_was_too_old_stays_away_when_the_log_is_opened_again() {
     let (_, store) = open(files.bytes());
     assert_eq!(count(&store).await, 0);
     store.stop().await;
+}
+
+#[tokio::test]
+async fn the_settings_of_a_channel_hold_after_a_restart() {
+    let (files, store) = open(FileBytes::new());
+    let settings = ChannelSettings { retain_events: Some(2), ..ChannelSettings::default() };
+    let events = vec![settings.event_for(&name("a")).unwrap()];
+    let channel = settings_channel();
+    store.publish(Publication { channel, events, idempotency: None }).await.unwrap();
+    assert_eq!(store.limits().of(&name("a")).retain_events, 2);
+    store.stop().await;
+    let (_, store) = open(files.bytes());
+    assert_eq!(store.limits().of(&name("a")).retain_events, 2);
+    assert_eq!(store.limits().of(&name("b")).retain_events, LIMITS.retain_events);
 }

@@ -24,13 +24,13 @@ const HOLE_BYTES_MAX: u64 = 4 * 1024;
 #[derive(Debug)]
 pub struct RecordReader {
     seed: u64,
-    metrics: StoreMetrics,
+    pub(super) metrics: StoreMetrics,
 }
 
 /// The locations of the events of a page.
 pub struct Plan {
     name: ChannelName,
-    blocks: Vec<(LogFile, Block)>,
+    pub(super) blocks: Vec<(LogFile, Block)>,
     /// The bounds and the status of the channel, without events.
     page: Page,
 }
@@ -374,7 +374,7 @@ impl Window {
 }
 
 /// The end of a read that begins with the first entry and includes the entries close to it.
-fn window_end<'a>(entries: impl Iterator<Item = &'a Entry>) -> u64 {
+pub(super) fn window_end<'a>(entries: impl Iterator<Item = &'a Entry>) -> u64 {
     let mut entries = entries.filter(|entry| !entry.is_lost()).map(|entry| {
         let start = u64::from(entry.offset);
         (start, start + u64::from(entry.length))

@@ -209,7 +209,7 @@ impl Summary {
 }
 
 impl ChannelSummary {
-    fn new(name: ChannelName) -> Self {
+    pub fn new(name: ChannelName) -> Self {
         Self {
             name,
             carried: None,

@@ -97,7 +97,7 @@ impl Writer {
     /// Repairs what was wrong when the log was opened: removes an interrupted commit, and announces
     /// lost events.
     pub fn begin(&mut self, opened_damaged: bool, torn: u64) -> io::Result<()> {
-        if torn > 0 {
+        if torn != 0 {
             tracing::info!(bytes = torn, "the last commit was cut off by a crash; it is removed");
             self.last_file.cut()?;
         }

@@ -132,3 +132,56 @@ fn commit_all(shared: &Mutex<Option<Box<Desk>>>) -> bool {
     desk.maintainer.stop();
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::command::WriteCommand;
+    use super::super::damage_tests::{Deaf, FileBytes, LIMITS};
+    use super::super::files::{Files, Memory};
+    use super::super::maintenance::Maintenance;
+    use super::super::{LocalConfig, LocalStore};
+    use super::*;
+    use crate::store::Store;
+    use crate::sync::clock::Clock;
+
+    const CONFIG: LocalConfig =
+        LocalConfig { timeout: Duration::from_secs(20), reserve: 0, file_bytes: 4 * 1024 };
+
+    #[test]
+    fn a_publisher_commits_what_is_alone_and_does_not_fill_the_file() {
+        let files: Arc<dyn Files> = Arc::new(Memory::default());
+        let (limits, clock) = (LIMITS.into(), Clock::default());
+        let built = LocalStore::build(files, CONFIG, limits, clock, Arc::new(Deaf), false);
+        let (store, writer, queue) = built.unwrap();
+        let (maintainer, _) = Maintenance::without_thread(1);
+        let desk = Desk { writer, queue, maintainer };
+        assert!(!desk.has_only_a_small_commit(1), "nothing waits");
+        store.commands.try_send(WriteCommand::Sweep).unwrap();
+        let room = (CONFIG.file_bytes - desk.writer.last_file.end) as usize;
+        assert!(desk.has_only_a_small_commit(room - 1));
+        assert!(!desk.has_only_a_small_commit(room), "the next file would begin");
+        store.commands.try_send(WriteCommand::Sweep).unwrap();
+        assert!(!desk.has_only_a_small_commit(1), "two commands wait");
+    }
+
+    #[tokio::test]
+    async fn the_threads_of_a_store_end_with_it() {
+        for is_stopped in [true, false] {
+            let files: Arc<dyn Files> = Arc::new(Memory::durable(FileBytes::new()));
+            let (limits, clock) = (LIMITS.into(), Clock::default());
+            let open = LocalStore::open_files(files.clone(), CONFIG, limits, clock, Arc::new(Deaf));
+            let store = open.unwrap();
+            if is_stopped {
+                store.stop().await;
+                assert_eq!(Arc::strong_count(&files), 1, "the writer has ended");
+            }
+            drop(store);
+            let released = async {
+                while Arc::strong_count(&files) > 1 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::time::timeout(CONFIG.timeout, released).await.expect("the writer ends");
+        }
+    }
+}
