@@ -16,6 +16,7 @@ use crate::core::cursor::EventId;
 use crate::core::event::{ChannelName, StoredEvent};
 use crate::store::{EventSink, Limits};
 use crate::sync::clock::Clock;
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -134,7 +135,7 @@ fn walk(
     mut visit: impl FnMut(&str, &[u8], &Scan<'_>) -> io::Result<()>,
 ) -> io::Result<LogIdentity> {
     let mut found: Vec<_> = files.list()?.iter().filter_map(|name| numbers(name)).collect();
-    found.sort_by_key(|(first, until)| (*first, u32::MAX - until));
+    found.sort_by_key(|(first, until)| (*first, Reverse(*until)));
     if found.is_empty() {
         return Err(invalid("there is no log here".to_owned()));
     }

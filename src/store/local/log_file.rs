@@ -17,6 +17,7 @@ use super::frame::{self, Kind, Scan};
 use super::records::{Checkpoint, write_id};
 use super::summary::{Summary, summarize};
 use crate::core::cursor::EventId;
+use std::cmp::Reverse;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -234,7 +235,7 @@ pub fn open(files: &dyn Files, beginning: EventId) -> io::Result<Opened> {
         )));
     }
     let mut found: Vec<(u32, u32)> = names.iter().filter_map(|name| numbers(name)).collect();
-    found.sort_by_key(|(first, until)| (*first, u32::MAX - until));
+    found.sort_by_key(|(first, until)| (*first, Reverse(*until)));
     let head = LogIdentity::open(files, found.is_empty(), beginning)?;
     drop_leftovers(files, &names, &mut found)?;
     // The process before may have ended after it had created or renamed a file, and before the name
@@ -411,18 +412,4 @@ pub fn store_index(
 
 pub fn invalid(why: String) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, why)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::files::Memory;
-    use super::*;
-
-    #[test]
-    fn a_new_log_records_the_clock_for_ages() {
-        let files = Memory::durable(std::collections::HashMap::new());
-        let at = |ms| EventId { ms, seq: 0 };
-        open(&files, at(5_000)).unwrap();
-        assert_eq!(open(&files, at(9_000)).unwrap().catalog.ages, 5_000);
-    }
 }

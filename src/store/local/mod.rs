@@ -17,6 +17,7 @@ mod catalog;
 mod catalog_tests;
 mod command;
 mod compaction;
+mod compaction_tests;
 pub mod copy;
 mod copy_tests;
 mod damage_tests;
@@ -29,6 +30,7 @@ mod health;
 mod keys;
 mod listing;
 mod log_file;
+mod log_file_tests;
 mod maintenance;
 mod model_tests;
 mod reading;
@@ -293,10 +295,10 @@ impl LocalStore {
             blocks.partition_point(|block| block.first < id).checked_sub(1)
         };
         let found = self.place_in(name, choose, move |entries| {
+            // The events of an entry have the same ms, and an `end` event has an entry of its own,
+            // so `id` is never inside of one.
             let index = entries.partition_point(|entry| entry.first < id).checked_sub(1)?;
-            let entry = entries[index];
-            let is_inside = id.ms == entry.first.ms && id <= entry.last();
-            Some(if is_inside { EventId { ms: id.ms, seq: id.seq - 1 } } else { entry.last() })
+            entries.get(index).map(block::Entry::last)
         });
         Ok(found.await?.filter(|place| *place > low_watermark).unwrap_or(start))
     }

@@ -1,7 +1,7 @@
 //! Tests of the writer, one commit after the other, on files in memory.
 #![cfg(test)]
 
-use super::super::{Publication, Published, StoreError};
+use super::super::{Publication, Published, Store, StoreError};
 use super::command::{CommandQueue, WriteCommand};
 use super::damage_tests::{Deaf, FileBytes, LIMITS};
 use super::files::{Files, Memory};
@@ -30,10 +30,14 @@ struct Log {
 
 impl Log {
     fn open(files: FileBytes) -> Self {
+        Self::with(files, CONFIG)
+    }
+
+    fn with(files: FileBytes, config: LocalConfig) -> Self {
         let files = Arc::new(Memory::durable(files));
         let dynamic: Arc<dyn Files> = files.clone();
         let (limits, clock) = (LIMITS.into(), Clock::default());
-        let built = LocalStore::build(dynamic, CONFIG, limits, clock, Arc::new(Deaf), false);
+        let built = LocalStore::build(dynamic, config, limits, clock, Arc::new(Deaf), false);
         let (store, writer, queue) = built.unwrap();
         let (maintainer, _) = Maintenance::without_thread(1);
         Self { files, store, writer, queue, maintainer }
@@ -173,4 +177,34 @@ fn the_rest_of_an_interrupted_commit_is_overwritten_at_the_start() {
     let log = Log::open(files);
     assert_eq!(log.writer.last_file.end as usize, end);
     assert!(log.rest().iter().all(|byte| *byte == 0));
+}
+
+#[tokio::test]
+async fn a_command_that_was_not_begun_in_time_is_withdrawn() {
+    let config = LocalConfig { timeout: Duration::from_millis(200), ..CONFIG };
+    let log = Log::with(FileBytes::default(), config);
+    let refused = log.store.publish(publication("late")).await.unwrap_err();
+    assert!(matches!(&refused, StoreError::Down(why) if why.contains("not take it")), "{refused}");
+    let mut log = Log::with(FileBytes::default(), config);
+    let publish = log.store.publish(publication("begun"));
+    let begin = async {
+        let (mut commands, _) = loop {
+            tokio::task::yield_now().await;
+            let taken = log.queue.take();
+            if !taken.0.is_empty() {
+                break taken;
+            }
+        };
+        let Some(WriteCommand::Publish(_, reply, ticket)) = commands.pop() else {
+            panic!("a publish")
+        };
+        assert!(ticket.take());
+        reply
+    };
+    let (outcome, _reply) = tokio::join!(publish, begin);
+    let unclear = outcome.unwrap_err();
+    assert!(
+        matches!(&unclear, StoreError::Unclear(why) if why.contains("not confirm")),
+        "{unclear}"
+    );
 }
