@@ -251,7 +251,7 @@ fn events_that_are_missing_between_two_files_count_as_one_lost_event() {
     let channel = channel(&catalog);
     assert_eq!((channel.events, channel.last), (3, id(106)));
     let Entries::Here(entries) = &channel.blocks[0].entries else { panic!("in memory") };
-    assert_eq!(entries.iter().nth(1), Some(&Entry::lost(id(105))));
+    assert_eq!(entries.get(1), Some(&Entry::lost(id(105))));
     // Events that follow directly leave no hole.
     catalog.fold(summary(false, Some(106), &[entry(107)]));
     assert_eq!(super::catalog_tests::channel(&catalog).events, 4);

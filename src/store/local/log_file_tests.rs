@@ -149,7 +149,8 @@ fn leftovers_are_removed_when_a_log_is_opened() {
     drop(opened(&files));
     let mut left: Vec<String> = files.bytes().into_keys().collect();
     let mut expected: Vec<String> = before.into_keys().chain(["notes.txt".to_owned()]).collect();
-    (left.sort(), expected.sort());
+    left.sort();
+    expected.sort();
     assert_eq!(left, expected);
 }
 
