@@ -298,21 +298,20 @@ fn what_a_compaction_dropped_is_dropped_in_earlier_files_too() {
 
 #[test]
 fn only_the_blocks_of_a_sealed_file_are_in_its_index() {
-    let mut catalog = catalog(&[1, 2, 3]);
-    for number in 1..=3 {
+    for number in 1..=4 {
+        let mut catalog = four_files();
         let ms = 100 + u64::from(number);
-        catalog.commit(&append(entry(ms), ms - 1), number);
+        let mut sealed = summary(false, Some(ms - 1), &[entry(ms)]);
+        let stored = Entries::Stored { offset: 0, count: 1, checksum: 7 };
+        sealed.channels[0].blocks[0].entries = stored;
+        catalog.sealed(number, Some(Arc::new(MemoryFile::default())), &sealed);
+        let is_stored = |block: &Block| matches!(block.entries, Entries::Stored { .. });
+        let found: Vec<_> = channel(&catalog).blocks.iter().map(is_stored).collect();
+        assert_eq!(found, (1..=4).map(|file| file == number).collect::<Vec<_>>());
+        let has_index = catalog.log_files.values().map(|log_file| log_file.index.is_some());
+        assert_eq!(has_index.collect::<Vec<_>>(), found);
+        verify(&catalog, "sealed");
     }
-    let mut sealed = summary(false, Some(101), &[entry(102)]);
-    let stored = Entries::Stored { offset: 0, count: 1, checksum: 7 };
-    sealed.channels[0].blocks[0].entries = stored;
-    catalog.sealed(2, Some(Arc::new(MemoryFile::default())), &sealed);
-    let is_stored = |block: &Block| matches!(block.entries, Entries::Stored { .. });
-    let found: Vec<_> = channel(&catalog).blocks.iter().map(is_stored).collect();
-    assert_eq!(found, [false, true, false]);
-    let has_index = catalog.log_files.values().map(|log_file| log_file.index.is_some());
-    assert_eq!(has_index.collect::<Vec<_>>(), [false, true, false]);
-    verify(&catalog, "sealed");
 }
 
 /// A catalog with a channel that has an event in each of the files 1 to 4, and with state in the
@@ -403,4 +402,22 @@ fn a_file_stands_for_those_before_it_of_which_nothing_is_left() {
     verify(&catalog, "nothing left");
     assert_eq!(catalog.log_files[&4].first, 2);
     assert_eq!(catalog.log_files[&1].first, 1);
+}
+
+#[test]
+fn nothing_of_a_forgotten_channel_is_counted() {
+    let mut catalog = four_files();
+    catalog.forget(&name("a"));
+    verify(&catalog, "forgotten");
+    assert_eq!((catalog.bytes, catalog.channels.len()), (0, 0));
+}
+
+#[test]
+fn a_block_without_entries_is_dropped_as_a_whole() {
+    let mut catalog = with_index();
+    catalog.channels.get_mut(&name("a")).unwrap().blocks[0].entries =
+        Entries::Here(VecDeque::new());
+    let dropped = catalog.trim(&name("a"), 1, &|_, _| None, |_, _| true);
+    assert_eq!((dropped, channel(&catalog).events), (256, 344));
+    verify(&catalog, "without entries");
 }
