@@ -3,6 +3,7 @@
 
 use super::FILE_BYTES;
 use super::damage_tests::FileBytes;
+use super::faulty_files_tests::{FaultyFile, FaultyFiles};
 use super::files::{Directory, File, Files, Memory, MemoryFile};
 use super::frame::{self, Kind, Scan, scan};
 use super::log_file::{LastFile, LogIdentity, Opened, PAGE_BYTES, is_cut, name, open};
@@ -169,66 +170,21 @@ fn a_file_without_its_end_makes_the_log_suspect() {
     }
 }
 
-/// Files of which those with the number 1 cannot be written.
-struct Sealed(Memory);
-
-/// A file that cannot be written.
-struct ReadOnly(Arc<dyn File>);
-
-impl File for ReadOnly {
-    fn length(&self) -> io::Result<u64> {
-        self.0.length()
+/// Makes the file with the number 1 one that cannot be written.
+fn seal_first(file: &str, opened: Arc<dyn File>) -> Arc<dyn File> {
+    if file != name(1, 1, "log") {
+        return opened;
     }
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_at(buffer, offset)
-    }
-    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::ReadOnlyFilesystem.into())
-    }
-    fn cut_at(&self, _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::ReadOnlyFilesystem.into())
-    }
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Files for Sealed {
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.0.list()
-    }
-    fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        self.0.create(name)
-    }
-    fn open(&self, file: &str) -> io::Result<Arc<dyn File>> {
-        let opened = self.0.open(file)?;
-        Ok(if file == name(1, 1, "log") { Arc::new(ReadOnly(opened)) } else { opened })
-    }
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.0.rename(from, to)
-    }
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.0.remove(name)
-    }
-    fn sync_names(&self) -> io::Result<()> {
-        self.0.sync_names()
-    }
-    fn free_bytes(&self) -> io::Result<Option<u64>> {
-        self.0.free_bytes()
-    }
-    fn still_there(&self) -> io::Result<()> {
-        self.0.still_there()
-    }
-    fn is_durable(&self) -> bool {
-        true
-    }
+    let write = || Err(io::ErrorKind::ReadOnlyFilesystem.into());
+    Arc::new(FaultyFile { write: Box::new(write), ..FaultyFile::new(opened) })
 }
 
 #[test]
 fn only_the_last_file_is_written_when_a_log_is_opened() {
-    let files = Sealed(log(vec![(1, file(5, true)), (2, file(7, false))]));
+    let sealed = |log| FaultyFiles { open: seal_first, ..FaultyFiles::new(log) };
+    let files = sealed(log(vec![(1, file(5, true)), (2, file(7, false))]));
     assert_eq!(opened(&files).last_file.number, 2);
-    let files = Sealed(log(vec![(1, file(5, false))]));
+    let files = sealed(log(vec![(1, file(5, false))]));
     let error = open(&files, at(9)).err().expect("the last file is written again");
     assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);
 }

@@ -196,7 +196,8 @@ pub fn trim_again(catalog: &mut Catalog, reader: &RecordReader) {
 mod tests {
     use super::super::command::{CommandQueue, WriteCommand};
     use super::super::damage_tests::{Deaf, FileBytes, LIMITS};
-    use super::super::files::{File, Memory};
+    use super::super::faulty_files_tests::FaultyFiles;
+    use super::super::files::Memory;
     use super::super::health::Ticket;
     use super::super::writer::Writer;
     use super::super::{LocalConfig, LocalStore};
@@ -212,69 +213,30 @@ mod tests {
         LocalConfig { timeout: Duration::from_secs(20), reserve: 0, file_bytes: 4 * 1024 };
     const ALL: PageLimit = PageLimit { events: 1_000, bytes: 1 << 20 };
 
-    /// Files in memory. No index can be created while the gate is locked, and no file at all while
-    /// the disk is full.
-    #[derive(Default)]
-    struct FaultyFiles {
-        memory: Memory,
-        gate: Arc<Mutex<()>>,
-        is_full: AtomicBool,
-    }
-
-    impl FaultyFiles {
-        /// The number of files with this extension.
-        fn count(&self, extension: &str) -> usize {
-            let names = self.memory.list().unwrap();
-            names.iter().filter(|name| name.ends_with(extension)).count()
-        }
-    }
-
-    impl Files for FaultyFiles {
-        fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
-            if self.is_full.load(Ordering::Relaxed) {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            let _open = name.contains(".index").then(|| self.gate.blocking_lock());
-            self.memory.create(name)
-        }
-        fn list(&self) -> io::Result<Vec<String>> {
-            self.memory.list()
-        }
-        fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
-            self.memory.open(name)
-        }
-        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-            self.memory.rename(from, to)
-        }
-        fn remove(&self, name: &str) -> io::Result<()> {
-            self.memory.remove(name)
-        }
-        fn sync_names(&self) -> io::Result<()> {
-            self.memory.sync_names()
-        }
-        fn free_bytes(&self) -> io::Result<Option<u64>> {
-            self.memory.free_bytes()
-        }
-        fn still_there(&self) -> io::Result<()> {
-            self.memory.still_there()
-        }
-        fn is_durable(&self) -> bool {
-            self.memory.is_durable()
-        }
+    /// Returns the number of files with this extension.
+    fn count(files: &FaultyFiles, extension: &str) -> usize {
+        let names = files.memory.list().unwrap();
+        names.iter().filter(|name| name.ends_with(extension)).count()
     }
 
     #[tokio::test]
     async fn publishes_go_on_while_an_index_is_made() {
         let gate = Arc::new(Mutex::new(()));
         let memory = Memory::durable(FileBytes::new());
-        let files = FaultyFiles { memory, gate: gate.clone(), ..FaultyFiles::default() };
+        let shared = gate.clone();
+        // No index can be created while the gate is locked.
+        let create = move |name: &str| {
+            let _open = name.contains(".index").then(|| shared.blocking_lock());
+            Ok(())
+        };
+        let files = FaultyFiles { create: Box::new(create), ..FaultyFiles::new(memory) };
         let files = Arc::new(files);
         let dynamic: Arc<dyn Files> = files.clone();
         let clock = Clock::default();
         let store =
             LocalStore::open_files(dynamic, CONFIG, LIMITS.into(), clock, Arc::new(Deaf)).unwrap();
         let channel = ChannelName::parse("a").unwrap();
-        let count = async || store.read(&channel, EventId::START, ALL).await.unwrap().events.len();
+        let stored = async || store.read(&channel, EventId::START, ALL).await.unwrap().events.len();
         let held = gate.lock().await;
         // The publishes fill two files and begin a third one.
         for _ in 0..20 {
@@ -282,14 +244,14 @@ mod tests {
             let publication = Publication { channel: channel.clone(), events, idempotency: None };
             store.publish(publication).await.unwrap();
         }
-        assert_eq!((count().await, files.count(".index")), (20, 0));
+        assert_eq!((stored().await, count(&files, ".index")), (20, 0));
         // The store stops after the indexes were made.
         let mut stopping = store.stop();
         let early = tokio::time::timeout(Duration::from_millis(50), &mut stopping).await;
         assert!(early.is_err());
         drop(held);
         stopping.await;
-        assert_eq!((count().await, files.count(".index")), (20, 2));
+        assert_eq!((stored().await, count(&files, ".index")), (20, 2));
     }
 
     /// A log of several files whose maintenance the test does. A channel keeps only some events.
@@ -332,23 +294,29 @@ mod tests {
             self.maintainer.compact(self.writer.last_file.number, now);
             assert!(self.maintenance.step(&self.tasks), "a task waits");
             assert!(!self.maintenance.step(&self.tasks), "no other task waits");
-            self.files.count(".log")
+            count(&self.files, ".log")
         }
     }
 
     #[test]
     fn files_whose_compaction_failed_are_left_alone_for_ten_seconds() {
         let now = 1_000_000;
-        let mut log = Stepped::open(FaultyFiles::default(), 4);
+        let is_full = Arc::new(AtomicBool::new(false));
+        let disk = is_full.clone();
+        let create = move |_: &str| match disk.load(Ordering::Relaxed) {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        };
+        let files = FaultyFiles::new(Memory::default());
+        let mut log = Stepped::open(FaultyFiles { create: Box::new(create), ..files }, 4);
         (0..60).for_each(|_| log.publish("a", 500));
         while log.maintenance.step(&log.tasks) {}
-        let before = log.files.count(".log");
+        let before = count(&log.files, ".log");
         assert!(before > 5, "{before} files");
         // The last events of the channel are in a new file, which cannot be created.
-        let is_full = |is_full| log.files.is_full.store(is_full, Ordering::Relaxed);
-        is_full(true);
+        is_full.store(true, Ordering::Relaxed);
         assert_eq!(log.compact(now), before);
-        is_full(false);
+        is_full.store(false, Ordering::Relaxed);
         assert_eq!(log.compact(now + RETRY_MS - 1), before);
         let after = log.compact(now + RETRY_MS);
         assert!(after < 4, "{after} of {before} files are left");

@@ -22,6 +22,7 @@ pub mod copy;
 mod copy_tests;
 mod damage_tests;
 mod erasure;
+mod faulty_files_tests;
 pub mod files;
 mod frame;
 #[cfg(feature = "fuzzing")]

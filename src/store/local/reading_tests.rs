@@ -6,6 +6,7 @@ use super::super::{Page, PageLimit, StoreFault, StoreMetrics};
 use super::batch::Append;
 use super::block::{Block, Entries, Entry};
 use super::catalog::{Catalog, LogFile};
+use super::faulty_files_tests::FaultyFile;
 use super::files::{File, MemoryFile};
 use super::frame::{self, Kind, scan};
 use super::reading::{Plan, RecordReader, window_end};
@@ -27,50 +28,6 @@ fn name() -> ChannelName {
 
 fn id(ms: u64) -> EventId {
     EventId { ms, seq: 0 }
-}
-
-/// A file that counts its reads.
-#[derive(Default)]
-struct Counted(MemoryFile, AtomicUsize);
-
-impl File for Counted {
-    fn length(&self) -> io::Result<u64> {
-        self.0.length()
-    }
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.1.fetch_add(1, Ordering::Relaxed);
-        self.0.read_at(buffer, offset)
-    }
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_at(bytes, offset)
-    }
-    fn cut_at(&self, length: u64) -> io::Result<()> {
-        self.0.cut_at(length)
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.0.sync()
-    }
-}
-
-/// A file whose reads fail.
-struct Unreadable(fn() -> io::Error);
-
-impl File for Unreadable {
-    fn length(&self) -> io::Result<u64> {
-        Ok(1_000)
-    }
-    fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<()> {
-        Err(self.0())
-    }
-    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
-        Ok(())
-    }
-    fn cut_at(&self, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 const DAMAGE: [fn() -> io::Error; 3] = [
@@ -229,7 +186,7 @@ fn the_log_has_the_entries_of_a_block_whose_index_is_gone() {
 fn an_index_that_cannot_be_read_now_is_not_taken_for_damaged() {
     let (bytes, _) = written(101..=102);
     let entries = |error| {
-        let index: Arc<dyn File> = Arc::new(Unreadable(error));
+        let index: Arc<dyn File> = Arc::new(FaultyFile::unreadable(error));
         let log_file = LogFile::new(1, file(&bytes), Some(index), bytes.len() as u64);
         reader().entries(&name(), &log_file, &indexed(101, 102))
     };
@@ -243,7 +200,7 @@ fn an_index_that_cannot_be_read_now_is_not_taken_for_damaged() {
 fn a_record_that_cannot_be_read_now_is_not_taken_for_damaged() {
     let entry = Entry { first: id(101), count: 2, offset: 0, length: 60, bytes: 10 };
     let kept = Kept { id: id(101), log_file: 1, offset: 0, length: 60, share: 60, bytes: 10 };
-    let log_file = |error| LogFile::new(1, Arc::new(Unreadable(error)), None, 1_000);
+    let log_file = |error| LogFile::new(1, Arc::new(FaultyFile::unreadable(error)), None, 1_000);
     for error in DAMAGE {
         let reader = reader();
         let page = page(&reader, log_file(error), [entry]).unwrap();
@@ -301,11 +258,16 @@ fn a_record_that_is_not_the_one_of_its_entry_counts_as_damaged() {
 #[test]
 fn records_that_are_near_cost_one_read() {
     let (bytes, entries) = written(101..=150);
-    let counted = Arc::new(Counted::default());
-    counted.write_at(&bytes, 0).unwrap();
-    let log_file = LogFile::new(1, counted.clone(), None, bytes.len() as u64);
+    let reads = Arc::new(AtomicUsize::new(0));
+    let counter = reads.clone();
+    let read = move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    };
+    let counted = FaultyFile { read: Box::new(read), ..FaultyFile::new(file(&bytes)) };
+    let log_file = LogFile::new(1, Arc::new(counted), None, bytes.len() as u64);
     let page = page(&reader(), log_file, entries).unwrap();
-    assert_eq!((page.events.len(), counted.1.load(Ordering::Relaxed)), (50, 1));
+    assert_eq!((page.events.len(), reads.load(Ordering::Relaxed)), (50, 1));
 }
 
 #[test]
