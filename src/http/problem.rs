@@ -314,7 +314,9 @@ impl From<StoreError> for Problem {
             ),
             StoreError::Down(why) => Self::unavailable(
                 "store-down",
-                format!("the store does not answer ({why}); nothing was changed, try again"),
+                format!(
+                    "the store does not answer ({why}); nothing was stored or changed, try again"
+                ),
                 RETRY_STORE_S,
             ),
         }

@@ -410,7 +410,7 @@ async fn the_cause_is_named_when_redis_cannot_be_reached() {
         ("redis://nowhere.invalid:6379".to_owned(), "cannot be resolved"),
         (format!("rediss://127.0.0.1:{tls_port}"), "certificate is not trusted"),
         (format!("rediss://127.0.0.1:{plain}"), "does not speak TLS"),
-        (format!("redis://127.0.0.1:{tls_port}"), "if it wants TLS"),
+        (format!("redis://127.0.0.1:{tls_port}"), "if the server wants TLS"),
     ];
     let checks = causes.iter().map(async |(url, cause)| {
         let origin = Origin::with(&["--store", url, "--store-timeout", "1s"]);
