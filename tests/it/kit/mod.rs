@@ -97,6 +97,9 @@ impl Origin {
         let fixed = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
         let arguments = fixed.iter().chain(flags).map(|flag| flag.to_string()).collect();
         let wrapper = wrapper.iter().map(|word| word.to_string()).collect();
+        if flags.windows(2).any(|pair| pair == ["--segment", "10m"]) {
+            wait_for_a_young_segment();
+        }
         Self::launch(wrapper, arguments)
     }
 
@@ -461,6 +464,15 @@ pub fn now_ms() -> u64 {
 pub async fn wait_for_phase(length: u64, after: u64, before: u64) {
     while !(after..before).contains(&(now_ms() % length)) {
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits until the boundary of a segment of ten minutes is at least 90 s away. A test sets this length
+/// when its streams shall run on until it ends.
+fn wait_for_a_young_segment() {
+    while now_ms() % 600_000 > 510_000 {
+        #[expect(clippy::disallowed_methods, reason = "no runtime here")]
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

@@ -2,7 +2,7 @@
 //! whichever way they read.
 
 use crate::kit::socket::Socket;
-use crate::kit::{BINARY, Origin, get, next_message, read_until, unchunk, wait_for_phase};
+use crate::kit::{BINARY, Origin, get, next_message, read_until, unchunk};
 use headwater::client::EventSource;
 use headwater::client::Signal;
 use hyper::Method;
@@ -43,7 +43,6 @@ impl Board {
 // protocol §9.2
 #[tokio::test]
 async fn a_live_reader_and_a_fresh_join_end_with_the_same_state() {
-    wait_for_phase(600_000, 0, 560_000).await;
     let origin = Origin::with(&["--store", "memory", "--segment", "10m"]);
     origin.publish_with("fx", "key=EURUSD", r#"{"bid":1}"#).await;
     let path = "/channels/fx,metals?format=json";

@@ -8,7 +8,7 @@
 //! `GET` only after a while, so it decides these cases for `GET`. A channel that has ended answers
 //! a `GET` at once, but a `POST` only after it has read the body, so it decides them for `POST`.
 
-use crate::kit::{Origin, quiet, read_until, wait_for_phase};
+use crate::kit::{Origin, quiet, read_until};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -113,8 +113,6 @@ async fn http_2_conforms_on_a_long_poll() {
     let secret = ["--token-secret", "0123456789abcdef0123456789abcdef"];
     let hold = ["--store", "memory", "--segment", "10m", "--long-poll-timeout", "200ms"];
     let origin = Origin::with(&[&hold[..], &secret].concat());
-    // The end of a segment ends the wait as well.
-    wait_for_phase(600_000, 0, 585_000).await;
     assert_only_the_deviation(&failures(&origin, "/channels/x?mode=hold").await, &OPEN_POSTS);
 }
 

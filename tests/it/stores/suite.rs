@@ -1,6 +1,7 @@
 //! One test suite that every store must pass. It runs on the memory store, the disk store, and
 //! Redis alone, as a cluster and behind sentinels, and Valkey.
 
+use crate::kit::now_ms;
 use headwater::core::cursor::EventId;
 use headwater::core::event::{ChannelName, Event, StoredEvent};
 use headwater::core::log_state::{Bounds, LogState};
@@ -425,14 +426,14 @@ async fn the_listener_hears_of_all_in_order_with_no_break(open: impl AsyncFn(Lim
 }
 
 async fn a_position_before_an_instant_is_found(open: impl AsyncFn(Limits) -> Subject) {
-    let Subject { store, is_redis, .. } = open(Limits { retain_events: 3, ..LIMITS }).await;
+    let Subject { store, clock, is_redis, .. } = open(Limits { retain_events: 3, ..LIMITS }).await;
     let beginning = store.log_state(&name("a")).await.unwrap().bounds.beginning;
     assert_eq!(store.position_before(&name("a"), u64::MAX).await.unwrap(), beginning);
     let mut ids = Vec::new();
     for n in 0..5_usize {
         ids.push(publish_one(&*store, "a", &n.to_string()).await);
-        // Each event has its own millisecond.
-        while crate::kit::now_ms() <= ids[n].ms {
+        // Each event has its own millisecond, by the clock of the local stores and by that of Redis.
+        while clock.now().min(now_ms()) <= ids[n].ms {
             tokio::task::yield_now().await;
         }
     }
