@@ -118,6 +118,7 @@ impl Hub {
             let mut settling = FuturesUnordered::new();
             loop {
                 tokio::select! {
+                    biased;
                     timer = self.ends.next_due() => settling.push(settle(timer)),
                     Some(()) = settling.next() => {}
                 }

@@ -86,6 +86,7 @@ impl Timers {
                 }
             };
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(sleep) => {}
                 () = self.earlier.notified() => {}
             }

@@ -23,9 +23,11 @@ use crate::hub::{Join, Joined};
 use crate::store::{Idempotency, Publication};
 use bytes::Bytes;
 use futures_util::SinkExt;
+use futures_util::future::select;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hyper::upgrade::Upgraded;
+use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +56,8 @@ pub struct Session {
     /// One permit, so that only one subscription at a time reads a page of old events.
     turn: Arc<Semaphore>,
     frames: DefaultDirectRateLimiter,
+    /// Whether a message was taken first the last time, and not a step of a subscription.
+    is_turn_of_client: bool,
     unanswered_pings: u32,
 }
 
@@ -88,6 +92,7 @@ impl Session {
             subscriptions,
             turn: Arc::new(Semaphore::new(1)),
             frames,
+            is_turn_of_client: false,
             unanswered_pings: 0,
         }
     }
@@ -122,17 +127,40 @@ impl Session {
         let mut pings = interval_at(tokio::time::Instant::now() + every, every);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let may_send_more = !self.subscriptions.must_catch_up();
+            // The order is fixed, and not left to chance, so that a seed of the simulated world is
+            // always the same schedule.
             let due = tokio::select! {
-                message = self.wire.next(), if may_send_more => Due::Message(message),
-                (index, step) = self.subscriptions.next() => Due::Step(index, step),
-                _ = pings.tick() => Due::Ping,
+                biased;
                 () = &mut draining => Due::Drain,
                 () = &mut expired => Due::Expired,
+                _ = pings.tick() => Due::Ping,
+                due = self.message_or_step() => due,
             };
             if let Err(end) = self.take(due).await {
                 return end;
             }
+        }
+    }
+
+    /// Waits for a message of the client or a step of a subscription. The two take turns when both
+    /// are ready, so that neither a busy client nor a busy channel delays the other one for long.
+    async fn message_or_step(&mut self) -> Due {
+        self.is_turn_of_client = !self.is_turn_of_client;
+        let is_client_first = self.is_turn_of_client;
+        let may_send_more = !self.subscriptions.must_catch_up();
+        let message = pin!(async {
+            match may_send_more {
+                true => Due::Message(self.wire.next().await),
+                false => pending().await,
+            }
+        });
+        let step = pin!(async {
+            let (index, step) = self.subscriptions.next().await;
+            Due::Step(index, step)
+        });
+        match is_client_first {
+            true => select(message, step).await.factor_first().0,
+            false => select(step, message).await.factor_first().0,
         }
     }
 
@@ -143,7 +171,7 @@ impl Session {
         async move {
             match left {
                 Some(left) => sleep(Duration::from_millis(left)).await,
-                None => std::future::pending().await,
+                None => pending().await,
             }
         }
     }

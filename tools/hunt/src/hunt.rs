@@ -1,6 +1,6 @@
 //! Runs one seed after another, on all processors, until one of them breaks a promise.
 
-use crate::run::{Outcome, Run, Simulator};
+use crate::run::{Outcome, Run, Simulator, run_twice};
 use crate::shrink::shrink;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 /// Pause between two lines about the progress.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(5);
+
+/// One of so many seeds is run twice, to show that a seed is one schedule.
+const REPEATED_SEEDS: u64 = 10;
 
 /// The seeds of a hunt.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +98,10 @@ impl Shared<'_> {
     fn run(&self, seed: u64) {
         for (simulator, count) in self.simulators.iter().zip(&self.counts) {
             let run = Run::whole(seed);
-            let outcome = simulator.run(&run);
+            let outcome = match seed % REPEATED_SEEDS {
+                0 => run_twice(*simulator, &run),
+                _ => simulator.run(&run),
+            };
             count.fetch_add(1, Ordering::Relaxed);
             if outcome.finding.is_some() {
                 self.is_over.store(true, Ordering::Relaxed);
@@ -140,6 +146,30 @@ mod tests {
             let finding = (run.seed == 70).then(|| "it is 70".to_owned());
             Outcome { finding, history: Vec::new(), operations: 1 }
         }
+    }
+
+    /// Has another history in each run.
+    struct Counter(AtomicU64);
+
+    impl Simulator for Counter {
+        fn name(&self) -> &'static str {
+            "counter"
+        }
+
+        fn run(&self, _: &Run) -> Outcome {
+            let number = self.0.fetch_add(1, Ordering::Relaxed);
+            let history = vec!["begun".to_owned(), format!("run {number}")];
+            Outcome { finding: None, history, operations: 1 }
+        }
+    }
+
+    #[test]
+    fn a_seed_that_is_not_one_schedule_is_found() {
+        static COUNTER: Counter = Counter(AtomicU64::new(0));
+        let found = run(&Hunt { from: 10, seeds: 1, time: None }, &[&COUNTER]).found;
+        let finding = found.expect("the second run differs").outcome.finding;
+        let expected = r#"two runs of one seed differ after 1 lines: "run 0" and "run 1""#;
+        assert_eq!(finding.as_deref(), Some(expected));
     }
 
     #[test]

@@ -30,6 +30,25 @@ pub trait Simulator: Sync {
     fn run(&self, run: &Run) -> Outcome;
 }
 
+/// Does one run twice. It is a finding, too, when the second history differs from the first one: the
+/// schedule then depends on something else than the seed.
+pub fn run_twice(simulator: &dyn Simulator, run: &Run) -> Outcome {
+    let first = simulator.run(run);
+    if first.finding.is_some() {
+        return first;
+    }
+    let second = simulator.run(run);
+    let lines = first.history.iter().zip(&second.history);
+    let equal = lines.take_while(|(first, second)| first == second).count();
+    let finding = (first.history != second.history).then(|| {
+        let line =
+            |history: &[String]| history.get(equal).map_or("its end", |line| line).to_owned();
+        let (one, other) = (line(&first.history), line(&second.history));
+        format!("two runs of one seed differ after {equal} lines: {one:?} and {other:?}")
+    });
+    Outcome { finding, ..first }
+}
+
 impl Run {
     /// Returns the whole run of a seed.
     pub fn whole(seed: u64) -> Self {

@@ -76,6 +76,7 @@ impl Client {
         self.world.time.sleep(self.plan.starts_at).await;
         let world = self.world.clone();
         let broken = tokio::select! {
+            biased;
             stopped = self.request_again() => stopped.err(),
             () = world.over() => None,
         };

@@ -170,11 +170,13 @@ async fn live(run: &Run, plan: &WorldPlan) -> Arc<World> {
         };
     }
     tokio::select! {
+        biased;
         () = operate(&world, plan, run, &caches) => {}
         () = world.found.notified() => {}
     }
     world.is_over.add_permits(1);
     tokio::select! {
+        biased;
         () = async { while tasks.join_next().await.is_some() {} } => {}
         () = tokio::time::sleep(Duration::from_secs(5)) => {}
     }

@@ -70,6 +70,7 @@ impl SocketClient {
         self.world.time.sleep(self.plan.starts_at).await;
         let world = self.world.clone();
         let broken = tokio::select! {
+            biased;
             stopped = self.connect_again() => stopped.err(),
             () = world.over() => None,
         };
