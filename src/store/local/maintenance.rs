@@ -194,20 +194,17 @@ pub fn trim_again(catalog: &mut Catalog, reader: &RecordReader) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::command::{CommandQueue, WriteCommand};
     use super::super::damage_tests::{Deaf, FileBytes, LIMITS};
     use super::super::faulty_files_tests::FaultyFiles;
     use super::super::files::Memory;
-    use super::super::health::Ticket;
-    use super::super::writer::Writer;
+    use super::super::stepped_log_tests::{SteppedLog, name, publication};
     use super::super::{LocalConfig, LocalStore};
     use super::*;
     use crate::core::cursor::EventId;
-    use crate::core::event::{ChannelName, Event};
-    use crate::store::{Limits, PageLimit, Publication, Store};
+    use crate::store::{Limits, PageLimit, Store};
     use crate::sync::clock::Clock;
     use std::sync::atomic::{AtomicBool, Ordering};
-    use tokio::sync::{Mutex, oneshot};
+    use tokio::sync::Mutex;
 
     const CONFIG: LocalConfig =
         LocalConfig { timeout: Duration::from_secs(20), reserve: 0, file_bytes: 4 * 1024 };
@@ -235,14 +232,12 @@ mod tests {
         let clock = Clock::default();
         let store =
             LocalStore::open_files(dynamic, CONFIG, LIMITS.into(), clock, Arc::new(Deaf)).unwrap();
-        let channel = ChannelName::parse("a").unwrap();
+        let channel = name("a");
         let stored = async || store.read(&channel, EventId::START, ALL).await.unwrap().events.len();
         let held = gate.lock().await;
         // The publishes fill two files and begin a third one.
         for _ in 0..20 {
-            let events = vec![Event::stored(None, None, &"x".repeat(500))];
-            let publication = Publication { channel: channel.clone(), events, idempotency: None };
-            store.publish(publication).await.unwrap();
+            store.publish(publication("a", &"x".repeat(500))).await.unwrap();
         }
         assert_eq!((stored().await, count(&files, ".index")), (20, 0));
         // The store stops after the indexes were made.
@@ -254,48 +249,11 @@ mod tests {
         assert_eq!((stored().await, count(&files, ".index")), (20, 2));
     }
 
-    /// A log of several files whose maintenance the test does. A channel keeps only some events.
-    struct Stepped {
-        files: Arc<FaultyFiles>,
-        store: LocalStore,
-        writer: Writer,
-        queue: CommandQueue,
-        maintainer: Maintainer,
-        maintenance: Maintenance,
-        tasks: Tasks,
-    }
-
-    impl Stepped {
-        fn open(files: FaultyFiles, retain_events: u64) -> Self {
-            let files = Arc::new(files);
-            let dynamic: Arc<dyn Files> = files.clone();
-            let limits = Limits { retain_events, ..LIMITS }.into();
-            let clock = Clock::default();
-            let built = LocalStore::build(dynamic, CONFIG, limits, clock, Arc::new(Deaf), false);
-            let (store, writer, queue) = built.unwrap();
-            let (maintainer, tasks) = Maintenance::without_thread(100);
-            let maintenance = writer.maintenance();
-            Self { files, store, writer, queue, maintainer, maintenance, tasks }
-        }
-
-        fn publish(&mut self, channel: &str, bytes: usize) {
-            let events = vec![Event::stored(None, None, &"x".repeat(bytes))];
-            let channel = ChannelName::parse(channel).unwrap();
-            let (reply, mut answer) = oneshot::channel();
-            let publication = Publication { channel, events, idempotency: None };
-            let command = WriteCommand::Publish(publication, reply, Ticket::default());
-            self.store.commands.try_send(command).unwrap();
-            self.writer.step(&mut self.queue, &self.maintainer);
-            answer.try_recv().unwrap().unwrap();
-        }
-
-        /// Compacts what can be compacted, and returns the number of files of the log.
-        fn compact(&self, now: u64) -> usize {
-            self.maintainer.compact(self.writer.last_file.number, now);
-            assert!(self.maintenance.step(&self.tasks), "a task waits");
-            assert!(!self.maintenance.step(&self.tasks), "no other task waits");
-            count(&self.files, ".log")
-        }
+    /// Compacts what can be compacted, and returns the number of files of the log.
+    fn compact(log: &SteppedLog, now: u64) -> usize {
+        log.maintainer.compact(log.writer.last_file.number, now);
+        assert_eq!(log.maintain(), 1);
+        count(&log.files, ".log")
     }
 
     #[test]
@@ -308,19 +266,23 @@ mod tests {
             false => Ok(()),
         };
         let files = FaultyFiles::new(Memory::default());
-        let mut log = Stepped::open(FaultyFiles { create: Box::new(create), ..files }, 4);
-        (0..60).for_each(|_| log.publish("a", 500));
-        while log.maintenance.step(&log.tasks) {}
+        let files = FaultyFiles { create: Box::new(create), ..files };
+        // The channel keeps only some events.
+        let mut log = SteppedLog::open(files, CONFIG, Limits { retain_events: 4, ..LIMITS });
+        for _ in 0..60 {
+            log.publish(publication("a", &"x".repeat(500))).unwrap();
+        }
+        log.maintain();
         let before = count(&log.files, ".log");
         assert!(before > 5, "{before} files");
         // The last events of the channel are in a new file, which cannot be created.
         is_full.store(true, Ordering::Relaxed);
-        assert_eq!(log.compact(now), before);
+        assert_eq!(compact(&log, now), before);
         is_full.store(false, Ordering::Relaxed);
-        assert_eq!(log.compact(now + RETRY_MS - 1), before);
-        let after = log.compact(now + RETRY_MS);
+        assert_eq!(compact(&log, now + RETRY_MS - 1), before);
+        let after = compact(&log, now + RETRY_MS);
         assert!(after < 4, "{after} of {before} files are left");
         // The maintenance has nothing to do any more.
-        assert_eq!(log.compact(now + RETRY_MS), after);
+        assert_eq!(compact(&log, now + RETRY_MS), after);
     }
 }

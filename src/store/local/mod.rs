@@ -39,6 +39,7 @@ mod reading_tests;
 mod records;
 mod state;
 pub mod stepped;
+mod stepped_log_tests;
 mod summary;
 mod summary_tests;
 mod writer;
