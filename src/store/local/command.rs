@@ -244,6 +244,68 @@ mod tests {
     }
 
     #[test]
+    fn a_commit_has_no_more_than_its_bytes_and_commands() {
+        // A small publish goes into the commit while it has no more than 8 MiB.
+        let mut queue = queue((0..200).map(|_| publish("a", SMALL_BYTES_MAX - 64)).collect());
+        assert_eq!(queue.take().0.len(), 129);
+        assert_eq!(queue.take().0.len(), 71);
+        let (sender, incoming) = mpsc::channel(1_500);
+        (0..1_500).for_each(|_| sender.try_send(publish("a", 1)).unwrap());
+        let mut queue = CommandQueue::new(incoming);
+        assert_eq!(queue.take().0.len(), 1_024);
+        assert_eq!(queue.take().0.len(), 476);
+    }
+
+    #[test]
+    fn a_publish_of_more_than_64_kib_is_large() {
+        let of_weight = |bytes: usize| publish("a", bytes - EVENT_COST_BYTES);
+        assert_eq!(of_weight(65_536).small_bytes(), Some(65_536));
+        assert_eq!(of_weight(65_537).small_bytes(), None);
+        assert!(!Waiting::from(of_weight(65_536)).is_large());
+        assert!(Waiting::from(of_weight(65_537)).is_large());
+    }
+
+    #[test]
+    fn each_command_that_waits_is_refused_with_the_reason() {
+        let name = || ChannelName::parse("a").unwrap();
+        let withdrawn = || {
+            let ticket = Ticket::default();
+            assert!(ticket.withdraw());
+            ticket
+        };
+        fn refused<T: 'static>(
+            outcome: Result<(), StoreError>,
+            command: impl FnOnce(Reply<T>) -> WriteCommand,
+        ) -> Option<String> {
+            let (reply, mut answer) = oneshot::channel();
+            refuse(command(reply))?(outcome);
+            Some(answer.try_recv().unwrap().err().unwrap().to_string())
+        }
+        let full = || Err::<(), _>(StoreError::Down("the disk is full".to_owned()));
+        let why = full().unwrap_err().to_string();
+        for (ticket, why) in [(Ticket::default as fn() -> _, Some(why)), (withdrawn, None)] {
+            let publish = |reply| {
+                let publication =
+                    Publication { channel: name(), events: vec![], idempotency: None };
+                WriteCommand::Publish(publication, reply, ticket())
+            };
+            assert_eq!(refused(full(), publish), why);
+            let close = |reply| WriteCommand::Close(name(), reply, ticket());
+            assert_eq!(refused(full(), close), why);
+            let erase = |reply| WriteCommand::Erase(name(), reply, ticket());
+            assert_eq!(refused(full(), erase), why);
+            let reopen = |reply| WriteCommand::Reopen(name(), reply, ticket());
+            assert_eq!(refused(full(), reopen), why);
+        }
+        let close = |reply| WriteCommand::Close(name(), reply, Ticket::default());
+        assert!(refused(Ok(()), close).unwrap().contains("cannot be written"));
+        let (reply, mut settled) = oneshot::channel();
+        refuse(WriteCommand::Settle(reply)).unwrap()(full());
+        assert!(settled.try_recv().is_ok());
+        assert!(refuse(WriteCommand::Sweep).is_none() && refuse(WriteCommand::Stop).is_none());
+    }
+
+    #[test]
     fn a_channel_keeps_the_order_of_its_commands() {
         let large = |name| publish(name, LARGE_BYTES_MAX);
         let mut queue = queue(vec![large("a"), large("b"), publish("b", 1), publish("c", 1)]);

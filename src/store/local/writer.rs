@@ -468,7 +468,29 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::LocalConfig;
+    use super::super::damage_tests::LIMITS;
+    use super::super::stepped_log_tests::{SteppedLog, durable_files};
     use super::*;
+
+    #[test]
+    fn an_idle_log_records_the_clock_for_ages_each_minute() {
+        let config =
+            LocalConfig { timeout: Duration::from_secs(60), reserve: 0, file_bytes: 1 << 20 };
+        let mut log = SteppedLog::open(durable_files(), config, LIMITS);
+        let mut sweep = |recorded_ago: u64| {
+            let commit = log.writer.commit;
+            log.writer.ages.checkpointed = log.writer.ages.now - recorded_ago;
+            log.send(WriteCommand::Sweep);
+            log.commit();
+            log.maintain();
+            log.writer.commit - commit
+        };
+        assert_eq!(sweep(0), 0);
+        assert_eq!(sweep(AGES_CHECKPOINT_MS / 2), 0);
+        assert_eq!(sweep(AGES_CHECKPOINT_MS + 1), 1);
+        assert_eq!(sweep(0), 0);
+    }
 
     #[test]
     fn ages_catch_up_with_the_clock_at_twice_the_speed_of_time() {

@@ -1,12 +1,13 @@
 //! Tests of the writer, one commit after the other, on files in memory.
 #![cfg(test)]
 
-use super::super::{Published, Store, StoreError};
+use super::super::{Limits, Published, Store, StoreError};
 use super::LocalConfig;
 use super::command::WriteCommand;
 use super::damage_tests::LIMITS;
 use super::faulty_files_tests::FaultyFiles;
-use super::files::Memory;
+use super::files::{Memory, read_all};
+use super::frame;
 use super::health::Ticket;
 use super::stepped_log_tests::{SteppedLog, durable_files, name, publication, reply_of};
 use std::time::Duration;
@@ -159,4 +160,75 @@ async fn a_command_that_was_not_begun_in_time_is_withdrawn() {
         matches!(&unclear, StoreError::Unclear(why) if why.contains("not confirm")),
         "{unclear}"
     );
+}
+
+/// The commits in the last file: the number of each one that begins there.
+fn commits(log: &SteppedLog) -> Vec<u64> {
+    let bytes = read_all(&*log.writer.last_file.file).unwrap();
+    let frames = frame::scan(&bytes, log.writer.head.seed, true).frames;
+    frames.iter().filter(|frame| frame.is_first).map(|frame| frame.commit).collect()
+}
+
+#[test]
+fn each_commit_has_the_number_after_that_of_the_last_one() {
+    let config = LocalConfig { file_bytes: 4 * 1024, ..CONFIG };
+    let mut log = SteppedLog::open(durable_files(), config, LIMITS);
+    let begun = log.writer.commit;
+    assert_eq!(commits(&log), [begun]);
+    // A checkpoint follows each publish while no other command waits, and the next commit
+    // overwrites it.
+    publish(&mut log, "1").unwrap();
+    assert_eq!(commits(&log), [begun, begun + 1, begun + 2]);
+    publish(&mut log, "2").unwrap();
+    assert_eq!(commits(&log), [begun, begun + 1, begun + 3, begun + 4]);
+    let number = log.writer.last_file.number;
+    publish(&mut log, &"x".repeat(4 * 1024)).unwrap();
+    // The publish, the seal, the first checkpoint of the next file, and the one that was due.
+    assert_eq!(log.writer.last_file.number, number + 1);
+    assert_eq!(commits(&log), [begun + 7, begun + 8]);
+    assert_eq!(log.writer.commit, begun + 8);
+}
+
+#[test]
+fn a_checkpoint_is_written_where_it_is_due_and_proves_something() {
+    let mut log = open(durable_files());
+    publish(&mut log, "1").unwrap();
+    let commit = log.writer.commit;
+    log.commit();
+    assert_eq!(log.writer.commit, commit, "it was not due again");
+    log.writer.end();
+    assert_eq!(log.writer.commit, commit + 1);
+    log.writer.must_cut = true;
+    log.writer.end();
+    (log.writer.must_cut, log.writer.must_follow) = (false, true);
+    log.writer.end();
+    log.writer.must_follow = false;
+    log.files.memory.set_free(RESERVE);
+    log.writer.end();
+    assert_eq!(log.writer.commit, commit + 1, "no checkpoint can be written here");
+    // Files that are lost with the process need none.
+    let mut log = open(FaultyFiles::new(Memory::default()));
+    let commit = log.writer.commit;
+    publish(&mut log, "1").unwrap();
+    log.writer.end();
+    assert_eq!(log.writer.commit, commit + 1);
+}
+
+#[test]
+fn a_channel_keeps_its_newest_event_and_the_bytes_of_its_limit() {
+    let kept = |sizes: &[usize], retain_bytes| {
+        let limits = Limits { retain_bytes, ..LIMITS };
+        let mut log = SteppedLog::open(durable_files(), CONFIG, limits);
+        for size in sizes {
+            publish(&mut log, &"x".repeat(*size)).unwrap();
+        }
+        let catalog = log.writer.catalog.read();
+        let channel = &catalog.channels[&name("a")];
+        (channel.events, channel.bytes)
+    };
+    let (_, bytes) = kept(&[100], 1 << 20);
+    assert_eq!(kept(&[100], 1), (1, bytes), "the newest event is always kept");
+    assert_eq!(kept(&[100, 100], 2 * bytes), (2, 2 * bytes));
+    assert_eq!(kept(&[100, 100, 100], 2 * bytes), (2, 2 * bytes));
+    assert_eq!(kept(&[100, 100], 2 * bytes - 1), (1, bytes));
 }
