@@ -80,6 +80,11 @@ impl Ages {
         self.now = (self.now + AGE_CATCH_UP * passed).min(now);
         self.now
     }
+
+    /// Whether the log has to record the clock again.
+    fn is_unrecorded(&self) -> bool {
+        self.now > self.checkpointed + AGES_CHECKPOINT_MS
+    }
 }
 
 impl Writer {
@@ -390,7 +395,7 @@ impl Writer {
         let now = self.clock.now();
         let ages = self.ages.advance(now);
         self.drop_old(now, ages);
-        if ages > self.ages.checkpointed + AGES_CHECKPOINT_MS {
+        if self.ages.is_unrecorded() {
             // The checkpoint keeps dropped events from coming back when the log is opened again.
             self.health.must_checkpoint();
         }
@@ -470,14 +475,17 @@ impl Writer {
 mod tests {
     use super::super::LocalConfig;
     use super::super::damage_tests::LIMITS;
-    use super::super::stepped_log_tests::{SteppedLog, durable_files};
+    use super::super::stepped_log_tests::{SteppedLog, durable_files, publication};
     use super::*;
+    use crate::core::event::Event;
+    use crate::store::{Limits, Publication};
+
+    const CONFIG: LocalConfig =
+        LocalConfig { timeout: Duration::from_secs(60), reserve: 0, file_bytes: 1 << 20 };
 
     #[test]
     fn an_idle_log_records_the_clock_for_ages_each_minute() {
-        let config =
-            LocalConfig { timeout: Duration::from_secs(60), reserve: 0, file_bytes: 1 << 20 };
-        let mut log = SteppedLog::open(durable_files(), config, LIMITS);
+        let mut log = SteppedLog::open(durable_files(), CONFIG, LIMITS);
         let mut sweep = |recorded_ago: u64| {
             let commit = log.writer.commit;
             log.writer.ages.checkpointed = log.writer.ages.now - recorded_ago;
@@ -490,6 +498,38 @@ mod tests {
         assert_eq!(sweep(AGES_CHECKPOINT_MS / 2), 0);
         assert_eq!(sweep(AGES_CHECKPOINT_MS + 1), 1);
         assert_eq!(sweep(0), 0);
+        let mut ages = Ages::new(1_000_000, 1_000_000);
+        ages.checkpointed -= AGES_CHECKPOINT_MS;
+        assert!(!ages.is_unrecorded());
+        ages.now += 1;
+        assert!(ages.is_unrecorded());
+    }
+
+    #[test]
+    fn a_sweep_drops_what_is_older_than_the_limit_up_to_a_number() {
+        let limits = Limits { retain_events: 200_000, ..LIMITS };
+        let age = LIMITS.retain_age.as_millis() as u64;
+        let mut log = SteppedLog::open(durable_files(), CONFIG, limits);
+        let published = log.publish(publication("a", "old")).unwrap().ids[0].ms;
+        let events = |log: &SteppedLog| -> u64 {
+            log.writer.catalog.read().channels.values().map(|channel| channel.events).sum()
+        };
+        log.writer.drop_old(published, published + age);
+        assert_eq!(events(&log), 1);
+        log.writer.drop_old(published, published + age + 1);
+        assert_eq!(events(&log), 0);
+        for channel in ["a", "b"] {
+            let events = vec![Event::stored(None, None, "x"); 10_000];
+            for _ in 0..6 {
+                let publication =
+                    Publication { events: events.clone(), ..publication(channel, "") };
+                log.publish(publication).unwrap();
+            }
+        }
+        for left in [120_000 - SWEEP_EVENTS_MAX, 0] {
+            log.writer.drop_old(published, u64::MAX);
+            assert_eq!(events(&log), left);
+        }
     }
 
     #[test]

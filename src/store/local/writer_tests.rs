@@ -190,6 +190,23 @@ fn each_commit_has_the_number_after_that_of_the_last_one() {
 }
 
 #[test]
+fn a_sweep_tries_again_to_write_after_a_failure() {
+    let mut log = open(durable_files());
+    publish(&mut log, "1").unwrap();
+    let commit = log.writer.commit;
+    log.files.memory.set_free(RESERVE);
+    publish(&mut log, "fails").unwrap_err();
+    log.send(WriteCommand::Sweep);
+    log.commit();
+    assert!(log.writer.health.is_failing());
+    log.files.memory.set_free(2 * RESERVE);
+    log.send(WriteCommand::Sweep);
+    log.commit();
+    assert!(!log.writer.health.is_failing());
+    assert_eq!(commits(&log)[1..], [commit - 1, commit + 1, commit + 2]);
+}
+
+#[test]
 fn a_checkpoint_is_written_where_it_is_due_and_proves_something() {
     let mut log = open(durable_files());
     publish(&mut log, "1").unwrap();
