@@ -213,3 +213,32 @@ impl fmt::Display for Damage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::Memory;
+    use super::*;
+
+    #[test]
+    fn zeros_follow_the_records_of_a_copy_up_to_the_end_of_a_page() {
+        let page = PAGE_BYTES as usize;
+        let frame_of = |body: usize| {
+            let mut bytes = Vec::new();
+            let head = (Kind::Checkpoint, 1, true);
+            frame::write(&mut bytes, 1, head, |out| out.resize(out.len() + body, 1));
+            bytes
+        };
+        // A frame has a multiple of eight bytes.
+        let bytes_of = |length: usize| {
+            (0..length).map(frame_of).find(|bytes| bytes.len() == length).expect("a frame")
+        };
+        for (length, copied) in [(page - 8, page), (page, 2 * page), (page + 8, 2 * page)] {
+            let bytes = bytes_of(length);
+            let target = Memory::durable(Default::default());
+            copy(&target, "copy", &bytes, &frame::scan(&bytes, 1, true)).unwrap();
+            let mut expected = bytes;
+            expected.resize(copied, 0);
+            assert_eq!(target.bytes()["copy"], expected, "{length} bytes of records");
+        }
+    }
+}

@@ -340,3 +340,40 @@ impl File for MemoryFile {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_reports_what_the_system_refuses() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("log");
+        let directory = Directory::open(&path).unwrap();
+        directory.create("a").unwrap();
+        assert_eq!(directory.list().unwrap(), ["a"]);
+        directory.remove("a").unwrap();
+        assert!(directory.list().unwrap().is_empty());
+        assert_eq!(directory.remove("a").unwrap_err().kind(), ErrorKind::NotFound);
+        assert!(directory.free_bytes().unwrap().is_some_and(|free| free > 0));
+        directory.sync_names().unwrap();
+        directory.still_there().unwrap();
+        fs::rename(&path, parent.path().join("moved")).unwrap();
+        assert_eq!(directory.sync_names().unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(directory.still_there().unwrap_err().kind(), ErrorKind::NotFound);
+        // Another directory in its place is no better.
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join(LOCK_NAME), "").unwrap();
+        assert!(directory.still_there().unwrap_err().to_string().contains("another directory"));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_synced_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = fs::File::create(directory.path().join("file")).unwrap();
+        File::sync(&file).unwrap();
+        // The system syncs no device that only discards what is written.
+        let device = OpenOptions::new().write(true).open("/dev/null").unwrap();
+        assert_eq!(File::sync(&device).unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+}

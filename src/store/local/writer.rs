@@ -412,7 +412,7 @@ impl Writer {
         maintainer.compact(self.last_file.number, now);
     }
 
-    fn drop_old(&mut self, now: u64, ages: u64) {
+    fn drop_old(&self, now: u64, ages: u64) {
         let mut catalog = self.catalog.write();
         let reader = &self.reader;
         let ago = |time: Duration| ages.saturating_sub(time.as_millis() as u64);
@@ -430,10 +430,11 @@ impl Writer {
             left -= catalog.trim(name, left, &load, |_, oldest| oldest.ms < before).min(left);
         }
         let is_unused = |name: &ChannelName, channel: &Channel| {
+            let is_unused_since = |instant| channel.used_at < instant;
             channel.events == 0
                 && channel.state.is_empty()
-                && channel.used_at < unused_since
-                && channel.used_at < ago(self.limits.of(name).channel_idle)
+                && is_unused_since(unused_since)
+                && is_unused_since(ago(self.limits.of(name).channel_idle))
         };
         let unused = catalog.channels.iter().filter(|(name, channel)| is_unused(name, channel));
         let unused: Vec<ChannelName> = unused.map(|(name, _)| name.clone()).collect();
@@ -475,10 +476,10 @@ impl Writer {
 mod tests {
     use super::super::LocalConfig;
     use super::super::damage_tests::LIMITS;
-    use super::super::stepped_log_tests::{SteppedLog, durable_files, publication};
+    use super::super::stepped_log_tests::{SteppedLog, durable_files, name, publication};
     use super::*;
     use crate::core::event::Event;
-    use crate::store::{Limits, Publication};
+    use crate::store::{ChannelSettings, Limits, Publication, settings_channel};
 
     const CONFIG: LocalConfig =
         LocalConfig { timeout: Duration::from_secs(60), reserve: 0, file_bytes: 1 << 20 };
@@ -503,6 +504,48 @@ mod tests {
         assert!(!ages.is_unrecorded());
         ages.now += 1;
         assert!(ages.is_unrecorded());
+    }
+
+    #[test]
+    fn a_channel_of_which_nothing_is_left_is_forgotten_after_its_idle_time() {
+        const USED_AT: u64 = 1_000_000_000_000;
+        let hours = |count: u64| Duration::from_secs(3600 * count);
+        let open = |retain_age| {
+            let limits = Limits { retain_age, channel_idle: hours(1), ..LIMITS };
+            let mut log = SteppedLog::open(durable_files(), CONFIG, limits);
+            let two_hours = Some(hours(2).as_millis() as u64);
+            let settings = ChannelSettings { channel_idle_ms: two_hours, ..Default::default() };
+            let events = vec![settings.event_for(&name("own")).unwrap()];
+            let channel = settings_channel();
+            log.publish(Publication { channel, events, idempotency: None }).unwrap();
+            let keyed = vec![Event::stored(None, Some("k"), "1")];
+            log.publish(Publication { events: keyed, ..publication("keyed", "") }).unwrap();
+            log.publish(publication("plain", "1")).unwrap();
+            log.publish(publication("own", "1")).unwrap();
+            let mut catalog = log.writer.catalog.write();
+            catalog.channels.values_mut().for_each(|channel| channel.used_at = USED_AT);
+            drop(catalog);
+            log
+        };
+        let known_after = |log: &SteppedLog, ages: u64| {
+            log.writer.drop_old(0, USED_AT + ages);
+            let catalog = log.writer.catalog.read();
+            ["keyed", "own", "plain"].map(|channel| catalog.channels.contains_key(&name(channel)))
+        };
+        let hour = hours(1).as_millis() as u64;
+        let log = open(hours(u64::from(u32::MAX)));
+        assert_eq!(known_after(&log, 10 * hour), [true; 3], "their events are kept");
+        let log = open(Duration::ZERO);
+        // All events of the channels are older than this.
+        let mut catalog = log.writer.catalog.write();
+        for channel in ["keyed", "own", "plain"] {
+            catalog.trim(&name(channel), u64::MAX, &|_, _| None, |_, _| true);
+        }
+        drop(catalog);
+        assert_eq!(known_after(&log, hour), [true; 3]);
+        assert_eq!(known_after(&log, hour + 1), [true, true, false]);
+        assert_eq!(known_after(&log, 2 * hour), [true, true, false]);
+        assert_eq!(known_after(&log, 2 * hour + 1), [true, false, false]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::command::WriteCommand;
 use super::damage_tests::LIMITS;
 use super::faulty_files_tests::FaultyFiles;
 use super::files::{Memory, read_all};
-use super::frame;
+use super::frame::{self, Kind};
 use super::health::Ticket;
 use super::stepped_log_tests::{SteppedLog, durable_files, name, publication, reply_of};
 use std::time::Duration;
@@ -160,6 +160,22 @@ async fn a_command_that_was_not_begun_in_time_is_withdrawn() {
         matches!(&unclear, StoreError::Unclear(why) if why.contains("not confirm")),
         "{unclear}"
     );
+}
+
+#[test]
+fn an_announced_loss_is_one_commit() {
+    let config = LocalConfig { file_bytes: 4 * 1024, ..CONFIG };
+    let mut log = SteppedLog::open(durable_files(), config, LIMITS);
+    (0..6).for_each(|_| drop(publish(&mut log, &"x".repeat(2 * 1024)).unwrap()));
+    let mut files = log.files.memory.bytes();
+    files.remove(&super::log_file::name(3, 3, "log")).unwrap();
+    let log = SteppedLog::open(FaultyFiles::new(Memory::durable(files)), config, LIMITS);
+    let bytes = read_all(&*log.writer.last_file.file).unwrap();
+    let frames = frame::scan(&bytes, log.writer.head.seed, true).frames;
+    let last: Vec<_> = frames.iter().filter(|frame| frame.commit == log.writer.commit).collect();
+    let kinds: Vec<Kind> = last.iter().map(|frame| frame.kind).collect();
+    assert_eq!(kinds, [Kind::Events, Kind::Beginning], "the gap event, and the new beginning");
+    assert_eq!(last[0].commit, frames[frames.len() - 3].commit + 1);
 }
 
 /// The commits in the last file: the number of each one that begins there.

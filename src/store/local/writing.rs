@@ -139,6 +139,7 @@ mod tests {
     use super::super::damage_tests::{Deaf, FileBytes, LIMITS};
     use super::super::files::{Files, Memory};
     use super::super::maintenance::Maintenance;
+    use super::super::stepped_log_tests::publication;
     use super::super::{LocalConfig, LocalStore};
     use super::*;
     use crate::store::Store;
@@ -171,6 +172,9 @@ mod tests {
             let (limits, clock) = (LIMITS.into(), Clock::default());
             let open = LocalStore::open_files(files.clone(), CONFIG, limits, clock, Arc::new(Deaf));
             let store = open.unwrap();
+            store.publish(publication("a", "1")).await.unwrap();
+            // The thread has nothing more to do, and waits.
+            tokio::time::sleep(Duration::from_millis(50)).await;
             if is_stopped {
                 store.stop().await;
                 assert_eq!(Arc::strong_count(&files), 1, "the writer has ended");
