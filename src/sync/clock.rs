@@ -163,6 +163,12 @@ impl Clock {
         self.now().saturating_sub(self.wall())
     }
 
+    /// Returns the time since the machine was started or, on a real machine, since this clock was
+    /// made (ms). It does not go back and does not step.
+    pub fn uptime(&self) -> u64 {
+        self.passed() / 1_000
+    }
+
     /// Returns how often the wall clock was set to another time.
     pub fn steps(&self) -> u64 {
         self.0.steps.load(Ordering::Relaxed)

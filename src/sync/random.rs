@@ -1,4 +1,4 @@
-//! Random numbers for names and for spreading waits.
+//! Random numbers for names, for spreading waits, and for the checksums of a log.
 //!
 //! `fastrand` was considered: it seeds itself from the time and the thread, so two origins could
 //! have the same numbers. In Redis, the publishes of two origins are distinguished only by such a

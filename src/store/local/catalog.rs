@@ -5,6 +5,7 @@
 //! This module does no I/O. Where it needs the entries of an index, the caller passes a function
 //! that reads them.
 
+use super::super::StoreMetrics;
 use super::batch::Append;
 use super::block::{self, Block, Entries, Entry};
 use super::files::File;
@@ -140,6 +141,16 @@ impl Catalog {
             closed: channel.closed != EventId::START,
             keyed: !channel.state.is_empty(),
         }
+    }
+
+    /// Sets the gauges of what is stored. `total_bytes`: the limit of the events and states.
+    pub fn measure(&self, metrics: &StoreMetrics, total_bytes: u64) {
+        let events: u64 = self.channels.values().map(|channel| channel.events).sum();
+        let files: u64 = self.log_files.values().map(|log_file| log_file.size).sum();
+        metrics.bytes.set(self.bytes as i64);
+        metrics.events.set(events as i64);
+        metrics.fill.set(self.bytes as f64 / total_bytes.max(1) as f64);
+        metrics.file_bytes.set(files as i64);
     }
 
     /// The bounds of a channel without events.
@@ -361,8 +372,15 @@ impl Catalog {
     /// Returns the channels whose blocks begin with events that are no longer kept. Opening or
     /// compacting the log can cause this.
     pub fn untrimmed(&self) -> Vec<ChannelName> {
-        let channels = self.channels.iter().filter(|(_, channel)| channel.is_untrimmed());
-        channels.map(|(name, _)| name.clone()).collect()
+        self.names_where(Channel::is_untrimmed)
+    }
+
+    /// Returns the names of some channels in their order. The map has another order in each process.
+    pub fn names_where(&self, is_one: impl Fn(&Channel) -> bool) -> Vec<ChannelName> {
+        let channels = self.channels.iter().filter(|(_, channel)| is_one(channel));
+        let mut names: Vec<ChannelName> = channels.map(|(name, _)| name.clone()).collect();
+        names.sort_unstable();
+        names
     }
 
     /// Removes a channel with its events and its state.

@@ -156,6 +156,11 @@ fn a_former_value_of_a_key_that_was_removed_is_not_kept() {
 
 #[test]
 fn the_file_after_an_oldest_file_that_goes_stands_for_it() {
+    [true, false].into_iter().for_each(an_oldest_file_goes);
+}
+
+/// The file after it may have no index yet.
+fn an_oldest_file_goes(has_index: bool) {
     let mut log = open();
     fill(&mut log);
     log.publish(publication("b", "kept")).unwrap();
@@ -164,10 +169,13 @@ fn the_file_after_an_oldest_file_that_goes_stands_for_it() {
     let sealed = [super::log_file::name(1, 1, "log"), super::log_file::name(2, 2, "log")];
     assert_eq!(log.names(".log")[..2], sealed);
     log.writer.catalog.write().forget(&name("filling"));
+    if !has_index {
+        log.files.remove(&super::log_file::name(2, 2, "index")).unwrap();
+    }
     assert_eq!(keep(&log, 1..=1, NOW), []);
     let extensions = ["log", "index"].map(|extension| super::log_file::name(1, 2, extension));
     assert_eq!(log.names(".log")[..1], extensions[..1]);
-    assert_eq!(log.names(".index"), extensions[1..]);
+    assert_eq!(log.names(".index"), extensions[1..][..usize::from(has_index)]);
     assert_eq!(log.names(".log").len(), 2);
     log.files.open(&extensions[0]).unwrap();
 }

@@ -17,6 +17,7 @@ use super::frame::{self, Kind, Scan};
 use super::records::{Checkpoint, write_id};
 use super::summary::{Summary, summarize};
 use crate::core::cursor::EventId;
+use crate::sync::random::random;
 use std::cmp::Reverse;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -86,9 +87,7 @@ impl LogIdentity {
         match files.open(HEAD_NAME) {
             Ok(file) => Self::read(&read_all(&*file)?),
             Err(error) if error.kind() == ErrorKind::NotFound && is_new => {
-                let mut seed = [0; 8];
-                aws_lc_rs::rand::fill(&mut seed).map_err(io::Error::other)?;
-                let head = Self { seed: u64::from_be_bytes(seed), beginning };
+                let head = Self { seed: random(), beginning };
                 head.store(files)?;
                 Ok(head)
             }

@@ -42,6 +42,7 @@ pub mod stepped;
 mod stepped_log_tests;
 mod summary;
 mod summary_tests;
+mod sweep;
 mod writer;
 mod writer_tests;
 mod writing;
@@ -67,9 +68,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use sweep::Ages;
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use writer::{Ages, Writer};
+use writer::Writer;
 use writing::Writing;
 
 /// Maximum number of commands in the writer's queue. Further senders wait for room.
@@ -173,7 +175,7 @@ impl LocalStore {
             opened.catalog.newest = opened.catalog.beginning;
         }
         clock.at_least(opened.catalog.newest.ms);
-        let ages = Ages::new(opened.catalog.ages, clock.now());
+        let ages = Ages::new(opened.catalog.ages, clock.now(), clock.uptime());
         let catalog = Arc::new(RwLock::new(opened.catalog));
         let health = Arc::new(Health::default());
         let reader = Arc::new(RecordReader::new(opened.head.seed, health.metrics.clone()));
@@ -461,13 +463,7 @@ impl Store for LocalStore {
 
     fn metrics(&self) -> StoreMetrics {
         let metrics = self.health.metrics.clone();
-        let catalog = self.catalog();
-        let events: u64 = catalog.channels.values().map(|channel| channel.events).sum();
-        let files: u64 = catalog.log_files.values().map(|log_file| log_file.size).sum();
-        metrics.bytes.set(catalog.bytes as i64);
-        metrics.events.set(events as i64);
-        metrics.fill.set(catalog.bytes as f64 / self.limits.general().total_bytes.max(1) as f64);
-        metrics.file_bytes.set(files as i64);
+        self.catalog().measure(&metrics, self.limits.general().total_bytes);
         metrics
     }
 

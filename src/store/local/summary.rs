@@ -91,6 +91,8 @@ pub fn summarize(scan: &Scan<'_>, log_file: u32) -> Summary {
     }
     channels.values_mut().for_each(|channel| channel.announce_lost_end(log_file));
     summary.channels = channels.into_values().collect();
+    // In a fixed order, so that a simulated disk sees the same bytes in each run of a seed.
+    summary.channels.sort_unstable_by(|one, other| one.name.cmp(&other.name));
     summary
 }
 
@@ -285,7 +287,9 @@ impl ChannelSummary {
             directory.extend_from_slice(&count.to_be_bytes());
         }
         directory.extend_from_slice(&(self.state.len() as u32).to_be_bytes());
-        for (key, kept) in &self.state {
+        let mut state: Vec<_> = self.state.iter().collect();
+        state.sort_unstable_by_key(|(key, _)| *key);
+        for (key, kept) in state {
             directory.extend_from_slice(&(key.len() as u16).to_be_bytes());
             directory.extend_from_slice(key.as_bytes());
             directory.push(u8::from(kept.is_some()));

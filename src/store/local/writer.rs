@@ -8,7 +8,7 @@
 
 use super::super::{ChannelLimits, EventSink, StoreError};
 use super::batch::{Append, Batch, Change, Staged, WritePosition};
-use super::catalog::{Catalog, Channel, LogFile};
+use super::catalog::{Catalog, LogFile};
 use super::command::{CommandQueue, Pending, WriteCommand, answer_later, refuse};
 use super::files::Files;
 use super::frame::{self, Kind};
@@ -16,23 +16,14 @@ use super::log_file::{LastFile, LogIdentity};
 use super::maintenance::{Maintainer, Maintenance, trim_again};
 use super::reading::RecordReader;
 use super::records::{Checkpoint, write_id};
+use super::sweep::Ages;
 use super::{Health, LocalConfig};
-use crate::core::event::ChannelName;
 use crate::sync::clock::Clock;
 use crate::sync::plants::{Plant, is_planted};
 use parking_lot::RwLock;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// Maximum number of events that one sweep drops, so that publishes do not wait long for it.
-const SWEEP_EVENTS_MAX: u64 = 100_000;
-/// The clock for ages catches up with the real clock at this multiple of the passing time. After a
-/// jump of the real clock or a pause of the process, events are therefore not all dropped at once.
-const AGE_CATCH_UP: u64 = 2;
-
-/// The interval at which an idle log records the clock for ages, in ms.
-const AGES_CHECKPOINT_MS: u64 = 60_000;
+use std::time::Instant;
 
 pub(super) struct Writer {
     pub files: Arc<dyn Files>,
@@ -52,39 +43,6 @@ pub(super) struct Writer {
     /// The file is sealed, and the next one could not be created yet.
     pub must_follow: bool,
     pub ages: Ages,
-}
-
-/// The clock against which the ages of events are measured, in ms.
-pub(super) struct Ages {
-    now: u64,
-    swept: Instant,
-    /// The value that was last recorded in the log.
-    checkpointed: u64,
-}
-
-impl Ages {
-    /// Continues from the value `known` that the log recorded, but never later than `now`. The
-    /// value 0 means that the log has none.
-    pub fn new(known: u64, now: u64) -> Self {
-        let known = if known == 0 { now } else { known.min(now) };
-        Self { now: known, swept: Instant::now(), checkpointed: known }
-    }
-
-    fn advance(&mut self, now: u64) -> u64 {
-        let passed = self.swept.elapsed().as_millis() as u64;
-        self.swept = Instant::now();
-        self.catch_up(now, passed)
-    }
-
-    fn catch_up(&mut self, now: u64, passed: u64) -> u64 {
-        self.now = (self.now + AGE_CATCH_UP * passed).min(now);
-        self.now
-    }
-
-    /// Whether the log has to record the clock again.
-    fn is_unrecorded(&self) -> bool {
-        self.now > self.checkpointed + AGES_CHECKPOINT_MS
-    }
 }
 
 impl Writer {
@@ -356,6 +314,17 @@ impl Writer {
         self.ages.checkpointed = checkpoint.ages;
     }
 
+    /// After a failure, writes a checkpoint as a test, so that the recovery of the disk is noticed.
+    pub fn try_after_failure(&mut self) {
+        if self.health.is_failing() && self.heal().is_ok() {
+            let mut bytes = Vec::new();
+            let checkpoint = self.state();
+            let head = (Kind::Checkpoint, self.commit + 1, true);
+            frame::write(&mut bytes, self.head.seed, head, |out| checkpoint.write(out));
+            self.write(&bytes).unwrap_or_default();
+        }
+    }
+
     fn state(&self) -> Checkpoint {
         let newest = self.catalog.read().newest;
         Checkpoint { newest, ages: self.ages.now }
@@ -390,57 +359,6 @@ impl Writer {
         Ok(())
     }
 
-    /// Drops old events, expired idempotency keys and unused channels, and requests a compaction.
-    fn sweep(&mut self, maintainer: &Maintainer) {
-        let now = self.clock.now();
-        let ages = self.ages.advance(now);
-        self.drop_old(now, ages);
-        if self.ages.is_unrecorded() {
-            // The checkpoint keeps dropped events from coming back when the log is opened again.
-            self.health.must_checkpoint();
-        }
-        self.look_at_disk();
-        // After a failure, a checkpoint is written as a test, so that the recovery of the disk is
-        // noticed.
-        if self.health.is_failing() && self.heal().is_ok() {
-            let mut bytes = Vec::new();
-            let checkpoint = self.state();
-            let head = (Kind::Checkpoint, self.commit + 1, true);
-            frame::write(&mut bytes, self.head.seed, head, |out| checkpoint.write(out));
-            self.write(&bytes).unwrap_or_default();
-        }
-        maintainer.compact(self.last_file.number, now);
-    }
-
-    fn drop_old(&self, now: u64, ages: u64) {
-        let mut catalog = self.catalog.write();
-        let reader = &self.reader;
-        let ago = |time: Duration| ages.saturating_sub(time.as_millis() as u64);
-        let (shortest_age, shortest_idle) = self.limits.shortest_times();
-        let (before, unused_since) = (ago(shortest_age), ago(shortest_idle));
-        catalog.keys.expire(now);
-        // The limits of a channel are looked up only if the shortest ones of any channel are over.
-        let is_old = |channel: &Channel| channel.oldest().is_some_and(|oldest| oldest.ms < before);
-        let old = catalog.channels.iter().filter(|(_, channel)| is_old(channel));
-        let old: Vec<ChannelName> = old.map(|(name, _)| name.clone()).collect();
-        let mut left = SWEEP_EVENTS_MAX;
-        for name in &old {
-            let before = ago(self.limits.of(name).retain_age);
-            let load = |log_file: &LogFile, block: &_| reader.entries(name, log_file, block).ok();
-            left -= catalog.trim(name, left, &load, |_, oldest| oldest.ms < before).min(left);
-        }
-        let is_unused = |name: &ChannelName, channel: &Channel| {
-            let is_unused_since = |instant| channel.used_at < instant;
-            channel.events == 0
-                && channel.state.is_empty()
-                && is_unused_since(unused_since)
-                && is_unused_since(ago(self.limits.of(name).channel_idle))
-        };
-        let unused = catalog.channels.iter().filter(|(name, channel)| is_unused(name, channel));
-        let unused: Vec<ChannelName> = unused.map(|(name, _)| name.clone()).collect();
-        unused.iter().for_each(|name| catalog.forget(name));
-    }
-
     /// Announces that records may be lost. Each channel that may have lost events gets a `gap`
     /// event, and the beginning of the log moves up, so that cursors of channels without events no
     /// longer count.
@@ -449,9 +367,9 @@ impl Writer {
         let mut staged = {
             let catalog = self.catalog.read();
             let mut batch = Batch::new(&catalog, &self.limits, now, self.write_position());
-            let suspects = catalog.channels.iter().filter(|(_, channel)| channel.is_suspect);
+            let suspects = catalog.names_where(|channel| channel.is_suspect);
             let told = if is_planted(Plant::HalfGap) { 1 } else { usize::MAX };
-            suspects.take(told).for_each(|(name, _)| batch.announce_loss(name));
+            suspects.iter().take(told).for_each(|name| batch.announce_loss(name));
             tracing::error!("events of the log are lost; their channels get gap events");
             batch.finish()
         };
@@ -469,120 +387,5 @@ impl Writer {
         catalog.beginning = beginning;
         catalog.newest = beginning;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::LocalConfig;
-    use super::super::damage_tests::LIMITS;
-    use super::super::stepped_log_tests::{SteppedLog, durable_files, name, publication};
-    use super::*;
-    use crate::core::event::Event;
-    use crate::store::{ChannelSettings, Limits, Publication, settings_channel};
-
-    const CONFIG: LocalConfig =
-        LocalConfig { timeout: Duration::from_secs(60), reserve: 0, file_bytes: 1 << 20 };
-
-    #[test]
-    fn an_idle_log_records_the_clock_for_ages_each_minute() {
-        let mut log = SteppedLog::open(durable_files(), CONFIG, LIMITS);
-        let mut sweep = |recorded_ago: u64| {
-            let commit = log.writer.commit;
-            log.writer.ages.checkpointed = log.writer.ages.now - recorded_ago;
-            log.send(WriteCommand::Sweep);
-            log.commit();
-            log.maintain();
-            log.writer.commit - commit
-        };
-        assert_eq!(sweep(0), 0);
-        assert_eq!(sweep(AGES_CHECKPOINT_MS / 2), 0);
-        assert_eq!(sweep(AGES_CHECKPOINT_MS + 1), 1);
-        assert_eq!(sweep(0), 0);
-        let mut ages = Ages::new(1_000_000, 1_000_000);
-        ages.checkpointed -= AGES_CHECKPOINT_MS;
-        assert!(!ages.is_unrecorded());
-        ages.now += 1;
-        assert!(ages.is_unrecorded());
-    }
-
-    #[test]
-    fn a_channel_of_which_nothing_is_left_is_forgotten_after_its_idle_time() {
-        const USED_AT: u64 = 1_000_000_000_000;
-        let hours = |count: u64| Duration::from_secs(3600 * count);
-        let open = |retain_age| {
-            let limits = Limits { retain_age, channel_idle: hours(1), ..LIMITS };
-            let mut log = SteppedLog::open(durable_files(), CONFIG, limits);
-            let two_hours = Some(hours(2).as_millis() as u64);
-            let settings = ChannelSettings { channel_idle_ms: two_hours, ..Default::default() };
-            let events = vec![settings.event_for(&name("own")).unwrap()];
-            let channel = settings_channel();
-            log.publish(Publication { channel, events, idempotency: None }).unwrap();
-            let keyed = vec![Event::stored(None, Some("k"), "1")];
-            log.publish(Publication { events: keyed, ..publication("keyed", "") }).unwrap();
-            log.publish(publication("plain", "1")).unwrap();
-            log.publish(publication("own", "1")).unwrap();
-            let mut catalog = log.writer.catalog.write();
-            catalog.channels.values_mut().for_each(|channel| channel.used_at = USED_AT);
-            drop(catalog);
-            log
-        };
-        let known_after = |log: &SteppedLog, ages: u64| {
-            log.writer.drop_old(0, USED_AT + ages);
-            let catalog = log.writer.catalog.read();
-            ["keyed", "own", "plain"].map(|channel| catalog.channels.contains_key(&name(channel)))
-        };
-        let hour = hours(1).as_millis() as u64;
-        let log = open(hours(u64::from(u32::MAX)));
-        assert_eq!(known_after(&log, 10 * hour), [true; 3], "their events are kept");
-        let log = open(Duration::ZERO);
-        // All events of the channels are older than this.
-        let mut catalog = log.writer.catalog.write();
-        for channel in ["keyed", "own", "plain"] {
-            catalog.trim(&name(channel), u64::MAX, &|_, _| None, |_, _| true);
-        }
-        drop(catalog);
-        assert_eq!(known_after(&log, hour), [true; 3]);
-        assert_eq!(known_after(&log, hour + 1), [true, true, false]);
-        assert_eq!(known_after(&log, 2 * hour), [true, true, false]);
-        assert_eq!(known_after(&log, 2 * hour + 1), [true, false, false]);
-    }
-
-    #[test]
-    fn a_sweep_drops_what_is_older_than_the_limit_up_to_a_number() {
-        let limits = Limits { retain_events: 200_000, ..LIMITS };
-        let age = LIMITS.retain_age.as_millis() as u64;
-        let mut log = SteppedLog::open(durable_files(), CONFIG, limits);
-        let published = log.publish(publication("a", "old")).unwrap().ids[0].ms;
-        let events = |log: &SteppedLog| -> u64 {
-            log.writer.catalog.read().channels.values().map(|channel| channel.events).sum()
-        };
-        log.writer.drop_old(published, published + age);
-        assert_eq!(events(&log), 1);
-        log.writer.drop_old(published, published + age + 1);
-        assert_eq!(events(&log), 0);
-        for channel in ["a", "b"] {
-            let events = vec![Event::stored(None, None, "x"); 10_000];
-            for _ in 0..6 {
-                let publication =
-                    Publication { events: events.clone(), ..publication(channel, "") };
-                log.publish(publication).unwrap();
-            }
-        }
-        for left in [120_000 - SWEEP_EVENTS_MAX, 0] {
-            log.writer.drop_old(published, u64::MAX);
-            assert_eq!(events(&log), left);
-        }
-    }
-
-    #[test]
-    fn ages_catch_up_with_the_clock_at_twice_the_speed_of_time() {
-        let mut ages = Ages::new(1_000, 5_000);
-        assert_eq!(ages.catch_up(100_000, 10), 1_020);
-        assert_eq!(ages.catch_up(100_000, 500), 2_020);
-        assert_eq!(ages.catch_up(2_025, 10), 2_025);
-        // Neither a log without a clock nor one from the future changes the ages at the start.
-        assert_eq!(Ages::new(0, 5_000).now, 5_000);
-        assert_eq!(Ages::new(9_000, 5_000).now, 5_000);
     }
 }

@@ -77,6 +77,7 @@ impl Simulator for DiskSimulator {
 
     fn run(&self, run: &Run) -> Outcome {
         let plan = Plan::of(run.seed);
+        headwater::sync::random::simulate(Random::of(run.seed, "log", 0).number());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let is_lying = plan.trouble == Trouble::Lying;
         let mut machine = Machine::new(plan.file_bytes, plan.retain, is_lying);

@@ -4,6 +4,7 @@
 mod cache;
 mod client;
 pub mod clock;
+mod local;
 mod origin;
 mod plan;
 pub mod redis;
@@ -15,6 +16,7 @@ use client::Client;
 use clock::VirtualTime;
 use headwater::core::cursor::EventId;
 use headwater::core::event::ChannelName;
+use local::Machine;
 use origin::Origin;
 use parking_lot::Mutex;
 use plan::{Operation, WorldPlan};
@@ -37,7 +39,11 @@ pub struct WorldSimulator;
 /// What all parts of a world share.
 pub struct World {
     pub time: Arc<VirtualTime>,
+    /// The store of all origins, or, where the origin has a log of its own, what that log must have.
     pub redis: Arc<Redis>,
+    /// The machine of a single origin with a log of its own.
+    pub machine: Option<Machine>,
+    pub channels: Vec<ChannelName>,
     pub segment_ms: u64,
     pub segment_bytes: usize,
     origins: Mutex<Vec<Option<Arc<Origin>>>>,
@@ -54,6 +60,8 @@ impl World {
         let time = Arc::new(VirtualTime::new());
         Self {
             redis: Arc::new(Redis::new(time.clone(), plan.retain)),
+            machine: plan.has_own_log.then(|| Machine::new(plan.retain)),
+            channels: plan.channels.clone(),
             time,
             segment_ms: plan.segment_ms,
             segment_bytes: plan.segment_bytes,
@@ -92,13 +100,30 @@ impl World {
         alive.get(random.index(alive.len())).map(|origin| Arc::clone(origin))
     }
 
+    /// Starts an origin. It is a finding when its log cannot be used.
+    async fn start(self: &Arc<Self>, number: usize, random: &mut Random) -> Option<Arc<Origin>> {
+        let started = Origin::start(self, number, random).await;
+        started.map_err(|why| self.find(format!("origin {number}: {why}"))).ok()
+    }
+
+    /// In half of the crashes of an origin with a log of its own, the power of its disk fails shortly
+    /// before.
+    async fn begin_power_failure(&self, seed: u64, at: u64) {
+        let mut random = Random::of(seed, "power", at);
+        if let Some(machine) = self.machine.as_ref().filter(|_| random.one_in(2)) {
+            self.say("the power begins to fail".to_owned());
+            machine.begin_to_fail(&mut random);
+            self.time.sleep(random.range(1..100)).await;
+        }
+    }
+
     fn origin(&self, number: usize) -> Option<Arc<Origin>> {
         self.origins.lock().get(number).cloned().flatten()
     }
 
     /// Returns when an origin received an event, in ms.
     pub fn received_at(&self, origin: usize, event: &(ChannelName, EventId)) -> Option<u64> {
-        self.origin(origin)?.link.received.lock().get(event).copied()
+        self.origin(origin)?.feed.received_at(event)
     }
 
     /// Fails when an event was in the memory of the origin, and was not sent at once to a client
@@ -157,8 +182,8 @@ async fn live(run: &Run, plan: &WorldPlan) -> Arc<World> {
     let world = Arc::new(World::new(plan));
     for number in 0..plan.origins {
         let mut random = Random::of(run.seed, "origin", number as u64);
-        let origin = Origin::start(&world, number, &mut random);
-        world.origins.lock().push(Some(origin));
+        let origin = world.start(number, &mut random).await;
+        world.origins.lock().push(origin);
     }
     let caches = plan.caches(&world, run.seed);
     let mut tasks = JoinSet::new();
@@ -197,6 +222,7 @@ async fn operate(world: &Arc<World>, plan: &WorldPlan, run: &Run, caches: &[Arc<
                 publishing.spawn(plan::publish(world.clone(), publish.clone(), run.seed, *number));
             }
             Operation::Kill(origin, ms) => {
+                world.begin_power_failure(run.seed, *at).await;
                 if let Some(killed) = world.origins.lock().get_mut(*origin).and_then(Option::take) {
                     world.say(format!("origin {origin} is killed"));
                     killed.kill();
@@ -260,9 +286,12 @@ async fn sleep_until(world: &Arc<World>, at: u64, restarts: &mut Vec<(u64, usize
         }
         world.say(format!("origin {number} starts"));
         let mut random = Random::of(run.seed, "restart", due);
-        let origin = Origin::start(world, number, &mut random);
+        if let Some(machine) = &world.machine {
+            machine.process_has_ended(&mut Random::of(run.seed, "disk", due));
+        }
+        let origin = world.start(number, &mut random).await;
         if let Some(place) = world.origins.lock().get_mut(number) {
-            *place = Some(origin);
+            *place = origin;
         }
     }
     world.time.sleep(at.saturating_sub(world.time.passed_ms())).await;

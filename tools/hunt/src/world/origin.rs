@@ -1,13 +1,15 @@
 //! An origin: the real hub, streams and HTTP layer of Headwater, on a connection to the model of
-//! Redis. Its clients reach it through pipes in memory, on which hyper speaks HTTP/1.1.
+//! Redis or on a log of its own. Its clients reach it through pipes in memory, on which hyper speaks
+//! HTTP/1.1.
 
 use super::World;
 use super::clock::MachineTime;
+use super::local;
 use super::redis::{Next, Redis};
 use crate::random::Random;
 use headwater::access::{Access, AccessConfig};
 use headwater::core::cursor::EventId;
-use headwater::core::event::ChannelName;
+use headwater::core::event::{ChannelName, StoredEvent};
 use headwater::core::log_state::LogState;
 use headwater::core::segment::SegmentClock;
 use headwater::http::websocket::{Handshake, Session};
@@ -50,47 +52,91 @@ pub struct Origin {
     pub number: usize,
     pub hub: Arc<Hub>,
     pub time: Arc<MachineTime>,
-    pub link: Arc<Link>,
+    pub feed: Arc<Feed>,
+    /// `None` where the origin has a log of its own.
+    link: Option<Arc<Link>>,
     app: Arc<AppState>,
     tasks: Mutex<JoinSet<()>>,
 }
 
-/// The connection of one origin to Redis, and what it has received over it.
-pub struct Link {
+/// The events that the streams of one origin have received from its store.
+#[derive(Default)]
+pub struct Feed {
+    /// Whether all streams end as soon as the next event has arrived.
+    pub ends_at_event: AtomicBool,
+    /// When the origin received each event, in ms.
+    received: Mutex<HashMap<(ChannelName, EventId), u64>>,
+}
+
+/// The connection of one origin to Redis.
+struct Link {
     redis: Arc<Redis>,
     random: Mutex<Random>,
     place: AtomicU64,
     /// The origin reads nothing from the firehose before this instant (ms).
     cut_until: AtomicU64,
-    /// Whether all streams end as soon as the next event has arrived.
-    ends_at_event: AtomicBool,
-    /// When the origin received each event, in ms.
-    pub received: Mutex<HashMap<(ChannelName, EventId), u64>>,
+    feed: Arc<Feed>,
     limits: Arc<ChannelLimits>,
 }
 
+impl Feed {
+    /// Notes events that have arrived at `now`, in ms.
+    pub fn receive(&self, channel: &ChannelName, events: &[StoredEvent], now: u64) {
+        let ids = events.iter().map(|stored| ((channel.clone(), stored.id), now));
+        self.received.lock().extend(ids);
+    }
+
+    /// Returns when an event arrived, in ms.
+    pub fn received_at(&self, event: &(ChannelName, EventId)) -> Option<u64> {
+        self.received.lock().get(event).copied()
+    }
+
+    /// Returns the number of events that have arrived.
+    pub fn count(&self) -> usize {
+        self.received.lock().len()
+    }
+}
+
 impl Origin {
-    /// Starts an origin.
-    pub fn start(world: &Arc<World>, number: usize, random: &mut Random) -> Arc<Self> {
+    /// Starts an origin. Returns why its log cannot be used.
+    pub async fn start(
+        world: &Arc<World>,
+        number: usize,
+        random: &mut Random,
+    ) -> Result<Arc<Self>, String> {
         let drift = random.choose(&[0, 0, 100, -100, 2_000]);
         let ahead = random.choose(&[0, 0, 30, -400, 5_000]);
         let time = Arc::new(MachineTime::new(world.time.clone(), drift, ahead));
         let clock = Clock::simulated(time.clone());
-        clock.correct(time.behind_ms());
         let registry = Arc::new(ChannelRegistry::new(clock.clone(), MEMORY_BYTES));
-        let (place, _) = world.redis.end_of_firehose();
-        let link = Arc::new(Link {
-            redis: world.redis.clone(),
-            random: Mutex::new(Random::of(random.number(), "link", number as u64)),
-            place: AtomicU64::new(place),
-            cut_until: AtomicU64::new(0),
-            ends_at_event: AtomicBool::new(false),
-            received: Mutex::default(),
-            limits: Limits::default().into(),
-        });
+        let feed = Arc::new(Feed::default());
+        let random = Random::of(random.number(), "link", number as u64);
+        let mut tasks = JoinSet::new();
+        let mut steps = None;
+        let mut link = None;
+        let store: Arc<dyn Store> = match &world.machine {
+            Some(machine) => {
+                let opened = machine.open(world, clock.clone(), registry.clone(), feed.clone());
+                let (store, stepped) = opened.await?;
+                steps = Some(stepped);
+                tasks.spawn(local::sweep(store.clone()));
+                store
+            }
+            None => {
+                clock.correct(time.behind_ms());
+                let link = link.insert(Arc::new(Link {
+                    redis: world.redis.clone(),
+                    random: Mutex::new(random.clone()),
+                    place: AtomicU64::new(world.redis.end_of_firehose().0),
+                    cut_until: AtomicU64::new(0),
+                    feed: feed.clone(),
+                    limits: Limits::default().into(),
+                }));
+                Arc::new(Linked(link.clone()))
+            }
+        };
         let segments =
             SegmentClock { length_ms: world.segment_ms, lanes: 1, rejoin_tick_ms: 1_000 };
-        let store: Arc<dyn Store> = Arc::new(Linked(link.clone()));
         let budget = Budget::new(MEMORY_BYTES, STORE_TIMEOUT);
         let hub = Hub::new(clock.clone(), segments, registry.clone(), store, STORE_TIMEOUT, budget);
         let hub = Arc::new(hub);
@@ -98,18 +144,17 @@ impl Origin {
             (Access::new(AccessConfig::default()), Clients::new(ClientsConfig::default()));
         let http = HttpConfig { segment_bytes: world.segment_bytes, ..HttpConfig::default() };
         let app = Arc::new(AppState::new(hub.clone(), http, access, clients, 1_000));
-        let mut tasks = JoinSet::new();
         let running = hub.clone();
         tasks.spawn(async move { running.run().await });
-        tasks.spawn(follow(link.clone(), registry, hub.clone()));
-        let (corrected, machine) = (clock, time.clone());
-        tasks.spawn(async move {
-            loop {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                corrected.correct(machine.behind_ms());
-            }
-        });
-        Arc::new(Self { number, hub, time, link, app, tasks: Mutex::new(tasks) })
+        if let Some(steps) = steps {
+            tasks.spawn(local::run(steps, hub.clone(), feed.clone(), random));
+        }
+        if let Some(link) = &link {
+            tasks.spawn(follow(link.clone(), registry, hub.clone()));
+            tasks.spawn(follow_time(clock, time.clone()));
+        }
+        let tasks = Mutex::new(tasks);
+        Ok(Arc::new(Self { number, hub, time, feed, link, app, tasks }))
     }
 
     /// Returns the client's end of a new connection.
@@ -134,14 +179,16 @@ impl Origin {
 
     /// Cuts the origin off from Redis until an instant (ms).
     pub fn cut_link(&self, until: u64) {
-        self.link.cut_until.store(until, Ordering::Relaxed);
+        if let Some(link) = &self.link {
+            link.cut_until.store(until, Ordering::Relaxed);
+        }
     }
 
     /// Begins to drain. `at_event`: all streams end as soon as the next event has arrived.
     pub fn drain(&self, at_event: bool) {
         self.hub.lifecycle().advance(Stage::Draining);
         match at_event {
-            true => self.link.ends_at_event.store(true, Ordering::Relaxed),
+            true => self.feed.ends_at_event.store(true, Ordering::Relaxed),
             false => self.hub.end_streams(),
         }
     }
@@ -175,6 +222,14 @@ async fn serve(app: Arc<AppState>, caller: Caller, pipe: DuplexStream) {
     Session::new(app.clone(), upgraded, handshake).await.run(draining).await;
 }
 
+/// Follows the clock of Redis.
+async fn follow_time(clock: Clock, machine: Arc<MachineTime>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        clock.correct(machine.behind_ms());
+    }
+}
+
 /// Follows the firehose.
 async fn follow(link: Arc<Link>, registry: Arc<ChannelRegistry>, hub: Arc<Hub>) {
     let (_, mut epoch) = link.redis.end_of_firehose();
@@ -193,11 +248,9 @@ async fn follow(link: Arc<Link>, registry: Arc<ChannelRegistry>, hub: Arc<Hub>) 
         match link.redis.next_entry(place, epoch) {
             Next::Entry(number, entry) => {
                 link.place.store(number + 1, Ordering::Relaxed);
-                let now = link.redis.now();
-                let ids = entry.events.iter().map(|stored| (entry.channel.clone(), stored.id));
-                link.received.lock().extend(ids.map(|id| (id, now)));
+                link.feed.receive(&entry.channel, &entry.events, link.redis.now());
                 registry.appended(&entry.channel, entry.previous, &entry.events);
-                if link.ends_at_event.swap(false, Ordering::Relaxed) {
+                if link.feed.ends_at_event.swap(false, Ordering::Relaxed) {
                     hub.end_streams();
                 }
                 tokio::task::yield_now().await;

@@ -20,7 +20,9 @@ pub struct WorldPlan {
     pub retain: usize,
     /// The time (ms), the number and the operation, in the order of time.
     pub operations: Vec<(u64, u64, Operation)>,
-    channels: Vec<ChannelName>,
+    pub channels: Vec<ChannelName>,
+    /// Whether the only origin has a log of its own, in place of Redis.
+    pub has_own_log: bool,
     edge: Edge,
     clients: u64,
     /// Whether all clients read the same stream of one origin.
@@ -79,6 +81,7 @@ impl WorldPlan {
             retain: random.choose(&[20, 60, 1_000]),
             operations: Vec::new(),
             channels,
+            has_own_log: false,
             edge: random.choose(&[Edge::None, Edge::Caches, Edge::Caches, Edge::Shielded]),
             clients: random.range(1..CLIENTS_MAX + 1),
             is_one_stream: false,
@@ -90,11 +93,12 @@ impl WorldPlan {
             (plan.origins, plan.edge, plan.clients) = (1, Edge::None, CLIENTS_MAX);
             plan.channels.truncate(1);
         }
+        plan.has_own_log = plan.origins == 1 && Random::of(run.seed, "log", 0).one_in(2);
         for number in (0..operation_count).filter(|number| run.has(*number)) {
             let mut random = Random::of(run.seed, "world operation", number);
             let at = random.below(20_000);
             let operation = plan.operation(number, calm, &mut random);
-            plan.operations.push((at, number, operation));
+            plan.operations.push((at, number, plan.of_own_log(operation)));
         }
         plan.operations.sort_by_key(|(at, number, _)| (*at, *number));
         plan
@@ -107,8 +111,9 @@ impl WorldPlan {
 
     /// Returns the plan as a sentence.
     pub fn describe(&self) -> String {
+        let store = if self.has_own_log { " with a log of its own" } else { "" };
         format!(
-            "{} origins, segments of {} ms and {} bytes, {} events kept, edge: {:?}",
+            "{} origins{store}, segments of {} ms and {} bytes, {} events kept, edge: {:?}",
             self.origins, self.segment_ms, self.segment_bytes, self.retain, self.edge
         )
     }
@@ -126,6 +131,19 @@ impl WorldPlan {
             94..97 => Operation::FailOver(random.choose(&[0, 50, 500, 3_000])),
             97 => Operation::Evict,
             _ => Operation::Abort,
+        }
+    }
+
+    /// Where there is no Redis, the origin crashes in place of faults of Redis.
+    fn of_own_log(&self, operation: Operation) -> Operation {
+        match operation {
+            Operation::Cut(origin, ms) if self.has_own_log => Operation::Kill(origin, ms),
+            Operation::Pause(ms) | Operation::Down(ms) | Operation::FailOver(ms)
+                if self.has_own_log =>
+            {
+                Operation::Kill(0, ms)
+            }
+            other => other,
         }
     }
 

@@ -32,6 +32,8 @@ struct Server {
     /// The number of failovers.
     epoch: u64,
     retain: usize,
+    /// The position before the first event of every channel, in a log that is not in Redis.
+    own_first: Option<EventId>,
     /// No command is answered before this instant (ms).
     paused_until: u64,
     /// Every command fails before this instant (ms).
@@ -110,7 +112,7 @@ impl Log for Checked<'_> {
 
 impl Logs for Redis {
     fn first(&self) -> EventId {
-        FIRST
+        self.server.lock().own_first.unwrap_or(FIRST)
     }
 
     fn look(&self, name: &ChannelName, look: &mut dyn FnMut(&dyn Log)) {
@@ -375,6 +377,41 @@ impl Redis {
             Some((number, _)) if *number > place => Next::Lost(server.next_entry, server.epoch),
             Some((number, entry)) => Next::Entry(*number, entry.clone()),
         }
+    }
+
+    /// Notes events that another store has stored.
+    pub fn record(&self, name: &ChannelName, events: &[StoredEvent]) {
+        let at = self.now();
+        let archived =
+            |stored: &StoredEvent| Archived { stored: stored.clone(), at, is_lost: false };
+        let mut server = self.server.lock();
+        let channel = server.channels.entry(name.clone()).or_default();
+        channel.archive.extend(events.iter().map(archived));
+    }
+
+    /// Compares a channel of another store, which was opened again, with the events that it had
+    /// stored, and notes those that it has in addition.
+    pub fn recover(&self, name: &ChannelName, page: &Page) -> Result<(), String> {
+        let has = |id| page.events.iter().any(|stored| stored.id == id);
+        let (lost, newest) = self.with(name, |channel| {
+            let mut ids = channel.archive.iter().map(|event| event.stored.id);
+            let newest = ids.clone().next_back().unwrap_or(EventId::START);
+            (ids.find(|id| *id > page.bounds.low_watermark && !has(*id)), newest)
+        });
+        if let Some(id) = lost {
+            return Err(format!("the event {id} of {name} was passed on, and is lost"));
+        }
+        let found: Vec<StoredEvent> =
+            page.events.iter().filter(|stored| stored.id > newest).cloned().collect();
+        if found
+            .iter()
+            .any(|stored| stored.event.kind.as_ref().is_some_and(|k| k.as_str() == "gap"))
+        {
+            return Err(format!("{name} has a gap, and nothing of it is lost"));
+        }
+        self.record(name, &found);
+        self.server.lock().own_first = Some(page.bounds.beginning);
+        Ok(())
     }
 
     /// Calls `read` with a channel as it is now.
